@@ -1,0 +1,3 @@
+"""Sound from words."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,61 @@
+"""Sizes of the signal path, with units in their names. Nothing here imports torch.
+
+Source: Auffusion (arXiv 2401.01044), section 3.2, and the published checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SpectrogramConfig:
+    """Waveform to log-mel spectrogram, as HiFi-GAN's recipe does it."""
+
+    sample_rate_hz: int = 16_000
+    n_fft_samples: int = 2048
+    win_length_samples: int = 1024
+    hop_length_samples: int = 160
+    n_mels: int = 256
+    fmin_hz: float = 0.0
+    fmax_hz: float = 8_000.0
+    mel_floor: float = 1e-5
+    """Mel magnitudes are clamped to this from below before the logarithm."""
+    peak: float = 0.95
+    """Waveforms are normalised to this peak before analysis."""
+
+    @property
+    def frames_per_second(self) -> float:
+        return self.sample_rate_hz / self.hop_length_samples
+
+    def frames_to_seconds(self, n_frames: int) -> float:
+        return n_frames * self.hop_length_samples / self.sample_rate_hz
+
+    def seconds_to_frames(self, duration_s: float) -> int:
+        """Frames that cover `duration_s`, rounded up."""
+        return math.ceil(round(duration_s * self.frames_per_second, 6))
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """Log-mel range that the image's 0..1 stands for."""
+
+    log_mel_min: float = math.log(1e-5)
+    log_mel_max: float = math.log(200.0)
+
+
+@dataclass(frozen=True)
+class GenerationDefaults:
+    """What `generate` uses where the user says nothing; a checkpoint may carry its own.
+
+    The values here are the paper's (section 4.1): PNDM, 100 steps, guidance 7.5, 10.24 s.
+    """
+
+    duration_s: float = 10.0
+    max_duration_s: float = 10.24
+    steps: int = 100
+    guidance_scale: float = 7.5
+    guidance_rescale: float = 0.0
+    scheduler: str = "pndm"
+    vocoder: str = "hifigan"

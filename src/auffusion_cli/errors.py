@@ -1,0 +1,48 @@
+"""What a user can get wrong. Every expected failure is one of these; nothing here imports torch.
+
+The command line prints `message` (and `hint`) on stderr and exits with `exit_code`, without a
+traceback unless `--debug`. Library users catch `AuffusionError`.
+"""
+
+from __future__ import annotations
+
+
+class AuffusionError(Exception):
+    """An expected failure: says what is wrong, with what value, and what would be valid."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(AuffusionError):
+    """An option or argument has a value that cannot be used; known before any model is loaded."""
+
+    exit_code = 2
+
+
+class AudioError(AuffusionError):
+    """An audio file cannot be read, or written as asked."""
+
+
+class CheckpointError(AuffusionError):
+    """A checkpoint is missing, damaged, unsafe, or does not fit this program."""
+
+
+class DownloadError(CheckpointError):
+    """A checkpoint could not be fetched from the Hub: offline, refused, cut, or wrong checksum."""
+
+
+class DataError(AuffusionError):
+    """A training or evaluation data set is not usable as it is."""
+
+
+class OutputExistsError(UsageError):
+    """A result would replace an existing file and `--overwrite` was not given."""
+
+
+class AuffusionWarning(UserWarning):
+    """Something the user should know, though the work goes on: a fallback, a cut prompt."""
