@@ -1,0 +1,1 @@
+"""Training: data, scenes, one loop, and one file a stage."""

@@ -1,0 +1,246 @@
+"""One YAML for a training run. Unknown keys are errors; the resolved file is saved with the result.
+
+Nothing here imports torch, so that a mistake in a file is told at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.errors import UsageError
+
+StageName = Literal["autoencoder", "vocoder", "diffusion"]
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """The part that all stages share. A *step* is one optimiser step on `batch_size` samples."""
+
+    batch_size: int = 32
+    """Samples an optimiser step, over all processes and accumulated parts."""
+    gradient_accumulation: int = 1
+    max_steps: int = 100_000
+    max_minutes: float | None = None
+    """End cleanly, with a checkpoint, when this much time has passed in this process."""
+    learning_rate: float = 1e-4
+    warmup_steps: int = 500
+    decay_steps: int = 0
+    """The learning rate falls linearly to zero over the last so many of `max_steps`."""
+    epoch_decay: float = 1.0
+    """The learning rate is multiplied by this every epoch (HiFi-GAN's recipe: 0.999)."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    max_grad_norm: float | None = 1.0
+    ema_decay: float | None = 0.999
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    log_every_steps: int = 50
+    checkpoint_every_steps: int = 2_000
+    keep_checkpoints: int = 2
+    preview_every_steps: int | None = None
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """How clips become training samples (see `scenes.py`). The defaults only crop and pad."""
+
+    duration_s: float = 10.24
+    n_cached: int | None = None
+    """Compose so many scenes once and keep them; none: one scene for each clip."""
+    mix_probability: float = 0.0
+    phrase_probability: float = 0.0
+    """How often a lone sound's caption is its short phrase ("dog barking")."""
+    kind_balance: float = 0.0
+    """0: every clip is equally likely; 1: every kind is."""
+    max_repeats: int = 1
+    gap_s: tuple[float, float] = (0.2, 1.2)
+    pitch_range: float = 0.0
+    """Played up to this fraction faster or slower."""
+    background_gain_db: tuple[float, float] = (-12.0, -3.0)
+
+
+@dataclass(frozen=True)
+class TextEncoderConfig:
+    """A frozen text encoder: a folder or Hub id of `transformers`, and how many tokens to keep."""
+
+    path: str
+    max_length: int = 77
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The diffusion stage (paper, section 3.3)."""
+
+    init_from: str | None = None
+    """Start from this checkpoint (a name, Hub id or folder) instead of from scratch."""
+    autoencoder: str | None = None
+    """Folder of the autoencoder stage's result; needed from scratch."""
+    vocoder: str | None = None
+    """Folder of the vocoder stage's result; none: Griffin-Lim, said in the checkpoint."""
+    text_encoders: tuple[TextEncoderConfig, ...] = ()
+    unet: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `diffusers.UNet2DConditionModel`; channels and text width are filled in."""
+    scheduler: dict[str, Any] = field(
+        default_factory=lambda: {
+            "beta_schedule": "scaled_linear",
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "num_train_timesteps": 1000,
+            "prediction_type": "epsilon",
+            "skip_prk_steps": True,
+            "steps_offset": 1,
+            "set_alpha_to_one": False,
+        }
+    )
+    text_dropout: float = 0.1
+    min_snr_gamma: float | None = 5.0
+    gradient_checkpointing: bool = False
+    preview_prompts: tuple[str, ...] = ()
+    name: str = "trained"
+    licence: str | None = None
+    generation: GenerationDefaults = GenerationDefaults()
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """The autoencoder stage: `kl` is diffusers' AutoencoderKL, `patch` a refined PCA."""
+
+    kind: Literal["kl", "patch"] = "kl"
+    init_from: str | None = None
+    """Start from the `vae/` of this checkpoint or folder."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `AutoencoderKL` or `PatchAutoencoder`."""
+    l1_weight: float = 1.0
+    gradient_weight: float = 1.0
+    kl_weight: float = 1e-6
+    adversarial_weight: float = 0.0
+    adversarial_start_step: int = 0
+    n_fit_images: int = 1_000
+    """`patch` only: scenes that the principal components are fitted to."""
+
+
+@dataclass(frozen=True)
+class VocoderConfig:
+    """The vocoder stage: HiFi-GAN's recipe (Kong et al. 2020, section 3)."""
+
+    init_from: str | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+    """Fields of `vocoder.HiFiGANConfig`."""
+    segment_samples: int = 5120
+    mels: Literal["true", "decoded"] = "true"
+    autoencoder: str | None = None
+    """`mels: decoded` only: the autoencoder whose round trip the vocoder learns to read."""
+    mel_weight: float = 45.0
+    feature_weight: float = 2.0
+    adversarial_start_step: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A whole run. `data` and `output` usually come from the command line."""
+
+    stage: StageName = "diffusion"
+    data: str | None = None
+    output: str | None = None
+    seed: int = 0
+    loop: LoopConfig = LoopConfig()
+    scenes: SceneConfig = SceneConfig()
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    vocoder: VocoderConfig = field(default_factory=VocoderConfig)
+
+
+def load_config(path: Path, overrides: dict[str, Any]) -> TrainingConfig:
+    """Read a YAML file and set `overrides` (dotted keys, e.g. `loop.max_minutes`) over it.
+
+    Raises:
+        UsageError: the file is unreadable or not a mapping, or a key or value does not fit.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"--config {path}: cannot be read as YAML: {error}") from error
+    return parse_config(document, overrides, where=str(path))
+
+
+def parse_config(document: Any, overrides: dict[str, Any], where: str = "config") -> TrainingConfig:
+    """Like `load_config`, from a parsed document."""
+    if not isinstance(document, dict):
+        raise UsageError(f"{where}: expected a mapping of keys to values")
+    for dotted, value in overrides.items():
+        *sections, key = dotted.split(".")
+        target = document
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[key] = value
+    return _build(TrainingConfig, document, where)
+
+
+def dump_config(config: TrainingConfig) -> str:
+    """The resolved configuration as YAML that `load_config` reads back to an equal object."""
+    return yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Turn parsed YAML into `kind`, or say where it does not fit."""
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise UsageError(f"{where}: expected a mapping, got {value!r}")
+        hints = typing.get_type_hints(kind)
+        known = [f.name for f in dataclasses.fields(kind)]
+        for key in value:
+            if key not in known:
+                raise UsageError(f"{where}: unknown key {key!r}", hint=f"valid: {', '.join(known)}")
+        return kind(**{key: _build(hints[key], item, f"{where}: {key}") for key, item in value.items()})
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _build(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is Literal:
+        # YAML reads a bare `no` as False.
+        value = "no" if value is False and "no" in arguments else value
+        if value not in arguments:
+            raise UsageError(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UsageError(f"{where}: expected a list, got {value!r}")
+        if arguments[-1] is Ellipsis:
+            return tuple(_build(arguments[0], item, where) for item in value)
+        if len(value) != len(arguments):
+            raise UsageError(f"{where}: expected {len(arguments)} values, got {value!r}")
+        return tuple(_build(a, item, where) for a, item in zip(arguments, value, strict=True))
+    if kind is Any:
+        return value
+    if kind is dict or origin is dict:
+        kind = dict
+    if kind is float and isinstance(value, str):
+        # YAML 1.1 reads 1e-4 (no dot) as a string.
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise UsageError(f"{where}: expected {kind.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,158 @@
+"""The critics of the adversarial trainings: HiFi-GAN's two for waveforms, PatchGAN for images.
+
+Each discriminator returns one `Judgement` per sub-discriminator: its scores, and the feature maps
+that the feature-matching loss compares.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+
+LEAKY_SLOPE = 0.1
+
+
+class Judgement(NamedTuple):
+    """What one sub-discriminator says of a batch."""
+
+    scores: Tensor
+    """(B, n): one score for each place it looked at; near 1 for real under the LSGAN loss."""
+    features: list[Tensor]
+    """The activations of its layers, in order, the scores' own layer last."""
+
+
+def _scaled(channels: int, width: float) -> int:
+    """`channels * width`, kept a multiple of 16 so that the grouped convolutions divide it."""
+    return max(16, round(channels * width / 16) * 16)
+
+
+def _judge(layers: nn.ModuleList, score: nn.Module, x: Tensor, slope: float) -> Judgement:
+    features = []
+    for layer in layers:
+        x = F.leaky_relu(layer(x), slope)
+        features.append(x)
+    x = score(x)
+    features.append(x)
+    return Judgement(x.flatten(1), features)
+
+
+class PeriodDiscriminator(nn.Module):
+    """Looks at every `period`-th sample: the waveform folded into rows of `period` samples.
+
+    Source: HiFi-GAN (arXiv 2010.05646), section 2.3, "Multi-Period Discriminator".
+    """
+
+    def __init__(self, period: int, width: float = 1.0) -> None:
+        super().__init__()
+        self.period = period
+        channels = [1, *(_scaled(c, width) for c in (32, 128, 512, 1024, 1024))]
+        strides = [3, 3, 3, 3, 1]
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv2d(c_in, c_out, (5, 1), (stride, 1), padding=(2, 0)))
+            for c_in, c_out, stride in zip(channels[:-1], channels[1:], strides, strict=True)
+        )
+        self.score = weight_norm(nn.Conv2d(channels[-1], 1, (3, 1), padding=(1, 0)))
+
+    def forward(self, waveform: Tensor) -> Judgement:
+        """Judge `waveform` (B, N), reflected at its end to fill the last row."""
+        missing = -waveform.shape[-1] % self.period
+        x = F.pad(waveform[:, None], (0, missing), mode="reflect")
+        x = x.unflatten(-1, (-1, self.period))  # (B, 1, rows, period)
+        return _judge(self.layers, self.score, x, LEAKY_SLOPE)
+
+
+class ScaleDiscriminator(nn.Module):
+    """Looks at the waveform through a stack of strided, grouped convolutions.
+
+    Source: HiFi-GAN (arXiv 2010.05646), section 2.3, "Multi-Scale Discriminator".
+    """
+
+    def __init__(self, norm, width: float = 1.0) -> None:
+        super().__init__()
+        channels = [1, *(_scaled(c, width) for c in (128, 128, 256, 512, 1024, 1024, 1024))]
+        kernels = [15, 41, 41, 41, 41, 41, 5]
+        strides = [1, 2, 2, 4, 4, 1, 1]
+        groups = [1, 4, 16, 16, 16, 16, 1]
+        self.layers = nn.ModuleList(
+            norm(nn.Conv1d(c_in, c_out, kernel, stride, groups=group, padding=kernel // 2))
+            for c_in, c_out, kernel, stride, group in zip(
+                channels[:-1], channels[1:], kernels, strides, groups, strict=True
+            )
+        )
+        self.score = norm(nn.Conv1d(channels[-1], 1, 3, padding=1))
+
+    def forward(self, waveform: Tensor) -> Judgement:
+        """Judge `waveform` (B, N)."""
+        return _judge(self.layers, self.score, waveform[:, None], LEAKY_SLOPE)
+
+
+class WaveformDiscriminator(nn.Module):
+    """HiFi-GAN's critics together: five periods and three scales, eight judgements.
+
+    The first scale hears the waveform itself and is spectrally normalised; the second and third
+    hear it averaged to a half and a quarter of its rate. `width` scales every layer's channels
+    (1 is the paper's 70.7 M parameters; a CPU wants 0.125 to 0.25).
+    """
+
+    PERIODS = (2, 3, 5, 7, 11)
+
+    def __init__(self, width: float = 1.0) -> None:
+        super().__init__()
+        self.periods = nn.ModuleList(PeriodDiscriminator(p, width) for p in self.PERIODS)
+        self.scales = nn.ModuleList(
+            ScaleDiscriminator(norm, width) for norm in (spectral_norm, weight_norm, weight_norm)
+        )
+
+    def forward(self, waveform: Tensor) -> list[Judgement]:
+        """Judge `waveform` (B, N) in -1..1."""
+        judgements = [period(waveform) for period in self.periods]
+        for scale in self.scales:
+            judgements.append(scale(waveform))
+            waveform = F.avg_pool1d(waveform[:, None], 4, stride=2, padding=2).squeeze(1)
+        return judgements
+
+
+class PatchDiscriminator(nn.Module):
+    """One score for each overlapping 70 × 70 patch of an image.
+
+    Source: Isola et al. 2017 (arXiv 1611.07004), section 3.2.2, with spectral normalisation in
+    place of batch normalisation, so that a score does not depend on the rest of the batch.
+    """
+
+    def __init__(self, in_channels: int, base_channels: int = 64) -> None:
+        super().__init__()
+        channels = [in_channels, *(base_channels * m for m in (1, 2, 4, 8))]
+        strides = [2, 2, 2, 1]
+        self.layers = nn.ModuleList(
+            spectral_norm(nn.Conv2d(c_in, c_out, 4, stride, padding=1))
+            for c_in, c_out, stride in zip(channels[:-1], channels[1:], strides, strict=True)
+        )
+        self.score = spectral_norm(nn.Conv2d(channels[-1], 1, 4, padding=1))
+
+    def forward(self, image: Tensor) -> list[Judgement]:
+        """Judge `image` (B, in_channels, H, W), H and W at least 32."""
+        return [_judge(self.layers, self.score, image, slope=0.2)]
+
+
+def judge_pair(
+    discriminator: nn.Module, real: Tensor, fake: Tensor
+) -> tuple[list[Judgement], list[Judgement]]:
+    """Judge `real` and `fake` (the same shape) in one pass over the discriminator.
+
+    One pass rather than two: half the calls, and under DistributedDataParallel one forward for
+    each backward, as it wants.
+    """
+    n_real = real.shape[0]
+    judgements = discriminator(torch.cat([real, fake]))
+    split = [
+        (
+            Judgement(j.scores[:n_real], [f[:n_real] for f in j.features]),
+            Judgement(j.scores[n_real:], [f[n_real:] for f in j.features]),
+        )
+        for j in judgements
+    ]
+    return [of_real for of_real, _ in split], [of_fake for _, of_fake in split]
