@@ -1,0 +1,102 @@
+"""The denoising loop against an oracle: a denoiser that knows the answer must be led to it."""
+
+import pytest
+import torch
+
+from auffusion_cli.errors import UsageError
+from auffusion_cli.samplers import SCHEDULERS, initial_noise, make_scheduler, sample
+
+CONFIG = {
+    "_class_name": "PNDMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "prediction_type": "epsilon",
+    "timestep_spacing": "leading",
+}
+SHAPE = (4, 8, 8)
+
+
+def oracle(clean, scheduler):
+    """Predict exactly the noise that separates the latents from `clean`.
+
+    Euler's state is x0 + sigma * noise, seen by the model divided by sqrt(sigma^2 + 1); the others
+    keep sqrt(alpha) * x0 + sqrt(1 - alpha) * noise. Both look the same from here.
+    """
+
+    def denoise(latents, timestep):
+        alpha = scheduler.alphas_cumprod[int(timestep)]
+        return (latents - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+
+    return denoise
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("n_steps", [2, 3, 10])
+def test_every_scheduler_reaches_what_the_oracle_knows(name, n_steps):
+    clean = initial_noise([7, 8], SHAPE)
+    scheduler = make_scheduler(name, CONFIG)
+    steps = list(sample(oracle(clean, scheduler), scheduler, initial_noise([1, 2], SHAPE), n_steps))
+    assert [step.index for step in steps] == list(range(steps[0].n_steps))
+    assert len(steps) == n_steps + (name == "pndm")
+    # The last step of the published schedule keeps alpha 0.99915, so that a little noise stays.
+    assert (steps[-1].latents - clean).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("first_step", [1, 5, 9])
+def test_starting_part_of_the_way_reaches_the_same(name, first_step):
+    clean = initial_noise([7, 8], SHAPE)
+    scheduler = make_scheduler(name, CONFIG)
+    noise = initial_noise([1, 2], SHAPE)
+    steps = list(
+        sample(oracle(clean, scheduler), scheduler, noise, 10, clean=clean, first_step=first_step)
+    )
+    assert len(steps) == 10 - first_step + (name == "pndm" and first_step < 9)
+    assert (steps[-1].latents - clean).abs().max() < 0.2
+
+
+def test_pndm_from_the_middle_visits_its_second_time_step_twice():
+    scheduler = make_scheduler("pndm", CONFIG)
+    seen = []
+
+    def denoise(latents, timestep):
+        seen.append(int(timestep))
+        return torch.zeros_like(latents)
+
+    noise = initial_noise([0], SHAPE)
+    list(sample(denoise, scheduler, noise, 10, clean=noise, first_step=7))
+    assert seen == [201, 101, 101, 1]
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_single_step_is_one_call(name):
+    scheduler = make_scheduler(name, CONFIG)
+    noise = initial_noise([1], SHAPE)
+    steps = list(sample(lambda latents, timestep: latents * 0, scheduler, noise, 1))
+    assert [(step.index, step.n_steps) for step in steps] == [(0, 1)]
+    assert steps[0].latents.isfinite().all()
+
+
+def test_noise_of_a_seed_does_not_depend_on_its_batch():
+    alone = initial_noise([5], SHAPE)
+    among = initial_noise([1, 5, 2**63 - 1], SHAPE)
+    assert torch.equal(alone[0], among[1])
+    assert not torch.equal(among[0], among[1])
+
+
+def test_latents_are_never_clipped_and_time_steps_are_offset():
+    scheduler = make_scheduler("ddim", {"clip_sample": True, "steps_offset": 0})
+    assert scheduler.config.clip_sample is False
+    assert scheduler.config.steps_offset == 1
+    assert make_scheduler("pndm", {"_class_name": "DDIMScheduler"}).config.skip_prk_steps is True
+
+
+def test_unknown_scheduler_is_named_with_the_valid_ones():
+    with pytest.raises(UsageError, match="plms") as error:
+        make_scheduler("plms", CONFIG)
+    assert "pndm, ddim, dpm++, unipc, euler" in error.value.hint
