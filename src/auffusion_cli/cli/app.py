@@ -1,0 +1,162 @@
+"""The entry point: global options, the list of commands, and what each failure tells the user.
+
+A command is a module here with `register(app)`. It is imported to build `--help`, so it imports
+nothing heavy (torch, diffusers, transformers, rich) before its body runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from auffusion_cli import __version__
+from auffusion_cli.cli import console
+from auffusion_cli.errors import AuffusionError
+
+COMMANDS = ("generate", "info", "reproduce", "models", "codec", "train", "doctor")
+"""Modules of this package in the order in which `--help` lists them."""
+
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+class FailureReportingGroup(TyperGroup):
+    """Turns what a command raises into a message on stderr and an exit code.
+
+    It sits here rather than in `main` so that tests through typer's `CliRunner` see what users see.
+    """
+
+    def invoke(self, ctx: typer.Context):
+        try:
+            return super().invoke(ctx)
+        except (AuffusionError, OSError, MemoryError, KeyboardInterrupt) as error:
+            raise typer.Exit(report_failure(error, debug=ctx.params["debug"])) from None
+        except RuntimeError as error:
+            if isinstance(error, typer.Exit | typer.Abort) or not is_out_of_memory(error):
+                raise
+            raise typer.Exit(report_failure(error, debug=ctx.params["debug"])) from None
+
+
+def report_failure(error: BaseException, *, debug: bool) -> int:
+    """Print what went wrong on stderr and return the exit code: the one table from the one to the
+    other. Anything not listed here is a bug and reaches `main`."""
+    if debug and not isinstance(error, BrokenPipeError):
+        traceback.print_exception(error)
+    match error:
+        case AuffusionError():
+            console.error(error.message, hint=error.hint)
+            return error.exit_code
+        case KeyboardInterrupt():
+            console.error("stopped")
+            return EXIT_INTERRUPTED
+        case BrokenPipeError():
+            # The reader of stdout has gone (`| head`). Python flushes stdout at exit: give it a
+            # place where that cannot fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+            return EXIT_BROKEN_PIPE
+        case OSError(errno=errno.ENOSPC):
+            console.error(
+                f"no space left on the disk{_named_file(error)}",
+                hint="free some space; `auffusion doctor` shows what the caches take",
+            )
+            return 1
+        case OSError():
+            console.error(f"{error.strerror or error}{_named_file(error)}")
+            return 1
+        case _ if is_out_of_memory(error):
+            console.error(
+                "out of memory",
+                hint="try a smaller --batch-size, a shorter --duration, --dtype bf16 or --device cpu",
+            )
+            return 1
+    raise AssertionError(f"no message for {type(error).__name__}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is Python's, a GPU's, or torch's CPU allocator running out of memory."""
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")  # if it was never imported, the error is not torch's
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _named_file(error: OSError) -> str:
+    return f": {error.filename}" if error.filename else ""
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"auffusion {__version__}")
+        raise typer.Exit()
+
+
+def _root(
+    ctx: typer.Context,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show tracebacks and what the libraries underneath log."),
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Sound from words, offline.
+
+    \b
+    Examples:
+      auffusion generate "dog barking in rain" -o rain.wav
+      auffusion info rain.wav
+      auffusion models list
+    """
+    ctx.with_resource(warnings.catch_warnings())
+    console.show_warnings(debug=debug)
+    if not debug:
+        console.silence_libraries()
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def build_app() -> typer.Typer:
+    """The application with all its commands."""
+    app = typer.Typer(
+        name="auffusion",
+        cls=FailureReportingGroup,
+        # Plain help: importing what typer needs for boxes and colours takes longer than all else.
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for name in COMMANDS:
+        if find_spec(f"auffusion_cli.cli.{name}") is None:  # TODO: goes once all commands are in
+            continue
+        import_module(f"auffusion_cli.cli.{name}").register(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line on `sys.argv`."""
+    try:
+        build_app()(prog_name="auffusion")
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        console.error(
+            f"unexpected {type(error).__name__}: {error}",
+            hint="this is a bug; the same command with `auffusion --debug …` shows where it is",
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:  # while importing, before a command runs
+        sys.exit(report_failure(KeyboardInterrupt(), debug=False))

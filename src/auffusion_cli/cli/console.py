@@ -1,0 +1,257 @@
+"""What the command line shows: results on stdout, everything else on stderr.
+
+rich is imported only when a progress bar appears, because `--help` should not wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import typer
+
+from auffusion_cli.errors import AuffusionWarning, UsageError
+
+# --- messages, on stderr
+
+
+def note(message: str) -> None:
+    """Something worth knowing that is neither a result nor a warning."""
+    typer.echo(message, err=True)
+
+
+def warn(message: str) -> None:
+    typer.echo(typer.style("warning: ", fg="yellow", bold=True) + message, err=True)
+
+
+def error(message: str, *, hint: str | None = None) -> None:
+    typer.echo(typer.style("error: ", fg="red", bold=True) + message, err=True)
+    if hint:
+        typer.echo(typer.style("hint: ", bold=True) + hint, err=True)
+
+
+def show_warnings(*, debug: bool) -> None:
+    """Show every `AuffusionWarning` as `warning: …`; other warnings only with `--debug`.
+
+    Changes the process's warning filters: call it inside `warnings.catch_warnings()`.
+    """
+    show_in_full = warnings.showwarning
+
+    def show(message, category, filename, lineno, file=None, line=None) -> None:
+        if issubclass(category, AuffusionWarning):
+            warn(str(message))
+        else:
+            show_in_full(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    warnings.simplefilter("default" if debug else "ignore")
+    warnings.simplefilter("always", AuffusionWarning)
+
+
+def silence_libraries() -> None:
+    """Keep the libraries underneath from logging and drawing bars. Call before importing them.
+
+    Environment variables that the user has set win.
+    """
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DIFFUSERS_VERBOSITY": "error",
+        "HF_HUB_VERBOSITY": "error",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    for name in ("accelerate", "diffusers", "huggingface_hub", "torch", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+# --- results, on stdout
+
+
+def print_json(value: Any) -> None:
+    """`value` as JSON on stdout."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_json_line(value: Any) -> None:
+    """`value` as one line of JSON Lines on stdout, at once."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Aligned columns on stdout, never cut, so that they can be piped."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+
+    typer.echo(typer.style(line(headers), bold=True))
+    for row in cells:
+        typer.echo(line(row))
+
+
+# --- questions
+
+
+def confirm(question: str, *, yes: bool = False) -> bool:
+    """Ask on stderr; True without asking where `yes` (the option `--yes`) is set.
+
+    Raises:
+        UsageError: nobody is there to answer (stdin is not a terminal).
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"{question} There is no terminal to ask on.", hint="pass --yes to agree beforehand"
+        )
+    return typer.confirm(question, err=True)
+
+
+# --- progress, on stderr
+
+
+class Progress:
+    """A bar with the time left, for work that takes longer than `delay_s`.
+
+    Where stderr is not a terminal it prints a plain line every `line_interval_s` instead.
+
+        with Progress("generating", total=n_steps) as progress:
+            for step in ...:
+                progress.advance()
+
+    Args:
+        description: what is being done, as a verb: "generating".
+        total: how many units there are; None while not known (see `update`).
+        unit: "steps", "clips" …; "bytes" shows sizes and speed.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        total: float | None = None,
+        *,
+        unit: str = "",
+        delay_s: float = 1.0,
+        line_interval_s: float = 30.0,
+    ) -> None:
+        self.description = description
+        self.total = total
+        self.completed = 0.0
+        self.unit = unit
+        self.delay_s = delay_s
+        self.line_interval_s = line_interval_s
+        self._bar = None
+        self._task = None
+
+    def __enter__(self) -> Progress:
+        self._start_s = self._last_line_s = time.monotonic()
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, amount: float = 1) -> None:
+        """Count `amount` more units as done."""
+        self.update(completed=self.completed + amount)
+
+    def update(
+        self,
+        *,
+        completed: float | None = None,
+        total: float | None = None,
+        description: str | None = None,
+    ) -> None:
+        """Set what is done, how much there is, or what is being done."""
+        self.completed = self.completed if completed is None else completed
+        self.total = self.total if total is None else total
+        self.description = description or self.description
+        if not sys.stderr.isatty() and self._bar is None:
+            self._print_line()
+        elif time.monotonic() - self._start_s >= self.delay_s:
+            self._draw_bar()
+
+    def _draw_bar(self) -> None:
+        if self._bar is None:
+            self._bar = self._make_bar()
+            # The task starts now but the work started earlier: `start` is what times are told from.
+            self._task = self._bar.add_task(self.description, total=self.total)
+            self._bar.tasks[0].start_time = self._start_s
+            self._bar.start()
+        self._bar.update(
+            self._task,
+            description=self.description,
+            completed=self.completed,
+            total=self.total,
+        )
+
+    def _make_bar(self):
+        from rich import progress
+        from rich.console import Console
+
+        counts = (
+            (progress.DownloadColumn(), progress.TransferSpeedColumn())
+            if self.unit == "bytes"
+            else (progress.MofNCompleteColumn(), progress.TextColumn(self.unit))
+        )
+        return progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            *counts,
+            progress.TimeRemainingColumn(elapsed_when_finished=True),
+            console=Console(stderr=True),
+            transient=True,
+            # Results that go to a file or a pipe must not be drawn above the bar instead.
+            redirect_stdout=sys.stdout.isatty(),
+        )
+
+    def _print_line(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._last_line_s < self.line_interval_s:
+            return
+        self._last_line_s = now_s
+        text = f"{self.description}: {self._amount(self.completed)}"
+        if self.total is not None:
+            text += f" of {self._amount(self.total)}"
+            if self.completed > 0:
+                left_s = (now_s - self._start_s) * (self.total / self.completed - 1)
+                text += f", about {format_duration(left_s)} left"
+        note(text)
+
+    def _amount(self, amount: float) -> str:
+        return format_bytes(amount) if self.unit == "bytes" else f"{amount:g} {self.unit}".rstrip()
+
+
+# --- sizes and times as people read them
+
+
+def format_bytes(n_bytes: float) -> str:
+    """Decimal units, as disks and downloads are labelled: 3.4 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+def format_duration(duration_s: float) -> str:
+    """45 s, 12 min, 3 h 20 min."""
+    if duration_s < 60:
+        return f"{duration_s:.0f} s"
+    hours, minutes = divmod(round(duration_s / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -1,0 +1,49 @@
+"""Options that several commands share, so that they read and behave the same everywhere.
+
+def generate(model: Model = "embedded", device: Device = "auto", json: Json = False): ...
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    from auffusion_cli.checkpoints import KNOWN
+
+    return [name for name in KNOWN if name.startswith(incomplete)]
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME|HUB_ID|FOLDER",
+        help="A known name (see `auffusion models list`), a Hub id, or a checkpoint folder.",
+        autocompletion=_complete_model,
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"],
+    typer.Option("--device", help="Where to compute; auto takes a GPU if there is one."),
+]
+Dtype = Annotated[
+    Literal["auto", "fp32", "fp16", "bf16"],
+    typer.Option("--dtype", help="Precision of the weights; auto is the best for the device."),
+]
+Vocoder = Annotated[
+    Literal["auto", "hifigan", "griffin-lim"],
+    typer.Option("--vocoder", help="What turns the spectrogram into sound; auto is the model's."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that exist.", show_default=False)
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on stdout.", show_default=False)
+]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Agree to every question.", show_default=False)
+]
