@@ -1,0 +1,533 @@
+"""Training data: which recordings there are, what is said of each, and whether they are usable.
+
+    manifest = load_clips(Path("audiocaps"), split="train")   # reads lists, opens no audio
+    report = check_clips(manifest)                            # opens every file once
+    waveform = load_waveform(report.clips[0], 16000)          # (N,) float32, mono
+
+Four forms are recognised: AudioCaps's own tables, a folder with `metadata.csv` or
+`metadata.jsonl`, a list in JSON lines as Tango and the original Auffusion use, and WavCaps JSON.
+docs/training-data.md describes them. A list that is damaged (no JSON, no table, a path that leaves
+the folder) is a `DataError` naming file and line; a single clip that cannot be used is a `Problem`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PureWindowsPath
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from auffusion_cli.audio import read_audio
+from auffusion_cli.errors import AudioError, AuffusionWarning, DataError
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+ROLES = ("event", "background")
+SPLIT_NAMES = {"val": ("val", "validation", "valid"), "test": ("test",), "train": ("train",)}
+MAX_TEXT_CHARACTERS = 2000
+
+PCM16_FULL_SCALE = 32768
+
+
+# What was found -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording, or a part of one, and what is said of it.
+
+    `phrases` are short noun or gerund phrases ("dog barking", "heavy rain") that can stand inside
+    a composed caption. `role` says how a clip is laid into a scene: an "event" happens, a
+    "background" lasts; without a role the clip is used as it is. `duration_s` None: to the end.
+    """
+
+    path: Path
+    captions: tuple[str, ...]
+    phrases: tuple[str, ...] = ()
+    kind: str | None = None
+    role: Literal["event", "background"] | None = None
+    start_s: float = 0.0
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why one clip is not used. `where` is an audio file, or the list and line naming it."""
+
+    reason: Literal["missing", "captionless", "unreadable", "silent", "too short", "duplicate"]
+    where: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.where}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The clips of a data set and the entries that could not become clips."""
+
+    clips: tuple[Clip, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+# Reading the lists --------------------------------------------------------------------------------
+
+
+def load_clips(data: Path, split: str = "train") -> Manifest:
+    """The clips that `data` lists for `split` ("train", "val" or "test"); opens no audio file.
+
+    A folder is searched for `{split}.csv` (AudioCaps), `{split}/metadata.jsonl|csv`, and
+    `metadata.jsonl|csv`; a `.jsonl` or `.json` file is itself the list. The last two know no
+    splits and are all training data.
+
+    Raises DataError if nothing is recognised, a list is damaged, or the split does not exist.
+    """
+    data = Path(data)
+    if split not in SPLIT_NAMES:
+        raise DataError(f"split {split!r} is not one of {', '.join(SPLIT_NAMES)}")
+    if data.is_dir():
+        manifest = _load_folder(data, split)
+    elif data.is_file() and data.suffix.lower() in (".jsonl", ".json"):
+        _require_train(data, split)
+        manifest = _load_list_file(data)
+    elif data.exists():
+        raise DataError(f"data {data} is neither a folder nor a .jsonl or .json list")
+    else:
+        raise DataError(f"data {data} does not exist")
+    if not manifest.clips and not manifest.problems:
+        raise DataError(f"data {data} lists no clips for split {split!r}")
+    return manifest
+
+
+def _load_folder(folder: Path, split: str) -> Manifest:
+    for name in SPLIT_NAMES[split]:
+        if (folder / f"{name}.csv").is_file():
+            return _load_audiocaps(folder, name)
+        for metadata in _metadata_files(folder / name):
+            return _load_metadata(metadata)
+    for metadata in _metadata_files(folder):
+        _require_train(folder, split)
+        return _load_metadata(metadata)
+    lists = sorted(path.name for path in folder.glob("*.json*"))
+    raise DataError(
+        f"data {folder} has no {split}.csv, {split}/metadata.jsonl|csv or metadata.jsonl|csv",
+        hint=f"To train from a list, name it: --data {folder / lists[0]}" if lists else None,
+    )
+
+
+def _metadata_files(folder: Path) -> list[Path]:
+    names = ("metadata.jsonl", "metadata.csv")
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _require_train(data: Path, split: str) -> None:
+    if split != "train":
+        raise DataError(
+            f"data {data} is not divided into splits, so it has no {split!r}",
+            hint=f"Divided: {split}/metadata.jsonl or AudioCaps's {split}.csv in the folder.",
+        )
+
+
+def _load_audiocaps(folder: Path, split: str) -> Manifest:
+    """AudioCaps: `audiocap_id,youtube_id,start_time,caption`, one row a caption."""
+    table = folder / f"{split}.csv"
+    found = _audio_by_stem(folder)
+    collected = _Collected()
+    columns = ("audiocap_id", "youtube_id", "start_time", "caption")
+    for where, row in _csv_rows(table, columns):
+        audiocap_id, youtube_id, start_time, _ = (row[column].strip() for column in columns)
+        start_s = _seconds(start_time, "start_time", where)
+        # Numbers are common file names, so an id counts only inside a folder named for the split.
+        numbered = [p for p in found.get(audiocap_id, ()) if split in p.relative_to(folder).parts]
+        # The downloaders have cut the ten seconds already: start_time only tells clips apart.
+        stems = (f"{youtube_id}_{start_s:g}", youtube_id, f"Y{youtube_id}")
+        named = [path for stem in stems for path in found.get(stem, ())]
+        collected.add(
+            key=(youtube_id, start_s),
+            where=where,
+            path=next(iter(numbered + named), None),
+            missing=f"no audio file for youtube_id {youtube_id}, start_time {start_time}",
+            captions=_texts(row["caption"], "caption", where),
+        )
+    return collected.manifest()
+
+
+def _load_metadata(metadata: Path) -> Manifest:
+    """`metadata.csv` or `metadata.jsonl`: file_name and text, relative to the file's own folder."""
+    is_csv = metadata.suffix == ".csv"
+    rows = _csv_rows(metadata, ("file_name", "text")) if is_csv else _json_lines(metadata)
+    collected = _Collected()
+    for where, row in rows:
+        name = _inside(row.get("file_name"), "file_name", where)
+        start_s = _seconds(row.get("start_s") or 0, "start_s", where)
+        duration_s = (
+            _seconds(row["duration_s"], "duration_s", where) if row.get("duration_s") else None
+        )
+        collected.add(
+            key=(name, start_s, duration_s),
+            where=where,
+            path=_existing(metadata.parent / name),
+            missing=f"{name} does not exist",
+            captions=_texts(row.get("text"), "text", where),
+            phrases=_texts(row.get("phrases"), "phrases", where),
+            kind=_word(row.get("kind"), "kind", where),
+            role=_word(row.get("role"), "role", where, ROLES),
+            start_s=start_s,
+            duration_s=duration_s,
+        )
+    return collected.manifest()
+
+
+def _load_list_file(path: Path) -> Manifest:
+    """A list that was named itself: WavCaps, or JSON lines. Tango calls JSON lines `.json` too."""
+    if path.suffix.lower() == ".json":
+        try:
+            content = json.loads(_read_text(path))
+        except (ValueError, RecursionError):
+            content = None  # several JSON values: lines
+        if isinstance(content, dict) and isinstance(content.get("data"), list):
+            return _load_wavcaps(path, content["data"])
+        if isinstance(content, list):
+            raise DataError(f"{path}: a JSON array; give one object a line, or WavCaps's form")
+    collected = _Collected()
+    for where, row in _json_lines(path):
+        name = row.get("audio_path", row.get("location"))
+        # Such lists are written with absolute paths, and the user has named this one: they hold.
+        if not (isinstance(name, str) and os.path.isabs(name) and "\0" not in name):
+            name = _inside(name, "audio_path", where)
+        collected.add(
+            key=name,
+            where=where,
+            path=_existing(path.parent / name) or _existing(Path(name)),
+            missing=f"{name} does not exist",
+            captions=_texts(row.get("text", row.get("captions")), "text", where),
+        )
+    return collected.manifest()
+
+
+def _load_wavcaps(path: Path, rows: list[Any]) -> Manifest:
+    """WavCaps: `data: [{id, caption, duration, …}]` with `{id}.flac` anywhere beside the list."""
+    found = _audio_by_stem(path.parent)
+    collected = _Collected()
+    for index, row in enumerate(rows):
+        where = f"{path}, data[{index}]"
+        if not isinstance(row, dict) or not isinstance(row.get("id"), str | int):
+            raise DataError(f"{where}: no object with an id")
+        clip_id = str(row["id"])
+        stem = clip_id[:-4] if clip_id.lower().endswith(AUDIO_SUFFIXES) else clip_id
+        collected.add(
+            key=clip_id,
+            where=where,
+            path=next(iter(found.get(stem, ())), None),
+            missing=f"no audio file named {stem}",
+            captions=_texts(row.get("caption"), "caption", where),
+        )
+    return collected.manifest()
+
+
+class _Collected:
+    """Clips in the order of their first mention; further rows of a clip add wordings to it."""
+
+    def __init__(self) -> None:
+        self._clips: dict[Any, tuple[str, Path | None, str, Clip]] = {}
+
+    def add(self, key: Any, where: str, path: Path | None, missing: str, **fields: Any) -> None:
+        if key not in self._clips:
+            clip = Clip(path=path or Path(), **fields)
+            self._clips[key] = (where, path, missing, clip)
+            return
+        first_where, first_path, missing, clip = self._clips[key]
+        path = first_path or path
+        for name in ("kind", "role"):
+            if fields.get(name) and getattr(clip, name) and fields[name] != getattr(clip, name):
+                raise DataError(f"{where}: {name} {fields[name]!r} differs from {first_where}")
+        clip = replace(
+            clip,
+            path=path or Path(),
+            captions=_unique(clip.captions + fields["captions"]),
+            phrases=_unique(clip.phrases + fields.get("phrases", ())),
+            kind=clip.kind or fields.get("kind"),
+            role=clip.role or fields.get("role"),
+        )
+        self._clips[key] = (first_where, path, missing, clip)
+
+    def manifest(self) -> Manifest:
+        clips: list[Clip] = []
+        problems: list[Problem] = []
+        for where, path, missing, clip in self._clips.values():
+            if path is None:
+                problems.append(Problem("missing", where, missing))
+            elif not clip.captions:
+                problems.append(Problem("captionless", where, f"{path.name} has no caption"))
+            else:
+                clips.append(clip)
+        return Manifest(tuple(clips), tuple(problems))
+
+
+def _audio_by_stem(folder: Path) -> dict[str, list[Path]]:
+    """Every audio file below `folder` by its name without suffix, nearest to `folder` first."""
+    found: dict[str, list[Path]] = {}
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in AUDIO_SUFFIXES:
+                found.setdefault(stem, []).append(Path(parent, name))
+    return found
+
+
+# Hostile rows -------------------------------------------------------------------------------------
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+
+
+def _csv_rows(path: Path, required: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
+    try:
+        absent = [name for name in required if name not in (reader.fieldnames or ())]
+        if absent:
+            raise DataError(f"{path}, line 1: no column {', '.join(absent)}")
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise DataError(f"{where}: {len(reader.fieldnames or ())} columns expected")
+            yield where, row
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}") from error
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: an object is expected, not {type(row).__name__}")
+        yield where, row
+
+
+def _texts(value: Any, name: str, where: str) -> tuple[str, ...]:
+    """A string or list of strings as clean, different, non-empty lines; () for nothing."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    for text in values:
+        if not isinstance(text, str):
+            raise DataError(f"{where}: {name} holds {type(text).__name__}, not text")
+        if len(text) > MAX_TEXT_CHARACTERS:
+            raise DataError(
+                f"{where}: {name} has {len(text)} characters; at most {MAX_TEXT_CHARACTERS}"
+            )
+        if not _is_unicode(text):
+            raise DataError(f"{where}: {name} is not valid Unicode")
+    return _unique(" ".join(text.split()) for text in values)
+
+
+def _word(value: Any, name: str, where: str, allowed: tuple[str, ...] | None = None) -> str | None:
+    texts = _texts(value, name, where)
+    if not texts:
+        return None
+    if len(texts) > 1 or (allowed and texts[0] not in allowed):
+        expected = f"one of {', '.join(allowed)}" if allowed else "one word"
+        raise DataError(f"{where}: {name} is {value!r}, not {expected}")
+    return texts[0]
+
+
+def _seconds(value: Any, name: str, where: str) -> float:
+    try:
+        seconds = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise DataError(f"{where}: {name} is {value!r}, not a number of seconds from 0 up")
+    return seconds
+
+
+def _inside(value: Any, name: str, where: str) -> str:
+    """A relative path that cannot leave its folder. Links are followed: they are the user's."""
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: {name} is missing or empty")
+    path = PureWindowsPath(value)  # knows both separators and drives
+    if path.drive or path.root or ".." in path.parts:
+        raise DataError(f"{where}: {name} {value!r} leaves the data folder")
+    if "\0" in value or not _is_unicode(value):
+        raise DataError(f"{where}: {name} {value!r} is not a file name")
+    return value
+
+
+def _existing(path: Path) -> Path | None:
+    try:
+        return path if path.is_file() else None
+    except (OSError, ValueError):  # a name too long to exist
+        return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # JSON can spell half a surrogate pair
+        return False
+    return True
+
+
+def _unique(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
+# Audio --------------------------------------------------------------------------------------------
+
+
+def load_waveform(clip: Clip, sample_rate_hz: int) -> Tensor:
+    """The clip as a (N,) float32 mono waveform; its level is left as it is.
+
+    Raises AudioError if the file cannot be read.
+    """
+    waveform, _ = read_audio(clip.path, sample_rate_hz, mono=True)
+    return _part(waveform[0], clip, sample_rate_hz)
+
+
+def _part(waveform: Tensor, clip: Clip, sample_rate_hz: int) -> Tensor:
+    """The samples of a file (N,) between the clip's start and end."""
+    start = round(clip.start_s * sample_rate_hz)
+    if clip.duration_s is None:
+        return waveform[start:]
+    return waveform[start : start + round(clip.duration_s * sample_rate_hz)]
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """What the check needs to know of a clip: found once, then cached."""
+
+    duration_s: float = 0.0
+    peak: float = 0.0
+    digest: str = ""
+    error: str | None = None
+
+
+def check_clips(
+    manifest: Manifest,
+    *,
+    min_duration_s: float = 0.1,
+    silence_peak: float = 1e-3,
+    cache_file: Path | None = None,
+    n_threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Open every clip once; returns the usable clips and all problems, the manifest's own first.
+
+    Unreadable: the file cannot be decoded. Silent: no sample reaches `silence_peak` (-60 dB of
+    full scale), or one is not a number. Too short: under `min_duration_s`. Duplicate: the same
+    samples as an earlier clip. `progress(n_done, n_total)` is called after each clip.
+    With `cache_file`, files of unchanged size and modification time are not opened again.
+    """
+    cached = _read_cache(cache_file)
+    keys = [_cache_key(clip) for clip in manifest.clips]
+    pending = [
+        (key, clip) for key, clip in zip(keys, manifest.clips, strict=True) if key not in cached
+    ]
+    n_total = len(manifest.clips)
+    n_done = n_total - len(pending)
+    if progress:
+        progress(n_done, n_total)
+    pool = ThreadPoolExecutor(n_threads or min(8, os.cpu_count() or 1))
+    try:
+        measurements = pool.map(_measure, (clip for _, clip in pending))
+        for (key, _), measurement in zip(pending, measurements, strict=True):
+            cached[key] = measurement
+            n_done += 1
+            if progress:
+                progress(n_done, n_total)
+    finally:  # also after Ctrl-C: what was measured stays
+        pool.shutdown(cancel_futures=True)
+        if cache_file and pending:
+            _write_cache(cache_file, cached)
+
+    good: list[Clip] = []
+    problems = list(manifest.problems)
+    first_with: dict[str, Clip] = {}
+    for key, clip in zip(keys, manifest.clips, strict=True):
+        found = cached[key]
+        path = str(clip.path)
+        if found.error is not None:
+            problems.append(Problem("unreadable", path, found.error))
+        elif found.duration_s < min_duration_s:
+            detail = f"{found.duration_s:.3f} s, at least {min_duration_s:g} s needed"
+            problems.append(Problem("too short", path, detail))
+        elif not found.peak >= silence_peak:
+            detail = f"peak {found.peak:.1e}, at least {silence_peak:.0e} needed"
+            problems.append(Problem("silent", path, detail))
+        elif found.digest in first_with:
+            detail = f"the same sound as {first_with[found.digest].path}"
+            problems.append(Problem("duplicate", path, detail))
+        else:
+            first_with[found.digest] = clip
+            good.append(clip)
+    return Manifest(tuple(good), tuple(problems))
+
+
+def _measure(clip: Clip) -> _Measurement:
+    try:
+        waveform, sample_rate_hz = read_audio(clip.path, mono=True)
+    except AudioError as error:
+        return _Measurement(error=error.message)
+    waveform = _part(waveform[0], clip, sample_rate_hz)
+    if waveform.numel() == 0:
+        return _Measurement()
+    pcm = (waveform * PCM16_FULL_SCALE).clamp(-32768, 32767).to(torch.int16)
+    return _Measurement(
+        duration_s=waveform.numel() / sample_rate_hz,
+        peak=float(waveform.abs().max()),
+        digest=hashlib.blake2b(pcm.numpy().tobytes(), digest_size=16).hexdigest(),
+    )
+
+
+def _cache_key(clip: Clip) -> str:
+    try:
+        file = clip.path.stat()
+        version = [file.st_size, file.st_mtime_ns]
+    except OSError:
+        version = []
+    return json.dumps([str(clip.path.absolute()), *version, clip.start_s, clip.duration_s])
+
+
+def _read_cache(cache_file: Path | None) -> dict[str, _Measurement]:
+    if cache_file is None or not cache_file.exists():
+        return {}
+    try:
+        entries = json.loads(cache_file.read_text(encoding="utf-8"))
+        return {key: _Measurement(**entry) for key, entry in entries.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        warnings.warn(
+            f"the cached data check {cache_file} cannot be read ({error}): checking all files",
+            AuffusionWarning,
+            stacklevel=3,
+        )
+        return {}
+
+
+def _write_cache(cache_file: Path, measurements: dict[str, _Measurement]) -> None:
+    # An unreadable file is tried again next time: what ails it may be outside it.
+    entries = {key: asdict(found) for key, found in measurements.items() if found.error is None}
+    cache_file.parent.mkdir(parents=True, exist_ok=True)
+    beside = cache_file.with_name(f"{cache_file.name}.{os.getpid()}.tmp")
+    beside.write_text(json.dumps(entries), encoding="utf-8")
+    os.replace(beside, cache_file)

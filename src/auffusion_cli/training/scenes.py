@@ -1,0 +1,430 @@
+"""Composed training samples: clips laid into a window, and a caption that says what was done.
+
+A small data set holds each sound alone. Laying two or three of them over one another or in a row,
+with a caption to match, shows a model what "dog barking in rain" means although nobody recorded it
+(the idea is Make-An-Audio's and Tango's: arXiv 2301.12661, section 3.2; 2304.13731, section 3.3).
+
+`compose` is a pure function of (clips, config, seed), so that a scene never has to be stored: a run
+that resumes, or another process, makes the same one again.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+import torchaudio
+from torch import Tensor
+
+from auffusion_cli.errors import DataError
+from auffusion_cli.training.config import SceneConfig
+from auffusion_cli.training.data import Clip, load_waveform
+
+PEAK = 0.95
+FADE_S = 0.005
+"""At every cut, against clicks."""
+LOOP_FADE_S = 0.25
+"""Over which a looped background turns into its own beginning."""
+LEAD_S = 1.0
+"""A lone event starts within so much of the beginning, if there is room."""
+REPEAT_GAIN_DB = (-4.0, 0.0)
+EVENT_GAIN_DB = (-4.0, 0.0)
+TRIM_LEVEL = 10 ** (-50 / 20)
+"""An event begins and ends where it passes this fraction of its peak."""
+N_CROPS = 3
+"""Of so many random crops of a long event, the loudest is taken."""
+
+BACKGROUND_PROBABILITY = 0.6
+"""How often an event is joined by a background rather than another event."""
+SEQUENCE_PROBABILITY = 0.35
+"""How often two events follow one another."""
+THREE_PROBABILITY = 0.1
+"""How often two events have a background too."""
+MIXED_PHRASE_PROBABILITY = 0.8
+"""How often a mix is told in short phrases, where the clips have them, and not in sentences."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A training sample: waveform (N,) float32 with peak 0.95, its caption, the kinds in it."""
+
+    waveform: Tensor
+    caption: str
+    kinds: tuple[str, ...]
+
+
+# Clips in memory ----------------------------------------------------------------------------------
+
+
+class ClipStore:
+    """Clips as peak-normalised mono waveforms, kept as 16-bit samples up to `memory_bytes`.
+
+    `store[i]` is (N,) float32 with peak 1; events are cut free of silence at both ends. What does
+    not fit into memory is read again each time.
+    """
+
+    def __init__(
+        self, clips: Sequence[Clip], sample_rate_hz: int, memory_bytes: int = 2 * 1024**3
+    ) -> None:
+        self.clips = tuple(clips)
+        self.sample_rate_hz = sample_rate_hz
+        self._free_bytes = memory_bytes
+        self._pcm: dict[int, Tensor] = {}
+        self._groups: dict[tuple[str | None, str | None], list[int]] = {}
+        for index, clip in enumerate(self.clips):
+            self._groups.setdefault((clip.role, clip.kind), []).append(index)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Tensor:
+        pcm = self._pcm.get(index)
+        if pcm is None:
+            pcm = self._read(index)
+            n_bytes = pcm.numel() * pcm.element_size()
+            if n_bytes <= self._free_bytes:
+                self._free_bytes -= n_bytes
+                self._pcm[index] = pcm
+        return pcm.float() / 32767
+
+    def preload(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Read all clips now, in threads, as far as memory allows."""
+        with ThreadPoolExecutor() as pool:
+            for n_done, _ in enumerate(pool.map(self.__getitem__, range(len(self))), start=1):
+                if progress:
+                    progress(n_done, len(self))
+
+    def _read(self, index: int) -> Tensor:
+        clip = self.clips[index]
+        waveform = load_waveform(clip, self.sample_rate_hz)
+        if waveform.numel() == 0:
+            raise DataError(f"{clip.path} has no sound from {clip.start_s:g} s on")
+        waveform = waveform / waveform.abs().max().clamp(min=1e-8)
+        loud = (waveform.abs() > TRIM_LEVEL).nonzero()
+        if clip.role == "event" and loud.numel():
+            waveform = waveform[int(loud[0]) : int(loud[-1]) + 1]
+        return (waveform * 32767).to(torch.int16)
+
+    def pick(
+        self,
+        rng: random.Random,
+        kind_balance: float,
+        role: str | None = "any",
+        without: Sequence[int] = (),
+    ) -> int | None:
+        """A random clip with that role and of another kind than `without`; None if there is none.
+
+        A kind with n clips has a probability proportional to n ** (1 - kind_balance).
+        """
+        kinds = {self.clips[index].kind for index in without} - {None}
+        groups = [
+            indices
+            for (group_role, kind), indices in self._groups.items()
+            if role in ("any", group_role)
+            and kind not in kinds
+            and not set(indices) <= set(without)
+        ]
+        if not groups:
+            return None
+        weights = list(accumulate(len(indices) ** (1 - kind_balance) for indices in groups))
+        group = groups[min(bisect(weights, rng.random() * weights[-1]), len(groups) - 1)]
+        index = rng.choice(group)
+        while index in without:
+            index = rng.choice(group)
+        return index
+
+
+# Composing ----------------------------------------------------------------------------------------
+
+
+def compose(clips: ClipStore, config: SceneConfig, seed: int, clip: int | None = None) -> Scene:
+    """One scene of `config.duration_s`; the same arguments give the same scene.
+
+    `clip` is the index of the clip to build on; by default one is drawn. With `mix_probability` 0
+    nothing is composed: the scene is a random crop of the clip, or the clip and silence, with one
+    of its captions, as the published models were trained.
+    """
+    rng = random.Random(seed)
+    n_samples = round(config.duration_s * clips.sample_rate_hz)
+    first = clips.pick(rng, config.kind_balance) if clip is None else clip
+    if first is None:
+        raise DataError("there are no clips to compose scenes from")
+    if config.mix_probability == 0:
+        text = _text(clips.clips[first], rng, config.phrase_probability)
+        return _scene(clips, (first,), _crop_or_pad(clips[first], n_samples, rng), text)
+
+    stage = _Stage(clips, config, rng, n_samples)
+    if rng.random() < config.mix_probability:
+        cast = _cast(clips, config, rng, first)
+        if cast is not None:
+            return _mixed_scene(stage, *cast)
+    text = _text(clips.clips[first], rng, config.phrase_probability)
+    return _scene(clips, (first,), stage.lay(first, text), text)
+
+
+def _cast(
+    clips: ClipStore, config: SceneConfig, rng: random.Random, first: int
+) -> tuple[list[int], int | None] | None:
+    """Who else is in the scene: (events, background). A clip without a role counts as an event."""
+
+    def another(role: str | None, *without: int) -> int | None:
+        return clips.pick(rng, config.kind_balance, role, without)
+
+    role = clips.clips[first].role
+    if role is None:
+        second = another("any", first)
+        if second is None:
+            return None
+        return (
+            ([first], second) if rng.random() < BACKGROUND_PROBABILITY else ([first, second], None)
+        )
+    if role == "background":
+        event = another("event", first)
+        return None if event is None else ([event], first)
+    second, background = another("event", first), another("background", first)
+    draw = rng.random()
+    if second is not None and background is not None and draw < THREE_PROBABILITY:
+        return [first, second], background
+    if background is not None and (second is None or rng.random() < BACKGROUND_PROBABILITY):
+        return [first], background
+    return None if second is None else ([first, second], None)
+
+
+def _mixed_scene(stage: _Stage, events: list[int], background: int | None) -> Scene:
+    clips, rng, config = stage.clips, stage.rng, stage.config
+    cast = [*events, background] if background is not None else events
+    in_phrases = (
+        all(clips.clips[index].phrases for index in cast)
+        and rng.random() < MIXED_PHRASE_PROBABILITY
+    )
+    texts = [_text(clips.clips[index], rng, float(in_phrases)) for index in cast]
+    in_a_row = (
+        len(events) == 2
+        and background is None
+        and all(clips.clips[index].role == "event" for index in events)
+        and rng.random() < SEQUENCE_PROBABILITY
+    )
+    if in_a_row:
+        waveform = stage.lay_in_a_row(*events)
+        caption = caption_sequence(*texts, in_phrases, rng)
+    else:
+        layers = [
+            stage.lay(index, text) * _gain(rng, EVENT_GAIN_DB)
+            for index, text in zip(events, texts, strict=False)
+        ]
+        if background is not None:
+            layers.append(stage.lay(background, texts[-1]) * _gain(rng, config.background_gain_db))
+            caption = caption_background(texts[:-1], texts[-1], in_phrases, rng)
+        else:
+            caption = caption_together(*texts, in_phrases, rng)
+        waveform = torch.stack(layers).sum(dim=0)
+    return _scene(clips, cast, waveform, caption)
+
+
+def _scene(clips: ClipStore, cast: Sequence[int], waveform: Tensor, caption: str) -> Scene:
+    kinds = (clips.clips[index].kind for index in cast)
+    peak = waveform.abs().max().clamp(min=1e-8)
+    return Scene(waveform * (PEAK / peak), caption, tuple(kind for kind in kinds if kind))
+
+
+# Laying a clip into the window --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The window of `n_samples` that clips are laid into."""
+
+    clips: ClipStore
+    config: SceneConfig
+    rng: random.Random
+    n_samples: int
+
+    def lay(self, index: int, text: str) -> Tensor:
+        """The clip in the window (n_samples,): as its role asks, and true to counts in `text`."""
+        role = self.clips.clips[index].role
+        if role is None:
+            return _crop_or_pad(self._played(index, self.n_samples), self.n_samples, self.rng)
+        if role == "background":
+            return self._loop(self._played(index, self.n_samples))
+        waveform = self._played(index, self.n_samples)
+        return self._repeat(waveform, 1 if COUNTS.search(text) else self.config.max_repeats)
+
+    def lay_in_a_row(self, first: int, second: int) -> Tensor:
+        """Two events, each once and the second after the first has ended, (n_samples,)."""
+        one = self._played(first, self.n_samples // 2)
+        two = self._played(second, self.n_samples - one.numel())
+        free = self.n_samples - one.numel() - two.numel()
+        start = self.rng.randint(0, min(free, self._samples(LEAD_S)))
+        gap = self._samples(self.rng.uniform(*self.config.gap_s))
+        return self._placed([(start, one), (min(start + one.numel() + gap, start + free), two)])
+
+    def _played(self, index: int, max_samples: int) -> Tensor:
+        """The clip, or the loudest of a few crops of it, at a random speed; faded at both ends."""
+        rng, waveform = self.rng, self.clips[index]
+        # Speeds in steps of 1 % (a sixth of a semitone) keep the resampling filter small.
+        steps = round(100 * self.config.pitch_range)
+        percent = 100 + rng.randint(-steps, steps)
+        n_needed = math.ceil(max_samples * percent / 100)
+        if waveform.numel() > n_needed:
+            starts = [rng.randint(0, waveform.numel() - n_needed) for _ in range(N_CROPS)]
+            crops = [waveform[start : start + n_needed] for start in starts]
+            waveform = max(crops, key=lambda crop: float(crop.square().mean()))
+        if percent != 100:
+            waveform = torchaudio.functional.resample(waveform, percent, 100)
+        return _faded(waveform[:max_samples], self._samples(FADE_S))
+
+    def _repeat(self, waveform: Tensor, max_repeats: int) -> Tensor:
+        """An event once or several times, at random gaps."""
+        rng, length = self.rng, waveform.numel()
+        shortest_gap = self._samples(self.config.gap_s[0])
+        n_fitting = (self.n_samples + shortest_gap) // (length + shortest_gap)
+        n = rng.randint(1, max(1, min(max_repeats, n_fitting)))
+        start = rng.randint(0, min(self.n_samples - length, self._samples(LEAD_S)))
+        placed = [(start, waveform)]
+        while len(placed) < n:
+            start += length + self._samples(rng.uniform(*self.config.gap_s))
+            if start + length > self.n_samples:
+                break
+            placed.append((start, waveform * _gain(rng, REPEAT_GAIN_DB)))
+        return self._placed(placed)
+
+    def _loop(self, waveform: Tensor) -> Tensor:
+        """A background from end to end of the window, crossfading into itself where it is short."""
+        length = waveform.numel()
+        if length >= self.n_samples:
+            return waveform
+        n_fade = min(self._samples(LOOP_FADE_S), length // 4)
+        rise = torch.linspace(0, math.pi / 2, n_fade).sin()
+        lap = waveform.clone()
+        lap[:n_fade] *= rise  # constant power: the two ends are different noise
+        lap[length - n_fade :] *= rise.flip(0)
+        hop = length - n_fade
+        # Begin anywhere in a lap, so that not every scene begins like the recording.
+        start = -n_fade - self.rng.randrange(max(1, hop - n_fade))
+        laps = [(at, lap) for at in range(start, self.n_samples, hop)]
+        return _faded(self._placed(laps), self._samples(FADE_S))
+
+    def _placed(self, parts: Sequence[tuple[int, Tensor]]) -> Tensor:
+        """Parts (n,) added into the empty window at their starts; what sticks out is cut."""
+        window = torch.zeros(self.n_samples)
+        for start, part in parts:
+            begin, end = max(start, 0), min(start + part.numel(), self.n_samples)
+            window[begin:end] += part[begin - start : end - start]
+        return window
+
+    def _samples(self, duration_s: float) -> int:
+        return round(duration_s * self.clips.sample_rate_hz)
+
+
+def _crop_or_pad(waveform: Tensor, n_samples: int, rng: random.Random) -> Tensor:
+    """A random crop of a long waveform; a short one at the beginning, silence after it."""
+    free = waveform.numel() - n_samples
+    if free >= 0:
+        start = rng.randint(0, free)
+        return waveform[start : start + n_samples]
+    return torch.nn.functional.pad(waveform, (0, -free))
+
+
+def _faded(waveform: Tensor, n_fade: int) -> Tensor:
+    """The waveform (N,) with a linear rise and fall of `n_fade` samples; a copy."""
+    waveform = waveform.clone()
+    n_fade = min(n_fade, waveform.numel() // 2)
+    rise = torch.linspace(0, 1, n_fade)
+    waveform[:n_fade] *= rise
+    waveform[waveform.numel() - n_fade :] *= rise.flip(0)
+    return waveform
+
+
+def _gain(rng: random.Random, range_db: tuple[float, float]) -> float:
+    return 10 ** (rng.uniform(*range_db) / 20)
+
+
+# Captions -----------------------------------------------------------------------------------------
+
+COUNTS = re.compile(
+    r"\b(once|twice|thrice|one|two|three|four|five|six|single|double|triple|again|repeated(ly)?"
+    r"|several|couple|few times)\b",
+    re.IGNORECASE,
+)
+"""Words that say how often something happens: a clip described so is not repeated."""
+
+PLACES = re.compile(
+    r"^((light|heavy|gentle|pouring|steady|falling|strong|city|busy|soft|hard) )*"
+    r"(rain|wind|snow|traffic|fog)$|^(a|an|the) .*\b(rain|storm|rainstorm|thunderstorm|blizzard"
+    r"|forest|jungle|crowd|street|city|park|market|cafe|restaurant|station|office|factory|harbou?r)$",
+    re.IGNORECASE,
+)
+"""Backgrounds that something can be "in"."""
+
+
+def caption_background(
+    events: Sequence[str], background: str, in_phrases: bool, rng: random.Random
+) -> str:
+    """One or two events before a background: "dog barking in rain"."""
+    if not in_phrases:
+        event = " and ".join([_bare(events[0]), *map(_joined, events[1:])])
+        back = _joined(background)
+        templates = (
+            "{event} and {back} in the background",
+            "{event}, with {back} in the background",
+            "{event} while {back}",
+            "{event} as {back}",
+            "{event}, and {back}",
+        )
+        return rng.choice(templates).format(event=event, back=back)
+    event, back = " and ".join(events), background
+    templates = [
+        "{event} with {back} in the background",
+        "{event} and {back} in the background",
+        "{event} and {back}",
+        "{event} with {back}",
+        "{event}, {back}",
+        "{back} and {event}",
+        "{back} with {event}",
+    ]
+    if PLACES.search(back):
+        templates += ["{event} in {back}"] * len(templates)
+    return rng.choice(templates).format(event=event, back=back)
+
+
+def caption_together(first: str, second: str, in_phrases: bool, rng: random.Random) -> str:
+    """Two sounds at once."""
+    if in_phrases:
+        template = rng.choice(("{a} and {b}", "{a} and {b}", "{a} with {b}", "{a}, {b}"))
+        return template.format(a=first, b=second)
+    template = rng.choice(("{a} and {b}", "{a}, and {b}", "{a} while {b}", "{a} as {b}"))
+    return template.format(a=_bare(first), b=_joined(second))
+
+
+def caption_sequence(first: str, second: str, in_phrases: bool, rng: random.Random) -> str:
+    """Two sounds, the second after the first."""
+    templates = ["{a} and then {b}", "{a}, then {b}", "{a} then {b}"]
+    if in_phrases:
+        templates += ["{a} followed by {b}", "{a} followed by {b}", "{b} after {a}"]
+        return rng.choice(templates).format(a=first, b=second)
+    return rng.choice(templates).format(a=_bare(first), b=_joined(second))
+
+
+def _text(clip: Clip, rng: random.Random, phrase_probability: float) -> str:
+    in_phrases = bool(clip.phrases) and rng.random() < phrase_probability
+    return rng.choice(clip.phrases if in_phrases else clip.captions)
+
+
+def _bare(sentence: str) -> str:
+    return sentence.strip().rstrip(".!;, ")
+
+
+def _joined(sentence: str) -> str:
+    """A sentence as the later part of another: no period, no capital unless it is an acronym."""
+    sentence = _bare(sentence)
+    first_word = sentence.split(" ", 1)[0]
+    if first_word == "I" or first_word.startswith("I'") or first_word[1:] != first_word[1:].lower():
+        return sentence
+    return sentence[:1].lower() + sentence[1:]
