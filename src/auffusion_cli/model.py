@@ -1,0 +1,37 @@
+"""`Model`: everything that turns words into sound, loaded and in its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from auffusion_cli.codec import Codec
+from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.text import TextConditioner
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+
+@dataclass
+class Model:
+    """A loaded checkpoint, in evaluation mode on `device`.
+
+    The UNet and the text conditioner are in `dtype`; the codec keeps its spectrogram and vocoder in
+    float32.
+    """
+
+    name: str
+    """A known name, a Hub id, or the folder it came from."""
+    revision: str | None
+    """The commit on the Hub; None for a folder."""
+    licence: str | None
+    codec: Codec
+    text: TextConditioner
+    unet: UNet2DConditionModel
+    scheduler_config: dict[str, Any]
+    defaults: GenerationDefaults
+    device: torch.device
+    dtype: torch.dtype

@@ -1,0 +1,196 @@
+"""Prompts -> conditioning: what the UNet's cross-attention sees.
+
+Two ways, by the layout of the checkpoint:
+
+- Adapter layout (Auffusion, arXiv 2401.01044, section 3.3): a prompt is tokenised as it is, each
+  encoder's output is zero-padded or cut to `max_length` rows, and a trained adapter projects it.
+  Several encoders are concatenated along the tokens. Without a negative prompt the unconditional
+  branch is zero *after* the adapters.
+- Stable Diffusion layout: the tokens are padded to 77, nothing is projected, and the unconditional
+  branch is the empty prompt.
+
+Shapes: B prompts; T_i rows and D_i channels of encoder i; T = sum of T_i; D = the UNet's
+cross-attention width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Text embeddings of B samples for classifier-free guidance."""
+
+    cond: Tensor
+    """(B, T, D)"""
+    uncond: Tensor
+    """(B, T, D): nothing, or the negative prompts."""
+
+    def __len__(self) -> int:
+        return len(self.cond)
+
+    def __getitem__(self, rows: slice | Sequence[int]) -> Conditioning:
+        """Some rows, repeated where `rows` repeats them: `conditioning[[0, 0, 1]]`."""
+        return Conditioning(self.cond[rows], self.uncond[rows])
+
+
+class ConditionAdapter(nn.Module):
+    """Linear and LayerNorm: an encoder's width -> the UNet's; trained with the UNet."""
+
+    def __init__(self, condition_dim: int, cross_attention_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(condition_dim, cross_attention_dim)
+        self.norm = nn.LayerNorm(cross_attention_dim)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(B, T, D_i) -> (B, T, D)"""
+        return self.norm(self.proj(hidden_states))
+
+
+class TextEncoder(nn.Module):
+    """A frozen language model with its tokenizer.
+
+    `max_length` is the number of rows it gives. `pads_tokens` tells the two layouts apart: Stable
+    Diffusion pads the tokens before the encoder, Auffusion pads the encoder's output.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder: PreTrainedModel,
+        max_length: int,
+        *,
+        pads_tokens: bool = False,
+        source: str = "",
+    ) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.encoder = encoder.eval().requires_grad_(False)
+        self.max_length = max_length
+        self.pads_tokens = pads_tokens
+        self.source = source
+        """Where the language model came from, such as "openai/clip-vit-large-patch14"."""
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most tokens the encoder can see; None where its positions are relative (T5)."""
+        if self.pads_tokens:
+            return self.max_length
+        for name, module in self.encoder.named_modules():
+            if name.endswith(("position_embedding", "position_embeddings")) and isinstance(
+                module, nn.Embedding
+            ):
+                # RoBERTa's kind (CLAP) counts positions from behind the padding index.
+                unused = 0 if module.padding_idx is None else module.padding_idx + 1
+                return module.num_embeddings - unused
+        return None
+
+    @torch.no_grad()
+    def forward(self, prompt: str) -> Tensor:
+        """One prompt -> (max_length, D_i), the last hidden states."""
+        batch = self._tokenize(prompt)
+        inputs = {"input_ids": batch["input_ids"]}
+        if self.pads_tokens and getattr(self.encoder.config, "use_attention_mask", None):
+            inputs["attention_mask"] = batch["attention_mask"]
+        device = self.encoder.device
+        inputs = {name: torch.tensor([ids], device=device) for name, ids in inputs.items()}
+        hidden_states = self.encoder(**inputs).last_hidden_state[0, : self.max_length]
+        return F.pad(hidden_states, (0, 0, 0, self.max_length - len(hidden_states)))
+
+    def overflow(self, prompt: str) -> str | None:
+        """The end of `prompt` that no row stands for; None where all of it fits."""
+        limits = [n for n in (self.max_tokens, self.max_length) if n is not None]
+        if len(self._ids(prompt)) <= min(limits):
+            return None
+        kept = self._tokenize(prompt, return_offsets_mapping=True)["offset_mapping"]
+        end = max(stop for _, stop in kept[: self.max_length])
+        return prompt[end:].strip() or None
+
+    def _ids(self, prompt: str) -> list[int]:
+        return self.tokenizer(prompt, verbose=False)["input_ids"]
+
+    def _tokenize(self, prompt: str, **options: bool):
+        if self.pads_tokens:
+            options |= {"padding": "max_length", "max_length": self.max_length, "truncation": True}
+        elif self.max_tokens is not None and len(self._ids(prompt)) > self.max_tokens:
+            options |= {"max_length": self.max_tokens, "truncation": True}
+        return self.tokenizer(prompt, verbose=False, **options)
+
+
+class TextConditioner(nn.Module):
+    """One or more text encoders, each with its adapter; `adapters=None` is Stable Diffusion's way."""
+
+    def __init__(
+        self,
+        encoders: Sequence[TextEncoder],
+        adapters: Sequence[ConditionAdapter] | None,
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+        self.adapters = None if adapters is None else nn.ModuleList(adapters)
+
+    def encode(
+        self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None
+    ) -> Conditioning:
+        """Embeddings of `prompts` (B) and of as many negative prompts; "" is no negative prompt.
+
+        Every prompt is encoded by itself, so that its embedding does not depend on its batch.
+        """
+        negative_prompts = [""] * len(prompts) if negative_prompts is None else negative_prompts
+        return Conditioning(
+            cond=_embed_each(prompts, self._embed),
+            uncond=_embed_each(
+                negative_prompts,
+                lambda prompt: self._embed(prompt) if prompt else self.unconditional(),
+            ),
+        )
+
+    @torch.no_grad()
+    def unconditional(self) -> Tensor:
+        """(T, D): what stands for no prompt, in guidance and in training's dropped captions."""
+        if self.adapters is None:
+            return self._embed("")
+        rows = sum(encoder.max_length for encoder in self.encoders)
+        weight = self.adapters[0].proj.weight
+        return weight.new_zeros(rows, weight.shape[0])
+
+    def hidden_states(self, prompt: str) -> list[Tensor]:
+        """One (T_i, D_i) for each encoder: what `adapt` takes. Frozen, so it can be cached."""
+        return [encoder(prompt) for encoder in self.encoders]
+
+    def adapt(self, hidden_states: Sequence[Tensor]) -> Tensor:
+        """One (B, T_i, D_i) for each encoder -> (B, T, D). Differentiable in the adapters."""
+        if self.adapters is None:
+            return torch.cat(list(hidden_states), dim=1)
+        return torch.cat(
+            [
+                adapter(states.to(adapter.proj.weight.dtype))
+                for adapter, states in zip(self.adapters, hidden_states, strict=True)
+            ],
+            dim=1,
+        )
+
+    def overflow(self, prompt: str) -> str | None:
+        """The tail of `prompt` that will be cut, the longest over the encoders; None if it fits."""
+        tails = [encoder.overflow(prompt) for encoder in self.encoders]
+        return max((tail for tail in tails if tail), key=len, default=None)
+
+    @torch.no_grad()
+    def _embed(self, prompt: str) -> Tensor:
+        return self.adapt([states[None] for states in self.hidden_states(prompt)])[0]
+
+
+def _embed_each(prompts: Sequence[str], embed: Callable[[str], Tensor]) -> Tensor:
+    """(B, T, D), with `embed` called once for each different prompt."""
+    embedded = {prompt: embed(prompt) for prompt in dict.fromkeys(prompts)}
+    return torch.stack([embedded[prompt] for prompt in prompts])
