@@ -17,6 +17,10 @@ import yaml
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
 
+CONFIG_NAME = "training.yaml"
+CHECKPOINTS_NAME = "checkpoints"
+"""Names inside a run's output folder."""
+
 StageName = Literal["autoencoder", "vocoder", "diffusion"]
 
 
@@ -69,9 +73,11 @@ class SceneConfig:
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
-    """A frozen text encoder: a folder or Hub id of `transformers`, and how many tokens to keep."""
+    """A frozen text encoder: a `transformers` folder, and how many of its tokens to keep."""
 
     path: str
+    name: str = ""
+    """What it is, for the record: "sentence-transformers/all-MiniLM-L6-v2"."""
     max_length: int = 77
 
 
@@ -106,7 +112,7 @@ class DiffusionConfig:
     preview_prompts: tuple[str, ...] = ()
     name: str = "trained"
     licence: str | None = None
-    generation: GenerationDefaults = GenerationDefaults()
+    generation: GenerationDefaults = field(default_factory=GenerationDefaults)
 
 
 @dataclass(frozen=True)
@@ -209,7 +215,9 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         for key in value:
             if key not in known:
                 raise UsageError(f"{where}: unknown key {key!r}", hint=f"valid: {', '.join(known)}")
-        return kind(**{key: _build(hints[key], item, f"{where}: {key}") for key, item in value.items()})
+        return kind(
+            **{key: _build(hints[key], item, f"{where}: {key}") for key, item in value.items()}
+        )
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:

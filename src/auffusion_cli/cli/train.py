@@ -1,0 +1,294 @@
+"""`auffusion train`: the three stages, from a data folder to a checkpoint folder."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from auffusion_cli.cli import console, options
+from auffusion_cli.errors import DataError, OutputExistsError, UsageError
+
+if TYPE_CHECKING:
+    from auffusion_cli.training.config import TrainingConfig
+    from auffusion_cli.training.data import Clip
+
+MAX_LISTED_PROBLEMS = 20
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(train)
+
+
+def train(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="AudioCaps's own folder, a folder with metadata.csv or metadata.jsonl, "
+            "or a .jsonl list.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for checkpoints, logs and the result."),
+    ] = None,
+    stage: Annotated[
+        Literal["autoencoder", "vocoder", "diffusion"] | None,
+        typer.Option("--stage", help="Which part to train; diffusion unless the file says more."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="YAML with everything else; see docs/train.md."),
+    ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|HUB_ID|FOLDER",
+            help="Checkpoint to start from; without --config: embedded.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the YAML; repeatable."),
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option("--max-steps", min=1, help="Optimiser steps in all.")
+    ] = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option("--max-minutes", min=0, help="End cleanly after this long; resumable."),
+    ] = None,
+    device: options.Device = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start anew where --output holds a run.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Train without the clips that cannot be used.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the data and show the resolved settings.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Train on your own sounds; resumable at any moment.
+
+    Before it starts, every clip is opened once: unreadable, silent, too short, duplicate and
+    missing ones are listed, and training goes on without them only with --skip-bad. Ctrl-C ends
+    cleanly with a checkpoint and the result so far. Several GPUs: accelerate launch -m
+    auffusion_cli train …
+
+    \b
+    Examples:
+      auffusion train --data audiocaps/ -o runs/mine
+      auffusion train --data audiocaps/ -o runs/mine --resume
+      auffusion train --stage vocoder --config vocoder.yaml --data sounds/ -o runs/vocoder
+      auffusion generate "rain" --model runs/mine -o rain.wav
+    """
+    settled = _settle(config, data, output, stage, init_from, max_steps, max_minutes, settings)
+    if settled.data is None:
+        raise UsageError("--data is missing", hint="name the folder or list of training sounds")
+    folder = Path(settled.output) if settled.output else None
+    if folder is None and not dry_run:
+        raise UsageError("--output is missing", hint="for example: -o runs/mine")
+    if folder is not None and not dry_run:
+        _check_output(folder, resume=resume, overwrite=overwrite)
+
+    clips = _checked_clips(Path(settled.data), folder, skip_bad=skip_bad, keep_cache=not dry_run)
+    if dry_run:
+        from auffusion_cli.training.config import dump_config
+
+        typer.echo(dump_config(settled), nl=False)
+        return
+
+    console.note(f"training the {settled.stage} stage on {len(clips)} clips")
+    from auffusion_cli.training.run import run
+
+    with _interruptible() as stop_requested, _ProgressLines(settled.loop.max_steps) as progress:
+        n_steps = run(
+            settled,
+            clips,
+            folder,
+            device=device,
+            resume=resume,
+            on_prepare=progress.prepare,
+            on_step=progress.step,
+            stop_requested=stop_requested,
+        )
+    result = {
+        "output": str(folder),
+        "stage": settled.stage,
+        "steps": n_steps,
+        "finished": n_steps >= settled.loop.max_steps,
+        "losses": progress.losses,
+    }
+    if json:
+        console.print_json(result)
+        return
+    typer.echo(f"{folder}: {n_steps} steps")
+    if not result["finished"]:
+        console.note("stopped early; the same command with --resume goes on")
+    if settled.stage == "diffusion":
+        console.note(f'try it: auffusion generate "…" --model {folder} -o out.wav')
+
+
+def _settle(
+    config: Path | None,
+    data: Path | None,
+    output: Path | None,
+    stage: str | None,
+    init_from: str | None,
+    max_steps: int | None,
+    max_minutes: float | None,
+    settings: list[str] | None,
+) -> TrainingConfig:
+    """File, then --set, then the named options."""
+    import yaml
+
+    from auffusion_cli.training.config import load_config, parse_config
+
+    overrides: dict[str, Any] = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise UsageError(
+                f"--set {setting!r}: expected KEY=VALUE", hint="for example: loop.batch_size=8"
+            )
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {setting!r}: the value is not YAML: {error}") from error
+    named = {
+        "data": None if data is None else str(data),
+        "output": None if output is None else str(output),
+        "stage": stage,
+        "diffusion.init_from": init_from,
+        "loop.max_steps": max_steps,
+        "loop.max_minutes": max_minutes,
+    }
+    overrides |= {key: value for key, value in named.items() if value is not None}
+    if config is not None:
+        return load_config(config, overrides)
+    return parse_config({**DEFAULT_RUN, "diffusion": {**DEFAULT_RUN["diffusion"]}}, overrides)
+
+
+DEFAULT_RUN: dict[str, Any] = {"diffusion": {"init_from": "embedded"}}
+"""Without a --config: go on from the embedded model, which any laptop can train."""
+
+
+def _check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    from auffusion_cli.training.config import CHECKPOINTS_NAME, CONFIG_NAME
+
+    has_run = (folder / CONFIG_NAME).exists() or (folder / CHECKPOINTS_NAME).exists()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output {folder} is a file", hint="name a folder")
+    if resume and not has_run:
+        raise UsageError(f"--resume: {folder} holds no run to go on with")
+    if has_run and not resume:
+        if not overwrite:
+            raise OutputExistsError(
+                f"--output {folder} holds a run already",
+                hint="--resume goes on with it, --overwrite starts anew",
+            )
+        shutil.rmtree(folder / CHECKPOINTS_NAME, ignore_errors=True)
+
+
+def _checked_clips(
+    data: Path, output: Path | None, *, skip_bad: bool, keep_cache: bool
+) -> tuple[Clip, ...]:
+    from auffusion_cli.training.data import check_clips, load_clips
+
+    manifest = load_clips(data, "train")
+    cache_file = None
+    if output is not None and keep_cache:
+        output.mkdir(parents=True, exist_ok=True)
+        cache_file = output / "clip-check.json"
+    with console.Progress("checking clips", unit="clips") as progress:
+        checked = check_clips(
+            manifest,
+            cache_file=cache_file,
+            progress=lambda done, total: progress.update(completed=done, total=total),
+        )
+    for problem in checked.problems[:MAX_LISTED_PROBLEMS]:
+        console.note(str(problem))
+    if (n_more := len(checked.problems) - MAX_LISTED_PROBLEMS) > 0:
+        console.note(f"… and {n_more} more")
+    if checked.problems and not skip_bad:
+        raise DataError(
+            f"--data {data}: {len(checked.problems)} of "
+            f"{len(checked.problems) + len(checked.clips)} clips cannot be used",
+            hint="mend them, or train without them: --skip-bad",
+        )
+    if not checked.clips:
+        raise DataError(f"--data {data}: no clip can be used")
+    return checked.clips
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C (or SIGTERM) asks the loop to end cleanly; a second one ends at once."""
+    asked = False
+
+    def ask(signum: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        console.note("stopping after this step; once more to stop at once")
+
+    previous = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+class _ProgressLines:
+    """One bar for the preparation, one for the steps."""
+
+    def __init__(self, max_steps: int) -> None:
+        self.losses: dict[str, float] = {}
+        self._max_steps = max_steps
+        self._bar: console.Progress | None = None
+        self._doing: str | None = None
+
+    def __enter__(self) -> _ProgressLines:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._show(None)
+
+    def prepare(self, what: str, done: int, total: int) -> None:
+        self._show(what, unit="")
+        self._bar.update(completed=done, total=total)
+
+    def step(self, progress: Any) -> None:
+        self._show("training", unit="steps")
+        # A smoothed loss: single steps say little.
+        for name, value in progress.losses.items():
+            self.losses[name] = 0.98 * self.losses.get(name, value) + 0.02 * value
+        numbers = "  ".join(f"{name} {value:.4f}" for name, value in self.losses.items())
+        self._bar.update(
+            completed=progress.step,
+            total=progress.max_steps,
+            description=f"training  {numbers}  {progress.samples_per_second:.1f}/s",
+        )
+
+    def _show(self, doing: str | None, unit: str = "") -> None:
+        if doing == self._doing:
+            return
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+        self._doing = doing
+        self._bar = console.Progress(doing, unit=unit).__enter__() if doing else None

@@ -1,0 +1,90 @@
+"""The autoencoder stage for `kind: patch`: fit the linear transform, then train its refinement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from auffusion_cli.autoencoder import load_autoencoder
+from auffusion_cli.image import log_mel_to_image
+from auffusion_cli.patch_autoencoder import PatchAutoencoder
+from auffusion_cli.spectrogram import LogMel, normalize_peak
+from auffusion_cli.training.config import TrainingConfig
+from auffusion_cli.training.latents import scene_seed
+from auffusion_cli.training.loop import Sample
+from auffusion_cli.training.losses import gradient_loss
+from auffusion_cli.training.scenes import ClipStore, compose
+
+FIT_BATCH = 16
+
+
+class PatchAutoencoderStage:
+    """L1 and gradient loss of the refined image; the latents are fixed by the fit.
+
+    See `loop.Stage`.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        store: ClipStore,
+        device: torch.device,
+        on_prepare: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        self.store, self.scenes, self.config = store, config.scenes, config.autoencoder
+        self.device = device
+        self.log_mel = LogMel().to(device)
+        self.n_items = config.scenes.n_cached or len(store)
+        if self.config.init_from is not None:
+            model = load_autoencoder(Path(self.config.init_from) / "vae", torch.float32)
+            self.model = model.to(device)
+        else:
+            self.model = PatchAutoencoder(**self.config.model).to(device)
+            self._fit(config.seed, on_prepare)
+        self.networks: dict[str, nn.Module] = {"refinement": self.model.refinement}
+
+    def _fit(self, seed: int, on_prepare: Callable[[str, int, int], None] | None) -> None:
+        """Fit the transform to the first scenes: always the same ones, so a resumed run agrees."""
+        n_images = self.config.n_fit_images
+        images = []
+        for start in range(0, n_images, FIT_BATCH):
+            indices = range(start, min(start + FIT_BATCH, n_images))
+            images.append(self._images([scene_seed(seed, index) for index in indices]).half())
+            if on_prepare is not None:
+                on_prepare("fitting patches", indices.stop, n_images)
+        self.model.fit(torch.cat(images).float())
+
+    def trains(self, name: str, step: int) -> bool:
+        return True
+
+    def losses(
+        self, batch: Sequence[Sample], step: int
+    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        images = self._images([sample.seed for sample in batch])
+        with torch.no_grad():
+            linear = self.model.decode_linear(self.model.encode(images))
+        refined = self.networks["refinement"](linear).float()
+        l1 = (refined - images).abs().mean()
+        gradient = gradient_loss(images, refined)
+        loss = self.config.l1_weight * l1 + self.config.gradient_weight * gradient
+        yield (
+            loss,
+            {
+                "loss": loss.item(),
+                "l1": l1.item(),
+                "linear_l1": (linear - images).abs().mean().item(),
+            },
+        )
+
+    def export(self, folder: Path) -> None:
+        self.model.save_pretrained(folder / "vae")
+
+    @torch.no_grad()
+    def _images(self, seeds: Sequence[int]) -> Tensor:
+        """(B, 1, 256, W) in 0..1."""
+        waveforms = [compose(self.store, self.scenes, seed).waveform for seed in seeds]
+        waveform = normalize_peak(torch.stack(waveforms).to(self.device))
+        return log_mel_to_image(self.log_mel(waveform))[:, :1]
