@@ -260,10 +260,10 @@ class _Stage:
         """Two events, each once and the second after the first has ended, (n_samples,)."""
         one = self._played(first, self.n_samples // 2)
         two = self._played(second, self.n_samples - one.numel())
-        free = self.n_samples - one.numel() - two.numel()
-        start = self.rng.randint(0, min(free, self._samples(LEAD_S)))
-        gap = self._samples(self.rng.uniform(*self.config.gap_s))
-        return self._placed([(start, one), (min(start + one.numel() + gap, start + free), two)])
+        room = self.n_samples - one.numel() - two.numel()
+        start = self.rng.randint(0, min(room, self._samples(LEAD_S)))
+        gap = min(self._samples(self.rng.uniform(*self.config.gap_s)), room - start)
+        return self._placed([(start, one), (start + one.numel() + gap, two)])
 
     def _played(self, index: int, max_samples: int) -> Tensor:
         """The clip, or the loudest of a few crops of it, at a random speed; faded at both ends."""
@@ -283,15 +283,16 @@ class _Stage:
     def _repeat(self, waveform: Tensor, max_repeats: int) -> Tensor:
         """An event once or several times, at random gaps."""
         rng, length = self.rng, waveform.numel()
-        shortest_gap = self._samples(self.config.gap_s[0])
+        shortest_gap, longest_gap = map(self._samples, self.config.gap_s)
         n_fitting = (self.n_samples + shortest_gap) // (length + shortest_gap)
         n = rng.randint(1, max(1, min(max_repeats, n_fitting)))
-        start = rng.randint(0, min(self.n_samples - length, self._samples(LEAD_S)))
+        room = self.n_samples - n * length - (n - 1) * shortest_gap
+        start = rng.randint(0, min(room, self._samples(LEAD_S)))
+        if n > 1:
+            longest_gap = min(longest_gap, shortest_gap + (room - start) // (n - 1))
         placed = [(start, waveform)]
-        while len(placed) < n:
-            start += length + self._samples(rng.uniform(*self.config.gap_s))
-            if start + length > self.n_samples:
-                break
+        for _ in range(n - 1):
+            start += length + rng.randint(shortest_gap, longest_gap)
             placed.append((start, waveform * _gain(rng, REPEAT_GAIN_DB)))
         return self._placed(placed)
 

@@ -1,0 +1,400 @@
+"""Data sets in all forms, damaged in all ways."""
+
+import csv
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from auffusion_cli.errors import AuffusionWarning, DataError
+from auffusion_cli.training import data as data_module
+from auffusion_cli.training.data import Clip, Manifest, check_clips, load_clips, load_waveform
+
+RATE_HZ = 8000
+rows_of_junk = st.lists(
+    st.dictionaries(
+        st.sampled_from(["file_name", "text", "phrases", "kind", "role", "start_s", "duration_s"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+            lambda inner: st.lists(inner, max_size=3),
+            max_leaves=4,
+        ),
+    ),
+    max_size=4,
+)
+
+
+def write_sound(path: Path, seed: int = 0, duration_s: float = 0.3, peak: float = 0.5) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).uniform(-peak, peak, round(duration_s * RATE_HZ))
+    soundfile.write(path, noise.astype(np.float32), RATE_HZ)
+    return path
+
+
+def write_lines(path: Path, rows: list) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_table(path: Path, columns: list[str], rows: list[list]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *rows])
+    return path
+
+
+# Recognised forms ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train/7.ogg",
+        "audio/train/7.wav",
+        "train/7.mp3",
+        "-a_B_30.wav",
+        "audio/-a_B_30.flac",
+        "-a_B.wav",
+        "Y-a_B.WAV",
+        "train/Y-a_B.flac",
+    ],
+)
+def test_audiocaps_finds_audio_under_every_name(tmp_path, name):
+    columns = ["audiocap_id", "youtube_id", "start_time", "caption"]
+    write_table(tmp_path / "train.csv", columns, [["7", "-a_B", "30", "A dog, barking\n twice"]])
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+    assert load_clips(tmp_path) == Manifest((Clip(tmp_path / name, ("A dog, barking twice",)),))
+
+
+def test_audiocaps_merges_captions_and_lists_what_is_missing(tmp_path):
+    columns = ["audiocap_id", "youtube_id", "start_time", "caption"]
+    rows = [["1", "aa", 0, "one"], ["2", "bb", 10, "gone"], ["3", "aa", 0, "two"]]
+    write_table(tmp_path / "test.csv", columns, rows)
+    (tmp_path / "2.wav").touch()  # a number outside the split's folder is no audiocap_id
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test/3.ogg").touch()
+    manifest = load_clips(tmp_path, "test")
+    assert manifest.clips == (Clip(tmp_path / "test/3.ogg", ("one", "two")),)
+    (problem,) = manifest.problems
+    assert problem.reason == "missing"
+    assert "test.csv, line 3" in problem.where
+    assert "bb" in problem.detail
+    with pytest.raises(DataError, match=r"no val\.csv"):
+        load_clips(tmp_path, "val")
+
+
+def test_metadata_jsonl_with_every_field(tmp_path):
+    write_sound(tmp_path / "train/a/dog.wav")
+    row = {
+        "file_name": "a/dog.wav",
+        "text": ["A dog barks.", " a dog\tbarking ", "A dog barks."],
+        "phrases": "dog barking",
+        "kind": "dog",
+        "role": "event",
+        "start_s": 1.5,
+        "duration_s": 2,
+        "credit": {"unknown": "keys are ignored"},
+    }
+    write_lines(tmp_path / "train/metadata.jsonl", [row, {**row, "text": "woof", "kind": None}])
+    expected = Clip(
+        path=tmp_path / "train/a/dog.wav",
+        captions=("A dog barks.", "a dog barking", "woof"),
+        phrases=("dog barking",),
+        kind="dog",
+        role="event",
+        start_s=1.5,
+        duration_s=2.0,
+    )
+    assert load_clips(tmp_path) == Manifest((expected,))
+
+
+def test_metadata_csv_rows_are_wordings(tmp_path):
+    write_sound(tmp_path / "a.wav")
+    rows = [["a.wav", "one, with a comma"], ["a.wav", "two"], ["b.wav", "gone"], ["a.wav", ""]]
+    write_table(tmp_path / "metadata.csv", ["file_name", "text"], rows)
+    manifest = load_clips(tmp_path)
+    assert [clip.captions for clip in manifest.clips] == [("one, with a comma", "two")]
+    assert [(p.reason, p.where) for p in manifest.problems] == [
+        ("missing", f"{tmp_path / 'metadata.csv'}, line 4")
+    ]
+
+
+def test_validation_folder_is_val_and_undivided_data_is_train(tmp_path):
+    write_sound(tmp_path / "set/validation/a.wav")
+    write_lines(tmp_path / "set/validation/metadata.jsonl", [{"file_name": "a.wav", "text": "a"}])
+    assert len(load_clips(tmp_path / "set", "val").clips) == 1
+    with pytest.raises(DataError, match="not divided into splits"):
+        load_clips(tmp_path / "set/validation", "test")
+
+
+@pytest.mark.parametrize("keys", [("audio_path", "text"), ("location", "captions")])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_json_lines_as_tango_and_the_original_write_them(tmp_path, keys, suffix):
+    inside = write_sound(tmp_path / "lists/audio/a.wav")
+    elsewhere = write_sound(tmp_path / "elsewhere/b.wav")
+    rows = [
+        {"dataset_name": "x", keys[0]: name, keys[1]: text}
+        for name, text in [("audio/a.wav", "a"), (str(elsewhere), "b"), ("c.wav", "c")]
+    ]
+    manifest = load_clips(write_lines(tmp_path / f"lists/train{suffix}", rows))
+    assert [(clip.path, clip.captions) for clip in manifest.clips] == [
+        (inside, ("a",)),
+        (elsewhere, ("b",)),
+    ]
+    assert [problem.reason for problem in manifest.problems] == ["missing"]
+
+
+def test_wavcaps(tmp_path):
+    rows = [{"id": "Yab.wav", "caption": "A.", "duration": 1.0}, {"id": 12, "caption": ""}]
+    (tmp_path / "list.json").write_text(json.dumps({"num_captions_per_audio": 1, "data": rows}))
+    audio = tmp_path / "waveforms/Yab.flac"
+    audio.parent.mkdir()
+    audio.touch()
+    (tmp_path / "12.flac").touch()
+    manifest = load_clips(tmp_path / "list.json")
+    assert manifest.clips == (Clip(audio, ("A.",)),)
+    assert [(p.reason, p.where) for p in manifest.problems] == [
+        ("captionless", f"{tmp_path / 'list.json'}, data[1]")
+    ]
+
+
+# Hostile and damaged lists ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../a.wav",
+        "/etc/passwd",
+        "b/../../a.wav",
+        "..\\a.wav",
+        "C:\\a.wav",
+        "\\\\host\\a",
+        "a\0.wav",
+    ],
+)
+def test_paths_stay_in_the_folder(tmp_path, name):
+    write_sound(tmp_path / "a.wav")
+    rows = [{"file_name": "fine.wav", "text": "x"}, {"file_name": name, "text": "x"}]
+    write_lines(tmp_path / "set/metadata.jsonl", rows)
+    with pytest.raises(DataError, match=r"metadata\.jsonl, line 2: file_name"):
+        load_clips(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"file_name": "a.wav", "text": "x"}\n{"file_na', "line 2: not JSON"),
+        (b"[" * 100_000, "line 1: not JSON"),
+        (b"1" * 5000, "line 1: not JSON|line 1: an object"),
+        (b'["a.wav"]', "line 1: an object is expected"),
+        (b'{"file_name": "a.wav", "text": 3}', "text holds int"),
+        (b'{"file_name": "a.wav", "text": ["x", null]}', "text holds NoneType"),
+        (b'{"file_name": "a.wav", "text": "\\ud800"}', "text is not valid Unicode"),
+        (b'{"file_name": "a.wav", "text": "' + b"x" * 3000 + b'"}', "3000 characters"),
+        (b'{"file_name": "a.wav", "text": "x", "role": "chorus"}', "one of event, background"),
+        (b'{"file_name": "a.wav", "text": "x", "start_s": NaN}', "start_s is nan"),
+        (b'{"file_name": "a.wav", "text": "x", "duration_s": "-1"}', "duration_s is '-1'"),
+        (b'{"text": "x"}', "file_name is missing"),
+        (b'{"file_name": "a.wav", "text": "\xff"}', "not UTF-8"),
+        (b"", "lists no clips"),
+    ],
+)
+def test_damaged_jsonl_names_file_and_line(tmp_path, content, message):
+    (tmp_path / "metadata.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        load_clips(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("file,text\na.wav,x\n", "line 1: no column file_name"),
+        ("", "line 1: no column file_name, text"),
+        ("file_name,text\na.wav,x,y\n", "line 2: 2 columns expected"),
+        ("file_name,text\na.wav\n", "line 2: 2 columns expected"),
+        ('file_name,text\na.wav,"never closed\n', "unexpected end of data"),
+        (f'file_name,text\na.wav,"{"x" * 200_000}"\n', "field larger than field limit"),
+    ],
+)
+def test_damaged_csv_names_file_and_line(tmp_path, content, message):
+    (tmp_path / "metadata.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        load_clips(tmp_path)
+
+
+def test_clips_that_contradict_themselves(tmp_path):
+    rows = [{"file_name": "a.wav", "text": "x", "kind": kind} for kind in ("dog", "cat")]
+    write_lines(tmp_path / "metadata.jsonl", rows)
+    with pytest.raises(DataError, match="line 2: kind 'cat' differs"):
+        load_clips(tmp_path)
+
+
+def test_nothing_recognised(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        load_clips(tmp_path / "absent")
+    with pytest.raises(DataError, match=r"no train\.csv"):
+        load_clips(tmp_path)
+    (tmp_path / "list.jsonl").touch()
+    with pytest.raises(DataError) as caught:
+        load_clips(tmp_path)
+    assert "list.jsonl" in caught.value.hint
+    with pytest.raises(DataError, match="neither a folder nor"):
+        load_clips(write_sound(tmp_path / "a.wav"))
+
+
+hostile = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@hostile
+@given(content=st.binary(max_size=200) | rows_of_junk.map(lambda rows: json.dumps(rows).encode()))
+@pytest.mark.parametrize(
+    "name", ["metadata.csv", "metadata.jsonl", "train.csv", "list.json", "list.jsonl"]
+)
+def test_any_bytes_load_or_are_a_data_error(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    try:
+        manifest = load_clips(path if name.startswith("list") else tmp_path)
+    except DataError:
+        return
+    assert all(clip.captions and clip.path.is_file() for clip in manifest.clips)
+
+
+@hostile
+@given(rows=rows_of_junk)
+def test_any_rows_load_or_are_a_data_error(tmp_path, rows):
+    write_sound(tmp_path / "a.wav", duration_s=0.01)
+    write_lines(tmp_path / "metadata.jsonl", [{"file_name": "a.wav", **row} for row in rows])
+    try:
+        manifest = load_clips(tmp_path)
+    except DataError as error:
+        assert str(tmp_path) in error.message
+        return
+    for clip in manifest.clips:
+        assert clip.path.resolve().is_relative_to(tmp_path)
+        assert all(text == " ".join(text.split()) for text in clip.captions)
+
+
+@hostile
+@given(texts=st.lists(st.text(min_size=1, max_size=50), min_size=1, max_size=4))
+def test_csv_and_jsonl_agree(tmp_path, texts):
+    """The same wordings, whatever characters they hold, come out of both forms alike."""
+    for name in ("csv", "jsonl"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        write_sound(tmp_path / name / "a.wav", duration_s=0.01)
+    write_lines(tmp_path / "jsonl/metadata.jsonl", [{"file_name": "a.wav", "text": texts}])
+    table = tmp_path / "csv/metadata.csv"
+    write_table(table, ["file_name", "text"], [["a.wav", text] for text in texts])
+    one, other = load_clips(tmp_path / "jsonl"), load_clips(tmp_path / "csv")
+    assert [clip.captions for clip in one.clips] == [clip.captions for clip in other.clips]
+
+
+# Opening the audio --------------------------------------------------------------------------------
+
+
+def test_load_waveform_takes_the_part_and_keeps_the_level(tmp_path):
+    stereo = np.stack([np.arange(800) / 8000, np.zeros(800)], axis=1)
+    soundfile.write(tmp_path / "a.wav", stereo, RATE_HZ, subtype="FLOAT")
+    clip = Clip(tmp_path / "a.wav", ("x",), start_s=0.05, duration_s=0.01)
+    waveform = load_waveform(clip, RATE_HZ)
+    assert waveform.dtype == torch.float32
+    assert torch.allclose(waveform, torch.arange(400, 480) / 16000, atol=1e-6)
+    assert load_waveform(Clip(clip.path, ("x",)), 16000).shape == (1600,)
+
+
+def bad_folder(folder: Path) -> Manifest:
+    write_sound(folder / "good.wav", seed=1)
+    shutil.copy(folder / "good.wav", folder / "same.wav")
+    write_sound(folder / "silent.wav", peak=1e-4)
+    write_sound(folder / "short.wav", duration_s=0.05)
+    (folder / "cut.wav").write_bytes((folder / "good.wav").read_bytes()[:30])
+    (folder / "text.wav").write_text("not audio")
+    names = ["good", "same", "silent", "short", "cut", "text", "missing", "untold"]
+    write_sound(folder / "untold.wav", seed=2)
+    rows = [{"file_name": f"{n}.wav", "text": "" if n == "untold" else n} for n in names]
+    write_lines(folder / "metadata.jsonl", rows)
+    return load_clips(folder)
+
+
+def test_check_finds_every_kind_of_bad_file(tmp_path):
+    calls = []
+    report = check_clips(bad_folder(tmp_path), progress=lambda *counts: calls.append(counts))
+    assert [clip.captions for clip in report.clips] == [("good",)]
+    assert [problem.reason for problem in report.problems] == [
+        "missing",
+        "captionless",
+        "duplicate",
+        "silent",
+        "too short",
+        "unreadable",
+        "unreadable",
+    ]
+    duplicate = next(p for p in report.problems if p.reason == "duplicate")
+    assert duplicate.where.endswith("same.wav")
+    assert duplicate.detail.endswith("good.wav")
+    assert calls == [(n, 6) for n in range(7)]
+
+
+def test_samples_that_are_not_numbers_are_unusable(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(RATE_HZ, np.nan), RATE_HZ, subtype="FLOAT")
+    report = check_clips(Manifest((Clip(tmp_path / "a.wav", ("x",)),)))
+    assert not report.clips
+    assert len(report.problems) == 1
+
+
+def test_check_opens_a_file_again_only_when_it_changed(tmp_path, monkeypatch):
+    manifest, cache = bad_folder(tmp_path / "data"), tmp_path / "run/check.json"
+    opened, lock = [], threading.Lock()
+    read_audio = data_module.read_audio
+
+    def counting(path, *args, **kwargs):
+        with lock:
+            opened.append(path.name)
+        return read_audio(path, *args, **kwargs)
+
+    monkeypatch.setattr(data_module, "read_audio", counting)
+    first = check_clips(manifest, cache_file=cache)
+    assert len(opened) == 6
+    opened.clear()
+    assert check_clips(manifest, cache_file=cache) == first
+    assert sorted(opened) == ["cut.wav", "text.wav"]  # perhaps readable by now
+    opened.clear()
+    write_sound(tmp_path / "data/silent.wav", seed=5, duration_s=0.4)
+    second = check_clips(manifest, cache_file=cache)
+    assert sorted(opened) == ["cut.wav", "silent.wav", "text.wav"]
+    assert [clip.path.name for clip in second.clips] == ["good.wav", "silent.wav"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"key": {"unknown": 1}}'])
+def test_a_damaged_cache_is_said_and_made_again(tmp_path, content):
+    cache = tmp_path / "check.json"
+    cache.write_text(content)
+    manifest = Manifest((Clip(write_sound(tmp_path / "a.wav"), ("x",)),))
+    with pytest.warns(AuffusionWarning, match="checking all files"):
+        assert check_clips(manifest, cache_file=cache) == manifest
+    assert json.loads(cache.read_text())
+
+
+def test_an_interrupted_check_keeps_what_it_has(tmp_path):
+    paths = [write_sound(tmp_path / f"{n}.wav", seed=n) for n in range(5)]
+    manifest = Manifest(tuple(Clip(path, ("x",)) for path in paths))
+
+    def interrupt(n_done, n_total):
+        if n_done == 3:
+            raise KeyboardInterrupt
+
+    cache = tmp_path / "check.json"
+    with pytest.raises(KeyboardInterrupt):
+        check_clips(manifest, cache_file=cache, progress=interrupt)
+    assert len(json.loads(cache.read_text())) == 3
