@@ -1,0 +1,93 @@
+"""Where results go: a file, a folder or a template -> paths, checked before any work."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from auffusion_cli.errors import UsageError
+
+FIELD = re.compile(r"\{(\w+)\}")
+MAX_SLUG_CHARACTERS = 60
+
+
+def slug(text: str) -> str:
+    """`text` as part of a file name: words joined by hyphens, nothing that leads elsewhere."""
+    words = re.findall(r"[\w.]+", unicodedata.normalize("NFKC", text).lower())
+    joined = "-".join(word.strip("._") for word in words if word.strip("._"))
+    cut = joined[:MAX_SLUG_CHARACTERS]
+    while len(cut.encode()) > 2 * MAX_SLUG_CHARACTERS:  # file systems count bytes
+        cut = cut[:-1]
+    return cut.strip("-.") or "sound"
+
+
+def as_template(output: str | None, suffix: str | None, default_name: str, option: str) -> str:
+    """The template that `output` stands for: itself, a file's name, or a folder and `default_name`.
+
+    It is a folder if it ends in a slash, exists as one, or has no suffix. `suffix` (".flac") is
+    what the user asked for by `--format`, if anything; the default is .wav.
+
+    Raises:
+        UsageError: the name's own suffix contradicts `suffix`.
+    """
+    if output is None:
+        output = "." + os.sep
+    is_folder = output.endswith(("/", os.sep)) or Path(output).is_dir() or not Path(output).suffix
+    if is_folder and not FIELD.search(Path(output).name):
+        return os.path.join(output, default_name + (suffix or ".wav"))
+    own_suffix = Path(output).suffix.lower()
+    if not own_suffix or FIELD.search(own_suffix):
+        return output + (suffix or ".wav")
+    if suffix is not None and own_suffix != suffix:
+        raise UsageError(
+            f"{option} {output!r} ends in {own_suffix}, but --format asks for {suffix}.",
+            hint="Leave one of them out, or make them agree.",
+        )
+    return output
+
+
+def fill(template: str, fields: Mapping[str, object], option: str) -> Path:
+    """The path that `template` gives for one result; every value becomes a slug.
+
+    Raises:
+        UsageError: the template names a field that there is none of.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in fields:
+            raise UsageError(
+                f"{option} {template!r} names {{{name}}}, which this prompt does not have.",
+                hint="Valid: " + ", ".join(f"{{{field}}}" for field in fields),
+            )
+        return slug(str(fields[name]))
+
+    return Path(FIELD.sub(value, template))
+
+
+def check_distinct(paths: Sequence[Path], option: str) -> None:
+    """Raise a UsageError if two results would be written to the same file."""
+    seen: set[Path] = set()
+    for path in paths:
+        if path in seen:
+            raise UsageError(
+                f"{option}: more than one sound would be written to {path}.",
+                hint="Give a folder, or a template with {index}, {n} or {prompt}.",
+            )
+        seen.add(path)
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Raise a UsageError unless `path` can be created, folders included, or replaced."""
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: is a folder.")
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UsageError(f"{option} {path}: {folder} is not a folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {path}: the folder {folder} cannot be written to.")

@@ -1,0 +1,92 @@
+"""Pictures of spectrograms, drawn with Pillow.
+
+Pillow comes with diffusers and imports in a few hundredths of a second; one picture with two axes
+does not ask for a plotting library.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from .config import SpectrogramConfig
+from .spectrogram import DB_PER_NEPER, mel_filterbank
+
+RANGE_DB = 80.0
+"""Anything softer than this below the loudest cell is black."""
+PLOT_HEIGHT_PX = 384
+PIXELS_PER_SECOND = 160
+MIN_PLOT_WIDTH_PX, MAX_PLOT_WIDTH_PX = 480, 1600
+LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 64, 24, 16, 52
+FONT_SIZE_PX = 16
+TICKS_KHZ = (0.25, 0.5, 1, 2, 4, 8)
+COLOURS = np.array(  # from silence to the loudest, evenly spaced
+    [(0, 0, 8), (52, 16, 96), (140, 38, 110), (222, 82, 74), (252, 166, 74), (252, 248, 190)]
+)
+
+
+def save_spectrogram(
+    log_mel: Tensor, path: str | Path, config: SpectrogramConfig | None = None
+) -> None:
+    """Write a PNG of a log-mel (256, T): time in seconds to the right, kHz upwards (mel scale)."""
+    config = config or SpectrogramConfig()
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        draw_spectrogram(log_mel, config).save(beside, format="PNG")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def draw_spectrogram(log_mel: Tensor, config: SpectrogramConfig) -> Image.Image:
+    """The picture itself, RGB."""
+    duration_s = config.frames_to_seconds(log_mel.shape[1])
+    width = round(min(max(duration_s * PIXELS_PER_SECOND, MIN_PLOT_WIDTH_PX), MAX_PLOT_WIDTH_PX))
+    size = (LEFT_PX + width + RIGHT_PX, TOP_PX + PLOT_HEIGHT_PX + BOTTOM_PX)
+    picture = Image.new("RGB", size, "white")
+    cells = Image.fromarray(_colour(log_mel)).resize((width, PLOT_HEIGHT_PX), Image.BICUBIC)
+    picture.paste(cells, (LEFT_PX, TOP_PX))
+
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(FONT_SIZE_PX)
+    floor = TOP_PX + PLOT_HEIGHT_PX
+    for second in np.arange(0, duration_s + 1e-6, _tick_spacing_s(duration_s)):
+        x = LEFT_PX + round(second / duration_s * (width - 1))
+        draw.line([(x, floor), (x, floor + 5)], fill="black")
+        draw.text((x, floor + 8), f"{second:g}", fill="black", font=font, anchor="mt")
+    draw.text((LEFT_PX + width / 2, floor + 30), "seconds", fill="black", font=font, anchor="mt")
+
+    for khz in TICKS_KHZ:
+        y = floor - 1 - round(_height(khz * 1000, config) * (PLOT_HEIGHT_PX - 1))
+        draw.line([(LEFT_PX - 5, y), (LEFT_PX, y)], fill="black")
+        draw.text((LEFT_PX - 9, y), f"{khz:g}", fill="black", font=font, anchor="rm")
+    draw.text((4, TOP_PX + PLOT_HEIGHT_PX / 2), "kHz", fill="black", font=font, anchor="lm")
+    return picture
+
+
+def _colour(log_mel: Tensor) -> np.ndarray:
+    """(256, T) log-mel -> (256, T, 3) bytes, high frequencies first as pictures have it."""
+    level_db = log_mel.detach().float().cpu().numpy()[::-1] * DB_PER_NEPER
+    level = np.clip((level_db - level_db.max()) / RANGE_DB + 1, 0, 1)
+    stops = np.linspace(0, 1, len(COLOURS))
+    channels = [np.interp(level, stops, COLOURS[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+def _height(frequency_hz: float, config: SpectrogramConfig) -> float:
+    """Where a frequency lies between the lowest (0) and the highest mel band (1)."""
+    peaks = mel_filterbank(config).argmax(dim=0).numpy()
+    centres_hz = peaks * config.sample_rate_hz / config.n_fft_samples
+    return float(np.interp(frequency_hz, centres_hz, np.linspace(0, 1, config.n_mels)))
+
+
+def _tick_spacing_s(duration_s: float) -> float:
+    """The roundest spacing that gives at most ten ticks."""
+    return next(
+        (spacing for spacing in (0.05, 0.1, 0.2, 0.5, 1, 2, 5) if duration_s / spacing <= 10), 10
+    )

@@ -1,0 +1,141 @@
+"""The record that every sound carries: enough to make it again. No torch.
+
+`audio.write_audio(provenance=record.to_dict())` puts it into the file, `audio.read_provenance`
+takes it out; `Provenance.from_dict` checks it, because a file may come from anyone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from .errors import AudioError, UsageError
+from .request import GenerateRequest, GenerateSettings
+
+FORMAT_VERSION = 1
+MAX_FIELD_CHARACTERS = 1_000
+RECORDED_LIBRARIES = ("torch", "diffusers", "transformers")
+
+
+def current_versions() -> dict[str, str]:
+    """Versions of this program and of the libraries that decide about its numbers."""
+    from . import __version__
+
+    versions = {"auffusion": __version__}
+    return versions | {name: metadata.version(name) for name in RECORDED_LIBRARIES}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How one sound was made."""
+
+    request: GenerateRequest
+    settings: GenerateSettings
+    model: str
+    """A known name, a Hub id, or a folder."""
+    revision: str | None
+    """The commit on the Hub; None for a folder."""
+    vocoder: str
+    device: str
+    dtype: str
+    samples_sha256: str
+    """Of the samples as 16-bit integers, before the file format compressed them."""
+    versions: dict[str, str] = field(default_factory=current_versions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Flat and JSON-serialisable."""
+        own = {name: getattr(self, name) for name in _OWN_FIELDS}
+        return {
+            "format_version": FORMAT_VERSION,
+            "task": "generate",
+            **asdict(self.request),
+            **asdict(self.settings),
+            **own,
+            "versions": dict(self.versions),
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any], source: str = "the record") -> Provenance:
+        """The reverse of `to_dict`, trusting nothing.
+
+        Raises:
+            AudioError: a field is missing, of the wrong type, or out of range; names `source`.
+        """
+        if not isinstance(record, Mapping):
+            raise AudioError(f"{source}: the record of how it was made is not an object.")
+        version, task = record.get("format_version"), record.get("task")
+        if version != FORMAT_VERSION or task != "generate":
+            raise AudioError(
+                f"{source}: a record of format {version!r} for {task!r} is not known.",
+                hint=f"This version reads format {FORMAT_VERSION} for 'generate'.",
+            )
+        try:
+            versions = record["versions"]
+            if not isinstance(versions, Mapping) or len(versions) > 20:
+                raise ValueError("versions is not a short list of names")
+            for name, value in versions.items():
+                _check_field(name, name)
+                _check_field(f"versions.{name}", value)
+            own = {name: record[name] for name in _OWN_FIELDS}
+            for name, value in own.items():
+                if not (name == "revision" and value is None):
+                    _check_field(name, value)
+            return cls(
+                request=GenerateRequest(**_pick(record, GenerateRequest)),
+                settings=GenerateSettings(**_pick(record, GenerateSettings)),
+                versions=dict(versions),
+                **own,
+            )
+        except KeyError as error:
+            raise AudioError(f"{source}: its record lacks {error.args[0]!r}.") from None
+        except (UsageError, ValueError) as error:
+            raise AudioError(f"{source}: its record is not usable: {error}") from None
+
+    def same_sound(self, other: Provenance, *, any_seed: bool = False) -> bool:
+        """Whether both were asked for the same: words, seed, model and settings.
+
+        Where it was computed, with which libraries and in what precision is not part of the
+        question.
+        """
+        return self._question(any_seed) == other._question(any_seed)
+
+    def _question(self, any_seed: bool) -> tuple:
+        words = (self.request.prompt, self.request.negative_prompt)
+        seed = None if any_seed else self.request.seed
+        return (*words, seed, self.settings, self.model, self.revision, self.vocoder)
+
+    def differences(self, other: Provenance) -> dict[str, tuple[str, str]]:
+        """What the two were made with that is not the same: name -> (in self, in other)."""
+        names = sorted(self.versions.keys() | other.versions.keys())
+        pairs = {
+            name: (getattr(self, name), getattr(other, name))
+            for name in ("model", "revision", "vocoder", "device", "dtype")
+        }
+        pairs |= {name: (self.versions.get(name), other.versions.get(name)) for name in names}
+        return {
+            name: (str(mine), str(theirs))
+            for name, (mine, theirs) in pairs.items()
+            if mine != theirs
+        }
+
+
+_OWN_FIELDS = ("model", "revision", "vocoder", "device", "dtype", "samples_sha256")
+
+
+def hash_samples(pcm16: np.ndarray) -> str:
+    """SHA-256 of int16 samples, in little-endian order on every machine."""
+    return hashlib.sha256(np.ascontiguousarray(pcm16, dtype="<i2").tobytes()).hexdigest()
+
+
+def _pick(record: Mapping[str, Any], owner: type) -> dict[str, Any]:
+    return {name: record[name] for name in owner.__dataclass_fields__}
+
+
+def _check_field(name: Any, value: Any) -> None:
+    if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_FIELD_CHARACTERS:
+        raise ValueError(f"{str(name)[:40]!r} is not a short line of text")

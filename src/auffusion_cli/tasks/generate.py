@@ -1,0 +1,224 @@
+"""Text to sound: Auffusion (arXiv 2401.01044), section 3.
+
+prompt -> conditioning -> latents denoised from seeded noise -> log-mel -> waveform, cut to length.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..audio import to_pcm16, write_audio
+from ..denoiser import guided_denoiser
+from ..errors import AuffusionError, AuffusionWarning
+from ..provenance import Provenance, hash_samples
+from ..request import GenerateRequest, GenerateSettings, draw_seed
+from ..samplers import Step, initial_noise, make_scheduler, sample
+from ..vocoder import HiFiGAN
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+OnStep = Callable[[Sequence[GenerateRequest], Step], None]
+"""Called after every step of the loop with the batch that it belongs to."""
+
+CUDA_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """One sound, with everything needed to make it again."""
+
+    waveform: Tensor
+    """(N,) float32 in -1..1, on the CPU."""
+    sample_rate_hz: int
+    log_mel: Tensor
+    """(256, T) float32, on the CPU; what the vocoder heard, cut like the waveform."""
+    request: GenerateRequest
+    settings: GenerateSettings
+    provenance: Provenance
+
+    def save(self, path: str | Path, *, subtype: str = "pcm16") -> None:
+        """Write a .wav, .flac, .ogg or .mp3 that carries `provenance`; see `audio.write_audio`."""
+        write_audio(
+            path,
+            self.waveform,
+            self.sample_rate_hz,
+            subtype=subtype,
+            provenance=self.provenance.to_dict(),
+        )
+
+
+@dataclass(frozen=True)
+class GenerateFailure:
+    """One request that could not be met; the others were."""
+
+    request: GenerateRequest
+    error: Exception
+
+
+def generate(
+    model: Model,
+    prompt: str,
+    *,
+    seed: int | None = None,
+    negative_prompt: str = "",
+    on_step: OnStep | None = None,
+    **settings: Any,
+) -> GenerateResult:
+    """One sound from `prompt`; without a seed one is drawn (see `result.request.seed`).
+
+    `settings` are fields of `GenerateSettings` (duration_s, steps, guidance_scale,
+    guidance_rescale, scheduler); the checkpoint's defaults stand for the others.
+
+    Raises:
+        UsageError: a value is impossible; the message says which are valid.
+        AuffusionError: memory does not suffice, or the result is not finite.
+    """
+    request = GenerateRequest(prompt, draw_seed() if seed is None else seed, negative_prompt)
+    resolved = GenerateSettings.from_defaults(model.defaults, **settings)
+    (result,) = generate_many(model, [request], resolved, on_step=on_step)
+    if isinstance(result, GenerateFailure):
+        raise result.error
+    return result
+
+
+def generate_many(
+    model: Model,
+    requests: Iterable[GenerateRequest],
+    settings: GenerateSettings | None = None,
+    *,
+    batch_size: int | None = None,
+    on_step: OnStep | None = None,
+) -> Iterator[GenerateResult | GenerateFailure]:
+    """A result or a failure for each of `requests`, in order, holding one batch at a time.
+
+    A batch that fails is tried again one by one, so that one request never loses the others. Where
+    a GPU runs out of memory the batch is halved from there on, with an AuffusionWarning.
+    `batch_size` is by default 8 on a CUDA device and 1 elsewhere.
+
+    Raises:
+        AuffusionError: memory does not suffice for a single sound.
+    """
+    if settings is None:
+        settings = GenerateSettings.from_defaults(model.defaults)
+    settings.check_window(model.defaults.max_duration_s)
+    if batch_size is None:
+        batch_size = CUDA_BATCH_SIZE if model.device.type == "cuda" else 1
+
+    requests = iter(requests)
+    parts: list[list[GenerateRequest]] = []  # of a batch that failed, the next one last
+    while batch := parts.pop() if parts else list(islice(requests, batch_size)):
+        try:
+            results = _generate_batch(model, batch, settings, on_step)
+        except torch.OutOfMemoryError:
+            batch_size = len(batch) // 2
+        except Exception as error:
+            if len(batch) == 1:
+                yield GenerateFailure(batch[0], error)
+            else:
+                parts += [[request] for request in reversed(batch)]
+            continue
+        else:
+            yield from results
+            continue
+        # Outside of the handler, where the traceback would still hold the batch's tensors.
+        if batch_size == 0:
+            raise AuffusionError(
+                f"The memory of {model.device} does not suffice for one sound.",
+                hint="Try --dtype fp16, or --device cpu.",
+            )
+        warnings.warn(
+            f"The memory of {model.device} does not suffice for {len(batch)} sounds at once:"
+            f" going on with batches of {batch_size}.",
+            AuffusionWarning,
+            stacklevel=2,
+        )
+        parts += [batch[batch_size:], batch[:batch_size]]
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _generate_batch(
+    model: Model,
+    requests: Sequence[GenerateRequest],
+    settings: GenerateSettings,
+    on_step: OnStep | None,
+) -> list[GenerateResult]:
+    # The model always fills the window it was trained on; a shorter sound is cut from its start.
+    shape = model.codec.latent_shape(model.defaults.max_duration_s)
+    noise = initial_noise([request.seed for request in requests], shape, model.device)
+    latents = sample_latents(model, requests, settings, noise, on_step)
+    # One by one, so that the peak of memory does not grow with the batch.
+    return [
+        decode(model, latents[i : i + 1], request, settings) for i, request in enumerate(requests)
+    ]
+
+
+def sample_latents(
+    model: Model,
+    requests: Sequence[GenerateRequest],
+    settings: GenerateSettings,
+    noise: Tensor,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Latents (B, C, h, w) for B requests, denoised from `noise` of the same shape."""
+    conditioning = model.text.encode(
+        [request.prompt for request in requests],
+        [request.negative_prompt for request in requests],
+    )
+    denoise = guided_denoiser(
+        model.unet, conditioning, settings.guidance_scale, settings.guidance_rescale
+    )
+    scheduler = make_scheduler(settings.scheduler, model.scheduler_config)
+    for step in sample(denoise, scheduler, noise, settings.steps):
+        if on_step:
+            on_step(requests, step)
+    return step.latents
+
+
+@torch.no_grad()
+def decode(
+    model: Model, latents: Tensor, request: GenerateRequest, settings: GenerateSettings
+) -> GenerateResult:
+    """The sound of `latents` (1, C, h, w), cut to the duration asked for."""
+    config = model.codec.spectrogram_config
+    log_mel = model.codec.decode_log_mel(latents)
+    n_samples = round(settings.duration_s * config.sample_rate_hz)
+    waveform = model.codec.vocode(log_mel)[0, :n_samples].float().cpu()
+    if not waveform.isfinite().all():
+        raise AuffusionError(
+            f"The sound of {request.prompt!r} is not finite in {_name(model.dtype)}.",
+            hint="Try --dtype fp32 or bf16.",
+        )
+    n_frames = config.seconds_to_frames(settings.duration_s)
+    provenance = Provenance(
+        request=request,
+        settings=settings,
+        model=model.name,
+        revision=model.revision,
+        vocoder="hifigan" if isinstance(model.codec.vocoder, HiFiGAN) else "griffin-lim",
+        device=model.device.type,
+        dtype=_name(model.dtype),
+        samples_sha256=hash_samples(to_pcm16(waveform).numpy()),
+    )
+    return GenerateResult(
+        waveform=waveform,
+        sample_rate_hz=config.sample_rate_hz,
+        log_mel=log_mel[0, :, :n_frames].float().cpu(),
+        request=request,
+        settings=settings,
+        provenance=provenance,
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    """As on the command line: fp32, fp16 or bf16."""
+    return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[dtype]

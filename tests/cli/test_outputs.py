@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auffusion_cli.cli.outputs import as_template, check_distinct, check_writable, fill, slug
+from auffusion_cli.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Dog barking, in rain!", "dog-barking-in-rain"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("..", "sound"),
+        ("", "sound"),
+        ("a/b\\c:d", "a-b-c-d"),
+        ("犬が吠える", "犬が吠える"),
+        ("version 1.5", "version-1.5"),
+        ("-rf", "rf"),
+    ],
+)
+def test_slugs_read_like_the_prompt(text, expected):
+    assert slug(text) == expected
+
+
+@given(st.text(max_size=300))
+def test_no_text_leaves_its_folder_or_names_a_hidden_file(text):
+    name = slug(text)
+    assert Path("folder", name).resolve().parent == Path("folder").resolve()
+    assert name and not name.startswith((".", "-")) and len(name.encode()) <= 120
+    assert not set("/\\\0{}") & set(name)
+
+
+@pytest.mark.parametrize(
+    ("output", "suffix", "expected"),
+    [
+        (None, None, "./{prompt}.wav"),
+        ("rain.flac", None, "rain.flac"),
+        ("rain.flac", ".flac", "rain.flac"),
+        ("out/", ".mp3", "out/{prompt}.mp3"),
+        ("out", None, "out/{prompt}.wav"),
+        ("out/{seed}", None, "out/{seed}.wav"),
+        ("{prompt}-{n}.ogg", None, "{prompt}-{n}.ogg"),
+    ],
+)
+def test_output_is_a_file_a_folder_or_a_template(output, suffix, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert as_template(output, suffix, "{prompt}", "-o") == expected
+
+
+def test_an_existing_folder_is_a_folder_even_with_a_dot(tmp_path):
+    folder = tmp_path / "v1.5"
+    folder.mkdir()
+    assert as_template(str(folder), None, "{prompt}", "-o") == str(folder / "{prompt}.wav")
+
+
+def test_a_suffix_that_contradicts_the_format_is_refused():
+    with pytest.raises(UsageError, match=r"\.wav.*\.mp3"):
+        as_template("rain.wav", ".mp3", "{prompt}", "-o")
+
+
+def test_fields_cannot_lead_out_of_the_folder():
+    assert fill("out/{prompt}.wav", {"prompt": "../../x"}, "-o") == Path("out/x.wav")
+    assert fill("out/{id}.wav", {"id": "/etc/cron.d/x"}, "-o") == Path("out/etc-cron.d-x.wav")
+
+
+def test_an_unknown_field_is_named_with_those_there_are():
+    with pytest.raises(UsageError, match="speed") as error:
+        fill("{speed}.wav", {"prompt": "dog", "seed": 1}, "-o")
+    assert "{prompt}, {seed}" in error.value.hint
+
+
+def test_two_results_in_one_file_are_refused():
+    with pytest.raises(UsageError, match=r"rain\.wav"):
+        check_distinct([Path("rain.wav"), Path("dog.wav"), Path("rain.wav")], "-o")
+
+
+def test_folders_files_and_missing_rights_are_told(tmp_path, monkeypatch):
+    check_writable(tmp_path / "new" / "deeper" / "rain.wav", "-o")
+    with pytest.raises(UsageError, match="is a folder"):
+        check_writable(tmp_path, "-o")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="not a folder"):
+        check_writable(tmp_path / "file" / "rain.wav", "-o")
+    monkeypatch.setattr("os.access", lambda *args: False)
+    with pytest.raises(UsageError, match="cannot be written"):
+        check_writable(tmp_path / "rain.wav", "-o")

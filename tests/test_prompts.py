@@ -1,0 +1,105 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auffusion_cli.errors import UsageError
+from auffusion_cli.prompts import BadLine, PromptLine, format_of, read_prompts
+
+
+def test_text_has_a_prompt_a_line_and_keeps_line_numbers():
+    lines = read_prompts(b"\xef\xbb\xbfa dog\n\n  rain \r\n\xff\xfe\nbirds", "txt")
+    assert [(line.number, getattr(line, "prompt", None)) for line in lines] == [
+        (1, "a dog"),
+        (3, "rain"),
+        (4, None),
+        (5, "birds"),
+    ]
+    assert lines[2] == BadLine(4, "is not UTF-8 text")
+
+
+def test_csv_finds_its_columns_and_keeps_the_others_for_names():
+    content = b'audiocap_id,caption,seed,negative\n91,"A dog, barking",5,music\n92,Rain,,\n'
+    first, second = read_prompts(content, "csv")
+    assert first == PromptLine(
+        2,
+        "A dog, barking",
+        "music",
+        5,
+        {"audiocap_id": "91", "caption": "A dog, barking", "seed": "5", "negative": "music"},
+    )
+    assert (second.prompt, second.seed, second.negative_prompt) == ("Rain", None, "")
+
+
+def test_a_csv_line_with_an_open_quote_does_not_swallow_the_rest():
+    bad, good = read_prompts(b'prompt,seed\n"open,1\nrain,2\n', "csv")
+    assert isinstance(bad, BadLine)
+    assert good.prompt == "rain"
+
+
+def test_csv_lines_with_too_few_or_too_many_fields_are_bad():
+    few, many = read_prompts(b"prompt,seed\nrain\nrain,1,2\n", "csv")
+    assert few.reason == "has 1 fields; the header has 2"
+    assert many.reason == "has 3 fields; the header has 2"
+
+
+def test_a_csv_without_a_column_of_prompts_is_refused():
+    with pytest.raises(UsageError, match="title"):
+        read_prompts(b"title,seed\nrain,1\n", "csv")
+
+
+def test_json_lines_take_objects_and_strings():
+    content = b'{"prompt": "dog", "seed": 3, "id": 17}\n"rain"\n{"text": "birds"}\n'
+    dog, rain, birds = read_prompts(content)
+    assert (dog.prompt, dog.seed, dog.columns["id"]) == ("dog", 3, "17")
+    assert (rain.prompt, birds.prompt) == ("rain", "birds")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"prompt": "dog"', "is not JSON: Expecting ',' delimiter at column 17"),
+        (b'{"seed": 3}', "has no prompt or caption or text"),
+        (b'{"prompt": 3}', "the prompt is not text: 3"),
+        (b'{"prompt": "dog", "seed": 1.5}', "the seed is not a whole number: 1.5"),
+        (b'{"prompt": "dog", "seed": true}', "the seed is not a whole number: True"),
+        (b'{"prompt": "dog", "negative": []}', "the negative prompt is not text: []"),
+        (b"[1]", "is neither a JSON object nor a string"),
+    ],
+)
+def test_a_bad_json_line_says_why_and_the_next_one_is_read(line, reason):
+    bad, good = read_prompts(line + b'\n{"prompt": "rain"}', "jsonl")
+    assert bad == BadLine(1, reason)
+    assert good.prompt == "rain"
+
+
+def test_standard_input_is_json_lines_if_it_starts_with_a_brace():
+    assert read_prompts(b'\n {"prompt": "dog"}\n')[0].prompt == "dog"
+    assert read_prompts(b'a "dog"\n')[0].prompt == 'a "dog"'
+    assert read_prompts(b"") == []
+
+
+def test_formats_go_by_suffix():
+    assert format_of(Path("a.CSV")) == "csv"
+    with pytest.raises(UsageError, match="yaml"):
+        format_of(Path("a.yaml"))
+
+
+@given(st.binary(max_size=200), st.sampled_from(["txt", "jsonl", None]))
+def test_any_bytes_give_one_answer_a_line(content, format):
+    lines = read_prompts(content, format)
+    assert len({line.number for line in lines}) == len(lines)
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_below_a_csv_header_leave_the_last_line_alone(content):
+    lines = read_prompts(b"prompt\n" + content + b"\nrain\n", "csv")
+    assert lines[-1].prompt == "rain"
+
+
+def test_deep_nesting_is_a_bad_line():
+    bad, good = read_prompts(b"[" * 100_000 + b"\n" + json.dumps("rain").encode(), "jsonl")
+    assert isinstance(bad, BadLine)
+    assert good.prompt == "rain"

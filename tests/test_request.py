@@ -1,0 +1,67 @@
+import math
+
+import pytest
+
+from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.errors import UsageError
+from auffusion_cli.request import MAX_SEED, GenerateRequest, GenerateSettings, draw_seed
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", "  \n", "dog \x1b[31m", "dog\x00", "\udcff", "a" * 10_001, 7]
+)
+def test_prompts_that_are_not_words_are_refused(prompt):
+    with pytest.raises(UsageError):
+        GenerateRequest(prompt, seed=1)
+
+
+@pytest.mark.parametrize("prompt", ["dog", "Hund bellt\tlaut", "犬が吠える", "a" * 10_000])
+def test_prompts_in_any_language_are_taken_as_they_are(prompt):
+    assert GenerateRequest(prompt, seed=0).prompt == prompt
+
+
+@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 1.5, True, "1", None])
+def test_impossible_seeds_are_refused(seed):
+    with pytest.raises(UsageError, match="--seed"):
+        GenerateRequest("dog", seed)
+
+
+def test_drawn_seeds_differ_and_are_valid():
+    seeds = {draw_seed() for _ in range(20)}
+    assert len(seeds) > 15
+    assert all(GenerateRequest("dog", seed) for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("asked", "option"),
+    [
+        ({"duration_s": 0}, "--duration"),
+        ({"duration_s": -1.0}, "--duration"),
+        ({"duration_s": math.nan}, "--duration"),
+        ({"duration_s": math.inf}, "--duration"),
+        ({"duration_s": 10.25}, "--duration"),
+        ({"steps": 0}, "--steps"),
+        ({"steps": 1000}, "--steps"),
+        ({"steps": 2.0}, "--steps"),
+        ({"guidance_scale": math.nan}, "--guidance"),
+        ({"guidance_scale": -1}, "--guidance"),
+        ({"guidance_rescale": 1.1}, "--guidance-rescale"),
+        ({"scheduler": "plms"}, "--scheduler"),
+    ],
+)
+def test_impossible_settings_name_the_option_and_what_is_valid(asked, option):
+    with pytest.raises(UsageError, match=option) as error:
+        GenerateSettings.from_defaults(GenerationDefaults(), **asked)
+    assert "Valid" in error.value.hint
+
+
+def test_what_is_not_asked_for_is_the_checkpoints_default():
+    defaults = GenerationDefaults(steps=25, scheduler="ddim")
+    settings = GenerateSettings.from_defaults(defaults, steps=10, duration_s=None)
+    assert settings.to_dict() == {
+        "duration_s": 10.0,
+        "steps": 10,
+        "guidance_scale": 7.5,
+        "guidance_rescale": 0.0,
+        "scheduler": "ddim",
+    }
