@@ -121,10 +121,9 @@ def check_text(name: str, text: Any) -> None:
 def _check_number(option: str, value: Any, low: float, high: float, unit: str = "") -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:
-        valid = (
-            f"from {low:g} to {high:g}{unit}" if math.isfinite(high) else f"{low:g}{unit} or more"
+        raise UsageError(
+            f"{option} {value!r} is not possible.", hint=f"Valid: {low:g} to {high:g}{unit}."
         )
-        raise UsageError(f"{option} {value!r} is not possible.", hint=f"Valid: {valid}.")
 
 
 def _is_int(value: Any) -> bool:
