@@ -373,11 +373,11 @@ def caption_background(
         event = " and ".join([_bare(events[0]), *map(_joined, events[1:])])
         back = _joined(background)
         templates = (
+            "{event} and {back}",
             "{event} and {back} in the background",
-            "{event}, with {back} in the background",
+            "{event}, and {back} in the background",
             "{event} while {back}",
             "{event} as {back}",
-            "{event}, and {back}",
         )
         return rng.choice(templates).format(event=event, back=back)
     event, back = " and ".join(events), background
@@ -400,7 +400,7 @@ def caption_together(first: str, second: str, in_phrases: bool, rng: random.Rand
     if in_phrases:
         template = rng.choice(("{a} and {b}", "{a} and {b}", "{a} with {b}", "{a}, {b}"))
         return template.format(a=first, b=second)
-    template = rng.choice(("{a} and {b}", "{a}, and {b}", "{a} while {b}", "{a} as {b}"))
+    template = rng.choice(("{a} and {b}", "{a}, and {b}", "{a} and {b}", "{a} while {b}"))
     return template.format(a=_bare(first), b=_joined(second))
 
 
