@@ -75,7 +75,7 @@ def report_failure(error: BaseException, *, debug: bool) -> int:
         case _ if is_out_of_memory(error):
             console.error(
                 "out of memory",
-                hint="try a smaller --batch-size, a shorter --duration, --dtype bf16 or --device cpu",
+                hint="try a smaller --batch-size, a shorter --duration or --device cpu",
             )
             return 1
     raise AssertionError(f"no message for {type(error).__name__}")
@@ -136,7 +136,7 @@ def build_app() -> typer.Typer:
         # Plain help: importing what typer needs for boxes and colours takes longer than all else.
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback(invoke_without_command=True)(_root)
     for name in COMMANDS:

@@ -42,13 +42,12 @@ def show_warnings(*, debug: bool) -> None:
 
     Changes the process's warning filters: call it inside `warnings.catch_warnings()`.
     """
-    show_in_full = warnings.showwarning
 
     def show(message, category, filename, lineno, file=None, line=None) -> None:
         if issubclass(category, AuffusionWarning):
             warn(str(message))
         else:
-            show_in_full(message, category, filename, lineno, file, line)
+            typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True)
 
     warnings.showwarning = show
     warnings.simplefilter("default" if debug else "ignore")
@@ -251,7 +250,7 @@ def format_bytes(n_bytes: float) -> str:
 
 def format_duration(duration_s: float) -> str:
     """45 s, 12 min, 3 h 20 min."""
-    if duration_s < 60:
+    if round(duration_s) < 60:
         return f"{duration_s:.0f} s"
     hours, minutes = divmod(round(duration_s / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -1,6 +1,6 @@
 """Options that several commands share, so that they read and behave the same everywhere.
 
-def generate(model: Model = "embedded", device: Device = "auto", json: Json = False): ...
+A command takes them as types: `def info(model: Model = "embedded", json: Json = False)`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,6 @@ from typing import Annotated, Literal
 
 import typer
 
-
-def _complete_model(incomplete: str) -> list[str]:
-    from auffusion_cli.checkpoints import KNOWN
-
-    return [name for name in KNOWN if name.startswith(incomplete)]
-
-
 Model = Annotated[
     str,
     typer.Option(
@@ -23,7 +16,6 @@ Model = Annotated[
         "-m",
         metavar="NAME|HUB_ID|FOLDER",
         help="A known name (see `auffusion models list`), a Hub id, or a checkpoint folder.",
-        autocompletion=_complete_model,
     ),
 ]
 Device = Annotated[

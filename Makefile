@@ -1,0 +1,36 @@
+# `make demo` on a fresh machine: sets up and makes a first sound. Needs Python 3.10 or later.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SOUND := demo/dog-barking-in-rain
+
+.PHONY: setup demo test lint docs bench
+
+setup: $(INSTALLED)
+
+# The stamp is written last: a setup that was cut is done again, one that stands is not.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or later is needed, this is {sys.version}: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --editable ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED)
+	@mkdir -p demo
+	HF_HUB_OFFLINE=1 $(BIN)/auffusion generate "dog barking in rain" -o $(SOUND).wav --spectrogram $(SOUND).png --overwrite
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python docs/make_reference.py --check
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/make_reference.py
+
+bench: $(INSTALLED)
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

@@ -1,0 +1,189 @@
+"""The entry point: help, version, and what users see when something fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from auffusion_cli import __version__
+from auffusion_cli.cli.app import COMMANDS, build_app
+from auffusion_cli.errors import AudioError, AuffusionWarning, UsageError
+
+AUFFUSION = str(Path(sys.executable).with_name("auffusion"))
+HELP_LIMIT_S = 0.4
+
+
+def run_with(body, *arguments: str):
+    """Run `auffusion … probe`, a command that does `body()`, and return typer's result."""
+    app = build_app()
+    app.command("probe")(lambda: body())
+    return CliRunner().invoke(app, [*arguments, "probe"], prog_name="auffusion")
+
+
+def raise_(error: BaseException):
+    raise error
+
+
+def test_help_lists_every_command():
+    help_text = CliRunner().invoke(build_app(), ["--help"]).stdout
+    assert all(f"\n  {name} " in help_text for name in COMMANDS)
+
+
+def test_no_arguments_show_the_help():
+    result = CliRunner().invoke(build_app(), [], prog_name="auffusion")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage: auffusion")
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys; sys.argv = ['auffusion', '--help']\n"
+        "from auffusion_cli.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'diffusers', 'transformers', 'huggingface_hub', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert process.stderr.strip() == "[]"
+
+
+def test_help_is_quick():
+    """Measured in processor time, so that a busy machine does not fail it."""
+
+    def cpu_time_s() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([AUFFUSION, "--help"], check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(cpu_time_s() for _ in range(4)) <= HELP_LIMIT_S
+
+
+def test_version():
+    process = subprocess.run([AUFFUSION, "--version"], capture_output=True, text=True)
+    assert process.stdout == f"auffusion {__version__}\n"
+
+
+def test_unknown_command_suggests_the_nearest():
+    result = CliRunner().invoke(build_app(), ["docter"])
+    assert result.exit_code == 2
+    assert "'doctor'" in result.stderr
+
+
+def test_completion_offers_commands():
+    environment = os.environ | {
+        "_AUFFUSION_COMPLETE": "complete_bash",
+        "COMP_WORDS": "auffusion doc",
+        "COMP_CWORD": "1",
+    }
+    process = subprocess.run([AUFFUSION], env=environment, capture_output=True, text=True)
+    assert process.stdout.split() == ["doctor"]
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "shown"),
+    [
+        (
+            AudioError("a.wav: not audio", hint="try wav"),
+            1,
+            "error: a.wav: not audio\nhint: try wav\n",
+        ),
+        (UsageError("--steps 0 is below 1"), 2, "error: --steps 0 is below 1\n"),
+        (KeyboardInterrupt(), 130, "error: stopped\n"),
+        (
+            OSError(errno.ENOSPC, "No space left", "a.wav"),
+            1,
+            "error: no space left on the disk: a.wav",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a.wav"),
+            1,
+            "error: Permission denied: a.wav\n",
+        ),
+        (MemoryError(), 1, "error: out of memory\n"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory\n"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_failures_become_messages(error, exit_code, shown):
+    result = run_with(lambda: raise_(error))
+    assert result.exit_code == exit_code
+    assert result.stderr.startswith(shown)
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_gpu_out_of_memory_is_a_message():
+    torch = pytest.importorskip("torch")
+    result = run_with(lambda: raise_(torch.OutOfMemoryError("CUDA out of memory")))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: out of memory\n")
+
+
+def test_debug_shows_the_traceback():
+    result = run_with(lambda: raise_(AudioError("a.wav: not audio")), "--debug")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert "error: a.wav: not audio" in result.stderr
+
+
+def test_a_command_chooses_its_exit_code():
+    assert run_with(lambda: raise_(typer.Exit(3))).exit_code == 3
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_bug_is_called_one(monkeypatch, capsys, debug):
+    from auffusion_cli.cli import app as app_module
+
+    monkeypatch.setattr(sys, "argv", ["auffusion", *(["--debug"] if debug else []), "probe"])
+    built = build_app()
+    built.command("probe")(lambda: raise_(ZeroDivisionError("division by zero")))
+    monkeypatch.setattr(app_module, "build_app", lambda: built)
+    if debug:
+        with pytest.raises(ZeroDivisionError):
+            app_module.main()
+    else:
+        with pytest.raises(SystemExit, match="1"):
+            app_module.main()
+        assert "unexpected ZeroDivisionError: division by zero" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    script = (
+        "import sys; sys.argv = ['auffusion', 'probe']\n"
+        "from auffusion_cli.cli import app as a\n"
+        "app = a.build_app()\n"
+        "app.command('probe')(lambda: [print('x' * 1000, flush=True) for _ in range(1000)])\n"
+        "a.build_app = lambda: app\n"
+        "a.main()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.read(10)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
+def warn_twice():
+    warnings.warn("using Griffin-Lim", AuffusionWarning, stacklevel=1)
+    warnings.warn("will change in version 9", FutureWarning, stacklevel=1)
+
+
+def test_own_warnings_are_shown_and_others_are_not():
+    assert run_with(warn_twice).stderr == "warning: using Griffin-Lim\n"
+
+
+def test_debug_shows_the_warnings_of_others():
+    assert "will change in version 9" in run_with(warn_twice, "--debug").stderr

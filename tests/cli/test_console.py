@@ -1,0 +1,81 @@
+"""What is shown where: results on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from auffusion_cli.cli import console
+from auffusion_cli.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (3_440_000_000, "3.4 GB"), (2e15, "2000.0 TB")],
+)
+def test_format_bytes(n_bytes, text):
+    assert console.format_bytes(n_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "text"),
+    [(0, "0 s"), (45.2, "45 s"), (59.7, "1 min"), (720, "12 min"), (12_000, "3 h 20 min")],
+)
+def test_format_duration(duration_s, text):
+    assert console.format_duration(duration_s) == text
+
+
+def test_json_goes_to_stdout_unescaped(capsys):
+    console.print_json({"prompt": "Möwen"})
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"prompt": "Möwen"}
+    assert "Möwen" in captured.out
+    assert captured.err == ""
+
+
+def test_table_aligns_columns(capsys):
+    console.print_table(["name", "size"], [["embedded", 100], ["a", 2]])
+    assert capsys.readouterr().out == "name      size\nembedded  100\na         2\n"
+
+
+def test_table_without_rows_is_its_header(capsys):
+    console.print_table(["name", "size"], [])
+    assert capsys.readouterr().out == "name  size\n"
+
+
+def test_confirm_needs_a_terminal_or_yes(monkeypatch):
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    assert console.confirm("Download 3.4 GB?", yes=True)
+    with pytest.raises(UsageError, match=r"Download 3\.4 GB\?") as raised:
+        console.confirm("Download 3.4 GB?")
+    assert "--yes" in raised.value.hint
+
+
+def test_progress_is_silent_for_short_work_without_a_terminal(capsys):
+    with console.Progress("generating", total=3) as progress:
+        for _ in range(3):
+            progress.advance()
+    assert progress.completed == 3
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_prints_plain_lines_without_a_terminal(capsys):
+    with console.Progress("training", total=4, unit="steps", line_interval_s=0) as progress:
+        progress.update(completed=2)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("training: 2 steps of 4 steps, about ")
+
+
+def test_progress_draws_a_bar_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with console.Progress("downloading", total=4e9, unit="bytes", delay_s=0) as progress:
+        progress.advance(2e9)
+        assert progress._bar is not None
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "downloading" in captured.err
+    assert "GB" in captured.err

@@ -1,0 +1,173 @@
+"""`auffusion doctor` finds what is wrong and says what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from importlib import metadata
+
+import pytest
+from typer.testing import CliRunner
+
+from auffusion_cli.cli import doctor
+from auffusion_cli.cli.app import build_app
+
+CPU_PROBE = {
+    "torch": "2.9.0",
+    "cpu_threads": 2,
+    "cpu_capability": "AVX2",
+    "cpu_bf16": False,
+    "cuda": [],
+    "mps": False,
+    "torchaudio": "2.9.0",
+}
+
+
+@pytest.fixture
+def embedded(tmp_path):
+    """A folder of two files with a right list of checksums."""
+    lines = []
+    for name, content in {"unet.safetensors": b"weights", "config.json": b"{}"}.items():
+        (tmp_path / name).write_bytes(content)
+        lines.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
+    (tmp_path / "SHA256SUMS").write_text("".join(lines))
+    return tmp_path
+
+
+@pytest.fixture
+def healthy(monkeypatch, embedded):
+    """A machine on which torch works, as the probe would tell."""
+    probe = doctor.Probe(CPU_PROBE | {"embedded": str(embedded)}, "")
+    monkeypatch.setattr(doctor, "run_probe", lambda: probe)
+    monkeypatch.setattr(doctor, "check_versions", lambda: doctor.Section("versions"))
+    return embedded
+
+
+def whats(section: doctor.Section, level: str = "problem") -> list[str]:
+    return [finding.what for finding in section.findings if finding.level == level]
+
+
+def test_healthy_machine_exits_0(healthy):
+    result = CliRunner().invoke(build_app(), ["doctor"])
+    assert result.exit_code == 0, result.output
+    assert "fits torch (2.9.0)" in result.stdout
+
+
+def test_json_tells_a_damaged_file_and_exits_1(healthy):
+    (healthy / "unet.safetensors").write_bytes(b"weight")
+    result = CliRunner().invoke(build_app(), ["doctor", "--json"])
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert report["ok"] is False
+    findings = [finding for section in report["sections"] for finding in section["findings"]]
+    [problem] = [finding for finding in findings if finding["level"] == "problem"]
+    assert problem["what"] == "unet.safetensors is damaged: it has another checksum"
+    assert problem["do"]
+
+
+def test_missing_embedded_file_is_a_problem(embedded):
+    (embedded / "config.json").unlink()
+    section = doctor.check_embedded_model(doctor.Probe({"embedded": str(embedded)}, ""))
+    assert whats(section) == ["config.json cannot be read: No such file or directory"]
+
+
+def test_missing_embedded_model_is_a_problem():
+    section = doctor.check_embedded_model(doctor.Probe({"embedded_error": "no folder"}, ""))
+    assert whats(section) == ["no folder"]
+
+
+def test_a_program_that_cannot_look_for_its_model_is_a_problem():
+    section = doctor.check_embedded_model(doctor.Probe(CPU_PROBE, "ImportError: diffusers"))
+    assert whats(section) == ["it cannot be looked for: ImportError: diffusers"]
+
+
+def test_the_probe_runs_for_real():
+    """torch and torchaudio work together where these tests run."""
+    probe = doctor.run_probe()
+    assert probe.found["torch"].startswith(metadata.version("torch"))
+    assert "torchaudio" in probe.found, probe.last_words
+    assert whats(doctor.check_torch(probe)) == []
+    assert "cpu" in doctor.check_devices(probe).facts
+
+
+def test_a_probe_that_dies_names_the_library(monkeypatch):
+    line = json.dumps({key: CPU_PROBE[key] for key in CPU_PROBE if key != "torchaudio"})
+    died = subprocess.CompletedProcess([], -11, line + "\n", "OSError: undefined symbol: x\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: died)
+    section = doctor.check_torch(doctor.run_probe())
+    assert whats(section) == [
+        "torchaudio does not work with torch 2.9.0: OSError: undefined symbol: x"
+    ]
+
+
+def test_broken_torch_is_a_problem_and_has_no_devices(monkeypatch):
+    died = subprocess.CompletedProcess([], -11, "", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: died)
+    probe = doctor.run_probe()
+    assert whats(doctor.check_torch(probe)) == ["torch does not work: exit code -11"]
+    assert doctor.check_devices(probe).facts == {}
+
+
+def test_gpus_are_listed_with_their_memory():
+    gpu = {"name": "A100", "free_bytes": 39e9, "total_bytes": 40e9, "bf16": True}
+    section = doctor.check_devices(doctor.Probe(CPU_PROBE | {"cuda": [gpu]}, ""))
+    assert section.facts["cuda:0"] == "A100, 39.0 GB free of 40.0 GB, bf16 yes"
+
+
+def test_driver_without_cuda_torch_is_advice(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    section = doctor.check_devices(doctor.Probe(CPU_PROBE, ""))
+    assert whats(section, "advice") == ["there is an NVIDIA driver, but torch sees no GPU"]
+
+
+def test_missing_and_old_packages_are_problems(monkeypatch):
+    installed = {"numpy": "1.0"}
+
+    def version(name):
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    requires = ["numpy<3,>=1.26", "torch>=2.8", "pytest; extra == 'dev'"]
+    monkeypatch.setattr(metadata, "requires", lambda name: requires)
+    monkeypatch.setattr(metadata, "version", version)
+    assert whats(doctor.check_versions()) == [
+        "numpy 1.0 is outside of <3,>=1.26",
+        "torch is not installed",
+    ]
+
+
+def test_downloads_counts_each_file_once(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "abc").write_bytes(b"x" * 2000)
+    (tmp_path / "snapshot").symlink_to(tmp_path / "blobs" / "abc")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_TOKEN", "secret-token")
+    section = doctor.check_downloads()
+    assert section.facts["cache"] == f"{tmp_path}, 2.0 kB"
+    assert "secret-token" not in str(section)
+
+
+def test_full_disk_and_little_memory_are_advice(monkeypatch):
+    import psutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1000, 900, 100))
+    memory = psutil.virtual_memory()._replace(available=1_000_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    assert whats(doctor.check_memory(), "advice") == ["only 1.0 MB of memory are free"]
+    assert "only 100 B are free" in whats(doctor.check_downloads(), "advice")[0]
+
+
+def test_old_libsndfile_and_no_player_are_advice(monkeypatch):
+    import soundfile
+
+    monkeypatch.setattr(soundfile, "available_formats", lambda: {"WAV": "", "FLAC": "", "OGG": ""})
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    section = doctor.check_audio()
+    assert section.facts["formats"] == "wav, flac, ogg"
+    assert len(whats(section, "advice")) == 2
+    assert whats(section) == []
