@@ -70,6 +70,25 @@ class SceneConfig:
     """Played up to this fraction faster or slower."""
     background_gain_db: tuple[float, float] = (-12.0, -3.0)
 
+    def __post_init__(self) -> None:
+        checks = {
+            "duration_s": (0.1 <= self.duration_s <= 600, "between 0.1 and 600 s"),
+            "n_cached": (self.n_cached is None or self.n_cached > 0, "at least 1"),
+            "mix_probability": (0 <= self.mix_probability <= 1, "between 0 and 1"),
+            "phrase_probability": (0 <= self.phrase_probability <= 1, "between 0 and 1"),
+            "kind_balance": (0 <= self.kind_balance <= 1, "between 0 and 1"),
+            "max_repeats": (self.max_repeats >= 1, "at least 1"),
+            "gap_s": (0 <= self.gap_s[0] <= self.gap_s[1] <= 600, "two rising numbers from 0"),
+            "pitch_range": (0 <= self.pitch_range <= 0.5, "between 0 and 0.5"),
+            "background_gain_db": (
+                -100 <= self.background_gain_db[0] <= self.background_gain_db[1] <= 0,
+                "two rising numbers from -100 to 0",
+            ),
+        }
+        for name, (fits, valid) in checks.items():
+            if not fits:
+                raise UsageError(f"scenes.{name}: {getattr(self, name)!r} is not {valid}")
+
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
