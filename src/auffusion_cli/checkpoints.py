@@ -1,11 +1,19 @@
-"""Finds and loads checkpoints: known names, Hub ids and folders, in both published layouts."""
+"""Checkpoint folders <-> `Model`, in both published layouts.
+
+`hub` turns a name into a folder, `weights` reads the tensor files; here is what a folder means.
+Everything in one is untrusted: sizes and names are checked before they are used.
+"""
 
 from __future__ import annotations
 
+import copy
+import json
+import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,16 +22,28 @@ import torch
 from auffusion_cli.autoencoder import load_autoencoder
 from auffusion_cli.codec import Codec
 from auffusion_cli.config import GenerationDefaults, ImageConfig, SpectrogramConfig
-from auffusion_cli.errors import AuffusionWarning, CheckpointError, UsageError
+from auffusion_cli.errors import (
+    AuffusionWarning,
+    CheckpointError,
+    OutputExistsError,
+    UsageError,
+)
+from auffusion_cli.hub import Confirm, Report, resolve
 from auffusion_cli.model import Model
 from auffusion_cli.samplers import SCHEDULERS
 from auffusion_cli.text import ConditionAdapter, TextConditioner, TextEncoder
-from auffusion_cli.vocoder import GriffinLim, load_vocoder
-from auffusion_cli.weights import find_weights, load_weights, read_json, read_tensors
+from auffusion_cli.vocoder import GriffinLim, HiFiGAN, fold_weight_norm, load_vocoder
+from auffusion_cli.weights import (
+    find_weights,
+    load_weights,
+    read_json,
+    read_tensors,
+    save_weights,
+)
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
-    from transformers import PreTrainedModel
+    from diffusers import ModelMixin, UNet2DConditionModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 VOCODERS = ("hifigan", "griffin-lim")
@@ -36,33 +56,198 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     vocoder: Vocoder = "auto",
+    confirm: Confirm | None = None,
+    on_progress: Report | None = None,
 ) -> Model:
-    """A checkpoint, ready to generate.
+    """A checkpoint, ready to generate, by known name, Hub id (`org/name[@revision]`) or folder.
 
     `dtype` is fp32, fp16, bf16 or auto: fp16 on a CUDA device, fp32 elsewhere. `vocoder="auto"` is
-    the checkpoint's own choice. Raises CheckpointError where the folder is incomplete, damaged,
-    unsafe or inconsistent.
+    the checkpoint's own choice. `confirm` and `on_progress` are for downloads: see `hub.resolve`.
+
+    Raises:
+        UsageError: the device, the precision or the vocoder is not one.
+        CheckpointError: there is no such checkpoint, or it is incomplete, damaged, unsafe or
+            inconsistent; the file and where possible the tensor are named.
+        DownloadError: it could not be fetched.
     """
-    torch_device, torch_dtype = choose_device(device), None
+    torch_device = choose_device(device)
     torch_dtype = choose_dtype(dtype, torch_device)
-    folder = Path(name_or_path)
+    checkpoint = resolve(name_or_path, confirm=confirm, on_progress=on_progress)
+    folder = checkpoint.folder
     identity = read_identity(folder)
+    scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json")
     # The UNet comes last: by then what the smaller parts needed for a moment is free again.
     text = load_text(folder, torch_dtype).to(torch_device)
     codec = load_codec(folder, torch_dtype, vocoder, identity.defaults).to(torch_device)
     unet = load_unet(folder, torch_dtype, torch_device)
+    _check_fit(folder, text, codec, unet)
     return Model(
-        name=str(name_or_path),
-        revision=None,
-        licence=identity.licence,
+        name=checkpoint.name,
+        revision=checkpoint.revision,
+        licence=identity.licence or checkpoint.licence,
         codec=codec,
         text=text,
         unet=unet,
-        scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),
+        scheduler_config=scheduler_config,
         defaults=identity.defaults,
         device=torch_device,
         dtype=torch_dtype,
     )
+
+
+def _check_fit(
+    folder: Path, text: TextConditioner, codec: Codec, unet: UNet2DConditionModel
+) -> None:
+    """The parts must agree on the sizes they share; each alone may be whole."""
+    n_channels = codec.autoencoder.latent_channels
+    if unet.config.in_channels != n_channels or unet.config.out_channels != n_channels:
+        raise CheckpointError(
+            f"{folder}: the autoencoder's latents have {n_channels} channels, but the UNet takes "
+            f"{unet.config.in_channels} and gives {unet.config.out_channels}"
+        )
+    for i, encoder in enumerate(text.encoders):
+        width = encoder.encoder.config.hidden_size
+        takes = unet.config.cross_attention_dim
+        if text.adapters is not None:
+            takes = text.adapters[i].proj.in_features
+        if width != takes:
+            taker = "UNet" if text.adapters is None else f"adapter {i}"
+            raise CheckpointError(
+                f"{folder}: text encoder {i} gives {width} channels, but the {taker} takes {takes}"
+            )
+        if text.adapters is not None:
+            gives = text.adapters[i].proj.out_features
+            if gives != unet.config.cross_attention_dim:
+                raise CheckpointError(
+                    f"{folder}: adapter {i} gives {gives} channels, but the UNet's cross-attention "
+                    f"takes {unet.config.cross_attention_dim}"
+                )
+
+
+# --- Writing
+
+
+def save_model(
+    model: Model,
+    folder: str | Path,
+    *,
+    dtype: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write `model` as a folder that `load_model` takes, in the layout it came in.
+
+    Weights are safetensors, in `dtype` (fp32, fp16, bf16; None: as they are). The folder is written
+    beside and renamed, so that it is whole or not there.
+
+    Raises:
+        OutputExistsError: `folder` exists and `overwrite` is not set.
+    """
+    folder = Path(folder)
+    if folder.exists() and not overwrite:
+        raise OutputExistsError(f"{folder} exists", hint="--overwrite replaces it.")
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"--dtype {dtype!r} is not known; valid: {', '.join(DTYPES)}")
+    torch_dtype = DTYPES[dtype] if dtype else model.dtype
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        beside = Path(temporary) / "new"
+        beside.mkdir()
+        _write_model(model, beside, torch_dtype)
+        if folder.exists():
+            os.rename(folder, Path(temporary) / "old")  # deleted with the temporary folder
+        os.rename(beside, folder)
+    return folder
+
+
+def _write_model(model: Model, folder: Path, dtype: torch.dtype) -> None:
+    _write_part(model.unet, folder / "unet", dtype)
+    autoencoder = model.codec.autoencoder
+    # KLAutoencoder wraps the diffusers model that is saved; PatchAutoencoder is one.
+    _write_part(getattr(autoencoder, "vae", autoencoder), folder / "vae", dtype)
+    _write_json(folder / "scheduler" / "scheduler_config.json", dict(model.scheduler_config))
+    defaults = model.defaults
+    if isinstance(model.codec.vocoder, HiFiGAN):
+        vocoder = model.codec.vocoder
+        _write_json(folder / "vocoder" / "config.json", asdict(vocoder.config))
+        path = folder / "vocoder" / "vocoder.safetensors"
+        save_weights(fold_weight_norm(vocoder.state_dict(), path), path, dtype)
+    else:
+        defaults = replace(defaults, vocoder="griffin-lim")
+    _write_text(model.text, folder, dtype)
+    identity = {"name": Path(model.name).name, "licence": model.licence}
+    _write_json(
+        folder / "auffusion.json",
+        {"format_version": 1}
+        | {name: value for name, value in identity.items() if value}
+        | {"generation": asdict(defaults)},
+    )
+
+
+def _write_text(text: TextConditioner, folder: Path, dtype: torch.dtype) -> None:
+    if text.adapters is None:
+        (encoder,) = text.encoders
+        _write_text_encoder(encoder, folder / "text_encoder", folder / "tokenizer", dtype)
+        classes = {
+            "text_encoder": ["transformers", type(encoder.encoder).__name__],
+            "tokenizer": ["transformers", type(encoder.tokenizer).__name__],
+        }
+        for part in ("unet", "vae", "scheduler"):
+            config = folder / part / ("scheduler_config" if part == "scheduler" else "config")
+            class_name = read_json(config.with_suffix(".json"))["_class_name"]
+            classes[part] = ["diffusers", class_name]
+        unused = ("feature_extractor", "safety_checker", "image_encoder")
+        index = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False}
+        index |= classes | {part: [None, None] for part in unused}
+        _write_json(folder / "model_index.json", index)
+        return
+
+    conditions = []
+    for i, (encoder, adapter) in enumerate(zip(text.encoders, text.adapters, strict=True)):
+        condition = Condition(
+            text_encoder_name=f"text_encoder_{i}",
+            condition_adapter_name=f"condition_adapter_{i}",
+            condition_dim=adapter.proj.in_features,
+            cross_attention_dim=adapter.proj.out_features,
+            condition_max_length=encoder.max_length,
+            condition_type=f"{encoder.encoder.config.model_type}_text",
+            pretrained_model_name_or_path=encoder.source,
+        )
+        encoder_folder = folder / condition.text_encoder_name
+        _write_text_encoder(encoder, encoder_folder, encoder_folder, dtype)
+        adapter_folder = folder / condition.condition_adapter_name
+        sizes = {"condition_dim", "cross_attention_dim"}
+        names = {"text_encoder_name", "condition_adapter_name"}
+        entry = asdict(condition)
+        _write_json(adapter_folder / "config.json", {key: entry[key] for key in sizes | names})
+        path = adapter_folder / "condition_adapter.safetensors"
+        save_weights(adapter.state_dict(), path, dtype)
+        conditions.append(entry)
+    _write_json(folder / "condition_config.json", conditions)
+
+
+def _write_text_encoder(
+    encoder: TextEncoder, model_folder: Path, tokenizer_folder: Path, dtype: torch.dtype
+) -> None:
+    model = encoder.encoder
+    if model.dtype != dtype:
+        model = copy.deepcopy(model).to(dtype)
+    with _quiet_transformers():
+        model.save_pretrained(model_folder)
+        encoder.tokenizer.save_pretrained(tokenizer_folder)
+
+
+def _write_part(module: ModelMixin, folder: Path, dtype: torch.dtype) -> None:
+    folder.mkdir()
+    module.save_config(folder)
+    save_weights(module.state_dict(), folder / "diffusion_pytorch_model.safetensors", dtype)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+
+
+# --- Where to compute, and in which precision
 
 
 def choose_device(name: str) -> torch.device:
@@ -101,11 +286,11 @@ class Identity:
 
     name: str | None = None
     licence: str | None = None
-    defaults: GenerationDefaults = GenerationDefaults()
+    defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
 
 
 def read_identity(folder: Path) -> Identity:
-    """`auffusion.json` of `folder`, every field checked; the paper's defaults where there is none."""
+    """`auffusion.json` of `folder`, checked; the paper's defaults where it has none."""
     path = folder / "auffusion.json"
     if not path.exists():
         return Identity()
@@ -128,14 +313,14 @@ def read_identity(folder: Path) -> Identity:
         )
     if not 1 <= defaults.steps <= 1000:
         raise CheckpointError(f"{path}: steps is {defaults.steps}; it must be 1 to 1000")
-    if not 0 <= defaults.guidance_rescale <= 1:
-        raise CheckpointError(
-            f"{path}: guidance_rescale is {defaults.guidance_rescale}; it must be 0 to 1"
-        )
-    for field, valid in (("scheduler", tuple(SCHEDULERS)), ("vocoder", VOCODERS)):
-        value = getattr(defaults, field)
+    for name, most in (("guidance_scale", 100), ("guidance_rescale", 1)):
+        value = getattr(defaults, name)
+        if not 0 <= value <= most:
+            raise CheckpointError(f"{path}: {name} is {value}; it must be 0 to {most}")
+    for name, valid in (("scheduler", tuple(SCHEDULERS)), ("vocoder", VOCODERS)):
+        value = getattr(defaults, name)
         if value not in valid:
-            raise CheckpointError(f"{path}: {field} is {value!r}; valid: {', '.join(valid)}")
+            raise CheckpointError(f"{path}: {name} is {value!r}; valid: {', '.join(valid)}")
     return Identity(content.get("name"), content.get("licence"), defaults)
 
 
@@ -168,9 +353,10 @@ def is_adapter_layout(folder: Path) -> bool:
 def load_text(folder: Path, dtype: torch.dtype) -> TextConditioner:
     """The text encoders of either layout, with their adapters."""
     if not is_adapter_layout(folder):
-        tokenizer = _load_tokenizer(folder / "tokenizer")
+        tokenizer = load_tokenizer(folder / "tokenizer")
         encoder = load_text_encoder(folder / "text_encoder", dtype)
-        max_length = tokenizer.model_max_length
+        # A tokenizer that states no length has 10 ** 30.
+        max_length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
         return TextConditioner(
             [TextEncoder(tokenizer, encoder, max_length, pads_tokens=True)], adapters=None
         ).eval()
@@ -181,7 +367,7 @@ def load_text(folder: Path, dtype: torch.dtype) -> TextConditioner:
         condition = Condition.from_json(entry, config_path)
         encoder_folder = folder / condition.text_encoder_name
         encoder = TextEncoder(
-            _load_tokenizer(encoder_folder),
+            load_tokenizer(encoder_folder),
             load_text_encoder(encoder_folder, dtype),
             condition.condition_max_length,
             source=condition.pretrained_model_name_or_path,
@@ -284,7 +470,8 @@ def _text_model_class(architecture: str, config: Any) -> tuple[type[PreTrainedMo
     return model_class, {"add_pooling_layer": False} if takes_pooler else {}
 
 
-def _load_tokenizer(folder: Path):
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of `folder`, from its files alone."""
     from transformers import AutoTokenizer
 
     try:

@@ -128,7 +128,10 @@ class TextEncoder(nn.Module):
 
 
 class TextConditioner(nn.Module):
-    """One or more text encoders, each with its adapter; `adapters=None` is Stable Diffusion's way."""
+    """One or more text encoders, each with its adapter.
+
+    `adapters=None` is Stable Diffusion's way.
+    """
 
     def __init__(
         self,
