@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,14 +29,20 @@ from auffusion_cli.errors import (
     UsageError,
 )
 from auffusion_cli.hub import Confirm, Report, resolve
+from auffusion_cli.layout import (
+    VOCODERS,
+    Condition,
+    is_adapter_layout,
+    read_conditions,
+    read_identity,
+    read_json,
+)
 from auffusion_cli.model import Model
-from auffusion_cli.samplers import SCHEDULERS
 from auffusion_cli.text import ConditionAdapter, TextConditioner, TextEncoder
 from auffusion_cli.vocoder import GriffinLim, HiFiGAN, fold_weight_norm, load_vocoder
 from auffusion_cli.weights import (
     find_weights,
     load_weights,
-    read_json,
     read_tensors,
     save_weights,
 )
@@ -46,7 +52,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-VOCODERS = ("hifigan", "griffin-lim")
 Vocoder = Literal["auto", "hifigan", "griffin-lim"]
 
 
@@ -277,76 +282,6 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-# --- What a checkpoint says about itself
-
-
-@dataclass(frozen=True)
-class Identity:
-    """The contents of `auffusion.json`, or what stands for it in a checkpoint that has none."""
-
-    name: str | None = None
-    licence: str | None = None
-    defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
-
-
-def read_identity(folder: Path) -> Identity:
-    """`auffusion.json` of `folder`, checked; the paper's defaults where it has none."""
-    path = folder / "auffusion.json"
-    if not path.exists():
-        return Identity()
-    content = read_json(path)
-    if content.get("format_version") != 1:
-        raise CheckpointError(
-            f"{path}: format_version is {content.get('format_version')!r}; this program reads 1"
-        )
-    _check_fields(
-        path, content, {"format_version": int, "name": str, "licence": str} | {"generation": dict}
-    )
-    generation = content.get("generation", {})
-    types = {field.name: type(field.default) for field in fields(GenerationDefaults)}
-    _check_fields(path, generation, types)
-    defaults = GenerationDefaults(**generation)
-    if not 0 < defaults.duration_s <= defaults.max_duration_s:
-        raise CheckpointError(
-            f"{path}: duration_s is {defaults.duration_s} s and max_duration_s "
-            f"{defaults.max_duration_s} s; 0 < duration_s <= max_duration_s must hold"
-        )
-    if not 1 <= defaults.steps <= 1000:
-        raise CheckpointError(f"{path}: steps is {defaults.steps}; it must be 1 to 1000")
-    for name, most in (("guidance_scale", 100), ("guidance_rescale", 1)):
-        value = getattr(defaults, name)
-        if not 0 <= value <= most:
-            raise CheckpointError(f"{path}: {name} is {value}; it must be 0 to {most}")
-    for name, valid in (("scheduler", tuple(SCHEDULERS)), ("vocoder", VOCODERS)):
-        value = getattr(defaults, name)
-        if value not in valid:
-            raise CheckpointError(f"{path}: {name} is {value!r}; valid: {', '.join(valid)}")
-    return Identity(content.get("name"), content.get("licence"), defaults)
-
-
-def _check_fields(path: Path, content: dict[str, Any], types: dict[str, type]) -> None:
-    for name, value in content.items():
-        if name not in types:
-            raise CheckpointError(f"{path}: unknown field {name!r}; known: {', '.join(types)}")
-        accepted = (int, float) if types[name] is float else types[name]
-        if not isinstance(value, accepted) or isinstance(value, bool):
-            raise CheckpointError(
-                f"{path}: {name} is {value!r}; it must be of type {types[name].__name__}"
-            )
-
-
-def is_adapter_layout(folder: Path) -> bool:
-    """True for Auffusion's layout, False for Stable Diffusion's; CheckpointError for neither."""
-    if (folder / "condition_config.json").is_file():
-        return True
-    if (folder / "model_index.json").is_file():
-        return False
-    raise CheckpointError(
-        f"{folder}: not a checkpoint: it has neither condition_config.json (Auffusion's layout) "
-        "nor model_index.json (Stable Diffusion's)"
-    )
-
-
 # --- Parts
 
 
@@ -361,10 +296,8 @@ def load_text(folder: Path, dtype: torch.dtype) -> TextConditioner:
             [TextEncoder(tokenizer, encoder, max_length, pads_tokens=True)], adapters=None
         ).eval()
 
-    config_path = folder / "condition_config.json"
     encoders, adapters = [], []
-    for entry in read_json(config_path, list):
-        condition = Condition.from_json(entry, config_path)
+    for condition in read_conditions(folder):
         encoder_folder = folder / condition.text_encoder_name
         encoder = TextEncoder(
             load_tokenizer(encoder_folder),
@@ -378,38 +311,7 @@ def load_text(folder: Path, dtype: torch.dtype) -> TextConditioner:
         load_weights(adapter, find_weights(adapter_folder, "condition_adapter"), dtype)
         encoders.append(encoder)
         adapters.append(adapter)
-    if not encoders:
-        raise CheckpointError(f"{config_path}: names no text encoder")
     return TextConditioner(encoders, adapters).eval()
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One entry of `condition_config.json`."""
-
-    text_encoder_name: str
-    condition_adapter_name: str
-    condition_dim: int
-    cross_attention_dim: int
-    condition_max_length: int = 77
-    condition_type: str = ""
-    pretrained_model_name_or_path: str = ""
-
-    @classmethod
-    def from_json(cls, entry: Any, path: Path) -> Condition:
-        known = {field.name for field in fields(cls)}
-        try:
-            condition = cls(**{name: entry[name] for name in known & entry.keys()})
-        except (TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path}: not a list of conditions: {error}") from error
-        for name in (condition.text_encoder_name, condition.condition_adapter_name):
-            if not isinstance(name, str) or name != Path(name).name:
-                raise CheckpointError(f"{path}: {name!r} is not the name of a folder beside it")
-        for name in ("condition_dim", "cross_attention_dim", "condition_max_length"):
-            size = getattr(condition, name)
-            if not isinstance(size, int) or not 1 <= size <= 65536:
-                raise CheckpointError(f"{path}: {name} is {size!r}; it must be 1 to 65536")
-        return condition
 
 
 def load_text_encoder(folder: Path, dtype: torch.dtype) -> PreTrainedModel:

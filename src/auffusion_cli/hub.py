@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from auffusion_cli.errors import AuffusionError, CheckpointError, DownloadError, UsageError
+from auffusion_cli.layout import WEIGHT_SUFFIXES
 
 CONFIRM_ABOVE_BYTES = 1_000_000_000
 N_ATTEMPTS = 3
@@ -379,10 +380,6 @@ def needed_files(paths: Iterable[str]) -> list[str]:
         chosen |= next(weights[kind] for kind in kinds if kind in weights)
     texts = {path for path in inside if path.endswith((".json", ".txt", ".model"))}
     return sorted(top | texts | chosen)
-
-
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
-"""In order of preference."""
 
 
 class _Progress:

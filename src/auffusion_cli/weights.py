@@ -13,7 +13,6 @@ import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,27 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from auffusion_cli.errors import CheckpointError
+from auffusion_cli.layout import WEIGHT_SUFFIXES, read_json
 
 MAPPED_BYTES = 128 * 2**20
 """How much of a file stays mapped at once. Mapped pages count as resident memory, and a file in
 float32 is twice the size of the model that is made from it in float16."""
-
-SUFFIXES = (".safetensors", ".bin", ".pt")
-"""In order of preference."""
-
-
-def read_json(path: Path, kind: type = dict) -> Any:
-    """The JSON object (or list: `kind`) in `path`; CheckpointError where it is not one."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(value, kind):
-        expected = "an object" if kind is dict else "a list"
-        raise CheckpointError(f"{path}: holds {type(value).__name__}, not {expected}")
-    return value
 
 
 def find_weights(folder: Path, *stems: str, dtype: torch.dtype | None = None) -> list[Path]:
@@ -52,7 +35,7 @@ def find_weights(folder: Path, *stems: str, dtype: torch.dtype | None = None) ->
     """
     variants = ("fp16", "") if dtype == torch.float16 else ("", "fp16")
     for variant in variants:
-        for suffix in SUFFIXES:
+        for suffix in WEIGHT_SUFFIXES:
             for stem in stems:
                 name = f"{stem}.{variant}{suffix}" if variant else f"{stem}{suffix}"
                 if (folder / name).is_file():
@@ -64,7 +47,7 @@ def find_weights(folder: Path, *stems: str, dtype: torch.dtype | None = None) ->
                 for index in sorted(indices):
                     if (folder / index).is_file():
                         return _shards(folder / index)
-    looked_for = " or ".join(f"{stem}{{{','.join(SUFFIXES)}}}" for stem in stems)
+    looked_for = " or ".join(f"{stem}{{{','.join(WEIGHT_SUFFIXES)}}}" for stem in stems)
     raise CheckpointError(f"{folder}: no weights here: looked for {looked_for}")
 
 
@@ -74,7 +57,7 @@ def _shards(index_path: Path) -> list[Path]:
         raise CheckpointError(f"{index_path}: has no weight_map")
     shards = []
     for name in sorted(set(map(str, weight_map.values()))):
-        if name != os.path.basename(name) or not name.endswith(SUFFIXES):
+        if name != os.path.basename(name) or not name.endswith(WEIGHT_SUFFIXES):
             raise CheckpointError(f"{index_path}: {name!r} is not the name of a weight file here")
         if not (index_path.parent / name).is_file():
             raise CheckpointError(f"{index_path.parent / name}: missing, though the index names it")

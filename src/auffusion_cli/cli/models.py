@@ -1,0 +1,253 @@
+"""`auffusion models`: which checkpoints there are, fetch one, look into one, convert one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from auffusion_cli.cli import console, options
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|HUB_ID|FOLDER",
+        help="A known name, a Hub id (org/name or org/name@revision), or a checkpoint folder.",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `auffusion models` and its subcommands."""
+    models = typer.Typer(help="List, fetch, inspect and convert checkpoints.", no_args_is_help=True)
+    models.command("list")(list_models)
+    models.command("pull")(pull)
+    models.command("info")(info)
+    models.command("convert")(convert)
+    app.add_typer(models, name="models")
+
+
+def list_models(json: options.Json = False) -> None:
+    """Show the checkpoints that have a name, and which are on this machine.
+
+    \b
+    Example:
+      auffusion models list
+    """
+    from auffusion_cli import hub
+
+    rows = []
+    for known in hub.KNOWN.values():
+        found = find(known.name)
+        rows.append(
+            {
+                "name": known.name,
+                "licence": known.licence,
+                "size_bytes": folder_bytes(found.folder) if found else known.approximate_bytes,
+                "here": found is not None,
+                "revision": found.revision if found else known.revision,
+                "repo_id": known.repo_id,
+                "folder": str(found.folder) if found else None,
+                "description": known.description,
+            }
+        )
+    if json:
+        console.print_json(rows)
+        return
+    console.print_table(
+        ("NAME", "HERE", "SIZE", "LICENCE", "DESCRIPTION"),
+        [
+            (
+                row["name"],
+                "yes" if row["here"] else "no",
+                ("" if row["here"] else "about ") + console.format_bytes(row["size_bytes"]),
+                row["licence"],
+                row["description"],
+            )
+            for row in rows
+        ],
+    )
+
+
+def pull(name: Name, yes: options.Yes = False, json: options.Json = False) -> None:
+    """Download a checkpoint from the Hub, or what is missing of it, and verify it.
+
+    \b
+    Examples:
+      auffusion models pull auffusion-full
+      auffusion models pull some-org/some-model@main --yes
+    """
+    from auffusion_cli import hub
+
+    if name == "embedded" or (name not in hub.KNOWN and Path(name).is_dir()):
+        checkpoint = hub.resolve(name)
+    else:
+        source = hub.parse_name(name)
+        with DownloadProgress(name) as progress:
+            checkpoint = hub.pull(source, confirm=ask(yes=yes), on_progress=progress.report)
+    if json:
+        console.print_json(
+            {
+                "name": checkpoint.name,
+                "folder": str(checkpoint.folder),
+                "revision": checkpoint.revision,
+                "licence": checkpoint.licence,
+            }
+        )
+        return
+    typer.echo(checkpoint.folder)
+
+
+def info(name: Name, json: options.Json = False) -> None:
+    """Show what a checkpoint on this machine is made of, without loading its weights.
+
+    \b
+    Examples:
+      auffusion models info embedded
+      auffusion models info runs/dogs --json
+    """
+    from auffusion_cli import hub
+    from auffusion_cli.errors import CheckpointError
+
+    checkpoint = find(name)
+    if checkpoint is None:
+        raise CheckpointError(
+            f"{name} is not on this machine", hint=f"`auffusion models pull {name}` fetches it."
+        )
+    from auffusion_cli.layout import describe
+
+    description: dict[str, Any] = {
+        "name": checkpoint.name,
+        "folder": str(checkpoint.folder),
+        "revision": checkpoint.revision,
+        **describe(checkpoint.folder),
+    }
+    description["licence"] = description["licence"] or checkpoint.licence
+    description["size_bytes"] = folder_bytes(checkpoint.folder)
+    if known := hub.KNOWN.get(checkpoint.name):
+        description["description"] = known.description
+    if json:
+        console.print_json(description)
+        return
+    for field, value in description.items():
+        if value is None:
+            continue
+        label = field.replace("_", " ")
+        if field.endswith("_bytes"):
+            label, value = label.removesuffix(" bytes"), console.format_bytes(value)
+        elif field == "generation":
+            value = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in value.items())
+        elif isinstance(value, list):
+            value = "; ".join(map(str, value))
+        typer.echo(f"{label + ':':<20} {value}")
+
+
+def convert(
+    name: Name,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    dtype: Annotated[
+        Literal["fp16", "bf16", "fp32"], typer.Option("--dtype", help="Precision to write.")
+    ] = "fp16",
+    overwrite: options.Overwrite = False,
+    yes: options.Yes = False,
+    json: options.Json = False,
+) -> None:
+    """Write a checkpoint anew: safetensors, in the precision asked for.
+
+    \b
+    Example:
+      auffusion models convert auffusion-full -o auffusion-full-fp16 --dtype fp16
+    """
+    from auffusion_cli.errors import OutputExistsError
+
+    if output.exists() and not overwrite:
+        raise OutputExistsError(f"--output {output} exists", hint="--overwrite replaces it.")
+    checkpoint = resolve_model(name, yes=yes)
+
+    from auffusion_cli.checkpoints import load_model, save_model
+
+    has_vocoder = (checkpoint.folder / "vocoder").is_dir()
+    model = load_model(
+        checkpoint.folder,
+        device="cpu",
+        dtype=dtype,
+        vocoder="hifigan" if has_vocoder else "griffin-lim",
+    )
+    model.name, model.licence = checkpoint.name, model.licence or checkpoint.licence
+    save_model(model, output, dtype=dtype, overwrite=overwrite)
+    if json:
+        console.print_json(
+            {"folder": str(output), "dtype": dtype, "size_bytes": folder_bytes(output)}
+        )
+        return
+    typer.echo(output)
+
+
+# --- What other commands use too
+
+
+def resolve_model(name: str, *, yes: bool = False):
+    """The `hub.Checkpoint` called `name`; downloaded, after a question, where it is not here."""
+    from auffusion_cli import hub
+
+    with DownloadProgress(name) as progress:
+        return hub.resolve(name, confirm=ask(yes=yes), on_progress=progress.report)
+
+
+def ask(*, yes: bool):
+    """A `hub.Confirm` that shows size and licence and asks on the terminal."""
+
+    def confirm(download) -> bool:
+        console.note(
+            f"{download.name}: {download.n_files} files, "
+            f"{console.format_bytes(download.n_bytes)}, from {download.repo_id} "
+            f"at {download.commit[:12]}\n"
+            f"licence: {download.licence or 'not stated'}\n"
+            f"into {download.folder}"
+        )
+        return console.confirm("Download it?", yes=yes)
+
+    return confirm
+
+
+class DownloadProgress:
+    """A bar that appears with the first byte, and not where nothing is downloaded."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bar: console.Progress | None = None
+
+    def __enter__(self) -> DownloadProgress:
+        return self
+
+    def report(self, n_done: int, n_total: int) -> None:
+        """`hub.Report`"""
+        if self.bar is None:
+            self.bar = console.Progress(f"downloading {self.name}", n_total, unit="bytes")
+            self.bar.__enter__()
+        self.bar.update(completed=n_done)
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.__exit__(*error)
+
+
+def find(name: str):
+    """The `hub.Checkpoint` called `name` if it is on this machine; the network is not asked."""
+    from auffusion_cli import hub
+    from auffusion_cli.errors import CheckpointError
+
+    if name == "embedded":
+        try:
+            return hub.resolve(name)
+        except CheckpointError:
+            return None
+    if name not in hub.KNOWN and Path(name).is_dir():
+        return hub.resolve(name)
+    return hub.find_cached(hub.parse_name(name))
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of the files in `folder`; the Hub's cache links to them."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
