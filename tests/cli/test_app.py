@@ -80,14 +80,18 @@ def test_unknown_command_suggests_the_nearest():
     assert "'doctor'" in result.stderr
 
 
-def test_completion_offers_commands():
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("auffusion doc", ["doctor"]), ("auffusion generate --model em", ["embedded"])],
+)
+def test_completion(typed, offered):
     environment = os.environ | {
         "_AUFFUSION_COMPLETE": "complete_bash",
-        "COMP_WORDS": "auffusion doc",
-        "COMP_CWORD": "1",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(typed.split()) - 1),
     }
     process = subprocess.run([AUFFUSION], env=environment, capture_output=True, text=True)
-    assert process.stdout.split() == ["doctor"]
+    assert process.stdout.split() == offered
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from importlib import metadata
 import pytest
 from typer.testing import CliRunner
 
+from auffusion_cli import hub
 from auffusion_cli.cli import doctor
 from auffusion_cli.cli.app import build_app
+from auffusion_cli.errors import CheckpointError
 
 CPU_PROBE = {
     "torch": "2.9.0",
@@ -26,8 +28,9 @@ CPU_PROBE = {
 
 
 @pytest.fixture
-def embedded(tmp_path):
-    """A folder of two files with a right list of checksums."""
+def embedded(tmp_path, monkeypatch):
+    """An embedded model of two files with a right list of checksums."""
+    monkeypatch.setattr(hub, "embedded_folder", lambda: tmp_path)
     lines = []
     for name, content in {"unet.safetensors": b"weights", "config.json": b"{}"}.items():
         (tmp_path / name).write_bytes(content)
@@ -39,8 +42,7 @@ def embedded(tmp_path):
 @pytest.fixture
 def healthy(monkeypatch, embedded):
     """A machine on which torch works, as the probe would tell."""
-    probe = doctor.Probe(CPU_PROBE | {"embedded": str(embedded)}, "")
-    monkeypatch.setattr(doctor, "run_probe", lambda: probe)
+    monkeypatch.setattr(doctor, "run_probe", lambda: doctor.Probe(CPU_PROBE, ""))
     monkeypatch.setattr(doctor, "check_versions", lambda: doctor.Section("versions"))
     return embedded
 
@@ -69,18 +71,22 @@ def test_json_tells_a_damaged_file_and_exits_1(healthy):
 
 def test_missing_embedded_file_is_a_problem(embedded):
     (embedded / "config.json").unlink()
-    section = doctor.check_embedded_model(doctor.Probe({"embedded": str(embedded)}, ""))
+    section = doctor.check_embedded_model()
     assert whats(section) == ["config.json cannot be read: No such file or directory"]
 
 
-def test_missing_embedded_model_is_a_problem():
-    section = doctor.check_embedded_model(doctor.Probe({"embedded_error": "no folder"}, ""))
-    assert whats(section) == ["no folder"]
+def test_missing_embedded_model_is_a_problem(monkeypatch):
+    def missing():
+        raise CheckpointError("the embedded model is missing")
+
+    monkeypatch.setattr(hub, "embedded_folder", missing)
+    assert whats(doctor.check_embedded_model()) == ["the embedded model is missing"]
 
 
-def test_a_program_that_cannot_look_for_its_model_is_a_problem():
-    section = doctor.check_embedded_model(doctor.Probe(CPU_PROBE, "ImportError: diffusers"))
-    assert whats(section) == ["it cannot be looked for: ImportError: diffusers"]
+def test_missing_checksums_are_a_problem(embedded):
+    (embedded / "SHA256SUMS").unlink()
+    [what] = whats(doctor.check_embedded_model())
+    assert what.startswith("the list of checksums cannot be read")
 
 
 def test_the_probe_runs_for_real():

@@ -35,6 +35,10 @@ class FailureReportingGroup(TyperGroup):
     It sits here rather than in `main` so that tests through typer's `CliRunner` see what users see.
     """
 
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        """In the order of `COMMANDS`; typer alone would put groups of commands last."""
+        return [name for name in COMMANDS if name in self.commands]
+
     def invoke(self, ctx: typer.Context):
         try:
             return super().invoke(ctx)

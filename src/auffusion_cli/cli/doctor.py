@@ -24,7 +24,7 @@ from auffusion_cli import __version__
 from auffusion_cli.cli import console, options
 from auffusion_cli.cli.console import format_bytes
 from auffusion_cli.cli.play import PLAYERS
-from auffusion_cli.errors import AuffusionError
+from auffusion_cli.errors import CheckpointError
 
 ENOUGH_MEMORY_BYTES = 2 * 1000**3
 """What generating with the embedded model may take."""
@@ -87,7 +87,7 @@ def doctor(json: options.Json = False) -> None:
         check_devices(probe),
         check_memory(),
         check_downloads(),
-        check_embedded_model(probe),
+        check_embedded_model(),
         check_audio(),
     ]
     broken = any(f.level == "problem" for section in sections for f in section.findings)
@@ -144,7 +144,7 @@ def run_probe() -> Probe:
 
 
 def probe_libraries() -> None:
-    """Try torch, then torchaudio, then find the embedded model; print a JSON line as each works."""
+    """Try torch, then torchaudio; print a JSON line as each works."""
 
     def say(**found: Any) -> None:
         print(jsonlib.dumps(found), flush=True)
@@ -176,13 +176,6 @@ def probe_libraries() -> None:
 
     torchaudio.functional.resample(torch.zeros(1, 441), 44_100, 16_000)
     say(torchaudio=torchaudio.__version__)
-
-    from auffusion_cli.checkpoints import resolve
-
-    try:
-        say(embedded=str(resolve("embedded")))
-    except AuffusionError as error:
-        say(embedded_error=error.message)
 
 
 def check_torch(probe: Probe) -> Section:
@@ -231,17 +224,17 @@ def check_devices(probe: Probe) -> Section:
     return section
 
 
-def check_embedded_model(probe: Probe) -> Section:
+def check_embedded_model() -> Section:
     """Whether every file of the embedded model is there and is what SHA256SUMS says."""
+    from auffusion_cli import hub
+
     section = Section("embedded model")
     reinstall = "install auffusion anew; in a clone: `git checkout weights/embedded`"
-    if "embedded_error" in probe.found:
-        section.problem(probe.found["embedded_error"], reinstall)
-    elif "torchaudio" in probe.found and "embedded" not in probe.found:
-        section.problem(f"it cannot be looked for: {probe.last_words}", reinstall)
-    if "embedded" not in probe.found:
+    try:
+        folder = hub.embedded_folder()
+    except CheckpointError as error:
+        section.problem(error.message, reinstall)
         return section
-    folder = Path(probe.found["embedded"])
     section.facts["folder"] = str(folder)
     try:
         lines = (folder / "SHA256SUMS").read_text("utf-8").splitlines()

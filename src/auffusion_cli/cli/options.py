@@ -9,6 +9,13 @@ from typing import Annotated, Literal
 
 import typer
 
+
+def _complete_model(incomplete: str) -> list[str]:
+    from auffusion_cli.hub import KNOWN
+
+    return [name for name in KNOWN if name.startswith(incomplete)]
+
+
 Model = Annotated[
     str,
     typer.Option(
@@ -16,6 +23,7 @@ Model = Annotated[
         "-m",
         metavar="NAME|HUB_ID|FOLDER",
         help="A known name (see `auffusion models list`), a Hub id, or a checkpoint folder.",
+        autocompletion=_complete_model,
     ),
 ]
 Device = Annotated[
