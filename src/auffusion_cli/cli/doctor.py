@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,6 +102,8 @@ def doctor(json: options.Json = False) -> None:
 
 def check_versions() -> Section:
     """Python and every package this one depends on: there, and in the range it was written for."""
+    from importlib import metadata
+
     from packaging.requirements import Requirement
 
     section = Section("versions")
