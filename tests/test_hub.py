@@ -1,0 +1,256 @@
+"""Names, the cache and downloads, against a small server that plays the Hub."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auffusion_cli import hub
+from auffusion_cli.errors import AuffusionError, CheckpointError, DownloadError
+from hub_server import COMMIT, HubServer
+
+WEIGHTS = "unet/diffusion_pytorch_model.bin"
+
+
+def repository() -> dict[str, bytes]:
+    return {
+        "README.md": b"---\nlicense: cc-by-4.0\n---\n# A model\n",
+        "condition_config.json": b"[]",
+        "scheduler/scheduler_config.json": b"{}",
+        "unet/config.json": b"{}",
+        WEIGHTS: random.Random(0).randbytes(300_000),
+        "vae/config.json": b"{}",
+        "vae/diffusion_pytorch_model.safetensors": random.Random(1).randbytes(5_000),
+        "vae/diffusion_pytorch_model.bin": b"a second copy of the same",
+        "samples/dog.wav": b"not needed",
+    }
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hub.time, "sleep", lambda _: None)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with HubServer(repository()) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield server
+
+
+def test_downloads_what_is_needed_and_verifies_it(server):
+    reports = []
+    checkpoint = hub.resolve("org/model", on_progress=lambda *report: reports.append(report))
+    needed = set(repository()) - {"samples/dog.wav", "vae/diffusion_pytorch_model.bin"}
+    files = {path for path in checkpoint.folder.rglob("*") if path.is_file()}
+    assert {str(path.relative_to(checkpoint.folder)) for path in files} == needed
+    assert all((checkpoint.folder / name).read_bytes() == repository()[name] for name in needed)
+    assert (checkpoint.revision, checkpoint.licence) == (COMMIT, "cc-by-4.0")
+    total = sum(len(repository()[name]) for name in needed)
+    assert reports[-1] == (total, total)
+    assert [n for n, _ in reports] == sorted(n for n, _ in reports)
+
+
+def test_a_second_time_asks_nobody(server, monkeypatch):
+    first = hub.resolve("org/model")
+    server.requests.clear()
+    assert hub.resolve("org/model") == first
+    assert hub.resolve(f"org/model@{COMMIT}").folder == first.folder
+    assert server.requests == []
+
+
+def test_a_transfer_that_breaks_off_is_taken_up_where_it_was(server, monkeypatch):
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)  # what is kept comes in these
+    server.cuts[WEIGHTS] = [100_000, 50_000]
+    checkpoint = hub.resolve("org/model")
+    assert (checkpoint.folder / WEIGHTS).read_bytes() == repository()[WEIGHTS]
+    ranges = server.downloads(WEIGHTS)
+    assert ranges == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_a_later_run_continues_an_earlier_one(server, monkeypatch):
+    def stop(n_done, n_total):
+        if n_done > 290_000:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
+    with pytest.raises(KeyboardInterrupt):
+        hub.resolve("org/model", on_progress=stop)
+    assert hub.find_cached(hub.parse_name("org/model")) is None
+    server.requests.clear()
+    checkpoint = hub.resolve("org/model")
+    (asked,) = server.downloads(WEIGHTS)
+    assert int(asked.removeprefix("bytes=").removesuffix("-")) >= 270_000
+    assert (checkpoint.folder / WEIGHTS).read_bytes() == repository()[WEIGHTS]
+
+
+def test_a_wrong_checksum_is_refused_and_fetched_anew(server):
+    server.announced_sha256[WEIGHTS] = "0" * 64
+    with pytest.raises(DownloadError, match=rf"{WEIGHTS}.*checksum.*{'0' * 64}"):
+        hub.resolve("org/model")
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("diffusion_pytorch_model.bin*"))
+    server.announced_sha256.clear()
+    assert hub.resolve("org/model").revision == COMMIT
+
+
+def test_a_small_file_is_verified_too(server):
+    checkpoint = hub.resolve("org/model")
+    config = checkpoint.folder / "unet" / "config.json"
+    config.write_text("{ }")
+    hub.pull(hub.parse_name("org/model"))
+    assert config.read_text() == "{}"
+
+
+def test_a_listed_file_that_is_missing_is_named(server):
+    server.missing.add(WEIGHTS)
+    with pytest.raises(DownloadError, match=f"{WEIGHTS}: .*404"):
+        hub.resolve("org/model")
+
+
+def test_unknown_repository_and_revision(server):
+    with pytest.raises(DownloadError, match="org/other: not on the Hub"):
+        hub.resolve("org/other")
+    with pytest.raises(DownloadError, match="no revision 'v9'"):
+        hub.resolve("org/model@v9")
+
+
+@pytest.mark.parametrize("status, message", [(401, "private"), (403, "permission"), (500, "500")])
+def test_refusals(server, status, message):
+    server.status = status
+    with pytest.raises(DownloadError, match=message):
+        hub.resolve("org/model")
+
+
+def test_the_token_is_sent(server, monkeypatch):
+    server.token = "secret"
+    with pytest.raises(DownloadError, match="private"):
+        hub.resolve("org/model")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert hub.resolve("org/model").revision == COMMIT
+
+
+def test_not_a_checkpoint(server):
+    del server.files["condition_config.json"]
+    with pytest.raises(DownloadError, match="not a checkpoint"):
+        hub.resolve("org/model")
+
+
+def test_no_network(server, monkeypatch):
+    server.server_close()
+    server.shutdown()
+    with pytest.raises(DownloadError, match="connection failed"):
+        hub.resolve("org/model")
+
+
+def test_large_downloads_are_confirmed(server, monkeypatch):
+    monkeypatch.setattr(hub, "CONFIRM_ABOVE_BYTES", 100_000)
+    with pytest.raises(DownloadError, match=r"licence: cc-by-4.0.*not agreed"):
+        hub.resolve("org/model")
+    asked = []
+    with pytest.raises(DownloadError, match="not agreed"):
+        hub.resolve("org/model", confirm=lambda download: asked.append(download))
+    (download,) = asked
+    assert download.n_bytes > 300_000 and download.commit == COMMIT
+    assert server.downloads(WEIGHTS) == []
+    assert hub.resolve("org/model", confirm=lambda download: True).revision == COMMIT
+
+
+def test_environment_variables_are_respected(server, tmp_path):
+    """HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_OFFLINE, in processes of their own."""
+    code = "from auffusion_cli import hub; print(hub.resolve('org/model').revision)"
+
+    def run(**extra):
+        environment = os.environ | {"HF_ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path)}
+        return subprocess.run(
+            [sys.executable, "-c", code], env=environment | extra, capture_output=True, text=True
+        )
+
+    offline = run(HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE is set" in offline.stderr and server.requests == []
+    assert run().stdout.strip() == COMMIT
+    server.requests.clear()
+    assert run(HF_HUB_OFFLINE="1").stdout.strip() == COMMIT
+    assert server.requests == []
+
+
+def test_offline_takes_what_another_program_fetched(server, monkeypatch):
+    checkpoint = hub.resolve("org/model")
+    refs = checkpoint.folder.parents[1] / "refs"
+    for record in refs.iterdir():
+        record.unlink()
+    (refs / "main").write_text(COMMIT)
+    assert hub.find_cached(hub.parse_name("org/model")) is None
+    monkeypatch.setattr(constants, "is_offline_mode", lambda: True)
+    assert hub.resolve("org/model").revision == COMMIT
+
+
+# --- Names
+
+
+def test_known_names():
+    source = hub.parse_name("auffusion-full")
+    assert (source.repo_id, source.revision) == ("auffusion/auffusion-full", "main")
+    assert hub.parse_name("auffusion@" + COMMIT).revision == COMMIT
+    assert hub.parse_name("org/model@refs/pr/1").revision == "refs/pr/1"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "nope", "a/b/c", "../x", "a/..", "a@", "org/model@", "org/model@../x", "a--b/c"]
+)
+def test_impossible_names(name):
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        hub.parse_name(name)
+
+
+@given(st.text(alphabet="ab/.@-_:\\ \0", max_size=20))
+def test_no_name_leaves_the_cache(name):
+    try:
+        source = hub.parse_name(name)
+    except AuffusionError:
+        return
+    cache = Path(constants.HF_HUB_CACHE).resolve()
+    for path in (hub.repo_cache(source), hub._record_path(source, source.revision)):
+        assert path.resolve().is_relative_to(cache / path.relative_to(cache).parts[0])
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
+    checkpoint = hub.resolve(tmp_path)
+    assert (checkpoint.folder, checkpoint.revision) == (tmp_path, None)
+    assert checkpoint.licence == "mit"
+
+
+def test_needed_files_takes_one_copy_of_each_part():
+    files = hub.needed_files(
+        [
+            "model_index.json",
+            "unet/config.json",
+            "unet/diffusion_pytorch_model.safetensors.index.json",
+            "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
+            "unet/diffusion_pytorch_model-00002-of-00002.safetensors",
+            "unet/diffusion_pytorch_model.bin",
+            "unet/diffusion_pytorch_model.non_ema.safetensors",
+            "text_encoder/model.fp16.safetensors",
+            "text_encoder/flax_model.msgpack",
+            "tokenizer/vocab.json",
+            "tokenizer/merges.txt",
+            "safety_checker/model.safetensors",
+            "unet/../../escape.json",
+        ]
+    )
+    assert files == [
+        "model_index.json",
+        "text_encoder/model.fp16.safetensors",
+        "tokenizer/merges.txt",
+        "tokenizer/vocab.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
+        "unet/diffusion_pytorch_model-00002-of-00002.safetensors",
+        "unet/diffusion_pytorch_model.safetensors.index.json",
+    ]
