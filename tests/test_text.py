@@ -150,7 +150,9 @@ def test_equal_prompts_are_encoded_once(tokenizer):
 
 def test_hidden_states_and_adapt_make_encode(tokenizer):
     text = make_conditioner([make_encoder("clip", tokenizer), make_encoder("bert", tokenizer)])
-    states = [torch.stack(rows) for rows in zip(*map(text.hidden_states, ["dog", "rain"]))]
+    states = [
+        torch.stack(rows) for rows in zip(*map(text.hidden_states, ["dog", "rain"]), strict=True)
+    ]
     adapted = text.adapt(states)
     torch.testing.assert_close(adapted, text.encode(["dog", "rain"]).cond)
     adapted.sum().backward()
