@@ -165,7 +165,13 @@ class VocoderConfig:
     """`mels: decoded` only: the autoencoder whose round trip the vocoder learns to read."""
     mel_weight: float = 45.0
     feature_weight: float = 2.0
-    adversarial_start_step: int = 0
+    stft_weight: float = 0.0
+    """Multi-resolution STFT loss: sharper partials than the mel loss alone gives, for less work
+    than the discriminators."""
+    adversarial_start_step: int | None = 0
+    """The discriminators join in at this step; none: never."""
+    discriminator_width: float = 1.0
+    """Scales the discriminators' channels; 1 is the paper's."""
 
 
 @dataclass(frozen=True)

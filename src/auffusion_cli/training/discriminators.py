@@ -6,6 +6,8 @@ that the feature-matching loss compares.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -156,3 +158,16 @@ def judge_pair(
         for j in judgements
     ]
     return [of_real for of_real, _ in split], [of_fake for _, of_fake in split]
+
+
+@contextmanager
+def frozen(discriminator: nn.Module) -> Iterator[None]:
+    """Inside, forward passes leave the discriminator's own weights out of the graph.
+
+    The generator's loss then flows through the discriminator, not into it.
+    """
+    discriminator.requires_grad_(False)
+    try:
+        yield
+    finally:
+        discriminator.requires_grad_(True)

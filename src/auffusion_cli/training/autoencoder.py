@@ -1,0 +1,181 @@
+"""The autoencoder stage for `kind: kl`: diffusers' AutoencoderKL learns to rebuild mel images.
+
+L1, gradient and KL losses, and a PatchGAN's opinion if asked for, as latent diffusion's first
+stage (Rombach et al. 2022, arXiv 2112.10752, section 3.1 and appendix G) with the gradient loss in
+place of the perceptual one, whose network knows photographs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from auffusion_cli.autoencoder import KLAutoencoder, load_autoencoder
+from auffusion_cli.errors import CheckpointError, UsageError
+from auffusion_cli.image import log_mel_to_image, pad_image
+from auffusion_cli.spectrogram import LogMel, normalize_peak
+from auffusion_cli.training.config import AutoencoderConfig, SceneConfig
+from auffusion_cli.training.discriminators import PatchDiscriminator, frozen, judge_pair
+from auffusion_cli.training.loop import Sample
+from auffusion_cli.training.losses import (
+    gradient_loss,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    kl_loss,
+)
+from auffusion_cli.training.scenes import ClipStore, compose
+
+N_SCALING_SCENES = 64
+"""Scenes over which the scaling factor of the latents is measured."""
+N_PREVIEWS = 4
+
+
+def build_kl_autoencoder(config: AutoencoderConfig) -> KLAutoencoder:
+    """The autoencoder to train: a checkpoint's (`init_from`), or a fresh one by `config.model`.
+
+    Raises:
+        UsageError: `config.model` is no configuration of AutoencoderKL.
+        CheckpointError: the checkpoint cannot be loaded, or is of another kind.
+    """
+    if config.init_from is not None:
+        folder = Path(config.init_from)
+        autoencoder = load_autoencoder(folder / "vae" if (folder / "vae").is_dir() else folder)
+        if not isinstance(autoencoder, KLAutoencoder):
+            raise CheckpointError(f"{folder}: holds no AutoencoderKL, as autoencoder.kind: kl asks")
+        return autoencoder
+    try:
+        return KLAutoencoder(AutoencoderKL(**config.model))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"autoencoder.model: {error}") from error
+
+
+class AutoencoderStage:
+    """L1 + gradient + KL (+ hinge) losses on scenes; see `loop.Stage`."""
+
+    def __init__(
+        self,
+        autoencoder: KLAutoencoder,
+        store: ClipStore,
+        scenes: SceneConfig,
+        config: AutoencoderConfig,
+        device: torch.device,
+    ) -> None:
+        self.autoencoder = autoencoder.to(device).train()
+        self.log_mel = LogMel().to(device)
+        self.store, self.scenes, self.config, self.device = store, scenes, config, device
+        self.n_items = scenes.n_cached or len(store)
+        self.networks: dict[str, nn.Module] = {"autoencoder": _Reconstruction(autoencoder)}
+        self.discriminator = None
+        if config.adversarial_weight:
+            self.discriminator = PatchDiscriminator(in_channels=1).to(device)
+            self.networks["discriminator"] = self.discriminator
+
+    def trains(self, name: str, step: int) -> bool:
+        return name != "discriminator" or step >= self.config.adversarial_start_step
+
+    def losses(
+        self, batch: Sequence[Sample], step: int
+    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        config = self.config
+        real = self._images(batch)
+        _, _, height, width = real.shape
+        f = self.autoencoder.downsample
+        noise_shape = (self.autoencoder.latent_channels, height // f, width // f)
+        noise = torch.stack([torch.randn(noise_shape, generator=s.generator()) for s in batch])
+        fake, mean, log_variance = self.networks["autoencoder"](real, noise.to(self.device))
+        # All channels of a mel image are equal: one of them is compared and judged.
+        real, fake = real[:, :1], fake[:, :1].float()
+
+        adversarial = self.discriminator is not None and self.trains("discriminator", step)
+        if adversarial:
+            judged_real, judged_fake = judge_pair(
+                self.networks["discriminator"], real, fake.detach()
+            )
+            discriminator_loss = hinge_discriminator_loss(judged_real, judged_fake)
+            yield discriminator_loss, {"discriminator": discriminator_loss.item()}
+
+        terms = {
+            "l1": config.l1_weight * F.l1_loss(fake, real),
+            "gradient": config.gradient_weight * gradient_loss(real, fake),
+            "kl": config.kl_weight * kl_loss(mean.float(), log_variance.float()),
+        }
+        if adversarial:
+            with frozen(self.discriminator):
+                judged_fake = self.discriminator(fake)
+            terms["adversarial"] = config.adversarial_weight * hinge_generator_loss(judged_fake)
+        loss = torch.stack(list(terms.values())).sum()
+        yield loss, {"loss": loss.item()} | {name: term.item() for name, term in terms.items()}
+
+    def export(self, folder: Path) -> None:
+        """Write `folder/vae/`. A fresh autoencoder gets the scaling factor of its latents.
+
+        A fine-tuned one keeps the factor it came with: the diffusion models it serves expect it.
+        """
+        self.autoencoder.eval()
+        if self.config.init_from is None:
+            factor = self._measured_scaling_factor()
+            self.autoencoder.scaling_factor = factor
+            self.autoencoder.vae.register_to_config(scaling_factor=factor)
+        self.autoencoder.vae.save_pretrained(folder / "vae")
+        self.autoencoder.train()
+
+    @torch.no_grad()
+    def preview(self, folder: Path, step: int) -> None:
+        """Write a picture: a few images in a row, and below each what comes out of it."""
+        from PIL import Image
+
+        self.autoencoder.eval()
+        images = self._images([Sample(i, seed=i) for i in range(min(N_PREVIEWS, self.n_items))])
+        rebuilt = self.autoencoder.decode(self.autoencoder.encode(images))
+        grid = torch.cat([torch.cat(list(row[:, 0]), dim=1) for row in (images, rebuilt)])
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f"step-{step:08d}.png.partial"
+        pixels = (grid.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+        Image.fromarray(pixels).save(partial, format="png")
+        os.replace(partial, partial.with_suffix(""))
+        self.autoencoder.train()
+
+    def _images(self, batch: Sequence[Sample]) -> Tensor:
+        """(B, 3, 256, W) in 0..1; W is padded to what the autoencoder can halve."""
+        waveforms = [
+            compose(
+                self.store,
+                self.scenes,
+                sample.seed,
+                clip=None if self.scenes.n_cached else sample.index,
+            ).waveform
+            for sample in batch
+        ]
+        waveform = normalize_peak(torch.stack(waveforms).to(self.device))
+        image = log_mel_to_image(self.log_mel(waveform))
+        return pad_image(image, image.shape[-1] + -image.shape[-1] % self.autoencoder.downsample)
+
+    @torch.no_grad()
+    def _measured_scaling_factor(self) -> float:
+        """1 / the standard deviation of the latents (Rombach et al. 2022, appendix G)."""
+        n = min(N_SCALING_SCENES, self.n_items)
+        latents = [
+            self.autoencoder.posterior(self._images([Sample(i, seed=i)])).mode() for i in range(n)
+        ]
+        return 1 / torch.cat(latents).float().std().clamp_min(1e-6).item()
+
+
+class _Reconstruction(nn.Module):
+    """Image -> (reconstruction, mean, log variance) in one forward, as a wrapper wants it."""
+
+    def __init__(self, autoencoder: KLAutoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`noise` (B, C, h, w) of unit variance draws the latent from the posterior."""
+        posterior = self.autoencoder.posterior(image)
+        latent = posterior.mean + posterior.std * noise
+        output = self.autoencoder.vae.decode(latent).sample
+        return self.autoencoder.output_to_image(output), posterior.mean, posterior.logvar

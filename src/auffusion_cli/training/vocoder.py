@@ -1,0 +1,216 @@
+"""The vocoder stage: HiFi-GAN learns to speak log-mels (Kong et al. 2020, arXiv 2010.05646).
+
+True mels, or mels that went through the autoencoder (`mels: decoded`), so that the vocoder learns
+to put right what the codec blurs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from auffusion_cli.audio import write_audio
+from auffusion_cli.autoencoder import KLAutoencoder, load_autoencoder
+from auffusion_cli.config import SpectrogramConfig
+from auffusion_cli.errors import UsageError
+from auffusion_cli.image import image_to_log_mel, log_mel_to_image
+from auffusion_cli.patch_autoencoder import PatchAutoencoder
+from auffusion_cli.spectrogram import LogMel, mel_error_db
+from auffusion_cli.training.config import VocoderConfig
+from auffusion_cli.training.discriminators import WaveformDiscriminator, frozen, judge_pair
+from auffusion_cli.training.loop import Sample
+from auffusion_cli.training.losses import (
+    feature_matching_loss,
+    lsgan_discriminator_loss,
+    lsgan_generator_loss,
+    multi_resolution_stft_loss,
+)
+from auffusion_cli.training.scenes import ClipStore
+from auffusion_cli.vocoder import HiFiGAN, HiFiGANConfig, load_vocoder, save_vocoder
+
+N_CANDIDATES = 2
+"""Of so many random segments of a clip the loudest is taken: recordings of short events are mostly
+silence, which teaches little."""
+TRUE_CONTEXT_FRAMES = 4
+"""On both sides of a segment, so that its mel sees the samples beyond its ends: the analysis
+window reaches 592 samples, less than 4 hops of 160, past a frame's own."""
+DECODED_CONTEXT_FRAMES = 64
+"""The same for decoded mels, where the autoencoder's receptive field is much wider."""
+N_PREVIEWS = 4
+PREVIEW_S = 5.0
+
+
+def build_vocoder(config: VocoderConfig) -> HiFiGAN:
+    """The generator to train: a checkpoint's (`init_from`), or a fresh one by `config.model`.
+
+    Raises:
+        UsageError: a key of `config.model` is unknown, or the mels are not the signal path's.
+        CheckpointError: a size cannot be used, or the checkpoint cannot be loaded.
+    """
+    if config.init_from is not None:
+        folder = Path(config.init_from)
+        folder = folder / "vocoder" if (folder / "vocoder").is_dir() else folder
+        vocoder = load_vocoder(folder, weight_norm=True)
+    else:
+        defaults = asdict(HiFiGANConfig())
+        if unknown := config.model.keys() - defaults.keys():
+            raise UsageError(
+                f"vocoder.model: unknown key {sorted(unknown)[0]!r}",
+                hint=f"valid: {', '.join(defaults)}",
+            )
+        vocoder = HiFiGAN(HiFiGANConfig.from_dict(defaults | config.model), weight_norm=True)
+    spectrogram = SpectrogramConfig()
+    given = (vocoder.config.num_mels, vocoder.config.hop_size, vocoder.config.sampling_rate)
+    wanted = (spectrogram.n_mels, spectrogram.hop_length_samples, spectrogram.sample_rate_hz)
+    if given != wanted:
+        raise UsageError(
+            f"vocoder: (num_mels, hop_size, sampling_rate) are {given}, but the signal path has "
+            f"{wanted}"
+        )
+    return vocoder
+
+
+def load_frozen_autoencoder(config: VocoderConfig) -> KLAutoencoder | PatchAutoencoder | None:
+    """The autoencoder that `mels: decoded` asks for; None for true mels.
+
+    Raises:
+        UsageError: decoded mels are asked for, but no autoencoder is named.
+        CheckpointError: it cannot be loaded.
+    """
+    if config.mels == "true":
+        return None
+    if config.autoencoder is None:
+        raise UsageError(
+            "vocoder.mels: decoded needs vocoder.autoencoder",
+            hint="name the folder that the autoencoder stage wrote",
+        )
+    folder = Path(config.autoencoder)
+    return load_autoencoder(folder / "vae" if (folder / "vae").is_dir() else folder)
+
+
+class VocoderStage:
+    """Mel, adversarial and feature-matching losses on segments of clips; see `loop.Stage`.
+
+    Before `adversarial_start_step` only the mel loss (and the STFT loss, if it has a weight)
+    trains the generator: a step costs a fraction of what it costs with the discriminators.
+    """
+
+    def __init__(
+        self,
+        vocoder: HiFiGAN,
+        autoencoder: KLAutoencoder | PatchAutoencoder | None,
+        store: ClipStore,
+        config: VocoderConfig,
+        device: torch.device,
+    ) -> None:
+        self.vocoder = vocoder.to(device).train()
+        self.log_mel = LogMel().to(device)
+        hop = self.log_mel.config.hop_length_samples
+        if config.segment_samples <= 0 or config.segment_samples % hop:
+            raise UsageError(
+                f"vocoder.segment_samples: {config.segment_samples} is not a multiple of the "
+                f"hop of {hop} samples"
+            )
+        self.autoencoder = None
+        self.context_frames = (TRUE_CONTEXT_FRAMES, TRUE_CONTEXT_FRAMES)
+        if autoencoder is not None:
+            self.autoencoder = autoencoder.to(device).eval().requires_grad_(False)
+            n_frames = config.segment_samples // hop + 2 * DECODED_CONTEXT_FRAMES
+            # The window must be as wide as the autoencoder can take.
+            extra = -n_frames % autoencoder.downsample
+            self.context_frames = (DECODED_CONTEXT_FRAMES, DECODED_CONTEXT_FRAMES + extra)
+        self.store, self.config, self.device = store, config, device
+        self.n_items = len(store)
+        self.networks: dict[str, nn.Module] = {"vocoder": self.vocoder}
+        self.discriminator = None
+        if config.adversarial_start_step is not None:
+            self.discriminator = WaveformDiscriminator(config.discriminator_width).to(device)
+            self.networks["discriminator"] = self.discriminator
+
+    def trains(self, name: str, step: int) -> bool:
+        start = self.config.adversarial_start_step
+        return name != "discriminator" or (start is not None and step >= start)
+
+    def losses(
+        self, batch: Sequence[Sample], step: int
+    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        config = self.config
+        real, log_mel = self._segments(batch)
+        fake = self.networks["vocoder"](log_mel).float()
+
+        adversarial = self.discriminator is not None and self.trains("discriminator", step)
+        if adversarial:
+            judged_real, judged_fake = judge_pair(
+                self.networks["discriminator"], real, fake.detach()
+            )
+            discriminator_loss = lsgan_discriminator_loss(judged_real, judged_fake)
+            yield discriminator_loss, {"discriminator": discriminator_loss.item()}
+
+        mel_l1 = F.l1_loss(self.log_mel(fake), self.log_mel(real))
+        terms = {"mel": config.mel_weight * mel_l1}
+        if config.stft_weight:
+            terms["stft"] = config.stft_weight * multi_resolution_stft_loss(real, fake)
+        if adversarial:
+            with frozen(self.discriminator):
+                judged_fake = self.discriminator(fake)
+            terms["adversarial"] = lsgan_generator_loss(judged_fake)
+            terms["feature"] = config.feature_weight * feature_matching_loss(
+                judged_real, judged_fake
+            )
+        loss = torch.stack(list(terms.values())).sum()
+        logs = {"loss": loss.item(), "mel_l1": mel_l1.item()}
+        yield loss, logs | {name: term.item() for name, term in terms.items()}
+
+    def export(self, folder: Path) -> None:
+        """Write `folder/vocoder/`: config.json and vocoder.safetensors."""
+        save_vocoder(self.vocoder, folder / "vocoder")
+
+    @torch.no_grad()
+    def preview(self, folder: Path, step: int) -> None:
+        """Write the first clips as the vocoder speaks them, their mel errors in the names."""
+        self.vocoder.eval()
+        sample_rate_hz = self.log_mel.config.sample_rate_hz
+        folder.mkdir(parents=True, exist_ok=True)
+        for index in range(min(N_PREVIEWS, self.n_items)):
+            waveform = self._clip(index)[: round(PREVIEW_S * sample_rate_hz)]
+            log_mel = self.log_mel(waveform[None].to(self.device))
+            spoken = self.vocoder(log_mel)
+            error_db = mel_error_db(log_mel, self.log_mel(spoken))
+            path = folder / f"step-{step:08d}-{index}-{error_db:.2f}dB.wav"
+            write_audio(path, spoken[0].cpu(), sample_rate_hz)
+        self.vocoder.train()
+
+    def _clip(self, index: int) -> Tensor:
+        """(N,): a clip at the peak that the signal path gives it."""
+        return self.store[index] * self.log_mel.config.peak
+
+    @torch.no_grad()
+    def _segments(self, batch: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+        """True waveforms (B, segment_samples) and the log-mels (B, 256, frames) to speak."""
+        hop = self.log_mel.config.hop_length_samples
+        before, after = self.context_frames
+        windows = torch.stack([self._window(s, before * hop, after * hop) for s in batch])
+        windows = windows.to(self.device)
+        log_mel = self.log_mel(windows)
+        if self.autoencoder is not None:
+            image = self.autoencoder.decode(self.autoencoder.encode(log_mel_to_image(log_mel)))
+            log_mel = image_to_log_mel(image.float())
+        n_frames = self.config.segment_samples // hop
+        segment = slice(before * hop, before * hop + self.config.segment_samples)
+        return windows[:, segment], log_mel[..., before : before + n_frames]
+
+    def _window(self, sample: Sample, before: int, after: int) -> Tensor:
+        """A segment of a clip with so many samples around it, silence beyond the clip's ends."""
+        n_segment = self.config.segment_samples
+        clip = self._clip(sample.index)
+        n_starts = max(0, clip.numel() - n_segment) + 1
+        starts = torch.randint(n_starts, (N_CANDIDATES,), generator=sample.generator()).tolist()
+        start = max(starts, key=lambda s: float(clip[s : s + n_segment].square().sum()))
+        n_missing = max(0, n_segment - clip.numel())
+        padded = F.pad(clip, (before, after + n_missing))
+        return padded[start : start + before + n_segment + after]
