@@ -77,7 +77,7 @@ def test_shards(layer, tmp_path, index):
     (tmp_path / index).write_text(json.dumps({"weight_map": shards}))
     assert torch.equal(load(tmp_path).bias, layer.bias)
     (tmp_path / "model-2.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="model-2.safetensors: missing"):
+    with pytest.raises(CheckpointError, match=r"model-2.safetensors: missing"):
         load(tmp_path)
 
 

@@ -21,7 +21,7 @@ import torch
 
 from auffusion_cli.autoencoder import load_autoencoder
 from auffusion_cli.codec import Codec
-from auffusion_cli.config import GenerationDefaults, ImageConfig, SpectrogramConfig
+from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import (
     AuffusionWarning,
     CheckpointError,
@@ -417,12 +417,9 @@ def load_codec(
             stacklevel=3,
         )
         chosen = "griffin-lim"
-    spectrogram_config, image_config = SpectrogramConfig(), ImageConfig()
     return Codec(
         load_autoencoder(folder / "vae", dtype),
-        load_vocoder(folder / "vocoder") if chosen == "hifigan" else GriffinLim(spectrogram_config),
-        spectrogram_config,
-        image_config,
+        load_vocoder(folder / "vocoder") if chosen == "hifigan" else GriffinLim(),
     ).eval()
 
 
