@@ -1,0 +1,110 @@
+"""waveform <-> latent: the composition of the signal path, and all that the tasks see of it.
+
+waveform --LogMel--> log-mel --image--> image --autoencoder.encode--> latent
+latent --autoencoder.decode--> image --image--> log-mel --vocoder--> waveform
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from auffusion_cli.config import ImageConfig, SpectrogramConfig
+from auffusion_cli.errors import CheckpointError
+from auffusion_cli.image import image_to_log_mel, log_mel_to_image, pad_image
+from auffusion_cli.spectrogram import LogMel, normalize_peak
+from auffusion_cli.vocoder import GriffinLim, HiFiGAN
+
+if TYPE_CHECKING:
+    from auffusion_cli.autoencoder import KLAutoencoder
+    from auffusion_cli.patch_autoencoder import PatchAutoencoder
+
+
+class Codec(nn.Module):
+    """Spectrogram, autoencoder and vocoder that fit each other; for inference, without gradients.
+
+    Raises CheckpointError where the vocoder was made for other log-mels than the spectrogram gives.
+    """
+
+    def __init__(
+        self,
+        autoencoder: KLAutoencoder | PatchAutoencoder,
+        vocoder: HiFiGAN | GriffinLim,
+        spectrogram_config: SpectrogramConfig | None = None,
+        image_config: ImageConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.spectrogram_config = spectrogram_config or SpectrogramConfig()
+        self.image_config = image_config or ImageConfig()
+        if isinstance(vocoder, HiFiGAN):
+            _check_vocoder(vocoder, self.spectrogram_config)
+        self.spectrogram = LogMel(self.spectrogram_config)
+        self.autoencoder = autoencoder
+        self.vocoder = vocoder
+
+    @property
+    def width_multiple(self) -> int:
+        """An image's width in columns is a multiple of this."""
+        return self.autoencoder.downsample
+
+    def latent_shape(self, duration_s: float) -> tuple[int, int, int]:
+        """(C, h, w) of the latent of a sound that lasts `duration_s`."""
+        n_columns = self.spectrogram_config.seconds_to_frames(duration_s)
+        n_rows, f = self.spectrogram_config.n_mels, self.autoencoder.downsample
+        return self.autoencoder.latent_channels, n_rows // f, -(-n_columns // f)
+
+    @torch.no_grad()
+    def analyze(self, waveform: Tensor) -> Tensor:
+        """(B, N) samples -> (B, n_mels, T) log-mel of the peak-normalised sound.
+
+        The last hop is filled up with zeros, so that no sample is lost: T = ceil(N / hop).
+        """
+        n_missing = -waveform.shape[-1] % self.spectrogram_config.hop_length_samples
+        normalized = normalize_peak(waveform, self.spectrogram_config.peak)
+        return self.spectrogram(F.pad(normalized, (0, n_missing)))
+
+    @torch.no_grad()
+    def encode_log_mel(self, log_mel: Tensor) -> Tensor:
+        """(B, n_mels, T) log-mel -> (B, C, h, w) latent; silence fills the last column."""
+        image = log_mel_to_image(log_mel, self.image_config)
+        image = pad_image(image, image.shape[-1] + -image.shape[-1] % self.width_multiple)
+        return self.autoencoder.encode(image.to(self._autoencoder_dtype))
+
+    def encode(self, waveform: Tensor) -> Tensor:
+        """(B, N) samples -> (B, C, h, w) latent; each row is peak-normalised first."""
+        return self.encode_log_mel(self.analyze(waveform))
+
+    @torch.no_grad()
+    def decode_log_mel(self, latent: Tensor) -> Tensor:
+        """(B, C, h, w) latent -> (B, n_mels, w * downsample) log-mel, float32."""
+        image = self.autoencoder.decode(latent.to(self._autoencoder_dtype))
+        return image_to_log_mel(image.float(), self.image_config)
+
+    @torch.no_grad()
+    def vocode(self, log_mel: Tensor) -> Tensor:
+        """(B, n_mels, T) log-mel -> (B, T * hop) samples, float32."""
+        return self.vocoder(log_mel).float()
+
+    def decode(self, latent: Tensor, n_samples: int | None = None) -> Tensor:
+        """(B, C, h, w) latent -> (B, N) samples, cut to the first `n_samples`."""
+        return self.vocode(self.decode_log_mel(latent))[:, :n_samples]
+
+    @property
+    def _autoencoder_dtype(self) -> torch.dtype:
+        return next(self.autoencoder.parameters()).dtype
+
+
+def _check_vocoder(vocoder: HiFiGAN, spectrogram: SpectrogramConfig) -> None:
+    config = vocoder.config
+    for name, given, needed in (
+        ("num_mels", config.num_mels, spectrogram.n_mels),
+        ("hop_size", config.hop_size, spectrogram.hop_length_samples),
+        ("sampling_rate", config.sampling_rate, spectrogram.sample_rate_hz),
+    ):
+        if given != needed:
+            raise CheckpointError(
+                f"vocoder: {name} is {given}, but the spectrogram of this model has {needed}"
+            )
