@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .config import SpectrogramConfig
-from .spectrogram import DB_PER_NEPER, mel_filterbank
+from auffusion_cli.config import SpectrogramConfig
+from auffusion_cli.spectrogram import DB_PER_NEPER, mel_filterbank
 
 RANGE_DB = 80.0
 """Anything softer than this below the loudest cell is black."""

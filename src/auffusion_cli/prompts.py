@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import UsageError
+from auffusion_cli.errors import UsageError
 
 PROMPT_KEYS = ("prompt", "caption", "text")
 NEGATIVE_KEYS = ("negative_prompt", "negative")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from .errors import AudioError, UsageError
-from .request import GenerateRequest, GenerateSettings
+from auffusion_cli.errors import AudioError, UsageError
+from auffusion_cli.request import GenerateRequest, GenerateSettings
 
 FORMAT_VERSION = 1
 MAX_FIELD_CHARACTERS = 1_000
@@ -24,7 +24,7 @@ RECORDED_LIBRARIES = ("torch", "diffusers", "transformers")
 
 def current_versions() -> dict[str, str]:
     """Versions of this program and of the libraries that decide about its numbers."""
-    from . import __version__
+    from auffusion_cli import __version__
 
     versions = {"auffusion": __version__}
     return versions | {name: metadata.version(name) for name in RECORDED_LIBRARIES}
@@ -96,18 +96,25 @@ class Provenance:
         except (UsageError, ValueError) as error:
             raise AudioError(f"{source}: its record is not usable: {error}") from None
 
-    def same_sound(self, other: Provenance, *, any_seed: bool = False) -> bool:
-        """Whether both were asked for the same: words, seed, model and settings.
+    def answers(
+        self,
+        request: GenerateRequest,
+        settings: GenerateSettings,
+        *,
+        model: str,
+        revision: str | None,
+        vocoder: str,
+        any_seed: bool = False,
+    ) -> bool:
+        """Whether this is the sound that is asked for.
 
         Where it was computed, with which libraries and in what precision is not part of the
-        question.
+        question; with `any_seed` neither is the seed.
         """
-        return self._question(any_seed) == other._question(any_seed)
-
-    def _question(self, any_seed: bool) -> tuple:
-        words = (self.request.prompt, self.request.negative_prompt)
-        seed = None if any_seed else self.request.seed
-        return (*words, seed, self.settings, self.model, self.revision, self.vocoder)
+        if any_seed:
+            request = replace(request, seed=self.request.seed)
+        asked = (request, settings, model, revision, vocoder)
+        return asked == (self.request, self.settings, self.model, self.revision, self.vocoder)
 
     def differences(self, other: Provenance) -> dict[str, tuple[str, str]]:
         """What the two were made with that is not the same: name -> (in self, in other)."""

@@ -10,9 +10,9 @@ import unicodedata
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .config import GenerationDefaults
-from .errors import UsageError
-from .samplers import SCHEDULERS
+from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.errors import UsageError
+from auffusion_cli.samplers import SCHEDULERS
 
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_SEED = 2**63 - 1

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import UsageError
+from auffusion_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from .denoiser import Denoise
+    from auffusion_cli.denoiser import Denoise
 
 SCHEDULERS: dict[str, str] = {
     "pndm": "PNDMScheduler",

@@ -78,12 +78,12 @@ def test_two_results_in_one_file_are_refused():
 
 
 def test_folders_files_and_missing_rights_are_told(tmp_path, monkeypatch):
-    check_writable(tmp_path / "new" / "deeper" / "rain.wav", "-o")
+    check_writable([tmp_path / "new" / "deeper" / "rain.wav"], "-o")
     with pytest.raises(UsageError, match="is a folder"):
-        check_writable(tmp_path, "-o")
+        check_writable([tmp_path], "-o")
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="not a folder"):
-        check_writable(tmp_path / "file" / "rain.wav", "-o")
+        check_writable([tmp_path / "file" / "rain.wav"], "-o")
     monkeypatch.setattr("os.access", lambda *args: False)
     with pytest.raises(UsageError, match="cannot be written"):
-        check_writable(tmp_path / "rain.wav", "-o")
+        check_writable([tmp_path / "rain.wav"], "-o")

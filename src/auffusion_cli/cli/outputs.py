@@ -80,14 +80,16 @@ def check_distinct(paths: Sequence[Path], option: str) -> None:
         seen.add(path)
 
 
-def check_writable(path: Path, option: str) -> None:
-    """Raise a UsageError unless `path` can be created, folders included, or replaced."""
-    if path.is_dir():
-        raise UsageError(f"{option} {path}: is a folder.")
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise UsageError(f"{option} {path}: {folder} is not a folder.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{option} {path}: the folder {folder} cannot be written to.")
+def check_writable(paths: Sequence[Path], option: str) -> None:
+    """Raise a UsageError unless all of `paths` can be created, folders included, or replaced."""
+    for path in paths:
+        if path.is_dir():
+            raise UsageError(f"{option} {path}: is a folder.")
+    for folder in {path.parent for path in paths}:
+        existing = folder
+        while not existing.exists():
+            existing = existing.parent
+        if not existing.is_dir():
+            raise UsageError(f"{option} {folder}: {existing} is not a folder.")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise UsageError(f"{option} {folder}: the folder {existing} cannot be written to.")

@@ -6,25 +6,26 @@ prompt -> conditioning -> latents denoised from seeded noise -> log-mel -> wavef
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..audio import to_pcm16, write_audio
-from ..denoiser import guided_denoiser
-from ..errors import AuffusionError, AuffusionWarning
-from ..provenance import Provenance, hash_samples
-from ..request import GenerateRequest, GenerateSettings, draw_seed
-from ..samplers import Step, initial_noise, make_scheduler, sample
-from ..vocoder import HiFiGAN
+from auffusion_cli.audio import to_pcm16, write_audio
+from auffusion_cli.denoiser import guided_denoiser
+from auffusion_cli.errors import AuffusionError, AuffusionWarning
+from auffusion_cli.provenance import Provenance, hash_samples
+from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.samplers import Step, initial_noise, make_scheduler, sample
+from auffusion_cli.vocoder import HiFiGAN
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from auffusion_cli.model import Model
 
 OnStep = Callable[[Sequence[GenerateRequest], Step], None]
 """Called after every step of the loop with the batch that it belongs to."""
@@ -66,31 +67,20 @@ class GenerateFailure:
 
 def generate(
     model: Model,
-    prompt: str,
+    requests: Iterable[GenerateRequest],
+    settings: GenerateSettings | None = None,
     *,
-    seed: int | None = None,
-    negative_prompt: str = "",
+    batch_size: int | None = None,
     on_step: OnStep | None = None,
-    **settings: Any,
-) -> GenerateResult:
-    """One sound from `prompt`; without a seed one is drawn (see `result.request.seed`).
-
-    `settings` are fields of `GenerateSettings` (duration_s, steps, guidance_scale,
-    guidance_rescale, scheduler); the checkpoint's defaults stand for the others.
-
-    Raises:
-        UsageError: a value is impossible; the message says which are valid.
-        AuffusionError: memory does not suffice, or the result is not finite.
-    """
-    request = GenerateRequest(prompt, draw_seed() if seed is None else seed, negative_prompt)
-    resolved = GenerateSettings.from_defaults(model.defaults, **settings)
-    (result,) = generate_many(model, [request], resolved, on_step=on_step)
-    if isinstance(result, GenerateFailure):
-        raise result.error
-    return result
+) -> Iterator[GenerateResult]:
+    """`generate_each`, but the first request that fails raises."""
+    for result in generate_each(model, requests, settings, batch_size=batch_size, on_step=on_step):
+        if isinstance(result, GenerateFailure):
+            raise result.error
+        yield result
 
 
-def generate_many(
+def generate_each(
     model: Model,
     requests: Iterable[GenerateRequest],
     settings: GenerateSettings | None = None,
@@ -102,7 +92,7 @@ def generate_many(
 
     A batch that fails is tried again one by one, so that one request never loses the others. Where
     a GPU runs out of memory the batch is halved from there on, with an AuffusionWarning.
-    `batch_size` is by default 8 on a CUDA device and 1 elsewhere.
+    `batch_size` is by default that of `default_batch_size`.
 
     Raises:
         AuffusionError: memory does not suffice for a single sound.
@@ -110,12 +100,13 @@ def generate_many(
     if settings is None:
         settings = GenerateSettings.from_defaults(model.defaults)
     settings.check_window(model.defaults.max_duration_s)
-    if batch_size is None:
-        batch_size = CUDA_BATCH_SIZE if model.device.type == "cuda" else 1
+    batch_size = batch_size or default_batch_size(model.device)
 
     requests = iter(requests)
-    parts: list[list[GenerateRequest]] = []  # of a batch that failed, the next one last
-    while batch := parts.pop() if parts else list(islice(requests, batch_size)):
+    pending: deque[GenerateRequest] = deque()  # of batches that failed, before the next requests
+    n_alone = 0  # how many of them to try one by one
+    while batch := _take(1 if n_alone else batch_size, pending, requests):
+        n_alone = max(n_alone - 1, 0)
         try:
             results = _generate_batch(model, batch, settings, on_step)
         except torch.OutOfMemoryError:
@@ -124,7 +115,8 @@ def generate_many(
             if len(batch) == 1:
                 yield GenerateFailure(batch[0], error)
             else:
-                parts += [[request] for request in reversed(batch)]
+                pending.extendleft(reversed(batch))
+                n_alone = len(batch)
             continue
         else:
             yield from results
@@ -141,9 +133,22 @@ def generate_many(
             AuffusionWarning,
             stacklevel=2,
         )
-        parts += [batch[batch_size:], batch[:batch_size]]
+        pending.extendleft(reversed(batch))
         if model.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _take(
+    n: int, pending: deque[GenerateRequest], requests: Iterator[GenerateRequest]
+) -> list[GenerateRequest]:
+    """Up to `n` requests, the pending ones first."""
+    pending.extend(islice(requests, max(n - len(pending), 0)))
+    return [pending.popleft() for _ in range(min(n, len(pending)))]
+
+
+def default_batch_size(device: torch.device) -> int:
+    """A CPU is busy with one sound; a GPU is not."""
+    return CUDA_BATCH_SIZE if device.type == "cuda" else 1
 
 
 def _generate_batch(
@@ -195,7 +200,7 @@ def decode(
     waveform = model.codec.vocode(log_mel)[0, :n_samples].float().cpu()
     if not waveform.isfinite().all():
         raise AuffusionError(
-            f"The sound of {request.prompt!r} is not finite in {_name(model.dtype)}.",
+            f"The sound of {request.prompt!r} is not finite in {dtype_name(model.dtype)}.",
             hint="Try --dtype fp32 or bf16.",
         )
     n_frames = config.seconds_to_frames(settings.duration_s)
@@ -206,7 +211,7 @@ def decode(
         revision=model.revision,
         vocoder="hifigan" if isinstance(model.codec.vocoder, HiFiGAN) else "griffin-lim",
         device=model.device.type,
-        dtype=_name(model.dtype),
+        dtype=dtype_name(model.dtype),
         samples_sha256=hash_samples(to_pcm16(waveform).numpy()),
     )
     return GenerateResult(
@@ -219,6 +224,6 @@ def decode(
     )
 
 
-def _name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
     """As on the command line: fp32, fp16 or bf16."""
     return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[dtype]

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..audio import read_audio
-from ..errors import AuffusionError
-from ..provenance import Provenance
-from .generate import GenerateFailure, GenerateResult, OnStep, generate_many
+from auffusion_cli.audio import read_audio, to_pcm16
+from auffusion_cli.errors import AuffusionError
+from auffusion_cli.provenance import Provenance
+from auffusion_cli.tasks.generate import GenerateResult, OnStep, generate
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from auffusion_cli.model import Model
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Reproduction:
 
     recorded: Provenance
     result: GenerateResult
-    max_difference: float
+    max_difference: float | None
     """Largest difference of a sample from the file's, in units of full scale; it includes what the
-    file's format lost. Infinite if the lengths differ."""
+    file's format lost. None if the lengths differ."""
 
     @property
     def identical(self) -> bool:
@@ -40,13 +40,11 @@ def reproduce(
     model: Model, recorded: Provenance, path: str | Path, *, on_step: OnStep | None = None
 ) -> Reproduction:
     """Make the sound of `recorded` again with `model` and compare it with the file at `path`."""
-    (result,) = generate_many(model, [recorded.request], recorded.settings, on_step=on_step)
-    if isinstance(result, GenerateFailure):
-        raise result.error
+    (result,) = generate(model, [recorded.request], recorded.settings, on_step=on_step)
     return Reproduction(recorded, result, _max_difference(result, path))
 
 
-def _max_difference(result: GenerateResult, path: str | Path) -> float:
+def _max_difference(result: GenerateResult, path: str | Path) -> float | None:
     waveform, sample_rate_hz = read_audio(path)
     if sample_rate_hz != result.sample_rate_hz:
         raise AuffusionError(
@@ -54,5 +52,6 @@ def _max_difference(result: GenerateResult, path: str | Path) -> float:
             f" {result.sample_rate_hz} Hz."
         )
     if waveform.shape != (1, len(result.waveform)):
-        return float("inf")
-    return (waveform[0] - result.waveform).abs().max().item()
+        return None
+    made_again = to_pcm16(result.waveform) / 32768
+    return (waveform[0] - made_again).abs().max().item()

@@ -1,0 +1,50 @@
+"""The public Python API, in one place; `import auffusion_cli` offers these names lazily."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from auffusion_cli.checkpoints import load_model
+from auffusion_cli.model import Model
+from auffusion_cli.provenance import Provenance
+from auffusion_cli.request import GenerateRequest, GenerateSettings, draw_seed
+from auffusion_cli.tasks.generate import GenerateResult, OnStep
+from auffusion_cli.tasks.generate import generate as generate_many
+
+__all__ = [
+    "GenerateRequest",
+    "GenerateResult",
+    "GenerateSettings",
+    "Model",
+    "Provenance",
+    "generate",
+    "generate_many",
+    "load_model",
+]
+
+
+def generate(
+    model: Model,
+    prompt: str,
+    *,
+    seed: int | None = None,
+    negative_prompt: str = "",
+    on_step: OnStep | None = None,
+    **settings: Any,
+) -> GenerateResult:
+    """One sound from `prompt`; without a seed one is drawn (see `sound.request.seed`).
+
+        sound = generate(load_model(), "dog barking in rain", seed=1, duration_s=4.0)
+        sound.save("rain.wav")
+
+    `settings` are fields of `GenerateSettings` (duration_s, steps, guidance_scale,
+    guidance_rescale, scheduler); the checkpoint's defaults stand for the others.
+
+    Raises:
+        UsageError: a value is impossible; the message says which are valid.
+        AuffusionError: memory does not suffice, or the result is not finite.
+    """
+    request = GenerateRequest(prompt, draw_seed() if seed is None else seed, negative_prompt)
+    resolved = GenerateSettings.from_defaults(model.defaults, **settings)
+    (sound,) = generate_many(model, [request], resolved, on_step=on_step)
+    return sound

@@ -1,0 +1,371 @@
+"""`auffusion generate`: words to sound files, one or ten thousand of them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from auffusion_cli.cli import console, options
+from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.errors import AuffusionError, UsageError
+
+if TYPE_CHECKING:
+    from auffusion_cli.cli.plan import Failure, Job
+    from auffusion_cli.hub import Checkpoint
+    from auffusion_cli.model import Model
+    from auffusion_cli.request import GenerateSettings
+    from auffusion_cli.tasks.generate import GenerateResult
+
+Scheduler = Literal["pndm", "ddim", "dpm++", "unipc", "euler"]
+Format = Literal["wav", "wav24", "wavfloat", "flac", "ogg", "mp3"]
+SUFFIX_AND_SUBTYPE: dict[str, tuple[str, str]] = {
+    "wav": (".wav", "pcm16"),
+    "wav24": (".wav", "pcm24"),
+    "wavfloat": (".wav", "float"),
+    "flac": (".flac", "pcm16"),
+    "ogg": (".ogg", "pcm16"),
+    "mp3": (".mp3", "pcm16"),
+}
+N_LISTED = 10
+"""How many files or failures a message names before it only counts."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(generate)
+
+
+def generate(
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT...", help="What should be heard.")
+    ] = None,
+    prompts_file: Annotated[
+        str | None,
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help="A list of prompts: .txt, .csv or .jsonl; - reads standard input.",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER|TEMPLATE",
+            help="Where to write. A template has fields such as {prompt}, {seed}, {index}, {n}.",
+        ),
+    ] = None,
+    n_variations: Annotated[
+        int, typer.Option("-n", min=1, help="Variations of each prompt, with consecutive seeds.")
+    ] = 1,
+    duration_s: Annotated[
+        float | None, typer.Option("--duration", help="Seconds of sound.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same sound; drawn if not given.")
+    ] = None,
+    negative: Annotated[str, typer.Option(help="What it should not sound like.")] = "",
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option("--guidance", help="How closely to follow the prompt; 1 is off.")
+    ] = None,
+    guidance_rescale: Annotated[
+        float | None, typer.Option(help="0 to 1: tames high guidance (Lin et al. 2023).")
+    ] = None,
+    scheduler: Annotated[Scheduler | None, typer.Option(help="The sampling method.")] = None,
+    model: options.Model = "embedded",
+    vocoder: options.Vocoder = "auto",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Sounds made at once; by default 8 on CUDA, else 1.")
+    ] = None,
+    format: Annotated[
+        Format | None, typer.Option(help="Of the files; by default as the output's name says.")
+    ] = None,
+    spectrogram: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.png", help="Draw the spectrogram too; may be a template."),
+    ] = None,
+    play: Annotated[bool, typer.Option("--play", help="Play each sound once written.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, resolved, and stop.")
+    ] = False,
+    json: options.Json = False,
+    overwrite: options.Overwrite = False,
+    yes: options.Yes = False,
+) -> None:
+    """Make sounds from words.
+
+    What is left out is the model's default; `--dry-run` shows it. Each file carries its prompt,
+    seed and settings (`auffusion info`). A list given by --prompts can be stopped and started
+    again: files that are already there, from the same request, are skipped.
+
+    \b
+    Examples:
+      auffusion generate "dog barking in rain" -o rain.wav
+      auffusion generate "thunder" "a cat purrs" -n 3 --seed 7 -o sounds/
+      auffusion generate --prompts list.csv -o "sounds/{index}-{prompt}.flac" --seed 1
+      auffusion generate "church bells" --duration 3 --spectrogram bells.png --play
+    """
+    from auffusion_cli.cli import plan
+    from auffusion_cli.cli.models import fetch, find
+    from auffusion_cli.request import MAX_DURATION_S, GenerateSettings, draw_seed
+
+    if bool(prompts) == bool(prompts_file):
+        raise UsageError(
+            "Give either prompts or --prompts FILE.",
+            hint='For example: auffusion generate "dog barking in rain" -o rain.wav',
+        )
+    suffix, subtype = SUFFIX_AND_SUBTYPE[format] if format else (None, "pcm16")
+    plan_options = plan.PlanOptions(
+        seed=draw_seed() if seed is None else seed,
+        negative_prompt=negative,
+        n_variations=n_variations,
+        output=output,
+        suffix=suffix,
+        spectrogram=spectrogram,
+    )
+    failures: list[Failure] = []
+    if prompts_file:
+        list_name = "standard input" if prompts_file == "-" else prompts_file
+        lines = plan.read_list(prompts_file)
+        jobs, failures = plan.plan_list(lines, list_name, plan_options)
+    else:
+        jobs = plan.plan_arguments(prompts, plan_options)
+    player = _find_player(jobs) if play else None
+    asked = {
+        "duration_s": duration_s,
+        "steps": steps,
+        "guidance_scale": guidance_scale,
+        "guidance_rescale": guidance_rescale,
+        "scheduler": scheduler,
+    }
+    # Before anything is downloaded; the model's own limits come after.
+    GenerateSettings.from_defaults(GenerationDefaults(max_duration_s=MAX_DURATION_S), **asked)
+    checkpoint = find(model) if dry_run else fetch(model, yes=yes)
+    defaults, vocoder_name = _describe(checkpoint, vocoder)
+    settings = GenerateSettings.from_defaults(defaults, **asked)
+
+    finished: list[Job] = []
+    if prompts_file and not overwrite:
+        # A drawn seed is not part of the question, or a list could not be taken up again.
+        def answers(record, job: Job) -> bool:
+            return record.answers(
+                job.request,
+                settings,
+                model=checkpoint.name if checkpoint else model,
+                revision=checkpoint.revision if checkpoint else None,
+                vocoder=vocoder_name,
+                any_seed=seed is None and "{seed}" not in (output or ""),
+            )
+
+        jobs, finished = plan.leave_out_finished(jobs, answers)
+    elif not overwrite:
+        plan.check_free([path for job in jobs for path in (job.path, job.picture) if path])
+
+    run = Run(failures=failures, n_finished=len(finished), as_json=json, player=player)
+    if dry_run:
+        resolved = asdict(settings) | {
+            "model": model,
+            "revision": checkpoint.revision if checkpoint else None,
+            "downloaded": checkpoint is not None,
+            "vocoder": vocoder_name,
+            **_describe_machine(device, dtype, batch_size),
+        }
+        _show_plan(resolved, jobs, finished, failures, as_json=json)
+        raise typer.Exit(1 if failures else 0)
+    if seed is None and jobs:
+        console.note(f"seed {plan_options.seed} (--seed {plan_options.seed} gives the same again)")
+    for job in finished:
+        run.report_finished(job)
+    if jobs:
+        console.note(f"loading {model}")
+        from auffusion_cli.checkpoints import load_model
+
+        loaded = load_model(model, device=device, dtype=dtype, vocoder=vocoder)
+        _warn_of_cut_prompts(loaded, jobs)
+        run.make(loaded, jobs, settings, subtype, batch_size, forgiving=prompts_file is not None)
+    run.conclude()
+
+
+@dataclass
+class Run:
+    """Makes the jobs one after the other, writes and reports each, and remembers what failed."""
+
+    failures: list[Failure]
+    n_finished: int
+    as_json: bool
+    player: list[str] | None
+    n_made: int = 0
+
+    def make(
+        self,
+        model: Model,
+        jobs: Sequence[Job],
+        settings: GenerateSettings,
+        subtype: str,
+        batch_size: int | None,
+        *,
+        forgiving: bool,
+    ) -> None:
+        """`forgiving`: what fails is remembered and the rest goes on; otherwise it raises."""
+        from auffusion_cli.tasks.generate import generate, generate_each
+
+        requests = (job.request for job in jobs)
+        make = generate_each if forgiving else generate
+        n_done = 0
+        one = len(jobs) == 1
+        total = None if one else len(jobs)
+        with console.Progress("generating", total, unit="steps" if one else "sounds") as progress:
+
+            def on_step(batch, step) -> None:
+                if one:
+                    progress.update(completed=step.index + 1, total=step.n_steps)
+                else:
+                    part = len(batch) * (step.index + 1) / step.n_steps
+                    progress.update(completed=n_done + part)
+
+            results = make(model, requests, settings, batch_size=batch_size, on_step=on_step)
+            for job, result in zip(jobs, results, strict=True):
+                self._take(job, result, subtype, forgiving)
+                n_done += 1
+
+    def _take(self, job: Job, result, subtype: str, forgiving: bool) -> None:
+        from auffusion_cli.cli.plan import Failure
+        from auffusion_cli.tasks.generate import GenerateFailure
+
+        if isinstance(result, GenerateFailure):
+            self.failures.append(Failure(job.source, str(result.error)))
+            return
+        try:
+            self._write(job, result, subtype)
+        except (AuffusionError, OSError) as error:
+            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+            if full or not forgiving:
+                raise
+            self.failures.append(Failure(job.source, str(error)))
+            return
+        self.n_made += 1
+
+    def _write(self, job: Job, result: GenerateResult, subtype: str) -> None:
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        if job.picture:
+            from auffusion_cli.plot import save_spectrogram
+
+            job.picture.parent.mkdir(parents=True, exist_ok=True)
+            save_spectrogram(result.log_mel, job.picture)
+        # The sound comes last: where it is there, a list that is taken up again leaves it out.
+        result.save(job.path, subtype=subtype)
+        if self.as_json:
+            console.print_json_line(
+                {"status": "made", "file": str(job.path), **result.provenance.to_dict()}
+            )
+        else:
+            typer.echo(job.path)
+        if self.player:
+            from auffusion_cli.cli.play import play
+
+            play(self.player, job.path)
+
+    def report_finished(self, job: Job) -> None:
+        """A file that was there already."""
+        if self.as_json:
+            console.print_json_line({"status": "skipped", "file": str(job.path)})
+
+    def conclude(self) -> None:
+        """Say what became of a list; exit with 1 if anything failed."""
+        if self.n_finished:
+            console.note(f"{self.n_finished} of the list were there already and were skipped")
+        if not self.failures:
+            return
+        for failure in self.failures:
+            if self.as_json:
+                console.print_json_line({"status": "failed", **asdict(failure)})
+            console.error(f"{failure.source}: {failure.reason}")
+        console.note(
+            f"{len(self.made)} made, {self.n_finished} skipped, {len(self.failures)} failed"
+        )
+        raise typer.Exit(1)
+
+
+def _find_player(jobs: Sequence[Job]) -> list[str]:
+    from auffusion_cli.cli.play import find_player
+
+    return find_player(jobs[0].path.suffix.lower())
+
+
+def _describe(checkpoint: Checkpoint | None, vocoder: str) -> tuple[GenerationDefaults, str]:
+    """(the checkpoint's defaults, the vocoder that will be used), before it is loaded."""
+    from auffusion_cli.layout import read_identity
+
+    if checkpoint is None:  # not downloaded yet: what the published ones have
+        defaults, has_vocoder = GenerationDefaults(), True
+    else:
+        defaults = read_identity(checkpoint.folder).defaults
+        has_vocoder = (checkpoint.folder / "vocoder").is_dir()
+    if vocoder == "auto":
+        vocoder = defaults.vocoder if has_vocoder else "griffin-lim"
+    return defaults, vocoder
+
+
+def _describe_machine(device: str, dtype: str, batch_size: int | None) -> dict[str, Any]:
+    from auffusion_cli.checkpoints import choose_device, choose_dtype
+    from auffusion_cli.tasks.generate import default_batch_size, dtype_name
+
+    torch_device = choose_device(device)
+    return {
+        "device": torch_device.type,
+        "dtype": dtype_name(choose_dtype(dtype, torch_device)),
+        "batch_size": batch_size or default_batch_size(torch_device),
+    }
+
+
+def _warn_of_cut_prompts(model: Model, jobs: Sequence[Job]) -> None:
+    for text in dict.fromkeys(
+        text for job in jobs for text in (job.request.prompt, job.request.negative_prompt)
+    ):
+        cut = model.text.overflow(text) if text else None
+        if cut is not None:
+            console.warn(f"the prompt is longer than the model can read; left out: {cut!r}")
+
+
+def _show_plan(
+    resolved: dict[str, Any],
+    jobs: Sequence[Job],
+    finished: Sequence[Job],
+    failures: Sequence[Failure],
+    *,
+    as_json: bool,
+) -> None:
+    if as_json:
+        sounds = [
+            {"file": str(job.path), "spectrogram": job.picture and str(job.picture)}
+            | asdict(job.request)
+            for job in jobs
+        ]
+        console.print_json(
+            {
+                "settings": resolved,
+                "sounds": sounds,
+                "skipped": [str(job.path) for job in finished],
+                "failures": [asdict(failure) for failure in failures],
+            }
+        )
+        return
+    console.print_table(("SETTING", "VALUE"), [(k, v) for k, v in resolved.items()])
+    typer.echo()
+    console.print_table(
+        ("FILE", "SEED", "PROMPT"),
+        [(job.path, job.request.seed, job.request.prompt) for job in jobs[:N_LISTED]],
+    )
+    if len(jobs) > N_LISTED:
+        typer.echo(f"and {len(jobs) - N_LISTED} more")
+    if finished:
+        console.note(f"{len(finished)} are there already")
+    for failure in failures:
+        console.warn(f"{failure.source}: {failure.reason}")

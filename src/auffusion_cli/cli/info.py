@@ -1,0 +1,66 @@
+"""`auffusion info`: what a sound file says about how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auffusion_cli.cli import console, options
+from auffusion_cli.errors import AudioError
+
+if TYPE_CHECKING:
+    from auffusion_cli.provenance import Provenance
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(info)
+
+
+def info(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A sound made by auffusion.")],
+    json: options.Json = False,
+) -> None:
+    """Show the prompt, seed, model and settings that a sound file carries.
+
+    \b
+    Examples:
+      auffusion info rain.wav
+      auffusion info rain.mp3 --json
+    """
+    record = read_record(path).to_dict()
+    if json:
+        console.print_json({"file": str(path), **record})
+    else:
+        console.print_table(("FIELD", "VALUE"), _rows(record))
+
+
+def read_record(path: Path) -> Provenance:
+    """The checked record of a sound file.
+
+    Raises:
+        AudioError: the file cannot be read, or carries no record that can be used.
+    """
+    from auffusion_cli.audio import read_provenance
+    from auffusion_cli.provenance import Provenance
+
+    record = read_provenance(path)
+    if record is None:
+        raise AudioError(
+            f"{path}: does not say how it was made.",
+            hint="Only files written by auffusion do, until another program rewrites them.",
+        )
+    return Provenance.from_dict(record, str(path))
+
+
+def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
+    versions = record.pop("versions")
+    rows = [
+        (name, value) for name, value in record.items() if name not in ("format_version", "task")
+    ]
+    rows += [(f"{name} version", version) for name, version in versions.items()]
+    return [
+        (name.replace("_", " "), "none" if value in (None, "") else " ".join(str(value).split()))
+        for name, value in rows
+    ]

@@ -1,0 +1,188 @@
+"""What `generate` will do: prompts and names -> one job a sound, checked before loading a model.
+
+A list of prompts (`--prompts`) is forgiving: a line that cannot be met becomes a `Failure`, and a
+file that already holds what its line asks for is left as it is. Prompts given as arguments are not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from auffusion_cli.cli.outputs import as_template, check_distinct, check_writable, fill
+from auffusion_cli.errors import AuffusionError, OutputExistsError, UsageError
+from auffusion_cli.prompts import BadLine, PromptLine, format_of, read_prompts
+from auffusion_cli.provenance import Provenance
+from auffusion_cli.request import GenerateRequest
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sound to make and where to put it."""
+
+    source: str
+    """Where it was asked for: "list.csv, line 12", or the prompt itself."""
+    request: GenerateRequest
+    path: Path
+    picture: Path | None = None
+    """Of the spectrogram."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One sound that was not made."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What the options say for every prompt; a line of a list may have its own words and seed."""
+
+    seed: int
+    negative_prompt: str = ""
+    n_variations: int = 1
+    """Consecutive seeds for each prompt."""
+    output: str | None = None
+    suffix: str | None = None
+    """Of the format asked for, with its dot."""
+    spectrogram: str | None = None
+
+
+def read_list(prompts_file: str) -> list[PromptLine | BadLine]:
+    """The lines of a file, or of standard input ("-").
+
+    Raises:
+        UsageError: it cannot be read, or holds nothing.
+    """
+    if prompts_file == "-":
+        content, format = sys.stdin.buffer.read(), None
+    else:
+        path = Path(prompts_file)
+        format = format_of(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"--prompts {path}: {error.strerror}.") from None
+    lines = read_prompts(content, format)
+    if not lines:
+        raise UsageError(f"--prompts {prompts_file}: there are no prompts in it.")
+    return lines
+
+
+def plan_arguments(prompts: Sequence[str], options: PlanOptions) -> list[Job]:
+    """Jobs for prompts given as arguments; whatever is wrong with one of them raises."""
+    name = "{prompt}-{n}" if options.n_variations > 1 else "{prompt}"
+    lines = [PromptLine(number, prompt) for number, prompt in enumerate(prompts, 1)]
+    jobs = [job for line in lines for job in _plan_line(line, repr(line.prompt), name, options)]
+    _check_names(jobs)
+    return jobs
+
+
+def plan_list(
+    lines: Sequence[PromptLine | BadLine], list_name: str, options: PlanOptions
+) -> tuple[list[Job], list[Failure]]:
+    """Jobs for a list of prompts, and a failure for each line that cannot be met.
+
+    Raises:
+        UsageError: no line can be met, or two would be written to the same file.
+    """
+    name = "{index}-{prompt}-{n}" if options.n_variations > 1 else "{index}-{prompt}"
+    jobs: list[Job] = []
+    failures: list[Failure] = []
+    for line in lines:
+        source = f"{list_name}, line {line.number}"
+        if isinstance(line, BadLine):
+            failures.append(Failure(source, line.reason))
+            continue
+        try:
+            jobs += _plan_line(line, source, name, options)
+        except UsageError as error:
+            failures.append(Failure(source, error.message))
+    if not jobs:
+        raise UsageError(
+            f"--prompts: not one line can be used. {failures[0].source}: {failures[0].reason}"
+        )
+    _check_names(jobs)
+    return jobs, failures
+
+
+def _plan_line(line: PromptLine, source: str, default_name: str, options: PlanOptions) -> list[Job]:
+    sound = as_template(options.output, options.suffix, default_name, "--output")
+    picture = options.spectrogram and as_template(
+        options.spectrogram, ".png", default_name, "--spectrogram"
+    )
+    first_seed = options.seed if line.seed is None else line.seed
+    negative = options.negative_prompt if line.negative_prompt is None else line.negative_prompt
+    jobs = []
+    for n in range(options.n_variations):
+        request = GenerateRequest(line.prompt, first_seed + n, negative)
+        fields = line.columns | {
+            "prompt": request.prompt,
+            "seed": request.seed,
+            "index": f"{line.number:05d}",
+            "n": n + 1,
+        }
+        jobs.append(
+            Job(
+                source=source,
+                request=request,
+                path=fill(sound, fields, "--output"),
+                picture=fill(picture, fields, "--spectrogram") if picture else None,
+            )
+        )
+    return jobs
+
+
+def _check_names(jobs: Sequence[Job]) -> None:
+    pictures = [job.picture for job in jobs if job.picture]
+    for option, paths in (("--output", [job.path for job in jobs]), ("--spectrogram", pictures)):
+        check_distinct(paths, option)
+        check_writable(paths, option)
+
+
+def leave_out_finished(
+    jobs: Sequence[Job], answers: Callable[[Provenance, Job], bool]
+) -> tuple[list[Job], list[Job]]:
+    """(to do, finished): finished are those whose file is there and `answers` its job.
+
+    Raises:
+        OutputExistsError: a file is there and is something else.
+    """
+    todo, finished = [], []
+    for job in jobs:
+        if not job.path.exists():
+            todo.append(job)
+        elif (record := _record_of(job.path)) is not None and answers(record, job):
+            finished.append(job)
+        else:
+            raise OutputExistsError(
+                f"{job.path} exists and does not hold what {job.source} asks for.",
+                hint="Give another --output, or --overwrite to replace what is there.",
+            )
+    check_free([job.picture for job in todo if job.picture])
+    return todo, finished
+
+
+def check_free(paths: Sequence[Path]) -> None:
+    """Raise an OutputExistsError if any of `paths` is there."""
+    there = [path for path in paths if path.exists()]
+    if there:
+        others = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise OutputExistsError(
+            f"{there[0]} exists{others}.", hint="Give another name, or --overwrite to replace it."
+        )
+
+
+def _record_of(path: Path) -> Provenance | None:
+    """What a sound file says about itself, if it says anything that can be read."""
+    from auffusion_cli.audio import read_provenance  # torch: only where there is a file to look at
+
+    try:
+        record = read_provenance(path)
+        return None if record is None else Provenance.from_dict(record, str(path))
+    except (AuffusionError, OSError):
+        return None

@@ -1,0 +1,155 @@
+"""`auffusion reproduce`: make a sound again from the record in its file, and compare."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from auffusion_cli.cli import console, options
+from auffusion_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from auffusion_cli.provenance import Provenance
+    from auffusion_cli.tasks.reproduce import Reproduction
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(reproduce)
+
+
+def reproduce(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A sound made by auffusion.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write the sound made again.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|HUB_ID|FOLDER",
+            help="Instead of the model that the file names.",
+        ),
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"] | None,
+        typer.Option("--device", help="By default where the file was made."),
+    ] = None,
+    dtype: Annotated[
+        Literal["auto", "fp32", "fp16", "bf16"] | None,
+        typer.Option("--dtype", help="By default what the file was made with."),
+    ] = None,
+    json: options.Json = False,
+    overwrite: options.Overwrite = False,
+    yes: options.Yes = False,
+) -> None:
+    """Make the same sound again, and say whether every sample is the same.
+
+    Exits with 1 if not, and says what differs from when the file was made: the model's revision,
+    library versions, the device. A model that comes with neither a known name nor this command
+    line is not loaded on a file's word: name it with --model.
+
+    \b
+    Examples:
+      auffusion reproduce rain.wav -o again.wav
+      auffusion reproduce rain.wav --json
+    """
+    from auffusion_cli.cli.info import read_record
+    from auffusion_cli.cli.models import fetch
+    from auffusion_cli.cli.outputs import check_writable
+    from auffusion_cli.cli.plan import check_free
+
+    recorded = read_record(path)
+    if output is not None:
+        check_writable([output], "--output")
+        if not overwrite:
+            check_free([output])
+    name = model or _trusted_name(recorded, path)
+    fetch(name, yes=yes)
+    console.note(f"loading {name}")
+
+    from auffusion_cli.checkpoints import load_model
+    from auffusion_cli.tasks import reproduce as task
+
+    loaded = load_model(
+        name,
+        device=device or _device_like(recorded),
+        dtype=dtype or recorded.dtype,
+        vocoder=recorded.vocoder,
+    )
+    with console.Progress("generating", unit="steps") as progress:
+        reproduction = task.reproduce(
+            loaded,
+            recorded,
+            path,
+            on_step=lambda _, step: progress.update(completed=step.index + 1, total=step.n_steps),
+        )
+    if output is not None:
+        reproduction.result.save(output)
+    _show(reproduction, output, as_json=json)
+    if not reproduction.identical:
+        raise typer.Exit(1)
+
+
+def _trusted_name(recorded: Provenance, path: Path) -> str:
+    """The model that the file names, if it is one that everybody knows."""
+    from auffusion_cli.hub import KNOWN
+
+    if recorded.model not in KNOWN:
+        raise UsageError(
+            f"{path} was made by the model {recorded.model!r}, which is not a known one.",
+            hint="If you trust that model, name it: --model NAME|HUB_ID|FOLDER.",
+        )
+    if recorded.revision is None:
+        return recorded.model
+    if not re.fullmatch(r"[0-9a-f]{40}", recorded.revision):
+        raise UsageError(f"{path}: {recorded.revision!r} is not the name of a commit.")
+    return f"{recorded.model}@{recorded.revision}"
+
+
+def _device_like(recorded: Provenance) -> str:
+    """The device on which the file was made, or auto where there is none of its kind."""
+    import torch
+
+    here = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if here.get(recorded.device, False):
+        return recorded.device
+    console.warn(f"made on {recorded.device}, which is not here: the samples may differ")
+    return "auto"
+
+
+def _show(reproduction: Reproduction, output: Path | None, *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(
+            {
+                "identical": reproduction.identical,
+                "max_difference": reproduction.max_difference,
+                "differences": {
+                    name: {"recorded": recorded, "now": now}
+                    for name, (recorded, now) in reproduction.differences.items()
+                },
+                "file": None if output is None else str(output),
+            }
+        )
+        return
+    if reproduction.identical:
+        typer.echo(f"identical: all {len(reproduction.result.waveform)} samples")
+    else:
+        typer.echo(f"not identical: {_how_far(reproduction.max_difference)}")
+    for name, (recorded, now) in reproduction.differences.items():
+        typer.echo(f"{name}: {recorded} then, {now} now")
+    if not reproduction.identical and not reproduction.differences:
+        typer.echo("model, libraries and device have the same names: weights or hardware differ")
+
+
+def _how_far(max_difference: float | None) -> str:
+    if max_difference is None:
+        return "the file has another length"
+    return f"the largest difference is {max_difference:.2g} of full scale"

@@ -1,0 +1,345 @@
+"""`generate`, `info` and `reproduce` as a user runs them, on a tiny checkpoint."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from auffusion_cli.audio import read_audio, read_provenance, write_audio
+from PIL import Image
+from typer.testing import CliRunner
+
+from auffusion_cli.cli import generate as command
+from auffusion_cli.cli import play
+from auffusion_cli.cli.app import build_app
+from auffusion_cli.samplers import SCHEDULERS
+from auffusion_cli.tasks import generate as task
+
+
+@pytest.fixture
+def run(tiny_checkpoint, tmp_path, monkeypatch):
+    """Run `auffusion COMMAND ...` in an empty folder; generate and reproduce use the tiny model."""
+    monkeypatch.chdir(tmp_path)
+    app = build_app()
+
+    def run(name, *arguments, model=str(tiny_checkpoint), stdin=None):
+        options = ["--device", "cpu", "--model", model] if name != "info" else []
+        return CliRunner().invoke(app, [name, *options, *arguments], input=stdin)
+
+    return run
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Loading a model fails the test: what is wrong has to be told before."""
+
+    def load_model(*args, **kwargs):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("auffusion_cli.checkpoints.load_model", load_model)
+
+
+def test_one_prompt_one_file_with_its_record(run):
+    result = run("generate", "dog barking in rain", "-o", "rain.wav", "--seed", "7")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "rain.wav\n"
+    waveform, sample_rate_hz = read_audio("rain.wav")
+    assert waveform.shape == (1, 16000) and sample_rate_hz == 16000
+
+    shown = json.loads(run("info", "rain.wav", "--json").stdout)
+    assert (shown["prompt"], shown["seed"], shown["steps"]) == ("dog barking in rain", 7, 2)
+    table = run("info", "rain.wav").stdout
+    assert "dog barking in rain" in table and "guidance scale" in table
+
+
+def test_reproduce_makes_the_same_samples_and_says_so(run, tiny_checkpoint):
+    run("generate", "dog", "-o", "dog.wav")  # a drawn seed
+    result = run("reproduce", "dog.wav", "-o", "again.wav")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "identical: all 16000 samples\n"
+    assert Path("dog.wav").read_bytes() == Path("again.wav").read_bytes()
+    assert run("reproduce", "dog.wav", "-o", "again.wav").exit_code == 2  # nothing is overwritten
+
+
+def test_reproduce_says_what_differs(run):
+    run("generate", "dog", "-o", "dog.wav", "--seed", "1")
+    record = read_provenance(Path("dog.wav"))
+    record |= {"seed": 2, "versions": record["versions"] | {"torch": "1.0"}}
+    write_audio(Path("forged.wav"), read_audio("dog.wav")[0], 16000, provenance=record)
+    result = run("reproduce", "forged.wav", "--json")
+    assert result.exit_code == 1
+    shown = json.loads(result.stdout)
+    assert shown["identical"] is False and 0 < shown["max_difference"] <= 2
+    assert shown["differences"]["torch"]["recorded"] == "1.0"
+
+
+def test_reproduce_loads_no_model_on_a_files_word(run, tiny_checkpoint, no_model):
+    record = {"model": "evil/repo"}
+    result = run("generate", "dog", "-o", "dog.wav", "--dry-run", "--json")
+    settings = json.loads(result.stdout)["settings"]
+    record |= {name: settings[name] for name in settings.keys() - {"model", "downloaded"}}
+    record |= {
+        "format_version": 1,
+        "task": "generate",
+        "prompt": "dog",
+        "negative_prompt": "",
+        "seed": 1,
+        "versions": {},
+        "samples_sha256": "0",
+    }
+    import torch
+
+    write_audio(Path("evil.wav"), torch.zeros(1, 16000), 16000, provenance=record)
+    result = CliRunner().invoke(build_app(), ["reproduce", "evil.wav"])
+    assert result.exit_code == 2
+    assert "evil/repo" in result.stderr and "--model" in result.stderr
+
+
+def test_a_sound_without_a_record_is_told(run):
+    import torch
+
+    write_audio(Path("plain.wav"), torch.zeros(1, 1600), 16000)
+    for name in ("info", "reproduce"):
+        result = run(name, "plain.wav")
+        assert result.exit_code == 1
+        assert "does not say how it was made" in result.stderr
+
+
+def test_the_same_seed_gives_the_same_file_whatever_else_is_made(run):
+    run("generate", "dog", "rain", "-n", "2", "--seed", "3", "-o", "many/")
+    assert sorted(os.listdir("many")) == ["dog-1.wav", "dog-2.wav", "rain-1.wav", "rain-2.wav"]
+    run("generate", "rain", "--seed", "4", "-o", "alone.wav")
+    assert Path("alone.wav").read_bytes() == Path("many/rain-2.wav").read_bytes()
+
+
+def test_without_a_seed_one_is_drawn_and_printed(run):
+    result = run("generate", "dog", "-o", "a.wav")
+    assert f"seed {read_provenance(Path('a.wav'))['seed']} " in result.stderr
+
+
+def test_formats_spectrogram_and_json_lines(run):
+    result = run(
+        *("generate", "dog", "rain", "--format", "flac", "--json", "--seed", "1"),
+        *("--spectrogram", "pictures/", "-o", "out/{prompt}-{seed}"),
+    )
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["file"] for line in lines] == ["out/dog-1.flac", "out/rain-1.flac"]
+    assert lines[0]["status"] == "made" and lines[0]["prompt"] == "dog"
+    assert read_provenance(Path("out/dog-1.flac"))["prompt"] == "dog"
+    with Image.open("pictures/rain.png") as picture:
+        assert picture.width > 400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "either prompts or --prompts"),
+        (["dog", "--prompts", "x.txt"], "either prompts or --prompts"),
+        ([""], "prompt is empty"),
+        (["dog", ""], "prompt is empty"),
+        (["dog", "--duration", "0"], "--duration 0"),
+        (["dog", "--duration", "1.5"], "0.01 to 1.28 s"),
+        (["dog", "--duration", "nan"], "--duration nan"),
+        (["dog", "--steps", "0"], "--steps 0"),
+        (["dog", "--seed", "-1"], "--seed -1"),
+        (["dog", "--scheduler", "plms"], "plms"),
+        (["dog", "--guidance-rescale", "2"], "--guidance-rescale 2"),
+        (["dog", "-n", "0"], "0"),
+        (["dog", "-o", "taken.wav"], "taken.wav exists"),
+        (["dog", "-o", "taken.wav/dog.wav"], "not a folder"),
+        (["dog", "-o", "a.xyz"], ".xyz"),
+        (["dog", "-o", "a.wav", "--format", "mp3"], "--format asks for .mp3"),
+        (["dog", "rain", "-o", "one.wav"], "more than one sound"),
+        (["dog", "-o", "{speed}.wav"], "{speed}"),
+        (["dog", "--spectrogram", "a.jpg"], ".jpg"),
+        (["--prompts", "missing.txt"], "missing.txt"),
+        (["--prompts", "taken.wav"], "'.wav'"),
+    ],
+)
+def test_what_is_wrong_is_told_before_a_model_is_loaded(run, no_model, arguments, told):
+    Path("taken.wav").write_bytes(b"precious")
+    result = run("generate", *arguments)
+    assert result.exit_code == 2, result.output
+    assert told in result.stderr
+    assert result.stdout == ""
+    assert Path("taken.wav").read_bytes() == b"precious"
+    assert os.listdir() == ["taken.wav"]
+
+
+def test_an_existing_file_is_replaced_only_when_told(run):
+    Path("a.wav").write_bytes(b"precious")
+    assert run("generate", "dog", "-o", "a.wav", "--overwrite").exit_code == 0
+    assert read_provenance(Path("a.wav"))["prompt"] == "dog"
+
+
+def test_dry_run_resolves_everything_and_makes_nothing(run, no_model, tiny_checkpoint):
+    result = run("generate", "dog", "-n", "2", "--seed", "1", "--dry-run", "--json")
+    shown = json.loads(result.stdout)
+    assert shown["settings"] == {
+        "duration_s": 1.0,
+        "steps": 2,
+        "guidance_scale": 3.0,
+        "guidance_rescale": 0.0,
+        "scheduler": "ddim",
+        "model": str(tiny_checkpoint),
+        "revision": None,
+        "downloaded": True,
+        "vocoder": "hifigan",
+        "device": "cpu",
+        "dtype": "fp32",
+        "batch_size": 1,
+    }
+    assert [(sound["file"], sound["seed"]) for sound in shown["sounds"]] == [
+        ("./dog-1.wav", 1),
+        ("./dog-2.wav", 2),
+    ] or [sound["file"] for sound in shown["sounds"]] == ["dog-1.wav", "dog-2.wav"]
+    assert "guidance_scale" in run("generate", "dog", "--dry-run").stdout
+    assert os.listdir() == []
+
+
+def test_a_list_keeps_its_good_lines_and_lists_the_bad_ones(run):
+    Path("list.jsonl").write_text(
+        '{"prompt": "dog"}\n{"prompt": ""}\nnonsense\n{"prompt": "rain"}\n'
+    )
+    result = run("generate", "--prompts", "list.jsonl", "-o", "out", "--seed", "1")
+    assert result.exit_code == 1
+    assert sorted(os.listdir("out")) == ["00001-dog.wav", "00004-rain.wav"]
+    assert "list.jsonl, line 2: The prompt is empty" in result.stderr
+    assert "list.jsonl, line 3: is not JSON" in result.stderr
+    assert "2 made, 0 skipped, 2 failed" in result.stderr
+
+
+def test_a_stopped_list_goes_on_where_it_was(run, monkeypatch):
+    """Also without a seed, which is then drawn anew: what is there answers the request."""
+    arguments = ("generate", "--prompts", "-", "-o", "out")
+    stdin = "dog\nrain\nbirds\n"
+    real, made = task.decode, []
+
+    def stop_at_the_second(*args):
+        made.append(args)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(task, "decode", stop_at_the_second)
+    assert run(*arguments, stdin=stdin).exit_code == 130
+    assert os.listdir("out") == ["00001-dog.wav"]
+    first = Path("out/00001-dog.wav").read_bytes()
+
+    result = run(*arguments, "--json", stdin=stdin)
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["status"] for line in lines] == ["skipped", "made", "made"]
+    assert Path("out/00001-dog.wav").read_bytes() == first
+    made.clear()
+    assert run(*arguments, stdin=stdin).exit_code == 0
+    assert made == []
+
+
+def test_a_file_is_skipped_for_its_content_not_for_its_name(run, no_model):
+    import torch
+
+    Path("out").mkdir()
+    write_audio(Path("out/00001-dog.wav"), torch.zeros(1, 1600), 16000)
+    result = run("generate", "--prompts", "-", "-o", "out", stdin="dog\n")
+    assert result.exit_code == 2
+    assert "does not hold what" in result.stderr
+
+
+def test_a_list_with_other_settings_does_not_take_the_old_files_for_its_own(run):
+    arguments = ("generate", "--prompts", "-", "-o", "out", "--seed", "1")
+    assert run(*arguments, stdin="dog\n").exit_code == 0
+    assert run(*arguments, "--steps", "3", stdin="dog\n").exit_code == 2
+    assert run(*arguments[:-1], "2", stdin="dog\n").exit_code == 2
+    assert run(*arguments, "--steps", "3", "--overwrite", stdin="dog\n").exit_code == 0
+    assert read_provenance(Path("out/00001-dog.wav"))["steps"] == 3
+
+
+def test_a_csv_names_files_by_its_columns_and_cannot_lead_out_of_the_folder(run):
+    Path("list.csv").write_text("id,caption,seed\n../../evil,dog,5\nb,rain,\n")
+    result = run("generate", "--prompts", "list.csv", "-o", "out/{id}.wav", "--seed", "1")
+    assert result.exit_code == 0, result.output
+    assert sorted(os.listdir("out")) == ["b.wav", "evil.wav"]
+    assert read_provenance(Path("out/evil.wav"))["seed"] == 5
+    assert read_provenance(Path("out/b.wav"))["seed"] == 1
+
+
+def test_one_file_that_cannot_be_written_does_not_stop_a_list(run, monkeypatch):
+    real = task.GenerateResult.save
+
+    def save(self, path, **options):
+        if "rain" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        real(self, path, **options)
+
+    monkeypatch.setattr(task.GenerateResult, "save", save)
+    result = run("generate", "--prompts", "-", "-o", "out", stdin="dog\nrain\nbirds\n")
+    assert result.exit_code == 1
+    assert sorted(os.listdir("out")) == ["00001-dog.wav", "00003-birds.wav"]
+    assert "line 2: [Errno 13] Permission denied" in result.stderr
+
+
+def test_a_full_disk_stops_a_list_at_once(run, monkeypatch):
+    def save(self, path, **options):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(task.GenerateResult, "save", save)
+    result = run("generate", "--prompts", "-", "-o", "out", stdin="dog\nrain\n")
+    assert result.exit_code == 1
+    assert result.stderr.count("space left") == 1
+
+
+def test_a_prompt_beyond_the_encoder_is_cut_with_a_warning_that_shows_the_rest(run):
+    result = run("generate", "dog " * 100 + "and a whistle", "-o", "a.wav")
+    assert result.exit_code == 0, result.output
+    assert "warning" in result.stderr and "and a whistle" in result.stderr
+
+
+def test_play_needs_a_player_before_anything_else(run, no_model, monkeypatch):
+    monkeypatch.setattr(play.shutil, "which", lambda name: None)
+    result = run("generate", "dog", "--play")
+    assert result.exit_code == 2
+    assert "ffplay" in result.stderr
+
+
+def test_play_gives_the_file_to_the_player(run, tmp_path, monkeypatch):
+    player = tmp_path / "bin" / "afplay"
+    player.parent.mkdir()
+    player.write_text('#!/bin/sh\necho "$1" > played\n')
+    player.chmod(0o755)
+    monkeypatch.setenv("PATH", str(player.parent))
+    assert run("generate", "dog", "-o", "dog.wav", "--play").exit_code == 0
+    assert Path("played").read_text().strip() == str(tmp_path / "dog.wav")
+    player.write_text("#!/bin/sh\necho no sound card >&2\nexit 3\n")
+    result = run("generate", "dog", "-o", "dog2.wav", "--play")
+    assert result.exit_code == 1
+    assert "no sound card" in result.stderr and Path("dog2.wav").exists()
+
+
+def test_the_options_know_every_scheduler():
+    assert get_args(command.Scheduler) == tuple(SCHEDULERS)
+
+
+def test_neither_import_nor_help_nor_refusals_import_torch(tmp_path):
+    script = """
+import sys
+import auffusion_cli
+assert "generate" in dir(auffusion_cli) and auffusion_cli.AuffusionError
+from auffusion_cli.cli.app import build_app
+app = build_app()
+for arguments in (["--help"], ["generate", "--help"], ["generate", "", "--model", "x"]):
+    try:
+        app(arguments)
+    except SystemExit:
+        pass
+heavy = {"torch", "diffusers", "transformers", "torchaudio"} & sys.modules.keys()
+sys.exit(f"imported {heavy}" if heavy else 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,274 @@
+"""Text to sound on tiny checkpoints: as the original, as diffusers, and as promised."""
+
+import copy
+import dataclasses
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from auffusion_cli.audio import read_audio, read_provenance
+
+from auffusion_cli.checkpoints import load_model
+from auffusion_cli.denoiser import guided_denoiser
+from auffusion_cli.errors import AuffusionError, AuffusionWarning, UsageError
+from auffusion_cli.provenance import Provenance
+from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.samplers import make_scheduler, sample
+from auffusion_cli.tasks.generate import (
+    GenerateFailure,
+    decode,
+    generate,
+    generate_each,
+    sample_latents,
+)
+from auffusion_cli.tasks.reproduce import reproduce
+
+FAST = GenerateSettings(0.4, steps=2, guidance_scale=3.0, guidance_rescale=0.0, scheduler="ddim")
+
+
+def test_the_golden_checkpoint_gives_what_the_original_gives(tiny_model, golden):
+    expected = np.load(golden / "tiny-auffusion-expected.npz")
+    request = GenerateRequest(str(expected["prompt"]), 0, str(expected["negative_prompt"]))
+    settings = GenerateSettings(
+        duration_s=float(expected["duration"]),
+        steps=int(expected["num_inference_steps"]),
+        guidance_scale=float(expected["guidance_scale"]),
+        guidance_rescale=float(expected["guidance_rescale"]),
+        scheduler="pndm",
+    )
+    noise = torch.from_numpy(expected["latents"])
+    latents = sample_latents(tiny_model, [request], settings, noise)
+
+    log_mel = tiny_model.codec.decode_log_mel(latents)[0]
+    np.testing.assert_allclose(log_mel.detach().numpy(), expected["log_mel"], atol=1e-3)
+    audio = decode(tiny_model, latents, request, settings).waveform.numpy()
+    assert audio.shape == expected["audio"].shape
+    np.testing.assert_allclose(audio, expected["audio"] / 32768, atol=0.002)
+
+
+@pytest.fixture(scope="module")
+def stable_diffusion(golden, tmp_path_factory):
+    """(pipeline, the folder it was saved to), of the golden checkpoint's parts."""
+    from diffusers import (
+        AutoencoderKL,
+        PNDMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    source = golden / "tiny-auffusion"
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(source / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(source / "text_encoder_0"),
+        tokenizer=CLIPTokenizer.from_pretrained(source / "text_encoder_0"),
+        unet=UNet2DConditionModel.from_pretrained(source / "unet"),
+        scheduler=PNDMScheduler.from_pretrained(source / "scheduler"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    folder = tmp_path_factory.mktemp("stable-diffusion")
+    pipeline.save_pretrained(folder)
+    shutil.copytree(source / "vocoder", folder / "vocoder")
+    return pipeline, folder
+
+
+@pytest.mark.parametrize(
+    ("name", "class_name"),
+    [
+        ("pndm", "PNDMScheduler"),
+        ("ddim", "DDIMScheduler"),
+        ("dpm++", "DPMSolverMultistepScheduler"),
+        ("unipc", "UniPCMultistepScheduler"),
+        ("euler", "EulerDiscreteScheduler"),
+    ],
+)
+def test_the_stable_diffusion_layout_gives_what_diffusers_gives(stable_diffusion, name, class_name):
+    import diffusers
+
+    pipeline, folder = stable_diffusion
+    config = {**pipeline.scheduler.config, "clip_sample": False}
+    theirs = diffusers.StableDiffusionPipeline(
+        **pipeline.components | {"scheduler": getattr(diffusers, class_name).from_config(config)},
+        requires_safety_checker=False,
+    )
+    theirs.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 32, 16, generator=torch.Generator().manual_seed(0))
+    prompt, negative = "dog barking in rain", "music"
+    expected = theirs(
+        prompt,
+        negative_prompt=negative,
+        latents=noise.clone(),
+        height=256,
+        width=128,
+        num_inference_steps=5,
+        guidance_scale=7.5,
+        guidance_rescale=0.3,
+        output_type="np",
+    ).images[0]
+
+    model = load_model(str(folder), device="cpu")
+    denoise = guided_denoiser(model.unet, model.text.encode([prompt], [negative]), 7.5, 0.3)
+    scheduler = make_scheduler(name, model.scheduler_config)
+    *_, last = sample(denoise, scheduler, noise, 5)
+    with torch.no_grad():
+        image = model.codec.autoencoder.decode(last.latents)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(image, expected, atol=1e-4)
+
+
+def requests(n):
+    return [GenerateRequest(f"sound {i}", seed=10 + i) for i in range(n)]
+
+
+def test_a_sound_depends_on_its_seed_and_words_but_not_on_its_company(tiny_model):
+    alone = [next(generate(tiny_model, [request], FAST)) for request in requests(3)]
+    turned = list(generate(tiny_model, reversed(requests(3)), FAST, batch_size=1))[::-1]
+    together = list(generate(tiny_model, requests(3), FAST, batch_size=3))
+    for a, b, c in zip(alone, turned, together, strict=True):
+        assert torch.equal(a.waveform, b.waveform)
+        # A larger matrix product may round differently: at most one step of 16-bit audio.
+        assert (a.waveform - c.waveform).abs().max() <= 1 / 32768
+    assert not torch.equal(alone[0].waveform, alone[1].waveform)
+    other_seed = dataclasses.replace(requests(1)[0], seed=11)
+    assert not torch.equal(
+        next(generate(tiny_model, [other_seed], FAST)).waveform, alone[0].waveform
+    )
+
+
+def test_a_shorter_sound_is_the_start_of_the_longer_one(tiny_model):
+    longer = dataclasses.replace(FAST, duration_s=1.0)
+    (short,) = generate(tiny_model, requests(1), FAST)
+    (long,) = generate(tiny_model, requests(1), longer)
+    assert short.waveform.shape == (6400,) and long.waveform.shape == (16000,)
+    assert short.log_mel.shape == (256, 40)
+    assert torch.equal(long.waveform[:6400], short.waveform)
+
+
+def test_a_duration_beyond_the_window_is_refused(tiny_model):
+    longer = dataclasses.replace(FAST, duration_s=60)
+    with pytest.raises(UsageError, match="--duration 60 s"):
+        next(generate(tiny_model, requests(1), longer))
+
+
+def test_progress_is_told_step_by_step(tiny_model):
+    seen = []
+    list(
+        generate(
+            tiny_model,
+            requests(3),
+            FAST,
+            batch_size=2,
+            on_step=lambda batch, step: seen.append((len(batch), step.index, step.n_steps)),
+        )
+    )
+    assert seen == [(2, 0, 2), (2, 1, 2), (1, 0, 2), (1, 1, 2)]
+
+
+class CrampedUNet(torch.nn.Module):
+    """A GPU with room for `rows` rows of latents."""
+
+    def __init__(self, unet, rows):
+        super().__init__()
+        self.unet, self.rows, self.seen = unet, rows, []
+
+    def forward(self, latents, *args, **kwargs):
+        self.seen.append(len(latents))
+        if len(latents) > self.rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return self.unet(latents, *args, **kwargs)
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(tiny_model):
+    model = copy.copy(tiny_model)
+    model.unet = CrampedUNet(tiny_model.unet, rows=4)  # 2 sounds, guided
+    with pytest.warns(AuffusionWarning, match="batches of 4") as warned:
+        results = list(generate(model, requests(9), FAST, batch_size=8))
+    assert len(warned) == 2  # 8 -> 4 -> 2, and then it stays there
+    assert [result.request for result in results] == requests(9)
+    assert model.unet.seen == [16, 8] + [4, 4] * 4 + [2, 2]
+    (expected,) = generate(tiny_model, requests(1), FAST)
+    assert (results[0].waveform - expected.waveform).abs().max() <= 1 / 32768
+
+
+def test_too_little_memory_for_one_sound_is_an_error_that_says_what_to_try(tiny_model):
+    model = copy.copy(tiny_model)
+    model.unet = CrampedUNet(tiny_model.unet, rows=1)
+    with warnings.catch_warnings(), pytest.raises(AuffusionError, match="one sound") as error:
+        warnings.simplefilter("ignore", AuffusionWarning)
+        list(generate(model, requests(4), FAST, batch_size=4))
+    assert "--dtype" in error.value.hint
+
+
+def test_one_bad_request_does_not_lose_the_others(tiny_model, monkeypatch):
+    encode = type(tiny_model.text).encode
+
+    def fail_on_one(self, prompts, negative_prompts=None):
+        if "sound 1" in prompts:
+            raise ValueError("no such word")
+        return encode(self, prompts, negative_prompts)
+
+    monkeypatch.setattr(type(tiny_model.text), "encode", fail_on_one)
+    results = list(generate_each(tiny_model, requests(4), FAST, batch_size=3))
+    assert [result.request for result in results] == requests(4)
+    assert [isinstance(result, GenerateFailure) for result in results] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+    assert str(results[1].error) == "no such word"
+    with pytest.raises(ValueError, match="no such word"):
+        list(generate(tiny_model, requests(4), FAST))
+
+
+def test_a_sound_that_is_not_finite_is_not_handed_out(tiny_model):
+    latents = torch.full(tiny_model.codec.latent_shape(1.0), float("nan"))[None]
+    with pytest.raises(AuffusionError, match="not finite in fp32"):
+        decode(tiny_model, latents, requests(1)[0], FAST)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_a_saved_sound_can_be_made_again_from_its_file_alone(tiny_model, tmp_path, suffix):
+    request = GenerateRequest("dog barking in rain ☔", 5, "music")
+    (result,) = generate(tiny_model, [request], FAST)
+    path = tmp_path / f"sound.{suffix}"
+    result.save(path)
+    record = Provenance.from_dict(read_provenance(path), str(path))
+    assert record == result.provenance
+    assert (record.request, record.settings) == (request, FAST)
+
+    again = reproduce(tiny_model, record, path)
+    assert again.identical and again.differences == {}
+    assert again.max_difference is None or again.max_difference < (
+        2 / 32768 if suffix in ("wav", "flac") else 1
+    )
+
+
+def test_reproducing_with_other_weights_or_words_is_told_apart(tiny_model, tmp_path):
+    (result,) = generate(tiny_model, requests(1), FAST)
+    path = tmp_path / "sound.wav"
+    result.save(path)
+    forged = dataclasses.replace(
+        result.provenance,
+        request=dataclasses.replace(result.request, prompt="something else"),
+        device="cuda",
+    )
+    again = reproduce(tiny_model, forged, path)
+    assert not again.identical
+    assert again.max_difference > 0
+    assert again.differences == {"device": ("cuda", "cpu")}
+
+
+def test_a_file_that_was_cut_has_no_difference_but_is_judged_by_its_hash(tiny_model, tmp_path):
+    from auffusion_cli.audio import write_audio
+
+    (result,) = generate(tiny_model, requests(1), FAST)
+    path = tmp_path / "cut.wav"
+    write_audio(path, result.waveform[:100], 16000)
+    again = reproduce(tiny_model, result.provenance, path)
+    assert again.identical and again.max_difference is None
+    assert read_audio(path)[0].shape == (1, 100)
