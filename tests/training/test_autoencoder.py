@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 
 def make_stage(store, config=CONFIG):
     torch.manual_seed(0)
-    return AutoencoderStage(build_kl_autoencoder(config), store, SCENES, config, CPU)
+    return AutoencoderStage(TrainingConfig(autoencoder=config, scenes=SCENES), store, CPU)
 
 
 def test_images_are_padded_to_what_the_autoencoder_can_halve(store):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+import auffusion_cli.training.vocoder as vocoder_stage
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.spectrogram import LogMel, mel_error_db
 from auffusion_cli.training.config import LoopConfig, TrainingConfig, VocoderConfig
@@ -36,9 +37,9 @@ class HalfAutoencoder(torch.nn.Module):
         return latent / 2
 
 
-def make_stage(store, config=CONFIG, autoencoder=None):
+def make_stage(store, config=CONFIG):
     torch.manual_seed(0)
-    return VocoderStage(build_vocoder(config), autoencoder, store, config, CPU)
+    return VocoderStage(TrainingConfig(vocoder=config), store, CPU)
 
 
 def test_a_segment_and_its_mel_are_those_of_the_whole_clip(store):
@@ -81,11 +82,13 @@ def test_a_clip_shorter_than_a_segment_is_completed_with_silence(store):
     assert not waveform[0, n:].any()
 
 
-def test_decoded_mels_come_from_a_wide_window_through_the_autoencoder(store):
-    autoencoder = HalfAutoencoder()
+def test_decoded_mels_come_from_a_wide_window_through_the_autoencoder(store, monkeypatch):
     batch = [Sample(0, seed=3)]
-    waveform, decoded = make_stage(store, autoencoder=autoencoder)._segments(batch)
     true_waveform, true = make_stage(store)._segments(batch)
+    autoencoder = HalfAutoencoder()
+    monkeypatch.setattr(vocoder_stage, "load_autoencoder", lambda folder: autoencoder)
+    config = dataclasses.replace(CONFIG, mels="decoded", autoencoder="some/folder")
+    waveform, decoded = make_stage(store, config)._segments(batch)
     assert torch.equal(waveform, true_waveform)
     assert autoencoder.width == 144  # 10 + 2 * 64 frames, up to a multiple of 16
     floor = torch.log(torch.tensor(1e-5))

@@ -8,7 +8,7 @@ place of the perceptual one, whose network knows photographs.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,9 +20,9 @@ from auffusion_cli.autoencoder import KLAutoencoder, load_autoencoder
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.image import log_mel_to_image, pad_image
 from auffusion_cli.spectrogram import LogMel, normalize_peak
-from auffusion_cli.training.config import AutoencoderConfig, SceneConfig
+from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
 from auffusion_cli.training.discriminators import PatchDiscriminator, frozen, judge_pair
-from auffusion_cli.training.loop import Sample
+from auffusion_cli.training.loop import Losses, Sample
 from auffusion_cli.training.losses import (
     gradient_loss,
     hinge_discriminator_loss,
@@ -58,19 +58,14 @@ def build_kl_autoencoder(config: AutoencoderConfig) -> KLAutoencoder:
 class AutoencoderStage:
     """L1 + gradient + KL (+ hinge) losses on scenes; see `loop.Stage`."""
 
-    def __init__(
-        self,
-        autoencoder: KLAutoencoder,
-        store: ClipStore,
-        scenes: SceneConfig,
-        config: AutoencoderConfig,
-        device: torch.device,
-    ) -> None:
-        self.autoencoder = autoencoder.to(device).train()
+    def __init__(self, training: TrainingConfig, store: ClipStore, device: torch.device) -> None:
+        """Raises UsageError and CheckpointError like `build_kl_autoencoder`."""
+        config, scenes = training.autoencoder, training.scenes
+        self.autoencoder = build_kl_autoencoder(config).to(device).train()
         self.log_mel = LogMel().to(device)
         self.store, self.scenes, self.config, self.device = store, scenes, config, device
         self.n_items = scenes.n_cached or len(store)
-        self.networks: dict[str, nn.Module] = {"autoencoder": _Reconstruction(autoencoder)}
+        self.networks: dict[str, nn.Module] = {"autoencoder": _Reconstruction(self.autoencoder)}
         self.discriminator = None
         if config.adversarial_weight:
             self.discriminator = PatchDiscriminator(in_channels=1).to(device)
@@ -79,9 +74,7 @@ class AutoencoderStage:
     def trains(self, name: str, step: int) -> bool:
         return name != "discriminator" or step >= self.config.adversarial_start_step
 
-    def losses(
-        self, batch: Sequence[Sample], step: int
-    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+    def losses(self, batch: Sequence[Sample], step: int) -> Losses:
         config = self.config
         real = self._images(batch)
         _, _, height, width = real.shape

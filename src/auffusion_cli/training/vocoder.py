@@ -6,7 +6,7 @@ to put right what the codec blurs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,9 +21,9 @@ from auffusion_cli.errors import UsageError
 from auffusion_cli.image import image_to_log_mel, log_mel_to_image
 from auffusion_cli.patch_autoencoder import PatchAutoencoder
 from auffusion_cli.spectrogram import LogMel, mel_error_db
-from auffusion_cli.training.config import VocoderConfig
+from auffusion_cli.training.config import TrainingConfig, VocoderConfig
 from auffusion_cli.training.discriminators import WaveformDiscriminator, frozen, judge_pair
-from auffusion_cli.training.loop import Sample
+from auffusion_cli.training.loop import Losses, Sample
 from auffusion_cli.training.losses import (
     feature_matching_loss,
     lsgan_discriminator_loss,
@@ -100,15 +100,10 @@ class VocoderStage:
     trains the generator: a step costs a fraction of what it costs with the discriminators.
     """
 
-    def __init__(
-        self,
-        vocoder: HiFiGAN,
-        autoencoder: KLAutoencoder | PatchAutoencoder | None,
-        store: ClipStore,
-        config: VocoderConfig,
-        device: torch.device,
-    ) -> None:
-        self.vocoder = vocoder.to(device).train()
+    def __init__(self, training: TrainingConfig, store: ClipStore, device: torch.device) -> None:
+        """Raises UsageError and CheckpointError like `build_vocoder`."""
+        config = training.vocoder
+        self.vocoder = build_vocoder(config).to(device).train()
         self.log_mel = LogMel().to(device)
         hop = self.log_mel.config.hop_length_samples
         if config.segment_samples <= 0 or config.segment_samples % hop:
@@ -116,13 +111,13 @@ class VocoderStage:
                 f"vocoder.segment_samples: {config.segment_samples} is not a multiple of the "
                 f"hop of {hop} samples"
             )
-        self.autoencoder = None
+        self.autoencoder = load_frozen_autoencoder(config)
         self.context_frames = (TRUE_CONTEXT_FRAMES, TRUE_CONTEXT_FRAMES)
-        if autoencoder is not None:
-            self.autoencoder = autoencoder.to(device).eval().requires_grad_(False)
+        if self.autoencoder is not None:
+            self.autoencoder.to(device).eval().requires_grad_(False)
             n_frames = config.segment_samples // hop + 2 * DECODED_CONTEXT_FRAMES
             # The window must be as wide as the autoencoder can take.
-            extra = -n_frames % autoencoder.downsample
+            extra = -n_frames % self.autoencoder.downsample
             self.context_frames = (DECODED_CONTEXT_FRAMES, DECODED_CONTEXT_FRAMES + extra)
         self.store, self.config, self.device = store, config, device
         self.n_items = len(store)
@@ -136,9 +131,7 @@ class VocoderStage:
         start = self.config.adversarial_start_step
         return name != "discriminator" or (start is not None and step >= start)
 
-    def losses(
-        self, batch: Sequence[Sample], step: int
-    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+    def losses(self, batch: Sequence[Sample], step: int) -> Losses:
         config = self.config
         real, log_mel = self._segments(batch)
         fake = self.networks["vocoder"](log_mel).float()
