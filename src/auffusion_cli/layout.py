@@ -7,6 +7,7 @@ Every field is untrusted.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,10 @@ def read_identity(folder: Path) -> Identity:
     types = {field.name: type(field.default) for field in fields(GenerationDefaults)}
     _check_fields(path, generation, types)
     defaults = GenerationDefaults(**generation)
-    if not 0 < defaults.duration_s <= defaults.max_duration_s:
+    if not 0 < defaults.duration_s <= defaults.max_duration_s <= 3600:
         raise CheckpointError(
             f"{path}: duration_s is {defaults.duration_s} s and max_duration_s "
-            f"{defaults.max_duration_s} s; 0 < duration_s <= max_duration_s must hold"
+            f"{defaults.max_duration_s} s; 0 < duration_s <= max_duration_s <= 3600 must hold"
         )
     if not 1 <= defaults.steps <= 1000:
         raise CheckpointError(f"{path}: steps is {defaults.steps}; it must be 1 to 1000")
@@ -121,7 +122,7 @@ class Condition:
         except (TypeError, AttributeError) as error:
             raise CheckpointError(f"{path}: not a list of conditions: {error}") from error
         for name in (condition.text_encoder_name, condition.condition_adapter_name):
-            if not isinstance(name, str) or name != Path(name).name:
+            if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
                 raise CheckpointError(f"{path}: {name!r} is not the name of a folder beside it")
         for name in ("condition_dim", "cross_attention_dim", "condition_max_length"):
             size = getattr(condition, name)

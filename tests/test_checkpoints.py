@@ -1,0 +1,354 @@
+"""Checkpoint folders: both layouts, every encoder, precisions, saving, and what is wrong in one."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    BertConfig,
+    BertModel,
+    ClapTextConfig,
+    ClapTextModelWithProjection,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
+
+from auffusion_cli.checkpoints import load_model, load_text, load_text_encoder, save_model
+from auffusion_cli.errors import (
+    AuffusionWarning,
+    CheckpointError,
+    OutputExistsError,
+    UsageError,
+)
+from auffusion_cli.vocoder import GriffinLim, HiFiGAN
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def edit_json(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    return shutil.copytree(GOLDEN / "tiny-auffusion", tmp_path / "tiny")
+
+
+@pytest.fixture
+def sd_checkpoint(checkpoint) -> Path:
+    """The same weights in Stable Diffusion's layout."""
+    (checkpoint / "text_encoder_0").rename(checkpoint / "text_encoder")
+    (checkpoint / "tokenizer").mkdir()
+    for path in (checkpoint / "text_encoder").iterdir():
+        if path.name not in ("config.json", "pytorch_model.bin"):
+            path.rename(checkpoint / "tokenizer" / path.name)
+    shutil.rmtree(checkpoint / "condition_adapter_0")
+    shutil.rmtree(checkpoint / "feature_extractor")
+    (checkpoint / "condition_config.json").unlink()
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "requires_safety_checker": False,
+        "feature_extractor": [None, None],
+        "safety_checker": [None, None],
+        "image_encoder": [None, None],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (checkpoint / "model_index.json").write_text(json.dumps(index))
+    return checkpoint
+
+
+def make_encoder(kind: str):
+    torch.manual_seed(0)
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    if kind == "t5":
+        config = T5Config(vocab_size=20, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+        return T5EncoderModel(config)
+    if kind == "clap":
+        config = ClapTextConfig(
+            vocab_size=20, hidden_size=24, max_position_embeddings=34, pad_token_id=1, **sizes
+        )
+        return ClapTextModelWithProjection(config)
+    return BertModel(BertConfig(vocab_size=20, hidden_size=24, **sizes))
+
+
+def save_tokenizer(folder: Path) -> None:
+    words = ["<s>", "<pad>", "</s>", "<unk>", "dog", "barking", "in", "rain"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
+    fast.save_pretrained(folder)
+
+
+def add_encoder(checkpoint: Path, kind: str, max_length: int) -> torch.nn.Module:
+    """One more encoder and adapter, after those that `checkpoint` has."""
+    config_path = checkpoint / "condition_config.json"
+    conditions = json.loads(config_path.read_text())
+    i = len(conditions)
+    encoder = make_encoder(kind).eval()
+    encoder.save_pretrained(checkpoint / f"text_encoder_{i}")
+    save_tokenizer(checkpoint / f"text_encoder_{i}")
+    width = encoder.config.hidden_size
+    adapter = {
+        "proj.weight": torch.randn(32, width),
+        "proj.bias": torch.randn(32),
+        "norm.weight": torch.randn(32),
+        "norm.bias": torch.randn(32),
+    }
+    (checkpoint / f"condition_adapter_{i}").mkdir()
+    torch.save(adapter, checkpoint / f"condition_adapter_{i}" / "condition_adapter.pt")
+    conditions.append(
+        {
+            "text_encoder_name": f"text_encoder_{i}",
+            "condition_adapter_name": f"condition_adapter_{i}",
+            "condition_type": kind,
+            "pretrained_model_name_or_path": f"some/{kind}",
+            "condition_max_length": max_length,
+            "condition_dim": width,
+            "cross_attention_dim": 32,
+        }
+    )
+    config_path.write_text(json.dumps(conditions))
+
+    def expected(ids: list[int]) -> torch.Tensor:
+        states = encoder(torch.tensor([ids])).last_hidden_state[0, :max_length]
+        padded = torch.zeros(max_length, width)
+        padded[: len(states)] = states
+        projected = padded @ adapter["proj.weight"].T + adapter["proj.bias"]
+        norm = torch.nn.functional.layer_norm
+        return norm(projected, (32,), adapter["norm.weight"], adapter["norm.bias"])
+
+    return expected
+
+
+def test_the_published_form_loads(checkpoint):
+    model = load_model(checkpoint, device="cpu")
+    assert (model.name, model.revision) == (str(checkpoint), None)
+    assert model.scheduler_config["_class_name"] == "PNDMScheduler"
+    assert (model.defaults.steps, model.defaults.scheduler) == (100, "pndm")
+    assert isinstance(model.codec.vocoder, HiFiGAN)
+    assert model.dtype == torch.float32 == model.unet.dtype
+    assert not model.unet.training and not model.text.training and not model.codec.training
+    assert not any(p.is_meta for p in [*model.unet.parameters(), *model.unet.buffers()])
+    saved = torch.load(checkpoint / "unet" / "diffusion_pytorch_model.bin", weights_only=True)
+    assert all(torch.equal(saved[name], value) for name, value in model.unet.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["t5", "clap", "bert"])
+@torch.no_grad()
+def test_several_encoders_follow_the_reference(checkpoint, kind):
+    expected = add_encoder(checkpoint, kind, max_length=9)
+    text = load_text(checkpoint, torch.float32)
+    conditioning = text.encode(["dog barking in rain"], ["rain"])
+    golden = np.load(GOLDEN / "tiny-auffusion-expected.npz")["prompt_embeds"]
+    assert conditioning.cond.shape == (1, 77 + 9, 32)
+    np.testing.assert_allclose(conditioning.cond[0, :77], golden[1], atol=1e-5)
+    torch.testing.assert_close(conditioning.cond[0, 77:], expected([4, 5, 6, 7]))
+    torch.testing.assert_close(conditioning.uncond[0, 77:], expected([7]))
+    long = load_text(checkpoint, torch.float32).encode(["dog rain " * 10]).cond
+    torch.testing.assert_close(long[0, 77:], expected([4, 7] * 10))
+
+
+def test_the_stable_diffusion_layout_is_what_diffusers_makes_of_it(sd_checkpoint):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(sd_checkpoint, local_files_only=True)
+    model = load_model(sd_checkpoint, device="cpu")
+    for prompt, negative in [("dog barking in rain", ""), ("dog rain " * 60, "rain"), ("", "")]:
+        cond, uncond = pipeline.encode_prompt(prompt, "cpu", 1, True, negative)
+        ours = model.text.encode([prompt], [negative])
+        torch.testing.assert_close(ours.cond, cond)
+        torch.testing.assert_close(ours.uncond, uncond)
+    torch.testing.assert_close(model.text.unconditional(), model.text.encode([""]).cond[0])
+    assert model.text.overflow("dog rain " * 60).startswith(("dog", "rain"))
+
+
+@pytest.mark.parametrize("layout", ["adapter", "sd"])
+def test_a_saved_model_loads_as_the_same(layout, request, tmp_path):
+    folder = request.getfixturevalue("checkpoint" if layout == "adapter" else "sd_checkpoint")
+    if layout == "adapter":
+        add_encoder(folder, "t5", max_length=5)
+    model = load_model(folder, device="cpu")
+    saved = save_model(model, tmp_path / "saved")
+    again = load_model(saved, device="cpu")
+    assert not [p for p in saved.rglob("*") if p.suffix in (".bin", ".pt")]
+    assert (saved / "condition_config.json").exists() == (layout == "adapter")
+    prompts = ["dog barking in rain"]
+    torch.testing.assert_close(again.text.encode(prompts).cond, model.text.encode(prompts).cond)
+    for part in ("unet", "codec"):
+        ours, theirs = (getattr(m, part).state_dict() for m in (again, model))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert again.scheduler_config == model.scheduler_config
+    assert again.defaults == model.defaults
+    if layout == "sd":
+        from diffusers import StableDiffusionPipeline
+
+        assert StableDiffusionPipeline.from_pretrained(saved, local_files_only=True)
+
+
+def test_saving_in_half_precision(checkpoint, tmp_path):
+    model = load_model(checkpoint, device="cpu", dtype="bf16", vocoder="griffin-lim")
+    assert model.unet.dtype == torch.bfloat16 and isinstance(model.codec.vocoder, GriffinLim)
+    saved = save_model(model, tmp_path / "half", dtype="fp16")
+    for path in saved.rglob("*.safetensors"):
+        dtypes = {t.dtype for t in load_file(path).values() if t.is_floating_point()}
+        assert dtypes == {torch.float16}, path
+    again = load_model(saved, device="cpu")
+    assert again.unet.dtype == torch.float32 and again.defaults.vocoder == "griffin-lim"
+    assert again.text.encode(["dog"]).cond.dtype == torch.float32
+
+
+def test_saving_replaces_only_when_told_and_whole(checkpoint, tmp_path, monkeypatch):
+    model = load_model(checkpoint, device="cpu")
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "mine.txt").write_text("keep")
+    with pytest.raises(OutputExistsError):
+        save_model(model, target)
+    monkeypatch.setattr("auffusion_cli.checkpoints._write_text", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_model(model, target, overwrite=True)
+    assert (target / "mine.txt").read_text() == "keep"
+    assert {p.name for p in tmp_path.iterdir()} == {"out", "tiny"}
+    monkeypatch.undo()
+    save_model(model, target, overwrite=True)
+    assert load_model(target, device="cpu").name == str(target)
+    assert not (target / "mine.txt").exists()
+
+
+def test_half_precision_variants(checkpoint):
+    for part in ("unet", "vae"):
+        path = checkpoint / part / "diffusion_pytorch_model.bin"
+        tensors = torch.load(path, weights_only=True)
+        half = {name: t.half() for name, t in tensors.items()}
+        save_file(half, checkpoint / part / "diffusion_pytorch_model.fp16.safetensors")
+        path.unlink()
+    path = checkpoint / "text_encoder_0" / "pytorch_model.bin"
+    torch.save(torch.load(path, weights_only=True), path.with_name("pytorch_model.fp16.bin"))
+    path.unlink()
+    assert load_model(checkpoint, device="cpu").unet.dtype == torch.float32
+
+
+def test_a_checkpoint_of_a_t5_with_decoder(tmp_path):
+    """Only the encoder is taken from a whole T5."""
+    from transformers import T5ForConditionalGeneration
+
+    config = T5Config(vocab_size=20, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+    whole = T5ForConditionalGeneration(config)
+    whole.save_pretrained(tmp_path)
+    encoder = load_text_encoder(tmp_path, torch.float32)
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            encoder(ids).last_hidden_state, whole.eval().get_encoder()(ids).last_hidden_state
+        )
+
+
+def test_without_a_vocoder(checkpoint):
+    shutil.rmtree(checkpoint / "vocoder")
+    with pytest.warns(AuffusionWarning, match="Griffin-Lim"):
+        model = load_model(checkpoint, device="cpu")
+    assert isinstance(model.codec.vocoder, GriffinLim)
+    with pytest.raises(CheckpointError, match="no vocoder"):
+        load_model(checkpoint, device="cpu", vocoder="hifigan")
+
+
+@pytest.mark.parametrize(
+    "option, value", [("device", "toaster"), ("dtype", "fp8"), ("vocoder", "bigvgan")]
+)
+def test_options_that_are_not(checkpoint, option, value):
+    with pytest.raises(UsageError, match=value):
+        load_model(checkpoint, **{"device": "cpu", option: value})
+
+
+# --- What can be wrong
+
+
+def break_unet_shape(folder):
+    edit_json(folder / "unet" / "config.json", block_out_channels=[32, 96])
+
+
+def break_unet_file(folder):
+    path = folder / "unet" / "diffusion_pytorch_model.bin"
+    path.write_bytes(path.read_bytes()[:100_000])
+
+
+def break_encoder_shape(folder):
+    edit_json(folder / "text_encoder_0" / "config.json", intermediate_size=48)
+
+
+def break_encoder_names(folder):
+    path = folder / "text_encoder_0" / "pytorch_model.bin"
+    tensors = torch.load(path, weights_only=True)
+    del tensors["text_model.final_layer_norm.weight"]
+    torch.save(tensors, path)
+
+
+def break_adapter(folder):
+    torch.save({"proj.weight": torch.zeros(32, 32)}, adapter_path(folder))
+
+
+def adapter_path(folder):
+    return folder / "condition_adapter_0" / "condition_adapter.pt"
+
+
+def break_channels(folder):
+    entries = json.loads((folder / "condition_config.json").read_text())
+    entries[0]["cross_attention_dim"] = 16
+    (folder / "condition_config.json").write_text(json.dumps(entries))
+    weights = {
+        "proj.weight": (16, 32),
+        "proj.bias": (16,),
+        "norm.weight": (16,),
+        "norm.bias": (16,),
+    }
+    torch.save({name: torch.zeros(shape) for name, shape in weights.items()}, adapter_path(folder))
+
+
+def break_architecture(folder):
+    edit_json(
+        folder / "text_encoder_0" / "config.json", architectures=["ViTModel"], model_type="vit"
+    )
+
+
+def break_tokenizer(folder):
+    (folder / "text_encoder_0" / "tokenizer.json").write_text("{")
+
+
+def break_scheduler(folder):
+    (folder / "scheduler" / "scheduler_config.json").unlink()
+
+
+def break_layout(folder):
+    (folder / "condition_config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (break_unet_shape, r"diffusion_pytorch_model.bin: tensor '.*' is \(.*64.*\), .*96"),
+        (break_unet_file, r"diffusion_pytorch_model.bin: truncated"),
+        (break_encoder_shape, r"pytorch_model.bin: tensor '.*fc1.*' is \(64.*48"),
+        (break_encoder_names, r"pytorch_model.bin: lacks 1 .*final_layer_norm.weight"),
+        (break_adapter, r"condition_adapter.pt: lacks 3 tensors"),
+        (break_channels, r"adapter 0 gives 16 channels, but the UNet.* takes 32"),
+        (break_architecture, r"config.json: not a text encoder: architecture 'ViTModel'"),
+        (break_tokenizer, r"cannot load the tokenizer"),
+        (break_scheduler, r"scheduler_config.json: missing"),
+        (break_layout, r"not a checkpoint: it has neither"),
+    ],
+)
+def test_damage_is_named(checkpoint, damage, message):
+    damage(checkpoint)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(checkpoint, device="cpu")
