@@ -45,7 +45,7 @@ class FailureReportingGroup(TyperGroup):
         except (AuffusionError, OSError, MemoryError, KeyboardInterrupt) as error:
             raise typer.Exit(report_failure(error, debug=ctx.params["debug"])) from None
         except RuntimeError as error:
-            if isinstance(error, typer.Exit | typer.Abort) or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise typer.Exit(report_failure(error, debug=ctx.params["debug"])) from None
 
