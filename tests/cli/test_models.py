@@ -13,8 +13,6 @@ from auffusion_cli import hub
 from auffusion_cli.cli.app import build_app
 from hub_server import COMMIT, HubServer
 
-sys.path.append(str(Path(__file__).parents[1]))
-
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny-auffusion"
 
 
