@@ -357,9 +357,9 @@ COUNTS = re.compile(
 """Words that say how often something happens: a clip described so is not repeated."""
 
 PLACES = re.compile(
-    r"^((light|heavy|gentle|pouring|steady|falling|strong|city|busy|soft|hard) )*"
-    r"(rain|wind|snow|traffic|fog)$|^(a|an|the) .*\b(rain|storm|rainstorm|thunderstorm|blizzard"
-    r"|forest|jungle|crowd|street|city|park|market|cafe|restaurant|station|office|factory|harbou?r)$",
+    r"^(?!.*\b(of|and|with|in|on|at)\b)(([\w-]+ ){0,3}(rain|wind|snow|traffic|fog)"
+    r"|(an?|the) ([\w-]+ ){0,2}(storm|thunderstorm|blizzard|forest|jungle|crowd|street|city|park"
+    r"|market|cafe|restaurant|tavern|station|office|factory|harbou?r|playground|classroom))$",
     re.IGNORECASE,
 )
 """Backgrounds that something can be "in"."""
@@ -390,6 +390,8 @@ def caption_background(
         "{back} and {event}",
         "{back} with {event}",
     ]
+    if len(events) > 1:  # they are joined by an "and" already
+        templates = [template for template in templates if " and " not in template]
     if PLACES.search(back):
         templates += ["{event} in {back}"] * len(templates)
     return rng.choice(templates).format(event=event, back=back)
