@@ -59,6 +59,8 @@ class SceneConfig:
     duration_s: float = 10.24
     n_cached: int | None = None
     """Compose so many scenes once and keep them; none: one scene for each clip."""
+    kinds: tuple[str, ...] = ()
+    """Only clips of these kinds; none named: all."""
     mix_probability: float = 0.0
     phrase_probability: float = 0.0
     """How often a lone sound's caption is its short phrase ("dog barking")."""

@@ -21,7 +21,7 @@ from auffusion_cli.model import Model
 from auffusion_cli.text import ConditionAdapter, TextConditioner, TextEncoder
 from auffusion_cli.training.config import DiffusionConfig
 from auffusion_cli.training.latents import LatentCache
-from auffusion_cli.training.loop import Sample
+from auffusion_cli.training.loop import Losses, Sample
 from auffusion_cli.vocoder import GriffinLim, load_vocoder
 
 
@@ -103,9 +103,7 @@ class DiffusionStage:
     def trains(self, name: str, step: int) -> bool:
         return True
 
-    def losses(
-        self, batch: Sequence[Sample], step: int
-    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+    def losses(self, batch: Sequence[Sample], step: int) -> Losses:
         n_timesteps = self.scheduler.config.num_train_timesteps
         clean = torch.stack([self.cache.latent(sample.index) for sample in batch])
         generators = [sample.generator() for sample in batch]

@@ -14,7 +14,7 @@ from auffusion_cli.patch_autoencoder import PatchAutoencoder
 from auffusion_cli.spectrogram import LogMel, normalize_peak
 from auffusion_cli.training.config import TrainingConfig
 from auffusion_cli.training.latents import scene_seed
-from auffusion_cli.training.loop import Sample
+from auffusion_cli.training.loop import Losses, Sample
 from auffusion_cli.training.losses import gradient_loss
 from auffusion_cli.training.scenes import ClipStore, compose
 
@@ -60,9 +60,7 @@ class PatchAutoencoderStage:
     def trains(self, name: str, step: int) -> bool:
         return True
 
-    def losses(
-        self, batch: Sequence[Sample], step: int
-    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+    def losses(self, batch: Sequence[Sample], step: int) -> Losses:
         images = self._images([sample.seed for sample in batch])
         with torch.no_grad():
             linear = self.model.decode_linear(self.model.encode(images))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
 from auffusion_cli.config import SpectrogramConfig
-from auffusion_cli.errors import UsageError
+from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.training.config import TrainingConfig
 from auffusion_cli.training.data import Clip
 from auffusion_cli.training.loop import Progress, Stage, train
@@ -64,22 +63,26 @@ def build_stage(
     resume: bool,
 ) -> Stage:
     """The stage that `config` describes, its frozen inputs computed and cached."""
-    store = ClipStore(clips, SpectrogramConfig().sample_rate_hz)
+    store = ClipStore(_of_kinds(clips, config.scenes.kinds), SpectrogramConfig().sample_rate_hz)
     if config.stage == "diffusion":
         from auffusion_cli.training.diffusion import DiffusionStage, build_model
         from auffusion_cli.training.latents import prepare
 
         model = build_model(config.diffusion, device, config.scenes.duration_s)
-        scenes = config.scenes
-        if config.diffusion.init_from is not None:
-            window_s = model.defaults.max_duration_s
-            if scenes.duration_s > window_s:
-                raise UsageError(
-                    f"scenes.duration_s: {scenes.duration_s:g} s is more than "
-                    f"{config.diffusion.init_from}'s window of {window_s:g} s"
-                )
+        window_s = model.defaults.max_duration_s
+        if config.diffusion.init_from is not None and config.scenes.duration_s > window_s:
+            raise UsageError(
+                f"scenes.duration_s: {config.scenes.duration_s:g} s is more than the window of "
+                f"{config.diffusion.init_from}, {window_s:g} s"
+            )
         cache = prepare(
-            output / CACHE_NAME, model.codec, model.text, store, scenes, config.seed, on_prepare
+            output / CACHE_NAME,
+            model.codec,
+            model.text,
+            store,
+            config.scenes,
+            config.seed,
+            on_prepare,
         )
         return DiffusionStage(model, cache, config.diffusion)
     if config.stage == "vocoder":
@@ -95,6 +98,8 @@ def build_stage(
     return AutoencoderStage(config, store, device)
 
 
-def with_window_of(config: TrainingConfig, max_duration_s: float) -> TrainingConfig:
-    """`config` with scenes as long as a model's window."""
-    return replace(config, scenes=replace(config.scenes, duration_s=max_duration_s))
+def _of_kinds(clips: tuple[Clip, ...], kinds: tuple[str, ...]) -> tuple[Clip, ...]:
+    """The clips of the named kinds; all where none is named."""
+    if absent := sorted(set(kinds) - {clip.kind for clip in clips}):
+        raise DataError(f"scenes.kinds: the data has no clips of kind {', '.join(absent)}")
+    return tuple(clip for clip in clips if not kinds or clip.kind in kinds)
