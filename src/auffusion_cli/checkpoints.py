@@ -285,11 +285,15 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 # --- Parts
 
 
-def load_text(folder: Path, dtype: torch.dtype) -> TextConditioner:
-    """The text encoders of either layout, with their adapters."""
+def load_text(folder: Path, dtype: torch.dtype, *, weights: bool = True) -> TextConditioner:
+    """The text encoders of either layout, with their adapters.
+
+    Without `weights` it cannot encode, but tells what of a prompt will be cut, in no time.
+    """
+    load_encoder = load_text_encoder if weights else _empty_text_encoder
     if not is_adapter_layout(folder):
         tokenizer = load_tokenizer(folder / "tokenizer")
-        encoder = load_text_encoder(folder / "text_encoder", dtype)
+        encoder = load_encoder(folder / "text_encoder", dtype)
         # A tokenizer that states no length has 10 ** 30.
         max_length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
         return TextConditioner(
@@ -301,14 +305,15 @@ def load_text(folder: Path, dtype: torch.dtype) -> TextConditioner:
         encoder_folder = folder / condition.text_encoder_name
         encoder = TextEncoder(
             load_tokenizer(encoder_folder),
-            load_text_encoder(encoder_folder, dtype),
+            load_encoder(encoder_folder, dtype),
             condition.condition_max_length,
             source=condition.pretrained_model_name_or_path,
         )
         with torch.device("meta"):
             adapter = ConditionAdapter(condition.condition_dim, condition.cross_attention_dim)
-        adapter_folder = folder / condition.condition_adapter_name
-        load_weights(adapter, find_weights(adapter_folder, "condition_adapter"), dtype)
+        if weights:
+            adapter_folder = folder / condition.condition_adapter_name
+            load_weights(adapter, find_weights(adapter_folder, "condition_adapter"), dtype)
         encoders.append(encoder)
         adapters.append(adapter)
     return TextConditioner(encoders, adapters).eval()
@@ -316,16 +321,7 @@ def load_text(folder: Path, dtype: torch.dtype) -> TextConditioner:
 
 def load_text_encoder(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """The language model of `folder`, its class by `architectures` in its config."""
-    from transformers import AutoConfig
-
-    config_json = read_json(folder / "config.json")
-    architecture = (config_json.get("architectures") or ["none"])[0]
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model_class, options = _text_model_class(architecture, config)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: not a text encoder: {error}") from error
-
+    architecture, config, model_class, options = _read_text_config(folder)
     files = find_weights(folder, "model", "pytorch_model", dtype=dtype)
     tensors = {name: tensor for _, name, tensor in read_tensors(files)}
     try:
@@ -352,6 +348,26 @@ def load_text_encoder(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     if missing:
         raise CheckpointError(f"{files[0]}: lacks {len(missing)} tensors, such as {missing[0]!r}")
     return encoder
+
+
+def _empty_text_encoder(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The language model of `folder` without its weights, for its sizes."""
+    _, config, model_class, options = _read_text_config(folder)
+    with torch.device("meta"):
+        return model_class(config, **options).to(dtype)
+
+
+def _read_text_config(folder: Path) -> tuple[str, Any, type[PreTrainedModel], dict]:
+    """(architecture, config, class, options to make it) of the language model of `folder`."""
+    from transformers import AutoConfig
+
+    config_json = read_json(folder / "config.json")
+    architecture = (config_json.get("architectures") or ["none"])[0]
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return architecture, config, *_text_model_class(architecture, config)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: not a text encoder: {error}") from error
 
 
 def _text_model_class(architecture: str, config: Any) -> tuple[type[PreTrainedModel], dict]:

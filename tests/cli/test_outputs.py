@@ -36,7 +36,7 @@ def test_no_text_leaves_its_folder_or_names_a_hidden_file(text):
 @pytest.mark.parametrize(
     ("output", "suffix", "expected"),
     [
-        (None, None, "./{prompt}.wav"),
+        (None, None, "{prompt}.wav"),
         ("rain.flac", None, "rain.flac"),
         ("rain.flac", ".flac", "rain.flac"),
         ("out/", ".mp3", "out/{prompt}.mp3"),

@@ -113,7 +113,7 @@ def generate(
       auffusion generate "church bells" --duration 3 --spectrogram bells.png --play
     """
     from auffusion_cli.cli import plan
-    from auffusion_cli.cli.models import fetch, find
+    from auffusion_cli.cli.models import find, resolve_model
     from auffusion_cli.request import MAX_DURATION_S, GenerateSettings, draw_seed
 
     if bool(prompts) == bool(prompts_file):
@@ -147,7 +147,7 @@ def generate(
     }
     # Before anything is downloaded; the model's own limits come after.
     GenerateSettings.from_defaults(GenerationDefaults(max_duration_s=MAX_DURATION_S), **asked)
-    checkpoint = find(model) if dry_run else fetch(model, yes=yes)
+    checkpoint = find(model) if dry_run else resolve_model(model, yes=yes)
     defaults, vocoder_name = _describe(checkpoint, vocoder)
     settings = GenerateSettings.from_defaults(defaults, **asked)
 
@@ -168,6 +168,8 @@ def generate(
     elif not overwrite:
         plan.check_free([path for job in jobs for path in (job.path, job.picture) if path])
 
+    if checkpoint is not None and jobs:
+        _warn_of_cut_prompts(checkpoint, jobs)
     run = Run(failures=failures, n_finished=len(finished), as_json=json, player=player)
     if dry_run:
         resolved = asdict(settings) | {
@@ -188,7 +190,6 @@ def generate(
         from auffusion_cli.checkpoints import load_model
 
         loaded = load_model(model, device=device, dtype=dtype, vocoder=vocoder)
-        _warn_of_cut_prompts(loaded, jobs)
         run.make(loaded, jobs, settings, subtype, batch_size, forgiving=prompts_file is not None)
     run.conclude()
 
@@ -245,8 +246,7 @@ class Run:
         try:
             self._write(job, result, subtype)
         except (AuffusionError, OSError) as error:
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            if full or not forgiving:
+            if not forgiving or _is_disk_full(error):
                 raise
             self.failures.append(Failure(job.source, str(error)))
             return
@@ -287,10 +287,13 @@ class Run:
             if self.as_json:
                 console.print_json_line({"status": "failed", **asdict(failure)})
             console.error(f"{failure.source}: {failure.reason}")
-        console.note(
-            f"{len(self.made)} made, {self.n_finished} skipped, {len(self.failures)} failed"
-        )
+        console.note(f"{self.n_made} made, {self.n_finished} skipped, {len(self.failures)} failed")
         raise typer.Exit(1)
+
+
+def _is_disk_full(error: Exception) -> bool:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(cause, OSError) and cause.errno == errno.ENOSPC
 
 
 def _find_player(jobs: Sequence[Job]) -> list[str]:
@@ -325,12 +328,17 @@ def _describe_machine(device: str, dtype: str, batch_size: int | None) -> dict[s
     }
 
 
-def _warn_of_cut_prompts(model: Model, jobs: Sequence[Job]) -> None:
-    for text in dict.fromkeys(
-        text for job in jobs for text in (job.request.prompt, job.request.negative_prompt)
-    ):
-        cut = model.text.overflow(text) if text else None
-        if cut is not None:
+def _warn_of_cut_prompts(checkpoint: Checkpoint, jobs: Sequence[Job]) -> None:
+    """Show what of the prompts the checkpoint's text encoders will not see."""
+    requests = [job.request for job in jobs]
+    texts = dict.fromkeys(text for r in requests for text in (r.prompt, r.negative_prompt))
+    import torch
+
+    from auffusion_cli.checkpoints import load_text
+
+    encoders = load_text(checkpoint.folder, torch.float32, weights=False)
+    for text in texts:
+        if text and (cut := encoders.overflow(text)) is not None:
             console.warn(f"the prompt is longer than the model can read; left out: {cut!r}")
 
 

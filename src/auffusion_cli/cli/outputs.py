@@ -24,23 +24,35 @@ def slug(text: str) -> str:
     return cut.strip("-.") or "sound"
 
 
-def as_template(output: str | None, suffix: str | None, default_name: str, option: str) -> str:
+def as_template(
+    output: str | None,
+    suffix: str | None,
+    default_name: str,
+    option: str,
+    suffixes: Sequence[str] = (".wav", ".flac", ".ogg", ".mp3"),
+) -> str:
     """The template that `output` stands for: itself, a file's name, or a folder and `default_name`.
 
-    It is a folder if it ends in a slash, exists as one, or has no suffix. `suffix` (".flac") is
-    what the user asked for by `--format`, if anything; the default is .wav.
+    It is a folder if it ends in a slash, exists as one, or has no suffix. `suffix` is what the user
+    asked for by `--format`, if anything; the first of `suffixes`, the valid ones, is the default.
 
     Raises:
-        UsageError: the name's own suffix contradicts `suffix`.
+        UsageError: the name's own suffix is not valid, or contradicts `suffix`.
     """
     if output is None:
-        output = "." + os.sep
-    is_folder = output.endswith(("/", os.sep)) or Path(output).is_dir() or not Path(output).suffix
+        output = ""
+    added_suffix = suffix or suffixes[0]
+    is_folder = not Path(output).suffix or output.endswith(("/", os.sep)) or Path(output).is_dir()
     if is_folder and not FIELD.search(Path(output).name):
-        return os.path.join(output, default_name + (suffix or ".wav"))
+        return os.path.join(output, default_name + added_suffix)
     own_suffix = Path(output).suffix.lower()
     if not own_suffix or FIELD.search(own_suffix):
-        return output + (suffix or ".wav")
+        return output + added_suffix
+    if own_suffix not in suffixes:
+        raise UsageError(
+            f"{option} {output!r} ends in {own_suffix}, which cannot be written.",
+            hint=f"Valid: {', '.join(suffixes)}, or a slash for a folder.",
+        )
     if suffix is not None and own_suffix != suffix:
         raise UsageError(
             f"{option} {output!r} ends in {own_suffix}, but --format asks for {suffix}.",

@@ -113,7 +113,7 @@ def plan_list(
 def _plan_line(line: PromptLine, source: str, default_name: str, options: PlanOptions) -> list[Job]:
     sound = as_template(options.output, options.suffix, default_name, "--output")
     picture = options.spectrogram and as_template(
-        options.spectrogram, ".png", default_name, "--spectrogram"
+        options.spectrogram, None, default_name, "--spectrogram", suffixes=(".png",)
     )
     first_seed = options.seed if line.seed is None else line.seed
     negative = options.negative_prompt if line.negative_prompt is None else line.negative_prompt

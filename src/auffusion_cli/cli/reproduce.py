@@ -58,7 +58,7 @@ def reproduce(
       auffusion reproduce rain.wav --json
     """
     from auffusion_cli.cli.info import read_record
-    from auffusion_cli.cli.models import fetch
+    from auffusion_cli.cli.models import resolve_model
     from auffusion_cli.cli.outputs import check_writable
     from auffusion_cli.cli.plan import check_free
 
@@ -68,7 +68,7 @@ def reproduce(
         if not overwrite:
             check_free([output])
     name = model or _trusted_name(recorded, path)
-    fetch(name, yes=yes)
+    resolve_model(name, yes=yes)
     console.note(f"loading {name}")
 
     from auffusion_cli.checkpoints import load_model
