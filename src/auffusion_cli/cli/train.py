@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -121,7 +122,7 @@ def train(
             folder,
             device=device,
             resume=resume,
-            on_prepare=progress.prepare,
+            on_prepare=partial(progress.prepare, stop_requested),
             on_step=progress.step,
             stop_requested=stop_requested,
         )
@@ -269,7 +270,12 @@ class _ProgressLines:
     def __exit__(self, *exception: Any) -> None:
         self._show(None)
 
-    def prepare(self, what: str, done: int, total: int) -> None:
+    def prepare(
+        self, stop_requested: Callable[[], bool], what: str, done: int, total: int
+    ) -> None:
+        if stop_requested():
+            # There is no checkpoint to write yet.
+            raise KeyboardInterrupt
         self._show(what, unit="")
         self._bar.update(completed=done, total=total)
 
