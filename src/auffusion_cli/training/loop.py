@@ -22,7 +22,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -155,7 +154,6 @@ def train(
             f"{accelerator.num_processes} processes x {loop.gradient_accumulation} parts",
             hint=f"a multiple of {parts} can",
         )
-    set_seed(config.seed)
     optimizers = {
         name: torch.optim.AdamW(
             network.parameters(),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import DataError, UsageError
@@ -38,6 +39,8 @@ def run(
         cpu=device == "cpu",
         mixed_precision=config.loop.mixed_precision,
     )
+    # Before the stage is built: fresh weights are drawn there.
+    set_seed(config.seed)
     # The main process fills the caches; the others find them full.
     with accelerator.main_process_first():
         quiet = None if not accelerator.is_main_process else on_prepare
