@@ -186,7 +186,7 @@ def test_griffin_lim_returns_what_was_analysed():
     reference = LogMel()(normalize_peak(sweep(16_000)))
     waveform = GriffinLim()(reference)
     assert waveform.shape == (1, 16_000)
-    assert mel_error_db(reference, LogMel()(waveform)) < 2.0
+    assert mel_error_db(reference, LogMel()(waveform)) < 3.0
 
 
 def test_griffin_lim_is_deterministic_and_ignores_the_batch():

@@ -175,7 +175,7 @@ def _check_whole(path: Path, format_name: str) -> None:
                         f"{path}: cut short: {n_there:,} of {n_bytes:,} bytes of sound are there"
                     )
         elif format_name == "OGG" and not _ends_with_whole_ogg_page(file):
-            raise AudioError(f"{path}: cut short: the last page of the ogg stream is missing")
+            raise AudioError(f"{path}: cut short: the last page of the ogg stream is not whole")
 
 
 def _riff_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
@@ -190,7 +190,10 @@ def _riff_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _ends_with_whole_ogg_page(file: BinaryIO) -> bool:
-    """Whether the last page (RFC 3533, section 6) is whole and marked as the last of its stream."""
+    """Whether the last page (RFC 3533, section 6) is whole.
+
+    It should also be marked as the last of its stream, but many files of old encoders are not.
+    """
     n_total = file.seek(0, os.SEEK_END)
     file.seek(max(0, n_total - 2**17))  # a page has at most 65,307 bytes
     tail = file.read()
@@ -198,7 +201,7 @@ def _ends_with_whole_ogg_page(file: BinaryIO) -> bool:
     if len(page) < 27 or len(page) < 27 + page[26]:
         return False
     n_bytes = 27 + page[26] + sum(page[27 : 27 + page[26]])
-    return len(page) >= n_bytes and bool(page[5] & 0x04)
+    return len(page) >= n_bytes
 
 
 # --- changing the rate

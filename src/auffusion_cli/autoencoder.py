@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from auffusion_cli.errors import CheckpointError
+from auffusion_cli.weights import find_weights, open_tensors
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, ModelMixin
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
     from auffusion_cli.patch_autoencoder import PatchAutoencoder
@@ -99,26 +100,28 @@ def load_autoencoder(
         ) from error
 
     if class_name == "AutoencoderKL":
-        return KLAutoencoder(_load_vae(folder, dtype)).eval()
+        from diffusers import AutoencoderKL
+
+        return KLAutoencoder(_load_weights(AutoencoderKL, folder, dtype)).eval()
     if class_name == "PatchAutoencoder":
         from auffusion_cli.patch_autoencoder import PatchAutoencoder
 
-        return PatchAutoencoder.from_pretrained(folder, torch_dtype=dtype).eval()
+        return _load_weights(PatchAutoencoder, folder, dtype).eval()
     raise CheckpointError(
         f"{config_path}: _class_name is {class_name!r}; it can be AutoencoderKL or PatchAutoencoder"
     )
 
 
-def _load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
-    from diffusers import AutoencoderKL
-
-    names = {path.name for path in folder.glob("diffusion_pytorch_model*")}
-    only_fp16 = bool(names) and all(".fp16." in name for name in names)
+def _load_weights(model_class: type[ModelMixin], folder: Path, dtype: torch.dtype) -> ModelMixin:
+    files = find_weights(folder, "diffusion_pytorch_model")
+    for path in files:
+        open_tensors(path)  # refuses what is unsafe or damaged in words of our own
     try:
-        vae, loaded = AutoencoderKL.from_pretrained(
+        model, loaded = model_class.from_pretrained(
             folder,
             torch_dtype=dtype,
-            variant="fp16" if only_fp16 else None,
+            variant="fp16" if ".fp16" in files[0].name else None,
+            use_safetensors=files[0].suffix == ".safetensors",
             local_files_only=True,
             output_loading_info=True,
         )
@@ -126,5 +129,5 @@ def _load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
         raise CheckpointError(f"{folder}: cannot load the autoencoder: {error}") from error
     # diffusers leaves tensors that the file lacks at random values and says so only in its log.
     if loaded["missing_keys"]:
-        raise CheckpointError(f"{folder}: the weights lack {sorted(loaded['missing_keys'])[0]!r}")
-    return vae
+        raise CheckpointError(f"{folder}: the weights lack {min(loaded['missing_keys'])!r}")
+    return model

@@ -15,16 +15,17 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+import torchaudio
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.spectrogram import mel_filterbank
+from auffusion_cli.weights import read_file
 
 WEIGHT_FILES = ("vocoder.safetensors", "vocoder.pt")
 WEIGHT_NORM_SUFFIXES = (
@@ -214,9 +215,9 @@ def _init_weights(module: nn.Module) -> None:
 class GriffinLim(nn.Module):
     """Phase reconstruction by projecting between magnitudes and consistent spectra.
 
-    The linear magnitude comes from the pseudo-inverse of the mel filterbank. The starting phases
-    are drawn once with a fixed seed, so that the same log-mel always gives the same sound, alone or
-    in a batch.
+    The linear magnitude comes from the pseudo-inverse of the mel filterbank. All phases start at
+    zero, so that the same log-mel always gives the same sound, alone or in a batch; on
+    recordings random phases end no better.
     """
 
     def __init__(
@@ -248,35 +249,21 @@ class GriffinLim(nn.Module):
         # The inverse STFT needs neighbours on both sides of a frame: lengthen, and cut them off.
         n_margin = math.ceil(self.config.n_fft_samples / 2 / hop)
         magnitude = F.pad(magnitude, (n_margin, n_margin), mode="replicate")
-        start = torch.Generator().manual_seed(0)
-        angle = 2 * math.pi * torch.rand(magnitude.shape[1:], generator=start)
-        phase = torch.polar(torch.ones_like(angle), angle).to(magnitude.device)
-        previous = torch.zeros_like(phase)
-        for _ in range(self.n_iterations):
-            consistent = self._stft(self._inverse_stft(magnitude * phase))
-            accelerated = consistent - self.momentum / (1 + self.momentum) * previous
-            phase = accelerated / accelerated.abs().clamp(min=1e-16)
-            previous = consistent
-        waveform = self._inverse_stft(magnitude * phase)
-
+        waveform = torchaudio.functional.griffinlim(
+            magnitude,
+            window=self.window.float(),
+            n_fft=self.config.n_fft_samples,
+            hop_length=hop,
+            win_length=self.config.win_length_samples,
+            power=1.0,
+            n_iter=self.n_iterations,
+            momentum=self.momentum,
+            length=(magnitude.shape[-1] - 1) * hop,
+            rand_init=False,
+        )
         # A log-mel frame is centred in its hop, a frame of this STFT at the hop's beginning.
         begin = n_margin * hop - hop // 2
         return waveform[:, begin : begin + n_frames * hop]
-
-    def _stft(self, waveform: Tensor) -> Tensor:
-        return torch.stft(waveform, return_complex=True, **self._stft_sizes())
-
-    def _inverse_stft(self, spectrum: Tensor) -> Tensor:
-        length = (spectrum.shape[-1] - 1) * self.config.hop_length_samples
-        return torch.istft(spectrum, length=length, **self._stft_sizes())
-
-    def _stft_sizes(self) -> dict[str, Any]:
-        return {
-            "n_fft": self.config.n_fft_samples,
-            "hop_length": self.config.hop_length_samples,
-            "win_length": self.config.win_length_samples,
-            "window": self.window.float(),
-        }
 
 
 def load_vocoder(folder: str | Path, *, weight_norm: bool = False) -> HiFiGAN:
@@ -346,14 +333,7 @@ def fold_weight_norm(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            weights = safetensors.torch.load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling and zip errors are of many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged, or not a file of weights: {reason}") from error
+    weights = read_file(path)
     if isinstance(weights, dict) and "generator" in weights:
         weights = weights["generator"]
     if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
