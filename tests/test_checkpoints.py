@@ -283,6 +283,15 @@ def break_unet_file(folder):
     path.write_bytes(path.read_bytes()[:100_000])
 
 
+def break_autoencoder(folder):
+    path = folder / "vae" / "diffusion_pytorch_model.bin"
+    path.write_bytes(path.read_bytes()[:10_000])
+
+
+def put_code_in_vocoder(folder):
+    torch.save({"generator": torch.nn.Linear(1, 1)}, folder / "vocoder" / "vocoder.pt")
+
+
 def break_encoder_shape(folder):
     edit_json(folder / "text_encoder_0" / "config.json", intermediate_size=48)
 
@@ -338,6 +347,8 @@ def break_layout(folder):
     [
         (break_unet_shape, r"diffusion_pytorch_model.bin: tensor '.*' is \(.*64.*\), .*96"),
         (break_unet_file, r"diffusion_pytorch_model.bin: truncated"),
+        (break_autoencoder, r"vae/diffusion_pytorch_model.bin: truncated"),
+        (put_code_in_vocoder, r"vocoder.pt: refused: .*Linear"),
         (break_encoder_shape, r"pytorch_model.bin: tensor '.*fc1.*' is \(64.*48"),
         (break_encoder_names, r"pytorch_model.bin: lacks 1 .*final_layer_norm.weight"),
         (break_adapter, r"condition_adapter.pt: lacks 3 tensors"),

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -82,15 +83,25 @@ def read_tensors(files: Sequence[Path]) -> Iterator[tuple[Path, str, Tensor]]:
 
 def open_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of one file, memory-mapped where the format allows it."""
+    tensors = read_file(path)
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        for name, value in tensors.items()
+    ):
+        raise CheckpointError(f"{path}: holds something else than named tensors")
+    return dict(tensors)
+
+
+def read_file(path: Path) -> Any:
+    """What a weight file holds; a pickle may nest its tensors. No code in it is run."""
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        else:
-            with path.open("rb") as file:
-                is_zip = file.read(4) == b"PK\x03\x04"
-            # Before 2020 torch wrote a format that cannot be mapped.
-            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with path.open("rb") as file:
+            is_zip = file.read(4) == b"PK\x03\x04"
+        # Before 2020 torch wrote a format that cannot be mapped.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # unpickling damaged files raises whatever the damage leads to
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise CheckpointError(
@@ -99,12 +110,6 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
                 hint="Use a checkpoint in safetensors, or ask whoever made it to save it again.",
             ) from error
         raise CheckpointError(f"{path}: {_damage(path) or error}") from error
-    if not isinstance(tensors, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
-        for name, value in tensors.items()
-    ):
-        raise CheckpointError(f"{path}: holds something else than named tensors")
-    return dict(tensors)
 
 
 def _damage(path: Path) -> str | None:
