@@ -252,7 +252,7 @@ def write_audio(
     Raises AudioError where the samples or the format cannot be written, or the disk refuses.
     """
     path = Path(path)
-    format_name, codec = _format_of(path, subtype)
+    format_name, codec = format_of(path, subtype)
     waveform = waveform.detach().cpu().float()
     if waveform.ndim == 1:
         waveform = waveform[None]
@@ -269,7 +269,8 @@ def write_audio(
     _replace_file(path, content)
 
 
-def _format_of(path: Path, subtype: str) -> tuple[str, str]:
+def format_of(path: Path, subtype: str = "pcm16") -> tuple[str, str]:
+    """libsndfile's format and sample format for a file to write; AudioError if there is none."""
     if path.suffix.lower() not in FORMATS:
         raise AudioError(
             f"{path}: cannot write {path.suffix or 'a file without suffix'}; "

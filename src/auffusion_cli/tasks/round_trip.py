@@ -1,0 +1,90 @@
+"""A sound through the codec and back, to hear and to measure what the codec costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..codec import Codec
+from ..spectrogram import DB_PER_NEPER, LogMel, has_sound, normalize_peak
+
+Through = Literal["mel", "latent"]
+
+OVERLAP_HOPS = 16
+"""Neighbouring windows share this much and are cross-faded, or the seams would click."""
+
+
+@torch.no_grad()
+def round_trip(
+    codec: Codec,
+    waveform: Tensor,
+    through: Through,
+    *,
+    window_s: float,
+    on_window: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor, float]:
+    """Take (N,) samples at the codec's rate to log-mels, or on to latents, and back.
+
+    Works window by window, each as long as what the model was trained on, so that memory beyond
+    the two waveforms does not grow with the clip. `on_window(n_done, n_windows)` follows it.
+
+    Returns the (N,) samples, as loud as they came, and the error in dB (see `clip_error_db`).
+    """
+    config = codec.spectrogram_config
+    hop, overlap = config.hop_length_samples, OVERLAP_HOPS * config.hop_length_samples
+    window = max(config.seconds_to_frames(window_s) * hop, 2 * overlap)
+    stride = window - overlap
+    reference = normalize_peak(waveform, config.peak)
+    # Whole hops, and at least one column: what a window lacks is silence.
+    n_missing = max(-len(reference) % hop, hop - len(reference))
+    padded = torch.nn.functional.pad(reference, (0, n_missing))
+
+    starts = range(0, max(len(padded) - overlap, 1), stride)
+    result = torch.zeros_like(padded)
+    fade_in = torch.linspace(0, 1, overlap)
+    for n_done, start in enumerate(starts, 1):
+        piece = padded[start : start + window].to(codec.spectrogram.window.device)
+        log_mel = codec.spectrogram(piece[None])
+        if through == "latent":
+            n_frames = log_mel.shape[-1]
+            log_mel = codec.decode_log_mel(codec.encode_log_mel(log_mel))[..., :n_frames]
+        sound = codec.vocode(log_mel)[0].cpu()
+        if start > 0:
+            sound[:overlap] *= fade_in
+            result[start : start + overlap] *= 1 - fade_in
+        result[start : start + len(sound)] += sound
+        if on_window:
+            on_window(n_done, len(starts))
+
+    result = result[: len(waveform)]
+    error_db = clip_error_db(codec.spectrogram, reference, result, block=window)
+    peak = waveform.abs().max().item()
+    return result * (peak / config.peak if peak > 0 else 1.0), error_db
+
+
+@torch.no_grad()
+def clip_error_db(spectrogram: LogMel, reference: Tensor, waveform: Tensor, *, block: int) -> float:
+    """`spectrogram.mel_error_db` between the log-mels of two clips (N,), `block` samples at a time.
+
+    Cells count within 60 dB of the maximum of the whole clip, not of a block.
+    """
+    device = spectrogram.window.device
+
+    def log_mel(samples: Tensor, start: int) -> Tensor:
+        piece = samples[start : start + block].to(device)
+        n_missing = -len(piece) % spectrogram.config.hop_length_samples
+        return spectrogram(torch.nn.functional.pad(piece, (0, n_missing))[None])
+
+    starts = range(0, len(reference), block)
+    loudest = max(log_mel(reference, start).max().item() for start in starts)
+    total, n_cells = 0.0, 0
+    for start in starts:
+        expected = log_mel(reference, start)
+        counts = has_sound(expected, loudest)
+        difference = (log_mel(waveform, start) - expected).abs()
+        total += difference[counts].sum().item()
+        n_cells += int(counts.sum())
+    return total / n_cells * DB_PER_NEPER
