@@ -21,8 +21,8 @@ REFINEMENT_STRIDE = 4
 class PatchAutoencoder(ModelMixin, ConfigMixin):
     """Linear patch transform with learned refinement.
 
-    `encode`: (B, 3, 256, W) image in 0..1 -> (B, C, 256 // f, W // f) latent of about unit
-    variance, with f = `patch_size * space_to_depth` and C = `n_coefficients * space_to_depth**2`.
+    `encode`: (B, 3, 256, W) image in 0..1 -> (B, C, 256 // f, W // f) latent, whose standard
+    deviation falls from 1 in the coarsest component to `finest_std` in the finest, with f = `patch_size * space_to_depth` and C = `n_coefficients * space_to_depth**2`.
     `decode`: the reverse, clamped to 0..1. W must be a multiple of f.
     """
 
@@ -33,6 +33,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         patch_size: int = 16,
         n_coefficients: int = 16,
         space_to_depth: int = 2,
+        finest_std: float = 0.5,
         refinement_channels: int = 64,
         refinement_blocks: int = 4,
     ) -> None:
@@ -88,7 +89,9 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         components = components * components.sum(1, keepdim=True).sign()
         self.patch_mean.copy_(mean)
         self.components.copy_(components)
-        self.coefficient_scale.copy_(variances.flip(0)[:k].sqrt())
+        # Coarse components matter more to the ear: let them stand out of the noise earlier.
+        stds = torch.linspace(1, self.config.finest_std, k, dtype=variances.dtype)
+        self.coefficient_scale.copy_(variances.flip(0)[:k].sqrt() / stds)
         linear = self.decode_linear(self.encode(images))
         return (linear - images[:, :1]).abs().mean().item()
 
