@@ -17,6 +17,7 @@ from bisect import bisect
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 import torch
@@ -124,21 +125,31 @@ class ClipStore:
         A kind with n clips has a probability proportional to n ** (1 - kind_balance).
         """
         kinds = {self.clips[index].kind for index in without} - {None}
+
+        def fits(group: list[int]) -> bool:
+            kind = self.clips[group[0]].kind
+            return kind not in kinds if kind is not None else len(group) > len(without)
+
+        groups, weights = self._weighted_groups(role, kind_balance)
+        if not any(map(fits, groups)):
+            return None
+        while True:
+            group = groups[bisect(weights, rng.random() * weights[-1], hi=len(groups) - 1)]
+            index = rng.choice(group)
+            if fits(group) and index not in without:
+                return index
+
+    @lru_cache(maxsize=8)  # noqa: B019 (a store lives as long as its run)
+    def _weighted_groups(
+        self, role: str | None, kind_balance: float
+    ) -> tuple[list[list[int]], list[float]]:
+        """The clips of each kind with that role, and the running sums of the kinds' weights."""
         groups = [
             indices
-            for (group_role, kind), indices in self._groups.items()
+            for (group_role, _), indices in self._groups.items()
             if role in ("any", group_role)
-            and kind not in kinds
-            and not set(indices) <= set(without)
         ]
-        if not groups:
-            return None
-        weights = list(accumulate(len(indices) ** (1 - kind_balance) for indices in groups))
-        group = groups[min(bisect(weights, rng.random() * weights[-1]), len(groups) - 1)]
-        index = rng.choice(group)
-        while index in without:
-            index = rng.choice(group)
-        return index
+        return groups, list(accumulate(len(indices) ** (1 - kind_balance) for indices in groups))
 
 
 # Composing ----------------------------------------------------------------------------------------
@@ -165,8 +176,21 @@ def compose(clips: ClipStore, config: SceneConfig, seed: int, clip: int | None =
         cast = _cast(clips, config, rng, first)
         if cast is not None:
             return _mixed_scene(stage, *cast)
-    text = _text(clips.clips[first], rng, config.phrase_probability)
-    return _scene(clips, (first,), stage.lay(first, text), text)
+    return _lone_scene(stage, first)
+
+
+def lay_alone(clips: ClipStore, config: SceneConfig, seed: int, clip: int) -> Scene:
+    """One scene of the clip with that index and no other, laid into the window as its role asks.
+
+    What `compose` makes of a clip that it does not mix, whatever `mix_probability` is.
+    """
+    n_samples = round(config.duration_s * clips.sample_rate_hz)
+    return _lone_scene(_Stage(clips, config, random.Random(seed), n_samples), clip)
+
+
+def _lone_scene(stage: _Stage, index: int) -> Scene:
+    text = _text(stage.clips.clips[index], stage.rng, stage.config.phrase_probability)
+    return _scene(stage.clips, (index,), stage.lay(index, text), text)
 
 
 def _cast(
@@ -277,7 +301,7 @@ class _Stage:
             crops = [waveform[start : start + n_needed] for start in starts]
             waveform = max(crops, key=lambda crop: float(crop.square().mean()))
         if percent != 100:
-            waveform = torchaudio.functional.resample(waveform, percent, 100)
+            waveform = _playback_speed(percent)(waveform)
         return _faded(waveform[:max_samples], self._samples(FADE_S))
 
     def _repeat(self, waveform: Tensor, max_repeats: int) -> Tensor:
@@ -322,6 +346,11 @@ class _Stage:
 
     def _samples(self, duration_s: float) -> int:
         return round(duration_s * self.clips.sample_rate_hz)
+
+
+@lru_cache(maxsize=101)  # `pitch_range` is at most 0.5
+def _playback_speed(percent: int) -> torchaudio.transforms.Resample:
+    return torchaudio.transforms.Resample(percent, 100)
 
 
 def _crop_or_pad(waveform: Tensor, n_samples: int, rng: random.Random) -> Tensor:
