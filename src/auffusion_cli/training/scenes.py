@@ -79,6 +79,7 @@ class ClipStore:
         self._free_bytes = memory_bytes
         self._pcm: dict[int, Tensor] = {}
         self._groups: dict[tuple[str | None, str | None], list[int]] = {}
+        self._weighted: dict[tuple[str | None, float], tuple[list[list[int]], list[float]]] = {}
         for index, clip in enumerate(self.clips):
             self._groups.setdefault((clip.role, clip.kind), []).append(index)
 
@@ -139,17 +140,20 @@ class ClipStore:
             if fits(group) and index not in without:
                 return index
 
-    @lru_cache(maxsize=8)  # noqa: B019 (a store lives as long as its run)
     def _weighted_groups(
         self, role: str | None, kind_balance: float
     ) -> tuple[list[list[int]], list[float]]:
         """The clips of each kind with that role, and the running sums of the kinds' weights."""
-        groups = [
-            indices
-            for (group_role, _), indices in self._groups.items()
-            if role in ("any", group_role)
-        ]
-        return groups, list(accumulate(len(indices) ** (1 - kind_balance) for indices in groups))
+        key = role, kind_balance
+        if key not in self._weighted:
+            groups = [
+                indices
+                for (group_role, _), indices in self._groups.items()
+                if role in ("any", group_role)
+            ]
+            weights = list(accumulate(len(indices) ** (1 - kind_balance) for indices in groups))
+            self._weighted[key] = groups, weights
+        return self._weighted[key]
 
 
 # Composing ----------------------------------------------------------------------------------------
