@@ -330,6 +330,10 @@ def break_architecture(folder):
     )
 
 
+def break_architectures(folder):
+    edit_json(folder / "text_encoder_0" / "config.json", architectures={"a": 1})
+
+
 def break_tokenizer(folder):
     (folder / "text_encoder_0" / "tokenizer.json").write_text("{")
 
@@ -354,6 +358,7 @@ def break_layout(folder):
         (break_adapter, r"condition_adapter.pt: lacks 3 tensors"),
         (break_channels, r"adapter 0 gives 16 channels, but the UNet.* takes 32"),
         (break_architecture, r"config.json: not a text encoder: architecture 'ViTModel'"),
+        (break_architectures, r"config.json: not a text encoder"),
         (break_tokenizer, r"cannot load the tokenizer"),
         (break_scheduler, r"scheduler_config.json: missing"),
         (break_layout, r"not a checkpoint: it has neither"),

@@ -294,8 +294,14 @@ def load_text(folder: Path, dtype: torch.dtype, *, weights: bool = True) -> Text
     if not is_adapter_layout(folder):
         tokenizer = load_tokenizer(folder / "tokenizer")
         encoder = load_encoder(folder / "text_encoder", dtype)
+        positions = getattr(encoder.config, "max_position_embeddings", None)
+        if positions is None:
+            raise CheckpointError(
+                f"{folder / 'text_encoder'}: states no number of positions; Stable Diffusion's "
+                "layout is read with a CLIP text encoder only"
+            )
         # A tokenizer that states no length has 10 ** 30.
-        max_length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+        max_length = min(tokenizer.model_max_length, positions)
         return TextConditioner(
             [TextEncoder(tokenizer, encoder, max_length, pads_tokens=True)], adapters=None
         ).eval()
@@ -362,8 +368,8 @@ def _read_text_config(folder: Path) -> tuple[str, Any, type[PreTrainedModel], di
     from transformers import AutoConfig
 
     config_json = read_json(folder / "config.json")
-    architecture = (config_json.get("architectures") or ["none"])[0]
     try:
+        architecture = str((config_json.get("architectures") or ["none"])[0])
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return architecture, config, *_text_model_class(architecture, config)
     except (OSError, ValueError, KeyError, TypeError) as error:
