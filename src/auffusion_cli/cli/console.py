@@ -132,6 +132,7 @@ class Progress:
         description: what is being done, as a verb: "generating".
         total: how many units there are; None while not known (see `update`).
         unit: "steps", "clips" …; "bytes" shows sizes and speed.
+        initial: units done before, by a run that this one goes on with.
     """
 
     def __init__(
@@ -140,12 +141,13 @@ class Progress:
         total: float | None = None,
         *,
         unit: str = "",
+        initial: float = 0.0,
         delay_s: float = 1.0,
         line_interval_s: float = 30.0,
     ) -> None:
         self.description = description
         self.total = total
-        self.completed = 0.0
+        self.initial = self.completed = initial
         self.unit = unit
         self.delay_s = delay_s
         self.line_interval_s = line_interval_s
@@ -189,7 +191,9 @@ class Progress:
         if self._bar is None:
             self._bar = self._make_bar()
             # The task starts now but the work started earlier: `start` is what times are told from.
-            self._task = self._bar.add_task(self.description, total=self.total)
+            self._task = self._bar.add_task(
+                self.description, total=self.total, completed=self.initial
+            )
             self._bar.tasks[0].start_time = self._start_s
             self._bar.start()
         self._bar.update(
@@ -227,8 +231,9 @@ class Progress:
         text = f"{self.description}: {self._amount(self.completed)}"
         if self.total is not None:
             text += f" of {self._amount(self.total)}"
-            if self.completed > 0:
-                left_s = (now_s - self._start_s) * (self.total / self.completed - 1)
+            done = self.completed - self.initial
+            if done > 0:
+                left_s = (now_s - self._start_s) * (self.total - self.completed) / done
                 text += f", about {format_duration(left_s)} left"
         note(text)
 
