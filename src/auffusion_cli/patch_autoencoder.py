@@ -16,13 +16,17 @@ from torch import Tensor, nn
 
 REFINEMENT_STRIDE = 4
 """The refinement network sees the image space-to-depth by this: few positions, wide layers."""
+FIT_CHUNK = 64
+MIN_VARIANCE = 1e-8
+"""Of a coefficient, where the images have fewer components than asked for: 0 cannot be whitened."""
 
 
 class PatchAutoencoder(ModelMixin, ConfigMixin):
     """Linear patch transform with learned refinement.
 
     `encode`: (B, 3, 256, W) image in 0..1 -> (B, C, 256 // f, W // f) latent, whose standard
-    deviation falls from 1 in the coarsest component to `finest_std` in the finest, with f = `patch_size * space_to_depth` and C = `n_coefficients * space_to_depth**2`.
+    deviation falls from 1 in the coarsest component to `finest_std` in the finest, with
+    f = `patch_size * space_to_depth` and C = `n_coefficients * space_to_depth**2`.
     `decode`: the reverse, clamped to 0..1. W must be a multiple of f.
     """
 
@@ -38,7 +42,18 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         refinement_blocks: int = 4,
     ) -> None:
         super().__init__()
-        n_rows, n_pixels = n_mels // patch_size, patch_size**2
+        downsample = patch_size * space_to_depth
+        n_pixels = patch_size**2
+        if downsample < 1 or n_mels % downsample or downsample % REFINEMENT_STRIDE:
+            raise ValueError(
+                f"patch_size {patch_size} x space_to_depth {space_to_depth} must divide n_mels "
+                f"({n_mels}) and be a multiple of {REFINEMENT_STRIDE}"
+            )
+        if not 1 <= n_coefficients <= n_pixels:
+            raise ValueError(f"n_coefficients is {n_coefficients}; it must be 1 to {n_pixels}")
+        if not finest_std > 0:
+            raise ValueError(f"finest_std is {finest_std}; it must be above 0")
+        n_rows = n_mels // patch_size
         # What a patch looks like on average depends on its frequency: one mean a row of patches.
         self.register_buffer("patch_mean", torch.zeros(n_rows, n_pixels))
         self.register_buffer("components", torch.zeros(n_coefficients, n_pixels))
@@ -79,21 +94,35 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
 
         Returns the mean absolute error of the linear round trip on those images.
         """
-        patches = F.pixel_unshuffle(images[:, :1].double(), self.config.patch_size)
-        mean = patches.mean(dim=(0, 3)).T  # (H/p, p*p)
-        centred = (patches - mean.T[None, :, :, None]).permute(0, 2, 3, 1).flatten(0, 2)
-        variances, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-        k = self.config.n_coefficients
+        p, k = self.config.patch_size, self.config.n_coefficients
+        chunks = images[:, :1].split(FIT_CHUNK)  # so that one of them at a time is in float64
+        patches = (F.pixel_unshuffle(chunk.double(), p) for chunk in chunks)
+        mean = sum(chunk.sum(dim=(0, 3)) for chunk in patches) / (
+            len(images) * images.shape[-1] // p
+        )
+
+        covariance = torch.zeros(p * p, p * p, dtype=torch.float64, device=images.device)
+        for chunk in chunks:
+            centred = F.pixel_unshuffle(chunk.double(), p) - mean[None, :, :, None]
+            centred = centred.permute(0, 2, 3, 1).flatten(0, 2)
+            covariance += centred.T @ centred
+        n_patches = len(images) * images.shape[-2] * images.shape[-1] // (p * p)
+        variances, vectors = torch.linalg.eigh(covariance / n_patches)
         components = vectors.flip(1)[:, :k].T
         # The sign of an eigenvector is arbitrary: fix it, so that a fit can be repeated.
-        components = components * components.sum(1, keepdim=True).sign()
-        self.patch_mean.copy_(mean)
+        components = torch.where(components.sum(1, keepdim=True) < 0, -components, components)
+        self.patch_mean.copy_(mean.T)
         self.components.copy_(components)
         # Coarse components matter more to the ear: let them stand out of the noise earlier.
         stds = torch.linspace(1, self.config.finest_std, k, dtype=variances.dtype)
-        self.coefficient_scale.copy_(variances.flip(0)[:k].sqrt() / stds)
-        linear = self.decode_linear(self.encode(images))
-        return (linear - images[:, :1]).abs().mean().item()
+        scale = variances.flip(0)[:k].clamp_min(MIN_VARIANCE).sqrt()
+        self.coefficient_scale.copy_(scale / stds.to(scale.device))
+
+        errors = 0.0
+        for chunk in chunks:
+            linear = self.decode_linear(self.encode(chunk.float()))
+            errors += (linear - chunk).abs().sum().item()
+        return errors / images[:, :1].numel()
 
 
 class _Refinement(nn.Module):

@@ -1,46 +1,60 @@
 """The diffusion stage: UNet and condition adapters learn to denoise latents (paper, section 3.3).
 
-The codec and the text encoders are frozen; their outputs come from `latents.LatentCache`.
+The codec and the text encoders are frozen; their outputs come from `latents`.
 """
 
 from __future__ import annotations
 
+import inspect
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
+from auffusion_cli.audio import write_audio
 from auffusion_cli.autoencoder import load_autoencoder
 from auffusion_cli.checkpoints import load_model, load_text_encoder, load_tokenizer, save_model
 from auffusion_cli.codec import Codec
 from auffusion_cli.errors import UsageError
 from auffusion_cli.model import Model
+from auffusion_cli.plot import save_spectrogram
+from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.samplers import SCHEDULERS
+from auffusion_cli.tasks.generate import generate
 from auffusion_cli.text import ConditionAdapter, TextConditioner, TextEncoder
 from auffusion_cli.training.config import DiffusionConfig
-from auffusion_cli.training.latents import LatentCache
-from auffusion_cli.training.loop import Losses, Sample
+from auffusion_cli.training.latents import ExampleSource
+from auffusion_cli.training.loop import Losses, Sample, replace_folder
 from auffusion_cli.vocoder import GriffinLim, load_vocoder
+
+PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 def build_model(config: DiffusionConfig, device: torch.device, duration_s: float) -> Model:
     """The model to train: a checkpoint's (`init_from`), or a fresh UNet on trained parts.
 
     Raises:
-        UsageError: from scratch, but parts are not named.
+        UsageError: from scratch, but parts are not named, or a setting is impossible.
         CheckpointError: a part cannot be loaded.
     """
     if config.init_from is not None:
-        model = load_model(config.init_from, device=str(device), dtype="float32")
-        return model
+        model = load_model(config.init_from, device=str(device), dtype="fp32")
+        return replace(model, name=config.name, licence=config.licence or model.licence)
     if config.autoencoder is None or not config.text_encoders:
         raise UsageError(
             "diffusion: training from scratch needs diffusion.autoencoder and "
             "diffusion.text_encoders",
             hint="or name a checkpoint to start from: diffusion.init_from",
         )
+    _check_scheduler(config.scheduler)
+    _check_generation(config, duration_s)
     autoencoder = load_autoencoder(Path(config.autoencoder), torch.float32)
     vocoder = load_vocoder(Path(config.vocoder)) if config.vocoder else GriffinLim()
     codec = Codec(autoencoder, vocoder)
@@ -86,15 +100,52 @@ def build_model(config: DiffusionConfig, device: torch.device, duration_s: float
     )
 
 
-class DiffusionStage:
-    """Noise prediction (or velocity) on cached latents; see `loop.Stage`."""
+def _check_scheduler(config: dict[str, Any]) -> None:
+    """diffusers ignores what it does not know: here a typing error must be told."""
+    classes = [DDPMScheduler, *(getattr(diffusers, name) for name in SCHEDULERS.values())]
+    known = {name for kind in classes for name in inspect.signature(kind).parameters}
+    for key in config:
+        if key not in known:
+            raise UsageError(
+                f"diffusion.scheduler: unknown key {key!r}",
+                hint=f"valid: {', '.join(sorted(known))}",
+            )
+    try:
+        DDPMScheduler.from_config(config)
+    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise UsageError(f"diffusion.scheduler: {error}") from error
 
-    def __init__(self, model: Model, cache: LatentCache, config: DiffusionConfig) -> None:
+
+def _check_generation(config: DiffusionConfig, duration_s: float) -> None:
+    """What `generate` will do by default must be possible, in the window that is trained."""
+    defaults = config.generation
+    if defaults.max_duration_s != duration_s:
+        raise UsageError(
+            f"diffusion.generation.max_duration_s: {defaults.max_duration_s:g} s is not the window "
+            f"that is trained, scenes.duration_s: {duration_s:g} s"
+        )
+    try:
+        GenerateSettings.from_defaults(defaults)
+    except UsageError as error:
+        raise UsageError(f"diffusion.generation: {error.message}", hint=error.hint) from error
+
+
+class DiffusionStage:
+    """Noise prediction (or velocity) on latents; see `loop.Stage`."""
+
+    def __init__(self, model: Model, source: ExampleSource, config: DiffusionConfig) -> None:
+        """Raises UsageError where a preview prompt or the prediction type is impossible."""
         self.model = model
         self.config = config
-        self.cache = cache
-        self.n_items = len(cache)
+        self.source = source
+        self.n_items = len(source)
+        self.preview_requests = [GenerateRequest(p, seed=0) for p in config.preview_prompts]
         self.scheduler = DDPMScheduler.from_config({**model.scheduler_config, "clip_sample": False})
+        if self.scheduler.config.prediction_type not in PREDICTION_TYPES:
+            raise UsageError(
+                f"diffusion.scheduler.prediction_type: {self.scheduler.config.prediction_type!r} "
+                f"is not one of {', '.join(PREDICTION_TYPES)}"
+            )
         if config.gradient_checkpointing:
             model.unet.enable_gradient_checkpointing()
         model.unet.train()
@@ -105,17 +156,13 @@ class DiffusionStage:
 
     def losses(self, batch: Sequence[Sample], step: int) -> Losses:
         n_timesteps = self.scheduler.config.num_train_timesteps
-        clean = torch.stack([self.cache.latent(sample.index) for sample in batch])
+        clean, hidden_states = self.source.examples(batch)
         generators = [sample.generator() for sample in batch]
         noise = torch.stack([torch.randn(clean.shape[1:], generator=g) for g in generators])
         timesteps = torch.cat([torch.randint(n_timesteps, (1,), generator=g) for g in generators])
         kept = (
             torch.cat([torch.rand(1, generator=g) for g in generators]) >= self.config.text_dropout
         )
-        hidden_states = [
-            torch.stack(states)
-            for states in zip(*(self.cache.hidden_states(s.index) for s in batch), strict=True)
-        ]
 
         device = self.model.device
         clean, noise, timesteps, kept = (x.to(device) for x in (clean, noise, timesteps, kept))
@@ -130,27 +177,38 @@ class DiffusionStage:
         yield loss, {"loss": loss.item(), "mse": error.mean().item()}
 
     def _weights(self, timesteps: Tensor, velocity: bool) -> Tensor | float:
-        """Min-SNR weights (Hang et al. 2023, arXiv 2303.09556, section 3.4)."""
-        if self.config.min_snr_gamma is None:
+        """Min-SNR weights (Hang et al. 2023, arXiv 2303.09556, section 3.4).
+
+        min(SNR, gamma) / SNR for the noise, min(SNR, gamma) / (SNR + 1) for the velocity.
+        """
+        gamma = self.config.min_snr_gamma
+        if gamma is None:
             return 1.0
         snr = compute_snr(self.scheduler, timesteps)
-        return snr.clamp(max=self.config.min_snr_gamma) / (snr + 1 if velocity else snr)
+        # The first is written so that it is 1, not 0 / 0, where nothing of the signal is left.
+        return snr.clamp(max=gamma) / (snr + 1) if velocity else (gamma / snr).clamp(max=1)
 
     def export(self, folder: Path) -> None:
+        """Write a checkpoint's parts into `folder`, beside what else is there."""
         self.model.unet.eval()
-        save_model(self.model, folder)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".result.") as temporary:
+            for part in save_model(self.model, Path(temporary) / "model").iterdir():
+                if part.is_dir():
+                    replace_folder(part, folder / part.name)
+                else:
+                    part.replace(folder / part.name)
         self.model.unet.train()
 
     def preview(self, folder: Path, step: int) -> None:
-        from auffusion_cli.audio import write_audio
-        from auffusion_cli.tasks.generate import GenerateRequest, generate
-
+        """Write the preview prompts' sounds and spectrograms, always from the same noise."""
         self.model.unet.eval()
-        requests = [GenerateRequest(p, seed=0) for p in self.config.preview_prompts]
-        for index, result in enumerate(generate(self.model, requests)):
-            folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, result in enumerate(generate(self.model, self.preview_requests)):
             path = folder / f"step-{step:08d}-{index}.wav"
             write_audio(path, result.waveform, result.sample_rate_hz)
+            save_spectrogram(
+                result.log_mel, path.with_suffix(".png"), self.model.codec.spectrogram_config
+            )
         self.model.unet.train()
 
 
@@ -163,10 +221,13 @@ class _Denoiser(nn.Module):
         self.adapters = model.text.adapters
         # Not a submodule: the frozen encoders are neither trained nor saved in checkpoints.
         self._adapt = model.text.adapt
+        self._unconditional = model.text.unconditional()
 
     def forward(
         self, noisy: Tensor, timesteps: Tensor, hidden_states: list[Tensor], kept: Tensor
     ) -> Tensor:
-        """The dropped rows get what an unconditional prompt gets: zeros after the adapter."""
-        conditioning = self._adapt(hidden_states) * kept[:, None, None]
+        """The rows that are not `kept` (B,) see what no prompt is: zeros after the adapters, or
+        the empty prompt in the Stable Diffusion layout."""
+        conditioning = self._adapt(hidden_states)
+        conditioning = torch.where(kept[:, None, None], conditioning, self._unconditional)
         return self.unet(noisy, timesteps, encoder_hidden_states=conditioning).sample

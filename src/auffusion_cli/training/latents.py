@@ -1,8 +1,9 @@
-"""Scenes turned into latents and text hidden states once, before the diffusion stage starts.
+"""What the diffusion stage learns from: scenes as latents, captions as text hidden states.
 
-The codec and the text encoders are frozen there, so their outputs are computed one time and read
-from disk ever after: `latents.npy` (N, C, h, w) float16, `captions.json`, and the hidden states of
-every distinct caption, without their padding.
+The codec and the text encoders are frozen there, so that the outputs for a fixed set of scenes are
+computed one time and read from disk ever after (`LatentCache`): `latents.npy` (N, C, h, w) float16,
+`captions.json`, and the hidden states of every distinct caption, without their padding. Where a new
+scene is composed for every training sample there is nothing to keep (`FreshScenes`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,9 +25,25 @@ from torch import Tensor
 from auffusion_cli.codec import Codec
 from auffusion_cli.text import TextConditioner
 from auffusion_cli.training.config import SceneConfig
+from auffusion_cli.training.loop import Sample
 from auffusion_cli.training.scenes import ClipStore, compose
 
 ENCODE_BATCH = 16
+N_CAPTIONS_KEPT = 1024
+"""Hidden states that `FreshScenes` keeps: 250 MB of CLIP's."""
+
+Examples = tuple[Tensor, list[Tensor]]
+"""Latents (B, C, h, w) and for each encoder the hidden states (B, T_i, D_i), both float32."""
+
+
+class ExampleSource(Protocol):
+    """What the diffusion stage asks for its samples."""
+
+    def __len__(self) -> int:
+        """Items in an epoch."""
+        ...
+
+    def examples(self, batch: Sequence[Sample]) -> Examples: ...
 
 
 class LatentCache:
@@ -46,6 +65,40 @@ class LatentCache:
         """One (max_length, D) float32 tensor an encoder, zero beyond the caption's tokens."""
         return self._hidden[self.captions[index]]
 
+    def examples(self, batch: Sequence[Sample]) -> Examples:
+        latents = torch.stack([self.latent(sample.index) for sample in batch])
+        return latents, _stack_each([self.hidden_states(sample.index) for sample in batch])
+
+
+class FreshScenes:
+    """A new scene for every training sample, composed and encoded when it is asked for.
+
+    An item is a clip. With a `kind_balance` the clip is drawn anew, as that asks.
+    """
+
+    def __init__(
+        self, codec: Codec, text: TextConditioner, store: ClipStore, scenes: SceneConfig
+    ) -> None:
+        self._codec, self._store, self._scenes = codec, store, scenes
+        self._hidden_states = lru_cache(maxsize=N_CAPTIONS_KEPT)(text.hidden_states)
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def examples(self, batch: Sequence[Sample]) -> Examples:
+        draws_clips = self._scenes.kind_balance > 0
+        scenes = [
+            compose(self._store, self._scenes, s.seed, clip=None if draws_clips else s.index)
+            for s in batch
+        ]
+        waveforms = torch.stack([scene.waveform for scene in scenes])
+        latents = self._codec.encode(waveforms.to(next(self._codec.parameters()).device))
+        return latents, _stack_each([self._hidden_states(scene.caption) for scene in scenes])
+
+
+def _stack_each(hidden_states: list[list[Tensor]]) -> list[Tensor]:
+    return [torch.stack(of_encoder) for of_encoder in zip(*hidden_states, strict=True)]
+
 
 def prepare(
     root: Path,
@@ -58,8 +111,8 @@ def prepare(
 ) -> LatentCache:
     """Open the cache under `root` that belongs to exactly these inputs, making it if needed.
 
-    `on_progress(what, done, total)` is called now and then. An interrupted preparation leaves a
-    `.partial` folder, which the next one replaces.
+    `on_progress(what, done, total)` is called now and then. A killed preparation leaves a
+    `.partial` folder, which the next one replaces. `scenes.n_cached` 0 has no cache.
     """
     n_scenes = scenes.n_cached or len(store)
     folder = root / _digest(codec, text, store, scenes, seed, n_scenes)
@@ -84,31 +137,31 @@ def scene_seed(seed: int, index: int) -> int:
 
 def _scene_batches(
     store: ClipStore, scenes: SceneConfig, seed: int, n_scenes: int
-) -> Iterator[tuple[int, Tensor, list[str]]]:
+) -> Iterator[tuple[Tensor, list[str]]]:
     for start in range(0, n_scenes, ENCODE_BATCH):
         batch = [
             compose(store, scenes, scene_seed(seed, i), clip=None if scenes.n_cached else i)
             for i in range(start, min(start + ENCODE_BATCH, n_scenes))
         ]
-        yield start, torch.stack([s.waveform for s in batch]), [s.caption for s in batch]
+        yield torch.stack([s.waveform for s in batch]), [s.caption for s in batch]
 
 
 @torch.no_grad()
 def _write_latents(folder, codec, store, scenes, seed, n_scenes, on_progress) -> list[str]:
     device = next(codec.parameters()).device
     captions: list[str] = []
-    latents = np.lib.format.open_memmap(
-        folder / "latents.npy",
-        mode="w+",
-        dtype=np.float16,
-        shape=(n_scenes, *codec.latent_shape(scenes.duration_s)),
-    )
-    for start, waveforms, names in _scene_batches(store, scenes, seed, n_scenes):
-        latents[start : start + len(names)] = codec.encode(waveforms.to(device)).half().cpu()
-        captions += names
-        if on_progress is not None:
-            on_progress("encoding sounds", len(captions), n_scenes)
-    latents.flush()
+    shape = (n_scenes, *codec.latent_shape(scenes.duration_s))
+    # Written from end to end, not mapped: a full disk is then an OSError and not a signal.
+    with (folder / "latents.npy").open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for waveforms, names in _scene_batches(store, scenes, seed, n_scenes):
+            latents = codec.encode(waveforms.to(device)).half().cpu().numpy()
+            assert latents.shape == (len(names), *shape[1:])
+            file.write(latents.tobytes())
+            captions += names
+            if on_progress is not None:
+                on_progress("encoding sounds", len(captions), n_scenes)
     return captions
 
 
@@ -159,9 +212,8 @@ def _digest(codec, text, store, scenes, seed, n_scenes) -> str:
     for module in (codec.autoencoder, *text.encoders):
         for name, tensor in sorted(module.state_dict().items()):
             # The sums tell two trained networks apart without reading gigabytes byte by byte.
-            digest.update(
-                f"{name}{tuple(tensor.shape)}{tensor.double().sum().item():.12g}".encode()
-            )
+            total = tensor.cpu().double().sum().item()
+            digest.update(f"{name}{tuple(tensor.shape)}{total:.12g}".encode())
     for clip in store.clips:
         stat = clip.path.stat()
         digest.update(repr((clip, stat.st_size, stat.st_mtime_ns)).encode())

@@ -8,7 +8,9 @@ resumed run continues with the losses of one never stopped, and N processes see 
 from __future__ import annotations
 
 import json
+import math
 import os
+import pickle
 import shutil
 import time
 import warnings
@@ -23,13 +25,22 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from auffusion_cli.errors import AuffusionWarning, DataError, UsageError
+from auffusion_cli.errors import (
+    AuffusionError,
+    AuffusionWarning,
+    CheckpointError,
+    DataError,
+    UsageError,
+)
 from auffusion_cli.training.config import (
     CHECKPOINTS_NAME,
     CONFIG_NAME,
+    LOGS_NAME,
+    PREVIEWS_NAME,
     LoopConfig,
     TrainingConfig,
     dump_config,
@@ -62,9 +73,7 @@ class Stage(Protocol):
     n_items: int
     """Items of the data; an epoch sees each once."""
 
-    def losses(
-        self, batch: Sequence[Sample], step: int
-    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+    def losses(self, batch: Sequence[Sample], step: int) -> Losses:
         """Yield the losses of a part of a batch, mean over its samples."""
         ...
 
@@ -99,9 +108,13 @@ def samples_at(step: int, batch_size: int, n_items: int, seed: int) -> list[Samp
     for position in range(step * batch_size, (step + 1) * batch_size):
         epoch, place = divmod(position, n_items)
         index = int(_permutation(seed, epoch, n_items)[place])
-        sample_seed = np.random.SeedSequence((seed, position)).generate_state(1, np.uint64)[0]
-        batch.append(Sample(index, int(sample_seed >> np.uint64(1))))
+        batch.append(Sample(index, _seed((seed, position))))
     return batch
+
+
+def _seed(entropy: tuple[int, ...]) -> int:
+    """63 bits: what generators of torch and random both take."""
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 _last_permutation: tuple[tuple[int, int, int], np.ndarray] | None = None
@@ -133,6 +146,7 @@ def train(
     output: Path,
     *,
     resume: bool,
+    started_s: float | None = None,
     on_step: Callable[[Progress], None] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> int:
@@ -140,11 +154,13 @@ def train(
 
     `output/checkpoints/` holds whole checkpoints only: each is written beside and renamed, a last
     one at the end, however it comes. Unless it comes by an exception, `output/` itself then
-    receives what `Stage.export` writes.
+    receives what `Stage.export` writes. `max_minutes` counts from `started_s`, a time of
+    `time.monotonic`, by default now.
 
     Raises:
         UsageError: the batch cannot be divided among the processes.
-        DataError: the loss is no longer a number.
+        CheckpointError: the newest checkpoint is damaged or of another network.
+        DataError: the loss or its gradient is no longer a number; the weights from before are kept.
     """
     loop = config.loop
     parts = accelerator.num_processes * loop.gradient_accumulation
@@ -154,6 +170,8 @@ def train(
             f"{accelerator.num_processes} processes x {loop.gradient_accumulation} parts",
             hint=f"a multiple of {parts} can",
         )
+    # The optimisers stay unwrapped: accelerate's adjust the fp16 scale once for each of them, but
+    # it may change only between steps.
     optimizers = {
         name: torch.optim.AdamW(
             network.parameters(),
@@ -167,12 +185,9 @@ def train(
     ema = None
     if loop.ema_decay is not None:
         ema = EMAModel(main_network.parameters(), decay=loop.ema_decay, foreach=True)
-    for name in stage.networks:
-        stage.networks[name], optimizers[name] = accelerator.prepare(
-            stage.networks[name], optimizers[name]
-        )
-    if ema is not None:
         ema.to(accelerator.device)
+    for name in stage.networks:
+        stage.networks[name] = accelerator.prepare(stage.networks[name])
 
     checkpoints = output / CHECKPOINTS_NAME
     step = 0
@@ -181,33 +196,36 @@ def train(
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         _write_text(output / CONFIG_NAME, dump_config(config))
-    writer = _summary_writer(output, loop, accelerator)
+    writer = _summary_writer(output, loop, accelerator, step)
 
     def save() -> None:
         if accelerator.is_main_process:
             _save_checkpoint(checkpoints, step, accelerator, stage, optimizers, ema)
             for old in _checkpoints(checkpoints)[: -loop.keep_checkpoints]:
-                shutil.rmtree(old)
-        accelerator.wait_for_everyone()
+                _delete_folder(old)
 
     def with_ema(action: Callable[[], None]) -> None:
-        if accelerator.is_main_process:
-            parameters = list(accelerator.unwrap_model(stage.networks[main_name]).parameters())
+        if not accelerator.is_main_process:
+            return
+        parameters = list(accelerator.unwrap_model(stage.networks[main_name]).parameters())
+        if ema is not None:
+            ema.store(parameters)
+        try:
             if ema is not None:
-                ema.store(parameters)
                 ema.copy_to(parameters)
-            try:
-                action()
-            finally:
-                if ema is not None:
-                    ema.restore(parameters)
-        accelerator.wait_for_everyone()
+            action()
+        finally:
+            if ema is not None:
+                ema.restore(parameters)
 
-    started, first_step, saved_step = time.monotonic(), step, step
+    loop_started_s = time.monotonic()
+    started_s = loop_started_s if started_s is None else started_s
+    first_step = saved_step = step
+    weights_are_whole = True
     share = loop.batch_size // parts
     try:
         while step < loop.max_steps:
-            elapsed_minutes = (time.monotonic() - started) / 60
+            elapsed_minutes = (time.monotonic() - started_s) / 60
             time_is_up = loop.max_minutes is not None and elapsed_minutes >= loop.max_minutes
             # All processes leave at the same step, or the others would wait for ever.
             if _any_process(time_is_up or stop_requested(), accelerator):
@@ -217,6 +235,8 @@ def train(
             mine = batch[accelerator.process_index :: accelerator.num_processes]
             rate = learning_rate_at(step, step * loop.batch_size // stage.n_items, loop)
             trained = [name for name in stage.networks if stage.trains(name, step)]
+            # For what draws from the global generator (dropout): no state to carry on.
+            torch.manual_seed(_seed((config.seed, step, accelerator.process_index)))
 
             numbers: dict[str, list[float]] = {}
             for part in range(loop.gradient_accumulation):
@@ -226,56 +246,95 @@ def train(
                         accelerator.backward(loss / loop.gradient_accumulation)
                         for key, value in logs.items():
                             numbers.setdefault(key, []).append(value)
+            means = {key: sum(values) / len(values) for key, values in numbers.items()}
+            means = _mean_over_processes(means, accelerator)
+            gradient_norms = {
+                name: _clip_gradients(stage.networks[name], optimizers[name], loop, accelerator)
+                for name in trained
+            }
+            # Before the weights are touched: they and the checkpoints stay usable.
+            _check_finite(means, gradient_norms, step + 1, accelerator)
 
+            weights_are_whole = False
             for name in trained:
-                if loop.max_grad_norm is not None:
-                    accelerator.clip_grad_norm_(
-                        stage.networks[name].parameters(), loop.max_grad_norm
-                    )
                 for group in optimizers[name].param_groups:
                     group["lr"] = rate
-                optimizers[name].step()
+                if accelerator.scaler is None:
+                    optimizers[name].step()
+                else:
+                    accelerator.scaler.step(optimizers[name])
+            if accelerator.scaler is not None and trained:
+                accelerator.scaler.update()
             for optimizer in optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
             if ema is not None:
                 ema.step(accelerator.unwrap_model(stage.networks[main_name]).parameters())
             step += 1
+            weights_are_whole = True
 
-            means = {key: sum(values) / len(values) for key, values in numbers.items()}
-            means = _mean_over_processes(means, accelerator)
-            if not all(np.isfinite(value) for value in means.values()):
-                raise DataError(
-                    f"the loss is not a number at step {step}: {means}",
-                    hint="resume with a lower loop.learning_rate or another loop.mixed_precision",
-                )
-            elapsed_s = time.monotonic() - started
+            loop_s = time.monotonic() - loop_started_s
             progress = Progress(
                 step=step,
                 max_steps=loop.max_steps,
                 losses=means,
                 learning_rate=rate,
-                samples_per_second=(step - first_step) * loop.batch_size / elapsed_s,
-                elapsed_minutes=elapsed_s / 60,
+                samples_per_second=(step - first_step) * loop.batch_size / loop_s,
+                elapsed_minutes=(time.monotonic() - started_s) / 60,
             )
             if on_step is not None and accelerator.is_main_process:
                 on_step(progress)
             if writer is not None and step % loop.log_every_steps == 0:
                 for key, value in means.items():
                     writer.add_scalar(f"loss/{key}", value, step)
+                for name, norm in gradient_norms.items():
+                    writer.add_scalar(f"gradient_norm/{name}", norm, step)
                 writer.add_scalar("learning_rate", rate, step)
             if step % loop.checkpoint_every_steps == 0:
                 save()
                 saved_step = step
             if loop.preview_every_steps and step % loop.preview_every_steps == 0:
-                with_ema(partial(stage.preview, output / "previews", step))
+                with_ema(partial(stage.preview, output / PREVIEWS_NAME, step))
     finally:
-        # A step is only counted once it is whole, so this is safe after Ctrl-C, too.
-        if step > saved_step:
+        # Only between steps: after a Ctrl-C in the middle of one the last checkpoint stands.
+        if step > saved_step and weights_are_whole:
             save()
         if writer is not None:
             writer.close()
     with_ema(lambda: stage.export(output))
+    # Once, at the end: while the main process saves, the others wait for its next gradients.
+    accelerator.wait_for_everyone()
     return step
+
+
+def _clip_gradients(
+    network: nn.Module, optimizer: torch.optim.Optimizer, loop: LoopConfig, accelerator: Accelerator
+) -> float:
+    """Clip the gradients to `max_grad_norm`; returns their norm from before."""
+    if accelerator.scaler is not None:
+        accelerator.scaler.unscale_(optimizer)
+    limit = math.inf if loop.max_grad_norm is None else loop.max_grad_norm
+    return nn.utils.clip_grad_norm_(network.parameters(), limit).item()
+
+
+def _check_finite(
+    losses: dict[str, float], gradient_norms: dict[str, float], step: int, accelerator: Accelerator
+) -> None:
+    wrong = {key: value for key, value in losses.items() if not math.isfinite(value)}
+    if accelerator.scaler is None:  # the scaler leaves out steps whose gradients overflow
+        wrong |= {
+            f"gradient of {name}": norm
+            for name, norm in gradient_norms.items()
+            if not math.isfinite(norm)
+        }
+    if wrong:
+        shown = ", ".join(f"{name} {value}" for name, value in wrong.items())
+        raise DataError(
+            f"the training broke down at step {step}: {shown}",
+            hint="--resume with a lower loop.learning_rate or another loop.mixed_precision",
+        )
+
+
+# Checkpoints --------------------------------------------------------------------------------------
 
 
 def newest_checkpoint(checkpoints: Path) -> Path | None:
@@ -287,6 +346,24 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-????????") if (path / "state.json").is_file())
 
 
+def replace_folder(new: Path, final: Path) -> None:
+    """Put the folder `new` in the place of `final`, which is never seen half written."""
+    old = final.with_name(f"{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.replace(final, old)
+    os.replace(new, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _delete_folder(folder: Path) -> None:
+    """Delete it under another name, so that nobody takes the half for the whole."""
+    doomed = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
 def _save_checkpoint(
     folder: Path,
     step: int,
@@ -296,7 +373,9 @@ def _save_checkpoint(
     ema: EMAModel | None,
 ) -> None:
     final, partial = folder / f"step-{step:08d}", folder / f"step-{step:08d}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    # Also those of other steps, which a killed process may have left.
+    for leftover in [*folder.glob("step-*.partial"), *folder.glob("step-*.old")]:
+        shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         for name, network in stage.networks.items():
@@ -309,11 +388,17 @@ def _save_checkpoint(
         if accelerator.scaler is not None:
             torch.save(accelerator.scaler.state_dict(), partial / "scaler.pt")
         (partial / "state.json").write_text(json.dumps({"step": step}), encoding="utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
-    except BaseException:
+        for path in partial.iterdir():  # on the disk before the name is: power may fail
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        replace_folder(partial, final)
+    except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own
+        raise AuffusionError(
+            f"{final} cannot be written: {error}",
+            hint="free some space; --resume goes on from the checkpoint before",
+        ) from error
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _load_checkpoint(
@@ -323,15 +408,31 @@ def _load_checkpoint(
     optimizers: dict[str, torch.optim.Optimizer],
     ema: EMAModel | None,
 ) -> int:
-    for name, network in stage.networks.items():
-        accelerator.unwrap_model(network).load_state_dict(load_file(folder / f"{name}.safetensors"))
-        optimizers[name].load_state_dict(_load_state(folder / f"{name}.optimizer.pt"))
-    if ema is not None:
-        ema.load_state_dict(_load_state(folder / "ema.pt"))
-        ema.to(accelerator.device)
-    if accelerator.scaler is not None and (folder / "scaler.pt").exists():
-        accelerator.scaler.load_state_dict(_load_state(folder / "scaler.pt"))
-    return int(json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"])
+    try:
+        for name, network in stage.networks.items():
+            weights = load_file(folder / f"{name}.safetensors")
+            accelerator.unwrap_model(network).load_state_dict(weights)
+            optimizers[name].load_state_dict(_load_state(folder / f"{name}.optimizer.pt"))
+        if ema is not None:
+            ema.load_state_dict(_load_state(folder / "ema.pt"))
+            ema.to(accelerator.device)
+        if accelerator.scaler is not None and (folder / "scaler.pt").exists():
+            accelerator.scaler.load_state_dict(_load_state(folder / "scaler.pt"))
+        return int(json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"])
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        SafetensorError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise CheckpointError(
+            f"{folder} cannot be gone on from: {error}",
+            hint="the configuration must be that of the run; a damaged folder may be deleted, "
+            "and --resume takes the one before",
+        ) from error
 
 
 def _load_state(path: Path) -> dict:
@@ -362,7 +463,7 @@ def _any_process(flag: bool, accelerator: Accelerator) -> bool:
     return bool(accelerator.reduce(count, reduction="sum") > 0)
 
 
-def _summary_writer(output: Path, loop: LoopConfig, accelerator: Accelerator):
+def _summary_writer(output: Path, loop: LoopConfig, accelerator: Accelerator, step: int):
     if not (loop.tensorboard and accelerator.is_main_process):
         return None
     try:
@@ -374,10 +475,14 @@ def _summary_writer(output: Path, loop: LoopConfig, accelerator: Accelerator):
             stacklevel=2,
         )
         return None
-    return SummaryWriter(str(output / "logs"))
+    # What a killed run logged beyond its last checkpoint is hidden.
+    return SummaryWriter(str(output / LOGS_NAME), purge_step=step + 1 if step else None)
 
 
 def _write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

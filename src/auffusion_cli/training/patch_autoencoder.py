@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from auffusion_cli.autoencoder import load_autoencoder
-from auffusion_cli.image import log_mel_to_image
+from auffusion_cli.errors import CheckpointError, UsageError
+from auffusion_cli.image import log_mel_to_image, pad_image
 from auffusion_cli.patch_autoencoder import PatchAutoencoder
 from auffusion_cli.spectrogram import LogMel, normalize_peak
-from auffusion_cli.training.config import TrainingConfig
+from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
 from auffusion_cli.training.latents import scene_seed
-from auffusion_cli.training.loop import Losses, Sample
+from auffusion_cli.training.loop import Losses, Sample, replace_folder
 from auffusion_cli.training.losses import gradient_loss
 from auffusion_cli.training.scenes import ClipStore, compose
 
 FIT_BATCH = 16
+N_PREVIEWS = 4
+
+
+def build_patch_autoencoder(config: AutoencoderConfig) -> PatchAutoencoder:
+    """The autoencoder to train: a checkpoint's (`init_from`), or a fresh one, still to be fitted.
+
+    Raises:
+        UsageError: `config.model` holds an unknown or impossible value.
+        CheckpointError: the checkpoint cannot be loaded, or is of another kind.
+    """
+    if config.init_from is not None:
+        folder = Path(config.init_from)
+        model = load_autoencoder(folder / "vae" if (folder / "vae").is_dir() else folder)
+        if not isinstance(model, PatchAutoencoder):
+            raise CheckpointError(
+                f"{folder}: holds no PatchAutoencoder, as autoencoder.kind: patch asks"
+            )
+        return model
+    try:
+        return PatchAutoencoder(**config.model)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"autoencoder.model: {error}") from error
 
 
 class PatchAutoencoderStage:
@@ -38,11 +64,8 @@ class PatchAutoencoderStage:
         self.device = device
         self.log_mel = LogMel().to(device)
         self.n_items = config.scenes.n_cached or len(store)
-        if self.config.init_from is not None:
-            model = load_autoencoder(Path(self.config.init_from) / "vae", torch.float32)
-            self.model = model.to(device)
-        else:
-            self.model = PatchAutoencoder(**self.config.model).to(device)
+        self.model = build_patch_autoencoder(self.config).to(device).train()
+        if self.config.init_from is None:
             self._fit(config.seed, on_prepare)
         self.networks: dict[str, nn.Module] = {"refinement": self.model.refinement}
 
@@ -55,7 +78,7 @@ class PatchAutoencoderStage:
             images.append(self._images([scene_seed(seed, index) for index in indices]).half())
             if on_prepare is not None:
                 on_prepare("fitting patches", indices.stop, n_images)
-        self.model.fit(torch.cat(images).float())
+        self.model.fit(torch.cat(images))
 
     def trains(self, name: str, step: int) -> bool:
         return True
@@ -78,11 +101,28 @@ class PatchAutoencoderStage:
         )
 
     def export(self, folder: Path) -> None:
-        self.model.save_pretrained(folder / "vae")
+        """Write `folder/vae/`."""
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".result.") as temporary:
+            self.model.save_pretrained(Path(temporary) / "vae")
+            replace_folder(Path(temporary) / "vae", folder / "vae")
+
+    @torch.no_grad()
+    def preview(self, folder: Path, step: int) -> None:
+        """Write a picture: a few images in a row, and below each what comes out of it."""
+        images = self._images(range(N_PREVIEWS))
+        rebuilt = self.model.decode(self.model.encode(images))[:, :1]
+        rows = [torch.cat(list(row[:, 0]), dim=1) for row in (images, rebuilt)]
+        pixels = (torch.cat(rows) * 255).round().byte().cpu().numpy()
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"step-{step:08d}.png"
+        partial = path.with_name(f"{path.name}.partial")
+        Image.fromarray(pixels).save(partial, format="png")
+        os.replace(partial, path)
 
     @torch.no_grad()
     def _images(self, seeds: Sequence[int]) -> Tensor:
-        """(B, 1, 256, W) in 0..1."""
+        """(B, 1, 256, W) in 0..1; W is padded to what the autoencoder can divide."""
         waveforms = [compose(self.store, self.scenes, seed).waveform for seed in seeds]
         waveform = normalize_peak(torch.stack(waveforms).to(self.device))
-        return log_mel_to_image(self.log_mel(waveform))[:, :1]
+        image = log_mel_to_image(self.log_mel(waveform))[:, :1]
+        return pad_image(image, image.shape[-1] + -image.shape[-1] % self.model.downsample)

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
 
+from auffusion_cli.checkpoints import choose_device
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import DataError, UsageError
-from auffusion_cli.training.config import TrainingConfig
+from auffusion_cli.training.config import CACHE_NAME, TrainingConfig
 from auffusion_cli.training.data import Clip
 from auffusion_cli.training.loop import Progress, Stage, train
 from auffusion_cli.training.scenes import ClipStore
 
-CACHE_NAME = "cache"
+PREPARATION_LIMIT = timedelta(days=2)
+"""So long the other processes wait while the main one checks clips or fills the caches; torch's own
+limit of some minutes would end the run."""
+
+
+def join_processes(device: str) -> PartialState:
+    """This process among those of `accelerate launch`; alone without it.
+
+    Raises:
+        UsageError: the device does not exist.
+    """
+    choose_device(device)
+    return PartialState(cpu=device == "cpu", timeout=PREPARATION_LIMIT)
 
 
 def run(
@@ -34,23 +49,36 @@ def run(
 
     `output` receives checkpoints, logs and caches, and at the end the trained part: a whole
     checkpoint folder (diffusion), `vae/` (autoencoder) or `vocoder/` (vocoder).
+
+    Raises:
+        UsageError: a setting is impossible, alone or on this device.
+        DataError: there are no clips of the kinds asked for.
+        CheckpointError: what it starts from cannot be loaded.
     """
-    accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=config.loop.mixed_precision,
-    )
+    started_s = time.monotonic()
+    join_processes(device)
+    try:
+        accelerator = Accelerator(
+            cpu=device == "cpu",
+            mixed_precision=config.loop.mixed_precision,
+        )
+    except ValueError as error:
+        raise UsageError(
+            f"loop.mixed_precision: {config.loop.mixed_precision!r} is not possible here: {error}"
+        ) from error
     # Before the stage is built: fresh weights are drawn there.
     set_seed(config.seed)
     # The main process fills the caches; the others find them full.
     with accelerator.main_process_first():
         quiet = None if not accelerator.is_main_process else on_prepare
-        stage = build_stage(config, clips, output, accelerator.device, quiet, resume=resume)
+        stage = build_stage(config, clips, output, accelerator.device, quiet)
     return train(
         stage,
         config,
         accelerator,
         output,
         resume=resume,
+        started_s=started_s,
         on_step=on_step,
         stop_requested=stop_requested,
     )
@@ -62,32 +90,36 @@ def build_stage(
     output: Path,
     device: torch.device,
     on_prepare: Callable[[str, int, int], None] | None,
-    *,
-    resume: bool,
 ) -> Stage:
     """The stage that `config` describes, its frozen inputs computed and cached."""
     store = ClipStore(_of_kinds(clips, config.scenes.kinds), SpectrogramConfig().sample_rate_hz)
     if config.stage == "diffusion":
         from auffusion_cli.training.diffusion import DiffusionStage, build_model
-        from auffusion_cli.training.latents import prepare
+        from auffusion_cli.training.latents import FreshScenes, prepare
 
+        if config.loop.preview_every_steps and not config.diffusion.preview_prompts:
+            raise UsageError("loop.preview_every_steps needs diffusion.preview_prompts")
         model = build_model(config.diffusion, device, config.scenes.duration_s)
         window_s = model.defaults.max_duration_s
-        if config.diffusion.init_from is not None and config.scenes.duration_s > window_s:
+        if config.scenes.duration_s > window_s:
             raise UsageError(
                 f"scenes.duration_s: {config.scenes.duration_s:g} s is more than the window of "
-                f"{config.diffusion.init_from}, {window_s:g} s"
+                f"{config.diffusion.init_from}, {window_s:g} s",
+                hint=f"--set scenes.duration_s={window_s:g}",
             )
-        cache = prepare(
-            output / CACHE_NAME,
-            model.codec,
-            model.text,
-            store,
-            config.scenes,
-            config.seed,
-            on_prepare,
-        )
-        return DiffusionStage(model, cache, config.diffusion)
+        if config.scenes.n_cached == 0:
+            source = FreshScenes(model.codec, model.text, store, config.scenes)
+        else:
+            source = prepare(
+                output / CACHE_NAME,
+                model.codec,
+                model.text,
+                store,
+                config.scenes,
+                config.seed,
+                on_prepare,
+            )
+        return DiffusionStage(model, source, config.diffusion)
     if config.stage == "vocoder":
         from auffusion_cli.training.vocoder import VocoderStage
 

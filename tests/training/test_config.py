@@ -1,0 +1,222 @@
+"""One YAML, strict: what is written down is what is trained."""
+
+import dataclasses
+import math
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.errors import UsageError
+from auffusion_cli.training.config import (
+    AutoencoderConfig,
+    DiffusionConfig,
+    LoopConfig,
+    SceneConfig,
+    TextEncoderConfig,
+    TrainingConfig,
+    VocoderConfig,
+    dump_config,
+    load_config,
+    parse_config,
+)
+
+
+def parse(text: str, **overrides):
+    return parse_config(yaml.safe_load(text), overrides)
+
+
+def test_nothing_said_is_the_defaults():
+    assert parse_config({}, {}) == TrainingConfig()
+
+
+def test_values_of_every_type():
+    config = parse(
+        """
+        stage: vocoder
+        seed: 3
+        loop: {learning_rate: 1e-4, betas: [0.8, 0.9], max_minutes: 2, mixed_precision: bf16}
+        scenes: {kinds: [rain, wind], n_cached: 0}
+        diffusion:
+          text_encoders: [{path: minilm, max_length: 32}]
+          unet: {block_out_channels: [32, 64]}
+          min_snr_gamma: null
+          generation: {steps: 25}
+        """
+    )
+    assert config.stage == "vocoder" and config.seed == 3
+    # YAML 1.1 reads 1e-4 as a string and 2 as a whole number.
+    assert config.loop.learning_rate == 1e-4 and config.loop.max_minutes == 2.0
+    assert isinstance(config.loop.max_minutes, float)
+    assert config.loop.betas == (0.8, 0.9) and config.loop.mixed_precision == "bf16"
+    assert config.scenes.kinds == ("rain", "wind") and config.scenes.n_cached == 0
+    assert config.diffusion.text_encoders == (TextEncoderConfig("minilm", max_length=32),)
+    assert config.diffusion.unet == {"block_out_channels": [32, 64]}
+    assert config.diffusion.min_snr_gamma is None
+    assert config.diffusion.generation.steps == 25
+
+
+@pytest.mark.parametrize("word", ["no", '"no"', "bf16", "fp16"])
+def test_precisions_also_the_one_that_yaml_takes_for_false(word):
+    assert parse(f"loop: {{mixed_precision: {word}}}").loop.mixed_precision == word.strip('"')
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lr: 1", "unknown key 'lr'"),
+        ("loop: {learningrate: 1}", "loop: unknown key 'learningrate'"),
+        ("diffusion: {generation: {step: 3}}", "diffusion: generation: unknown key 'step'"),
+        ("diffusion: {text_encoders: [{path: x, max: 3}]}", "text_encoders: unknown key 'max'"),
+        ("diffusion: {text_encoders: [{name: x}]}", "text_encoders: path is missing"),
+        ("stage: unet", "'unet' is not one of autoencoder, vocoder, diffusion"),
+        ("stage: no", "False is not one of"),
+        ("stage: [vocoder]", "is not one of"),
+        ("loop: {batch_size: 8.5}", "batch_size: expected int, got 8.5"),
+        ("loop: {batch_size: true}", "batch_size: expected int, got True"),
+        ("loop: {batch_size: null}", "batch_size: expected int, got None"),
+        ("loop: {learning_rate: fast}", "learning_rate: expected float, got 'fast'"),
+        ("loop: {learning_rate: .nan}", "learning_rate: nan is not a finite number"),
+        ("loop: {learning_rate: inf}", "learning_rate: inf is not a finite number"),
+        ("loop: {learning_rate: true}", "learning_rate: expected float, got True"),
+        ("loop: {tensorboard: 1}", "tensorboard: expected bool, got 1"),
+        ("loop: {mixed_precision: yes}", "True is not one of no, bf16, fp16"),
+        ("loop: {betas: [0.9]}", "betas: expected 2 values"),
+        ("loop: {betas: 0.9}", "betas: expected a list"),
+        ("loop: 3", "loop: expected a mapping, got 3"),
+        ("loop:", "loop: expected a mapping, got None"),
+        ("diffusion: {unet: [1]}", "unet: expected dict"),
+        ("diffusion: {licence: no}", "licence: expected str, got False"),
+        ("scenes: {kinds: rain}", "kinds: expected a list"),
+        ("data: 2024", "data: expected str, got 2024"),
+        ("seed: -1", "seed: -1"),
+        ("[stage]", "expected a mapping"),
+    ],
+)
+def test_what_does_not_fit_is_named(text, message):
+    with pytest.raises(UsageError) as caught:
+        parse(text)
+    assert message in caught.value.message
+
+
+def test_an_unknown_key_comes_with_the_known_ones():
+    with pytest.raises(UsageError) as caught:
+        parse("scenes: {duration: 5}")
+    assert "duration_s" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("section", "setting"),
+    [
+        (LoopConfig, {"batch_size": 0}),
+        (LoopConfig, {"gradient_accumulation": 0}),
+        (LoopConfig, {"keep_checkpoints": 0}),
+        (LoopConfig, {"checkpoint_every_steps": 0}),
+        (LoopConfig, {"preview_every_steps": 0}),
+        (LoopConfig, {"learning_rate": 0.0}),
+        (LoopConfig, {"ema_decay": 1.0}),
+        (LoopConfig, {"betas": (0.9, 1.0)}),
+        (LoopConfig, {"max_minutes": -1.0}),
+        (LoopConfig, {"max_grad_norm": 0.0}),
+        (LoopConfig, {"epoch_decay": 1.1}),
+        (DiffusionConfig, {"text_dropout": 1.1}),
+        (DiffusionConfig, {"min_snr_gamma": 0.0}),
+        (AutoencoderConfig, {"n_fit_images": 0}),
+    ],
+)
+def test_impossible_values_are_named(section, setting):
+    (name,) = setting
+    with pytest.raises(UsageError, match=rf"\.{name}: "):
+        section(**setting)
+
+
+def test_overrides_win_and_make_their_sections():
+    document = {"loop": {"batch_size": 4}}
+    config = parse_config(document, {"loop.batch_size": 8, "scenes.duration_s": 2, "seed": 5})
+    assert (config.loop.batch_size, config.scenes.duration_s, config.seed) == (8, 2.0, 5)
+    assert document == {"loop": {"batch_size": 4}}  # the caller's own
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("loop.bath_size", "unknown key 'bath_size'"),
+        ("lop.batch_size", "unknown key 'lop'"),
+        ("seed.x", "seed: expected a mapping"),
+    ],
+)
+def test_an_override_that_does_not_fit(key, message):
+    with pytest.raises(UsageError) as caught:
+        parse_config({"seed": 1}, {key: 1})
+    assert message in caught.value.message
+
+
+def test_files_that_are_no_yaml(tmp_path):
+    path = tmp_path / "training.yaml"
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_config(path, {})
+    for content in (b"loop: {", b"\xff\xfe\x00"):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match="cannot be read as YAML"):
+            load_config(path, {})
+    path.write_text("")
+    assert load_config(path, {}) == TrainingConfig()
+
+
+# Round trip ---------------------------------------------------------------------------------------
+
+words = st.text(min_size=0, max_size=12)
+paths = st.none() | words
+positive = st.floats(1e-9, 1e6)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | positive | words,
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(words, values, max_size=3),
+    max_leaves=5,
+)
+configs = st.builds(
+    TrainingConfig,
+    stage=st.sampled_from(["autoencoder", "vocoder", "diffusion"]),
+    data=paths,
+    output=paths,
+    seed=st.integers(0, 2**40),
+    loop=st.builds(
+        LoopConfig,
+        batch_size=st.integers(1, 10**6),
+        max_minutes=st.none() | positive,
+        learning_rate=positive,
+        betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+        ema_decay=st.none() | st.floats(0, 0.9999),
+        mixed_precision=st.sampled_from(["no", "bf16", "fp16"]),
+        tensorboard=st.booleans(),
+    ),
+    scenes=st.builds(
+        SceneConfig,
+        n_cached=st.none() | st.integers(0, 10**6),
+        kinds=st.lists(words, max_size=3).map(tuple),
+    ),
+    diffusion=st.builds(
+        DiffusionConfig,
+        text_encoders=st.lists(st.builds(TextEncoderConfig, path=words, name=words)).map(tuple),
+        unet=st.dictionaries(words, json_values, max_size=3),
+        preview_prompts=st.lists(words, max_size=3).map(tuple),
+        licence=paths,
+        generation=st.builds(GenerationDefaults, scheduler=words, steps=st.integers()),
+    ),
+    vocoder=st.builds(VocoderConfig, adversarial_start_step=st.none() | st.integers()),
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(configs)
+def test_what_is_dumped_reads_back_equal(config):
+    assert parse_config(yaml.safe_load(dump_config(config)), {}) == config
+
+
+def test_the_dump_says_everything():
+    document = yaml.safe_load(dump_config(TrainingConfig()))
+    assert set(document) == {f.name for f in dataclasses.fields(TrainingConfig)}
+    assert set(document["loop"]) == {f.name for f in dataclasses.fields(LoopConfig)}
+    assert document["loop"]["mixed_precision"] == "no"
+    assert math.isclose(document["loop"]["learning_rate"], 1e-4)
