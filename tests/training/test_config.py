@@ -1,7 +1,9 @@
 """One YAML, strict: what is written down is what is trained."""
 
 import dataclasses
+import importlib.util
 import math
+from pathlib import Path
 
 import pytest
 import yaml
@@ -61,6 +63,11 @@ def test_values_of_every_type():
 @pytest.mark.parametrize("word", ["no", '"no"', "bf16", "fp16"])
 def test_precisions_also_the_one_that_yaml_takes_for_false(word):
     assert parse(f"loop: {{mixed_precision: {word}}}").loop.mixed_precision == word.strip('"')
+
+
+def test_true_mels_are_a_word_too():
+    assert parse("vocoder: {mels: true}").vocoder.mels == "true"
+    assert parse("vocoder: {mels: decoded}").vocoder.mels == "decoded"
 
 
 @pytest.mark.parametrize(
@@ -220,3 +227,18 @@ def test_the_dump_says_everything():
     assert set(document["loop"]) == {f.name for f in dataclasses.fields(LoopConfig)}
     assert document["loop"]["mixed_precision"] == "no"
     assert math.isclose(document["loop"]["learning_rate"], 1e-4)
+
+
+def test_the_page_of_keys_is_current_and_explains_each():
+    path = Path(__file__).parents[2] / "docs/make_training_keys.py"
+    spec = importlib.util.spec_from_file_location("make_training_keys", path)
+    make_training_keys = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_training_keys)
+    assert make_training_keys.PAGE.read_text("utf-8") == make_training_keys.render(), (
+        "run `make docs`"
+    )
+    for section in (TrainingConfig, LoopConfig, SceneConfig, DiffusionConfig, VocoderConfig):
+        docs = make_training_keys.field_docs(section)
+        sections = {"loop", "scenes", "diffusion", "autoencoder", "vocoder"}
+        unexplained = {name for name, text in docs.items() if not text}
+        assert unexplained <= (sections if section is TrainingConfig else set())

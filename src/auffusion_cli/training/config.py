@@ -375,8 +375,9 @@ def _build(kind: Any, value: Any, where: str) -> Any:
             return None
         return _build(next(a for a in arguments if a is not type(None)), value, where)
     if origin is Literal:
-        # YAML reads a bare `no` as False.
-        value = "no" if value is False and "no" in arguments else value
+        if isinstance(value, bool):  # what YAML 1.1 makes of a bare `no` or `true`
+            spellings = ("true", "yes", "on") if value else ("false", "no", "off")
+            value = next((word for word in spellings if word in arguments), value)
         if value not in arguments:
             raise UsageError(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
         return value

@@ -1,0 +1,171 @@
+"""The latent cache: equal to computing on the spot, made once, and anew where anything changed."""
+
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from auffusion_cli.checkpoints import load_text
+from auffusion_cli.training import latents as latents_module
+from auffusion_cli.training.config import SceneConfig
+from auffusion_cli.training.latents import FreshScenes, prepare, scene_seed
+from auffusion_cli.training.loop import Sample
+from auffusion_cli.training.scenes import ClipStore, compose
+
+SCENES = SceneConfig(duration_s=0.32)
+
+
+@pytest.fixture
+def make(tiny_model, store, tmp_path):
+    """Prepare a cache under `tmp_path`; keyword arguments change what it is made of."""
+
+    def make(scenes=SCENES, seed=0, **parts):
+        parts = {"codec": tiny_model.codec, "text": tiny_model.text, "store": store} | parts
+        return prepare(tmp_path, scenes=scenes, seed=seed, **parts)
+
+    return make
+
+
+def test_it_holds_what_the_codec_and_the_encoders_give(make, tiny_model, store):
+    cache = make()
+    assert len(cache) == len(store) == 2
+    for index in range(2):
+        scene = compose(store, SCENES, scene_seed(0, index), clip=index)
+        latent = tiny_model.codec.encode(scene.waveform[None])[0]
+        assert cache.captions[index] == scene.caption
+        torch.testing.assert_close(cache.latent(index), latent, rtol=2e-3, atol=2e-3)
+        expected = tiny_model.text.hidden_states(scene.caption)
+        for got, states in zip(cache.hidden_states(index), expected, strict=True):
+            assert got.shape == states.shape and not got[states.any(1).sum() :].any()
+            torch.testing.assert_close(got, states, rtol=2e-3, atol=2e-3)
+    examples, hidden_states = cache.examples([Sample(1, 0), Sample(0, 9), Sample(1, 3)])
+    assert torch.equal(examples[1], cache.latent(0)) and torch.equal(examples[0], examples[2])
+    assert torch.equal(hidden_states[0][1], cache.hidden_states(0)[0])
+
+
+def test_more_scenes_than_clips(make):
+    cache = make(replace(SCENES, n_cached=19))  # more than one batch of the encoder
+    assert len(cache) == 19 and set(cache.captions) == {"A noise", "A tone"}
+    assert len({cache.latent(i).sum().item() for i in range(19)}) > 10
+
+
+def test_the_second_time_it_is_only_opened(make, monkeypatch):
+    first = make()
+
+    def fail(*args):
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(latents_module, "_write_latents", fail)
+    assert torch.equal(first.latent(1), make().latent(1))
+
+
+def test_anything_that_matters_makes_another(make, tiny_model, tiny_checkpoint, store, tmp_path):
+    def caches():
+        return {path.name for path in tmp_path.iterdir()}
+
+    make()
+    make(seed=1)
+    make(replace(SCENES, duration_s=0.48))
+    make(replace(SCENES, n_cached=1))
+    make(store=ClipStore(store.clips[:1], 16000))
+    make(store=ClipStore([replace(store.clips[0], captions=("Other",)), store.clips[1]], 16000))
+    text = load_text(tiny_checkpoint, torch.float32)
+    with torch.no_grad():
+        next(text.encoders.parameters()).add_(1e-3)
+    make(text=text)
+    assert len(caches()) == 7
+    make()
+    assert len(caches()) == 7
+
+
+def test_a_changed_recording_makes_another(make, store, tmp_path):
+    path = tmp_path / "clip.wav"
+    shutil.copy(store.clips[0].path, path)
+    changing = ClipStore([replace(store.clips[0], path=path)], 16000)
+    make(store=changing)
+    os.utime(path, ns=(0, 0))
+    make(store=changing)
+    assert len(list(tmp_path.iterdir())) == 1 + 2
+
+
+def test_an_interrupted_preparation_leaves_nothing(make, tmp_path):
+    def interrupt(what, done, total):
+        if what == "encoding captions":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(on_progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_preparation_is_done_again(make, tmp_path):
+    make()
+    (folder,) = tmp_path.iterdir()
+    partial = folder.rename(folder.with_name(folder.name + ".partial"))
+    (partial / "latents.npy").write_bytes(b"half")
+    make()
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_the_files_are_what_numpy_reads(make, tmp_path):
+    """A cache made by an earlier version stays of use."""
+    make()
+    (folder,) = tmp_path.iterdir()
+    assert {p.name for p in folder.iterdir()} == {
+        "latents.npy",
+        "captions.json",
+        "text.json",
+        "text_0.npy",
+    }
+    latents = np.load(folder / "latents.npy", mmap_mode="r")
+    assert latents.dtype == np.float16 and latents.shape == (2, 4, 32, 4)
+
+
+def test_progress_reaches_the_end(make):
+    seen = []
+    make(on_progress=lambda *report: seen.append(report))
+    assert seen == [("encoding sounds", 2, 2), ("encoding captions", 2, 2)]
+
+
+def test_fresh_scenes_are_new_each_epoch_and_the_same_after_a_resume(tiny_model, store):
+    source = FreshScenes(tiny_model.codec, tiny_model.text, store, SCENES)
+    assert len(source) == 2
+    latents, hidden_states = source.examples([Sample(0, 1), Sample(0, 2), Sample(1, 1)])
+    assert latents.shape == (3, 4, 32, 4)
+    assert not torch.equal(latents[0], latents[1])  # two crops of one clip
+    again = FreshScenes(tiny_model.codec, tiny_model.text, store, SCENES)
+    torch.testing.assert_close(again.examples([Sample(0, 2)])[0][0], latents[1])
+    expected = tiny_model.text.hidden_states("A tone")[0]
+    torch.testing.assert_close(hidden_states[0][2], expected)
+
+
+def test_fresh_scenes_encode_a_caption_once(tiny_model, store, monkeypatch):
+    asked = []
+    hidden_states = tiny_model.text.hidden_states
+
+    def watched(caption):
+        asked.append(caption)
+        return hidden_states(caption)
+
+    monkeypatch.setattr(tiny_model.text, "hidden_states", watched)
+    source = FreshScenes(tiny_model.codec, tiny_model.text, store, SCENES)
+    source.examples([Sample(i % 2, i) for i in range(4)])
+    assert sorted(asked) == ["A noise", "A tone"]
+
+
+def test_fresh_scenes_balance_kinds_where_asked(tiny_model, store, monkeypatch):
+    built_on = []
+
+    def watched(clips, config, seed, clip=None):
+        built_on.append(clip)
+        return compose(clips, config, seed, clip)
+
+    monkeypatch.setattr(latents_module, "compose", watched)
+    for kind_balance in (0.0, 1.0):
+        scenes = replace(SCENES, kind_balance=kind_balance)
+        source = FreshScenes(tiny_model.codec, tiny_model.text, store, scenes)
+        source.examples([Sample(1, 4)])
+    assert built_on == [1, None]
