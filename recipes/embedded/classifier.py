@@ -27,22 +27,23 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import AuffusionError, DataError
 from auffusion_cli.spectrogram import DB_PER_NEPER, LogMel
 from auffusion_cli.training.config import SceneConfig, load_config
 from auffusion_cli.training.data import load_clips
 from auffusion_cli.training.scenes import ClipStore, lay_alone
 
-N_BANDS, N_FRAMES = 64, 128
+N_BANDS = 64
 RANGE_DB = 80.0
 """Levels further below the loudest cell of a window count as silence."""
 SAMPLE_RATE_HZ = 16000
 
-BATCH_SIZE = 32
-LEARNING_RATE = 3e-3
+BATCH_SIZE = 16
+LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.1
-MIX_PROBABILITY = 0.3
+MIX_PROBABILITY = 0.2
 """How often another window sounds along, so that the classifier also hears two kinds at once."""
 
 
@@ -50,19 +51,26 @@ MIX_PROBABILITY = 0.3
 
 
 class Features(nn.Module):
-    """Waveforms (B, N) -> (B, 64, 128) in 0..1: log-mel, pooled, relative to the loudest cell.
+    """Waveforms (B, N) -> (B, 64, T) in 0..1: log-mel relative to the loudest cell.
 
-    The level of a sound is therefore unknown to the classifier. Whatever the length, the window is
-    divided into 128 frames; of 5.12 s each lasts 40 ms.
+    The level of a sound is therefore unknown to the classifier. A frame is 40 ms: 128 in 5.12 s.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_mel = LogMel()
+        self.log_mel = LogMel(
+            SpectrogramConfig(
+                sample_rate_hz=SAMPLE_RATE_HZ,
+                n_fft_samples=1024,
+                win_length_samples=1024,
+                hop_length_samples=640,
+                n_mels=N_BANDS,
+            )
+        )
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        pooled = F.adaptive_avg_pool2d(self.log_mel(waveforms), (N_BANDS, N_FRAMES))
-        below_loudest_db = (pooled.amax((1, 2), keepdim=True) - pooled) * DB_PER_NEPER
+        log_mel = self.log_mel(waveforms)
+        below_loudest_db = (log_mel.amax((1, 2), keepdim=True) - log_mel) * DB_PER_NEPER
         return (1 - below_loudest_db / RANGE_DB).clamp(min=0)
 
 
@@ -77,7 +85,7 @@ def load_store(data: Path, split: str, kinds: Sequence[str]) -> ClipStore:
 def draw_windows(
     store: ClipStore, scenes: SceneConfig, kinds: Sequence[str], per_kind: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Features (N, 64, 128) in float16 and kinds (N,): `per_kind` of each, its clips in turn."""
+    """Features (N, 64, T) in float16 and kinds (N,): `per_kind` of each, its clips in turn."""
     by_kind = defaultdict(list)
     for index, clip in enumerate(store.clips):
         by_kind[clip.kind].append(index)
@@ -100,7 +108,7 @@ def draw_windows(
 
 
 class Classifier(nn.Module):
-    """Features (B, 64, 128) -> logits (B, n_kinds); small enough to train on one core.
+    """Features (B, 64, T) -> logits (B, n_kinds); small enough to train on one core.
 
     Bands stay apart up to the fourth layer, which joins them: a shape's height tells its pitch.
     """
@@ -119,12 +127,18 @@ class Classifier(nn.Module):
             *layer(96, 192, 3, stride=2),
             *layer(192, 256, (N_BANDS // 16, 1)),
         )
-        self.head = nn.Sequential(nn.BatchNorm1d(512), nn.Dropout(0.3), nn.Linear(512, n_kinds))
+        n_inputs = 2 * 256 + 4 * N_BANDS
+        self.head = nn.Sequential(
+            nn.BatchNorm1d(n_inputs), nn.Dropout(0.2), nn.Linear(n_inputs, n_kinds)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         x = self.layers(features[:, None]).squeeze(2)
-        # The mean over time hears what lasts, the maximum what happens once.
-        return self.head(torch.cat([x.mean(2), x.amax(2)], dim=1))
+        # The mean over time hears what lasts, the maximum what happens once. The same of the bands
+        # themselves is of use from the first step on, long before the convolutions are.
+        changes = features.diff(dim=2).abs()
+        bands = [features.mean(2), features.std(2), features.amax(2), changes.mean(2)]
+        return self.head(torch.cat([x.mean(2), x.amax(2), *bands], dim=1))
 
 
 def augment(features: Tensor, rng: torch.Generator) -> Tensor:
@@ -144,7 +158,10 @@ def augment(features: Tensor, rng: torch.Generator) -> Tensor:
     features = torch.maximum(features + tint_db / RANGE_DB, 1 + floor_db / RANGE_DB) * (
         features.amax((1, 2), keepdim=True) > 0
     )
-    for positions, widest in ((frames, 24), (torch.arange(n_bands)[:, None], 10)):
+    for positions, widest in (
+        (frames, n_frames // 5),
+        (torch.arange(n_bands)[:, None], n_bands // 6),
+    ):
         start, width = uniform(0, positions.numel()), uniform(0, widest)
         masked = (positions >= start) & (positions < start + width)
         features = features.masked_fill(masked, 0.0)
@@ -233,7 +250,7 @@ def load_classifier(folder: Path) -> tuple[Classifier, tuple[str, ...], SceneCon
 
 @torch.inference_mode()
 def rank_kinds(model: Classifier, features: Tensor) -> Tensor:
-    """Features (N, 64, 128) -> (N, n_kinds) indices of kinds, the likeliest first."""
+    """Features (N, 64, T) -> (N, n_kinds) indices of kinds, the likeliest first."""
     logits = torch.cat([model(part.float()) for part in features.split(64)])
     return logits.argsort(dim=1, descending=True)
 
