@@ -56,15 +56,17 @@ def run(
         CheckpointError: what it starts from cannot be loaded.
     """
     started_s = time.monotonic()
-    join_processes(device)
-    try:
-        accelerator = Accelerator(
-            cpu=device == "cpu",
-            mixed_precision=config.loop.mixed_precision,
+    processes = join_processes(device)
+    precision = config.loop.mixed_precision
+    if precision == "fp16" and processes.device.type == "cpu":
+        raise UsageError(
+            "loop.mixed_precision: fp16 needs a GPU", hint="no and bf16 work on a CPU, too"
         )
+    try:
+        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
     except ValueError as error:
         raise UsageError(
-            f"loop.mixed_precision: {config.loop.mixed_precision!r} is not possible here: {error}"
+            f"loop.mixed_precision: {precision!r} is not possible here: {error}"
         ) from error
     # Before the stage is built: fresh weights are drawn there.
     set_seed(config.seed)

@@ -1,0 +1,317 @@
+"""`auffusion train` as a user runs it, on a tiny checkpoint and a folder of 20 clips."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+import yaml
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from auffusion_cli.cli.app import build_app
+from auffusion_cli.training.config import load_config
+from auffusion_cli.training.loop import newest_checkpoint
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """20 clips of a third of a second, and what is said of them."""
+    folder = tmp_path_factory.mktemp("data")
+    generator = torch.Generator().manual_seed(0)
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("file_name", "text"))
+        for i in range(20):
+            waveform = torch.randn(5000, generator=generator).clamp(-1, 1) * 0.5
+            soundfile.write(folder / f"{i}.wav", waveform.numpy(), 16000)
+            table.writerow((f"{i}.wav", f"Noise number {i % 3}"))
+    return folder
+
+
+@pytest.fixture
+def run(clips, tiny_checkpoint, tmp_path, monkeypatch):
+    """Run `auffusion train ...` in an empty folder; `data` and `model` None are left out."""
+    monkeypatch.chdir(tmp_path)
+    app = build_app()
+
+    def run(*arguments, data=clips, model=tiny_checkpoint):
+        options = ["--device", "cpu"]
+        options += ["--data", str(data)] if data else []
+        options += ["--model", str(model)] if model else []
+        return CliRunner().invoke(app, ["train", *options, *arguments])
+
+    return run
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Training fails the test: what is wrong has to be told before."""
+
+    def fail(*args, **kwargs):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr("auffusion_cli.training.run.run", fail)
+
+
+SMALL = ("--set", "loop.batch_size=2")
+
+
+def test_a_folder_of_clips_becomes_a_model(run):
+    result = run("-o", "out", "--max-steps", "3", *SMALL)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "out: 3 steps\n"
+    assert "training the diffusion stage on 20 clips" in result.stderr
+    assert "auffusion generate" in result.stderr
+    written = {path.name for path in Path("out").iterdir()}
+    assert {"unet", "vae", "vocoder", "condition_config.json", "auffusion.json"} <= written
+    assert {"training.yaml", "checkpoints", "logs", "cache", "clip-check.json"} <= written
+    assert not [name for name in written if name.startswith(".") or "partial" in name]
+    assert any(name.startswith("events.out") for name in os.listdir("out/logs"))
+    config = load_config(Path("out/training.yaml"), {})
+    assert config.scenes.duration_s == 1.28  # the checkpoint's window
+
+    sound = CliRunner().invoke(
+        build_app(),
+        ["generate", "noise", "--model", "out", "-o", "noise.wav", "--device", "cpu"],
+    )
+    assert sound.exit_code == 0, sound.output
+    assert soundfile.info("noise.wav").frames == 16000
+
+    # It is not written over, but gone on with, by its own settings.
+    again = run("-o", "out", *SMALL)
+    assert again.exit_code == 2
+    assert "holds a run already" in again.stderr and "--resume" in again.stderr
+    before = Path("out/unet/diffusion_pytorch_model.safetensors").read_bytes()
+    resumed = run("-o", "out", "--resume", "--max-steps", "4", "--json", data=None, model=None)
+    assert resumed.exit_code == 0, resumed.output
+    report = json.loads(resumed.stdout)
+    assert (report["steps"], report["finished"], report["stage"]) == (4, True, "diffusion")
+    assert load_config(Path("out/training.yaml"), {}).loop.batch_size == 2
+    assert Path("out/unet/diffusion_pytorch_model.safetensors").read_bytes() != before
+
+    anew = run("-o", "out", "--overwrite", "--max-steps", "1", *SMALL)
+    assert anew.exit_code == 0, anew.output
+    assert os.listdir("out/checkpoints") == ["step-00000001"]
+
+
+def test_out_of_time_is_a_clean_stop(run):
+    result = run("-o", "out", "--max-minutes", "0", *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "out: 0 steps" in result.stdout and "--resume goes on" in result.stderr
+    assert Path("out/unet").is_dir()
+
+
+# Told before anything is trained ------------------------------------------------------------------
+
+
+def test_resume_needs_a_run(run, no_training):
+    for output in ("nothing", "."):
+        result = run("-o", output, "--resume")
+        assert result.exit_code == 2 and "holds no run to go on with" in result.stderr
+    assert not Path("nothing").exists()
+
+
+def test_a_folder_with_other_things_is_not_written_into(run, no_training):
+    Path("mine").mkdir()
+    Path("mine/letter.txt").write_text("dear")
+    result = run("-o", "mine")
+    assert result.exit_code == 2 and "mine is not empty" in result.stderr
+    Path("file").write_text("x")
+    assert "is a file" in run("-o", "file").stderr
+    assert os.listdir("mine") == ["letter.txt"]
+
+
+def test_bad_clips_are_listed_and_refused(run, clips, monkeypatch):
+    data = Path("data")
+    shutil.copytree(clips, data)
+    (data / "3.wav").unlink()
+    shutil.copy(data / "4.wav", data / "5.wav")
+    (data / "6.wav").write_bytes(b"no sound")
+    trained_on = []
+    monkeypatch.setattr(
+        "auffusion_cli.training.run.run", lambda config, clips, *a, **k: trained_on.append(clips)
+    )
+    result = run("-o", "out", data=data)
+    assert result.exit_code == 1 and trained_on == []
+    for problem in ("missing: ", "3.wav", "duplicate: ", "5.wav", "unreadable: ", "6.wav"):
+        assert problem in result.stderr
+    assert "3 of 20 clips cannot be used" in result.stderr and "--skip-bad" in result.stderr
+    assert result.stdout == ""
+
+    monkeypatch.setattr("auffusion_cli.cli.train._report", lambda *a, **k: None)
+    assert run("-o", "out", "--skip-bad", data=data).exit_code == 0
+    assert len(trained_on[0]) == 17
+
+
+def test_overwriting_waits_until_the_data_is_known_to_be_good(run, clips, no_training):
+    Path("out/checkpoints/step-00000001").mkdir(parents=True)
+    Path("out/training.yaml").write_text("seed: 1")
+    result = run("-o", "out", "--overwrite", data="absent")
+    assert result.exit_code == 1 and "absent does not exist" in result.stderr
+    assert Path("out/checkpoints/step-00000001").exists() and Path("out/training.yaml").exists()
+
+
+def test_dry_run_shows_the_settings_and_writes_nothing(run, no_training, tmp_path):
+    result = run("-o", "out", "--dry-run", "--set", "loop.learning_rate=1e-3", "--max-steps", "9")
+    assert result.exit_code == 0, result.output
+    shown = yaml.safe_load(result.stdout)
+    assert shown["loop"]["learning_rate"] == 1e-3 and shown["loop"]["max_steps"] == 9
+    assert shown["scenes"]["duration_s"] == 1.28
+    assert list(tmp_path.iterdir()) == []
+
+
+def settings(run, *arguments, **options):
+    result = run("--dry-run", *arguments, **options)
+    assert result.exit_code == 0, result.output
+    return yaml.safe_load(result.stdout)
+
+
+def test_the_command_line_wins_over_the_file(run):
+    Path("c.yaml").write_text("seed: 1\nloop: {batch_size: 4, max_steps: 5}\nstage: vocoder")
+    shown = settings(run, "-c", "c.yaml", "--set", "seed=2", "--max-steps", "7", model=None)
+    assert (shown["seed"], shown["loop"]["batch_size"], shown["loop"]["max_steps"]) == (2, 4, 7)
+    assert shown["stage"] == "vocoder"
+    assert settings(run, "-c", "c.yaml", "--stage", "autoencoder", model=None)["stage"] == (
+        "autoencoder"
+    )
+
+
+def test_the_model_is_that_of_the_stage(run, tiny_checkpoint):
+    shown = settings(run, "--stage", "vocoder")
+    assert shown["vocoder"]["init_from"] == str(tiny_checkpoint)
+    assert shown["diffusion"]["init_from"] == "embedded"  # of no account
+    assert settings(run)["diffusion"]["init_from"] == str(tiny_checkpoint)
+    assert settings(run, "--set", "scenes.duration_s=0.5")["scenes"]["duration_s"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "loop.batch_size"], "expected KEY=VALUE"),
+        (["--set", "loop.batchsize=2"], "unknown key 'batchsize'"),
+        (["--set", "loop.batch_size=two"], "expected int, got 'two'"),
+        (["--set", "loop.batch_size={"], "the value is not YAML"),
+        (["--config", "absent.yaml"], "--config absent.yaml: cannot be read"),
+        (["--model", "absent/model"], "absent/model"),
+        (["--device", "cuda"], "--device cuda"),
+    ],
+)
+def test_mistakes_are_told(run, no_training, arguments, message):
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is one")
+    result = run("-o", "out", *arguments)
+    assert result.exit_code in (1, 2) and message in result.stderr, result.output
+    assert "Traceback" not in result.stderr
+
+
+def test_what_is_missing_is_told(run, no_training):
+    assert "--data is missing" in run("-o", "out", data=None).stderr
+    assert "--output is missing" in run().stderr
+
+
+def test_a_window_that_the_checkpoint_has_not_is_refused(run):
+    result = run("-o", "out", "--set", "scenes.duration_s=3", *SMALL)
+    assert result.exit_code == 2
+    assert "scenes.duration_s: 3 s is more than the window" in result.stderr
+
+
+def test_fp16_needs_a_gpu_and_says_so(run):
+    result = run("-o", "out", "--set", "loop.mixed_precision=fp16", "--max-steps", "1")
+    assert result.exit_code == 2 and "loop.mixed_precision: fp16 needs a GPU" in result.stderr
+
+
+# Whole processes ----------------------------------------------------------------------------------
+
+
+def command(clips, tiny_checkpoint, output, *arguments):
+    return [
+        *(sys.executable, "-m", "auffusion_cli", "train", "--data", str(clips)),
+        *("--model", str(tiny_checkpoint), "--device", "cpu", "-o", str(output)),
+        *("--set", "loop.batch_size=4", "--set", "loop.tensorboard=false", *arguments),
+    ]
+
+
+def test_kill_9_leaves_a_whole_checkpoint_to_go_on_from(run, clips, tiny_checkpoint, tmp_path):
+    output = tmp_path / "killed"
+    arguments = command(clips, tiny_checkpoint, output, "--set", "loop.checkpoint_every_steps=1")
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    deadline_s = time.monotonic() + 600
+    try:
+        # In the middle of writing one: nearly all of the time of so small steps goes there.
+        while not list(output.glob("checkpoints/step-0000000[2-9].partial")):
+            assert process.poll() is None, process.stderr.read().decode()
+            assert time.monotonic() < deadline_s
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    newest = newest_checkpoint(output / "checkpoints")
+    step = json.loads((newest / "state.json").read_text())["step"]
+    assert newest.name == f"step-{step:08d}" and step >= 1
+    for name in ("denoiser.optimizer.pt", "ema.pt"):
+        torch.load(newest / name, weights_only=True)
+    load_file(newest / "denoiser.safetensors")
+
+    total = ["--max-steps", str(step + 1)]
+    resumed = run("-o", str(output), "--resume", *total, data=None, model=None)
+    assert resumed.exit_code == 0, resumed.output
+    # The same as without the kill.
+    straight = tmp_path / "straight"
+    assert run("-o", str(straight), *total, "--set", "loop.batch_size=4").exit_code == 0
+    name = f"checkpoints/step-{step + 1:08d}/denoiser.safetensors"
+    expected, got = load_file(straight / name), load_file(output / name)
+    for key, tensor in expected.items():
+        torch.testing.assert_close(got[key], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_two_processes_give_what_one_gives(run, clips, tiny_checkpoint, tmp_path):
+    """Through torch's own launcher, which `accelerate launch` wraps."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = ("--max-steps", "2", "--json")
+    processes = []
+    for rank in range(2):
+        environment = os.environ | {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "ACCELERATE_USE_CPU": "true",
+        }
+        processes.append(
+            subprocess.Popen(
+                command(clips, tiny_checkpoint, tmp_path / "two", *arguments),
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    outputs = [process.communicate(timeout=600) for process in processes]
+    for process, (_, stderr) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, stderr
+    assert outputs[1][0] == ""  # one of them speaks
+    assert "training the" not in outputs[1][1] and "training the" in outputs[0][1]
+
+    one = run("-o", "one", "--set", "loop.batch_size=4", *arguments)
+    assert one.exit_code == 0, one.output
+    two_losses, one_losses = json.loads(outputs[0][0])["losses"], json.loads(one.stdout)["losses"]
+    assert two_losses == pytest.approx(one_losses, rel=1e-5)
+    name = "checkpoints/step-00000002/denoiser.safetensors"
+    one_weights, two_weights = load_file(Path("one") / name), load_file(tmp_path / "two" / name)
+    for key, expected in one_weights.items():
+        torch.testing.assert_close(two_weights[key], expected, rtol=0, atol=1e-5)
+    assert len(list((tmp_path / "two/cache").iterdir())) == 1
