@@ -258,9 +258,9 @@ def autoencoder(tmp_path_factory):
     return folder
 
 
-def scratch(tiny_checkpoint, autoencoder, **changes):
+def scratch(tiny_checkpoint, vae, **changes):
     config = DiffusionConfig(
-        autoencoder=str(autoencoder),
+        autoencoder=str(vae),
         text_encoders=(TextEncoderConfig(str(tiny_checkpoint / "text_encoder_0"), max_length=9),),
         unet={
             "block_out_channels": [16, 32],
