@@ -6,6 +6,7 @@ original writes them; so reading a 16-bit file and writing it again changes noth
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -86,28 +87,97 @@ def read_audio(
     path = Path(path)
     with _open(path) as sound:
         rate_hz = sound.samplerate
-        blocks, n_read = [], 0
-        # In blocks, because a damaged header may promise more than any memory holds.
-        while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-            n_read += len(block)
-            if n_read * sound.channels > MAX_SAMPLES:
-                raise AudioError(
-                    f"{path}: too long: more than {MAX_SAMPLES:,} samples in all channels"
-                )
-            blocks.append(block.mean(axis=1, keepdims=True) if mono else block)
-        # The length in an mp3's header may be off by the encoder's padding, hence the tolerance.
-        if n_read < 0.95 * sound.frames:
-            raise AudioError(
-                f"{path}: cut short: {n_read:,} of {sound.frames:,} samples can be read"
-            )
-    if n_read == 0:
-        raise AudioError(f"{path}: holds no sound (0 samples)")
+        blocks = [
+            block.mean(axis=1, keepdims=True) if mono else block
+            for block in _read_blocks(path, sound, "float32")
+        ]
     waveform = torch.from_numpy(np.concatenate(blocks).T.copy())
-    if not waveform.isfinite().all():
-        raise AudioError(f"{path}: has samples that are not numbers (NaN or infinity)")
     if sample_rate_hz is None:
         return waveform, rate_hz
     return resample(waveform, rate_hz, sample_rate_hz), sample_rate_hz
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The samples of a file as they are in it: what is not changed is written back bit for bit."""
+
+    samples: np.ndarray
+    """(N, C): int32 for integers of any width, in the upper bits; float32 or float64 for floats."""
+    sample_rate_hz: int
+    subtype: str
+    """libsndfile's name of a sample format that keeps all of them."""
+    sha256: str
+    """Of the file."""
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples) / self.sample_rate_hz
+
+    def waveform(self) -> Tensor:
+        """(C, N) float32, full scale at -1..1."""
+        return torch.from_numpy(to_full_scale(self.samples).astype(np.float32).T.copy())
+
+    def quantize(self, waveform: np.ndarray) -> np.ndarray:
+        """(N, C) float samples, full scale at -1..1 -> the type and width of `samples`.
+
+        Integers are rounded and clipped; floats may exceed full scale.
+        """
+        if self.samples.dtype != np.int32:
+            return waveform.astype(self.samples.dtype)
+        n_bits = INTEGER_BITS[self.subtype]
+        full_scale = 2 ** (n_bits - 1)
+        rounded = np.clip(np.rint(waveform * full_scale), -full_scale, full_scale - 1)
+        return rounded.astype(np.int32) << (32 - n_bits)
+
+
+INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+
+
+def to_full_scale(samples: np.ndarray) -> np.ndarray:
+    """Samples of a `Recording` -> float64 with full scale at -1..1."""
+    return samples / 2.0**31 if samples.dtype == np.int32 else samples.astype(np.float64)
+
+
+def read_recording(path: str | Path) -> Recording:
+    """A file's samples without any loss. Raises AudioError like `read_audio`.
+
+    What a compressed file (mp3, ogg) decodes to has no width of its own and is kept as float.
+    """
+    path = Path(path)
+    with _open(path) as sound:
+        if sound.subtype in INTEGER_BITS:
+            subtype, dtype = sound.subtype, "int32"
+        elif sound.subtype == "DOUBLE":
+            subtype, dtype = "DOUBLE", "float64"
+        else:
+            subtype, dtype = "FLOAT", "float32"
+        samples = np.concatenate(list(_read_blocks(path, sound, dtype)))
+        rate_hz = sound.samplerate
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return Recording(samples, rate_hz, subtype, digest.hexdigest())
+
+
+def _read_blocks(path: Path, sound: soundfile.SoundFile, dtype: str) -> Iterator[np.ndarray]:
+    """All samples as blocks (n, C), at least one.
+
+    In blocks, because a damaged header may promise more than any memory holds.
+    """
+    n_read = 0
+    while len(block := sound.read(BLOCK_FRAMES, dtype=dtype, always_2d=True)):
+        n_read += len(block)
+        if n_read * sound.channels > MAX_SAMPLES:
+            raise AudioError(f"{path}: too long: more than {MAX_SAMPLES:,} samples in all channels")
+        if block.dtype != np.int32 and not np.isfinite(block).all():
+            raise AudioError(f"{path}: has samples that are not numbers (NaN or infinity)")
+        yield block
+    # The length in an mp3's header may be off by the encoder's padding, hence the tolerance.
+    if n_read < 0.95 * sound.frames:
+        raise AudioError(f"{path}: cut short: {n_read:,} of {sound.frames:,} samples can be read")
+    if n_read == 0:
+        raise AudioError(f"{path}: holds no sound (0 samples)")
 
 
 def read_provenance(path: str | Path) -> dict[str, Any] | None:
@@ -265,8 +335,46 @@ def write_audio(
         raise AudioError(f"{path}: not written: the sound has NaN or infinite samples")
 
     comment = json.dumps(provenance) if provenance is not None else None
-    content = _encode(path, waveform, sample_rate_hz, format_name, codec, comment)
+    samples = _quantize(waveform, codec).T.contiguous().numpy()
+    content = _encode(path, samples, sample_rate_hz, format_name, codec, comment)
     _replace_file(path, content)
+
+
+def write_recording(
+    path: str | Path, recording: Recording, *, provenance: dict[str, Any] | None = None
+) -> None:
+    """Write a .wav or .flac with exactly the samples of `recording`; whole, or as it was before.
+
+    Raises AudioError where the format cannot hold them, or the disk refuses.
+    """
+    path = Path(path)
+    format_name, codec = lossless_format_of(path, recording.subtype)
+    comment = json.dumps(provenance) if provenance is not None else None
+    content = _encode(
+        path, recording.samples, recording.sample_rate_hz, format_name, codec, comment
+    )
+    _replace_file(path, content)
+
+
+def lossless_format_of(path: Path, subtype: str) -> tuple[str, str]:
+    """libsndfile's format and sample format for a .wav or .flac that holds samples of `subtype`.
+
+    Raises AudioError where there is none.
+    """
+    format_name = {".wav": "WAV", ".flac": "FLAC"}.get(path.suffix.lower())
+    if format_name is None:
+        raise AudioError(
+            f"{path}: cannot be written without loss as {path.suffix or 'a file without suffix'};"
+            " it can be .wav or .flac"
+        )
+    # The two have 8 bits with and without sign; libsndfile converts.
+    eight_bits = "PCM_U8" if format_name == "WAV" else "PCM_S8"
+    codec = eight_bits if INTEGER_BITS.get(subtype) == 8 else subtype
+    if not soundfile.check_format(format_name, codec):
+        raise AudioError(
+            f"{path}: flac cannot hold samples of the kind {subtype} without loss; it can be .wav"
+        )
+    return format_name, codec
 
 
 def format_of(path: Path, subtype: str = "pcm16") -> tuple[str, str]:
@@ -283,10 +391,14 @@ def format_of(path: Path, subtype: str = "pcm16") -> tuple[str, str]:
 
 
 def _encode(
-    path: Path, waveform: Tensor, rate_hz: int, format_name: str, codec: str, comment: str | None
+    path: Path,
+    samples: np.ndarray,
+    rate_hz: int,
+    format_name: str,
+    codec: str,
+    comment: str | None,
 ) -> bytes:
-    """The whole file. In memory, because libsndfile does not report a full disk."""
-    samples = _quantize(waveform, codec).T.contiguous().numpy()
+    """The whole file, of samples (N, C). In memory: libsndfile does not report a full disk."""
     buffer = io.BytesIO()
     try:
         with soundfile.SoundFile(

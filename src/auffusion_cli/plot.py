@@ -7,6 +7,7 @@ does not ask for a plotting library.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ PIXELS_PER_SECOND = 160
 MIN_PLOT_WIDTH_PX, MAX_PLOT_WIDTH_PX = 480, 1600
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 64, 24, 16, 52
 FONT_SIZE_PX = 16
+TITLE_PX = 28
 TICKS_KHZ = (0.25, 0.5, 1, 2, 4, 8)
 COLOURS = np.array(  # from silence to the loudest, evenly spaced
     [(0, 0, 8), (52, 16, 96), (140, 38, 110), (222, 82, 74), (252, 166, 74), (252, 248, 190)]
@@ -33,11 +35,33 @@ def save_spectrogram(
     log_mel: Tensor, path: str | Path, config: SpectrogramConfig | None = None
 ) -> None:
     """Write a PNG of a log-mel (256, T): time in seconds to the right, kHz upwards (mel scale)."""
-    config = config or SpectrogramConfig()
-    path = Path(path)
+    _save(draw_spectrogram(log_mel, config or SpectrogramConfig()), Path(path))
+
+
+def save_comparison(
+    titled_log_mels: Sequence[tuple[str, Tensor]],
+    path: str | Path,
+    config: SpectrogramConfig | None = None,
+) -> None:
+    """Write a PNG of several (title, log-mel (256, T)), one below the other on one time axis."""
+    pictures = [draw_spectrogram(x, config or SpectrogramConfig()) for _, x in titled_log_mels]
+    width = max(picture.width for picture in pictures)
+    height = sum(picture.height + TITLE_PX for picture in pictures)
+    whole = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(whole)
+    y = 0
+    for (title, _), picture in zip(titled_log_mels, pictures, strict=True):
+        font = ImageFont.load_default(FONT_SIZE_PX)
+        draw.text((LEFT_PX, y + TITLE_PX), title, fill="black", font=font, anchor="ls")
+        whole.paste(picture, (0, y + TITLE_PX))
+        y += TITLE_PX + picture.height
+    _save(whole, Path(path))
+
+
+def _save(picture: Image.Image, path: Path) -> None:
     beside = path.with_name(f".{path.name}.part")
     try:
-        draw_spectrogram(log_mel, config).save(beside, format="PNG")
+        picture.save(beside, format="PNG")
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

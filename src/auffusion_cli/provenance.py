@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
 from auffusion_cli.errors import AudioError, UsageError
-from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.request import REQUESTS, GenerateSettings, Request
 
 FORMAT_VERSION = 1
 MAX_FIELD_CHARACTERS = 1_000
@@ -34,7 +34,7 @@ def current_versions() -> dict[str, str]:
 class Provenance:
     """How one sound was made."""
 
-    request: GenerateRequest
+    request: Request
     settings: GenerateSettings
     model: str
     """A known name, a Hub id, or a folder."""
@@ -44,7 +44,8 @@ class Provenance:
     device: str
     dtype: str
     samples_sha256: str
-    """Of the samples as 16-bit integers, before the file format compressed them."""
+    """Of the samples as 16-bit integers, before the file format compressed them; of an edit in the
+    form that its source has them in: see `audio.Recording`."""
     versions: dict[str, str] = field(default_factory=current_versions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,7 +53,7 @@ class Provenance:
         own = {name: getattr(self, name) for name in _OWN_FIELDS}
         return {
             "format_version": FORMAT_VERSION,
-            "task": "generate",
+            "task": self.request.task,
             **asdict(self.request),
             **asdict(self.settings),
             **own,
@@ -69,11 +70,12 @@ class Provenance:
         if not isinstance(record, Mapping):
             raise AudioError(f"{source}: the record of how it was made is not an object.")
         version, task = record.get("format_version"), record.get("task")
-        if version != FORMAT_VERSION or task != "generate":
+        if version != FORMAT_VERSION or task not in tuple(REQUESTS):  # it may be unhashable
             raise AudioError(
                 f"{source}: a record of format {version!r} for {task!r} is not known.",
-                hint=f"This version reads format {FORMAT_VERSION} for 'generate'.",
+                hint=f"This version reads format {FORMAT_VERSION} for {', '.join(REQUESTS)}.",
             )
+        request_class = REQUESTS[task]
         try:
             versions = record["versions"]
             if not isinstance(versions, Mapping) or len(versions) > 20:
@@ -86,7 +88,7 @@ class Provenance:
                 if not (name == "revision" and value is None):
                     _check_field(name, value)
             return cls(
-                request=GenerateRequest(**_pick(record, GenerateRequest)),
+                request=request_class(**_pick(record, request_class)),
                 settings=GenerateSettings(**_pick(record, GenerateSettings)),
                 versions=dict(versions),
                 **own,
@@ -98,7 +100,7 @@ class Provenance:
 
     def answers(
         self,
-        request: GenerateRequest,
+        request: Request,
         settings: GenerateSettings,
         *,
         model: str,
@@ -134,13 +136,14 @@ class Provenance:
 _OWN_FIELDS = ("model", "revision", "vocoder", "device", "dtype", "samples_sha256")
 
 
-def hash_samples(pcm16: np.ndarray) -> str:
-    """SHA-256 of int16 samples, in little-endian order on every machine."""
-    return hashlib.sha256(np.ascontiguousarray(pcm16, dtype="<i2").tobytes()).hexdigest()
+def hash_samples(samples: np.ndarray) -> str:
+    """SHA-256 of samples of any type, in little-endian order on every machine."""
+    little_endian = samples.dtype.newbyteorder("<")
+    return hashlib.sha256(np.ascontiguousarray(samples, dtype=little_endian).data).hexdigest()
 
 
 def _pick(record: Mapping[str, Any], owner: type) -> dict[str, Any]:
-    return {name: record[name] for name in owner.__dataclass_fields__}
+    return {field.name: record[field.name] for field in fields(owner)}
 
 
 def _check_field(name: Any, value: Any) -> None:

@@ -1,14 +1,15 @@
-"""What is asked of `generate`, checked before anything heavy is loaded. No torch.
+"""What is asked of each task, checked before anything heavy is loaded. No torch.
 
 Command line, Python and the records inside sound files all pass through the checks here.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 import unicodedata
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
@@ -23,6 +24,10 @@ MIN_DURATION_S = 0.01
 """One column of the spectrogram."""
 MAX_DURATION_S = 3600.0
 """What any model may be asked for; each has its own limit below."""
+MAX_MASKS = 100
+MAX_CROSSFADE_S = 1.0
+MAX_RESAMPLE = 100
+STYLE_METHODS = ("sdedit", "inversion")
 
 
 def draw_seed() -> int:
@@ -38,14 +43,104 @@ class GenerateRequest:
     seed: int
     negative_prompt: str = ""
     """What the sound should not be like; "" is none."""
+    task: ClassVar[str] = "generate"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str) or not self.prompt.strip():
-            raise UsageError("The prompt is empty.", hint='Try "dog barking in rain".')
-        check_text("the prompt", self.prompt)
-        check_text("--negative", self.negative_prompt)
-        if not _is_int(self.seed) or not 0 <= self.seed <= MAX_SEED:
-            raise UsageError(f"--seed {self.seed!r} is not a whole number from 0 to 2^63 - 1.")
+        _check_words(self.prompt, self.negative_prompt)
+        _check_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class InpaintRequest:
+    """New sound for a part of a recording; the rest of it stays."""
+
+    source: str
+    """The recording's file name, without a folder."""
+    source_sha256: str
+    seed: int
+    masks: tuple[str, ...] = ()
+    """Spans of time, as `masks.parse_times` reads them; none is the whole clip."""
+    bands: tuple[str, ...] = ()
+    """Bands of frequency, as `masks.parse_bands` reads them; none is all frequencies."""
+    prompt: str = ""
+    """"" leaves it to the model what fits."""
+    negative_prompt: str = ""
+    crossfade_s: float = 0.02
+    resample: int = 1
+    """How often each step is taken (RePaint, Lugmayr et al. 2022); 1 is off."""
+    task: ClassVar[str] = "inpaint"
+
+    def __post_init__(self) -> None:
+        _check_source(self.source, self.source_sha256)
+        _check_words(self.prompt, self.negative_prompt, may_be_empty=True)
+        _check_seed(self.seed)
+        for option, name in (("--mask", "masks"), ("--band", "bands")):
+            texts = getattr(self, name)
+            if not isinstance(texts, list | tuple) or len(texts) > MAX_MASKS:
+                raise UsageError(f"{option}: not a list of up to {MAX_MASKS}.")
+            for text in texts:
+                check_text(option, text)
+            object.__setattr__(self, name, tuple(texts))  # a record in a file has lists
+        if not self.masks and not self.bands:
+            raise UsageError(
+                "What is to change? Give --mask, --band, or both.",
+                hint="For example: --mask 2-4s, or --band 4k-8k.",
+            )
+        _check_number("--crossfade", self.crossfade_s, 0.0, MAX_CROSSFADE_S, unit=" s")
+        if not _is_int(self.resample) or not 1 <= self.resample <= MAX_RESAMPLE:
+            raise UsageError(
+                f"--resample {self.resample!r} is not possible.",
+                hint=f"Valid: whole numbers from 1 (off) to {MAX_RESAMPLE}.",
+            )
+
+
+@dataclass(frozen=True)
+class StyleTransferRequest:
+    """A recording turned into what the prompt says, with its own course in time."""
+
+    source: str
+    """The recording's file name, without a folder."""
+    source_sha256: str
+    prompt: str
+    seed: int
+    strength: float
+    """The share of the steps that is taken: 1 leaves nothing of the recording."""
+    negative_prompt: str = ""
+    method: str = "sdedit"
+    """How the recording is taken to the noise it starts from: one of `STYLE_METHODS`."""
+    task: ClassVar[str] = "style-transfer"
+
+    def __post_init__(self) -> None:
+        _check_source(self.source, self.source_sha256)
+        _check_words(self.prompt, self.negative_prompt)
+        _check_seed(self.seed)
+        _check_number("--strength", self.strength, 0.0, 1.0)
+        if self.method not in STYLE_METHODS:
+            raise UsageError(
+                f"--method {self.method!r} is not known.",
+                hint=f"Valid: {', '.join(STYLE_METHODS)}.",
+            )
+
+    def first_step(self, steps: int) -> int:
+        """The step of `steps` to start at.
+
+        Raises:
+            UsageError: not even one step would be taken.
+        """
+        n_taken = int(steps * self.strength)
+        if n_taken == 0:
+            raise UsageError(
+                f"--strength {self.strength:g} of {steps} steps is less than one step.",
+                hint=f"Valid: {1 / steps:.3g} to 1; or more --steps.",
+            )
+        return steps - n_taken
+
+
+Request = GenerateRequest | InpaintRequest | StyleTransferRequest
+REQUESTS: dict[str, type[Request]] = {
+    request.task: request for request in (GenerateRequest, InpaintRequest, StyleTransferRequest)
+}
+"""Task -> what it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +191,27 @@ class GenerateSettings:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _check_words(prompt: Any, negative_prompt: Any, *, may_be_empty: bool = False) -> None:
+    is_empty = not isinstance(prompt, str) or not prompt.strip()
+    if is_empty and not (may_be_empty and prompt == ""):
+        raise UsageError("The prompt is empty.", hint='Try "dog barking in rain".')
+    check_text("the prompt", prompt)
+    check_text("--negative", negative_prompt)
+
+
+def _check_seed(seed: Any) -> None:
+    if not _is_int(seed) or not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"--seed {seed!r} is not a whole number from 0 to 2^63 - 1.")
+
+
+def _check_source(name: Any, sha256: Any) -> None:
+    check_text("the source's name", name)
+    if not name or name in (".", "..") or "/" in name or "\\" in name:
+        raise UsageError(f"The source {name!r} is not a file name.")
+    if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise UsageError("The source's SHA-256 is not 64 hexadecimal digits.")
 
 
 def check_text(name: str, text: Any) -> None:

@@ -5,7 +5,7 @@ Importing this module does not import torch, so that names can be checked before
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,12 @@ SCHEDULERS: dict[str, str] = {
     "euler": "EulerDiscreteScheduler",
 }
 """Name on the command line -> class in diffusers. As set up here all of them are deterministic."""
+
+AfterStep = Callable[["Tensor", "Tensor", "Tensor | None"], "Tensor"]
+"""(latents (B, C, h, w) after a step, its time step, the next one) -> the latents to go on with.
+
+They have to be at the noise level of the next time step, or clean where that is None.
+"""
 
 
 @dataclass(frozen=True)
@@ -85,26 +91,38 @@ def sample(
     *,
     clean: Tensor | None = None,
     first_step: int = 0,
+    after_step: AfterStep | None = None,
+    visits: int = 1,
 ) -> Iterator[Step]:
     """Denoise from `noise` (B, C, h, w) in `n_steps`, yielding the state after every step.
 
-    With `first_step` > 0 it starts part of the way, from `clean` latents noised to the level of
-    that step (SDEdit, Meng et al. 2022); `first_step == n_steps` would leave nothing to do.
+    With `clean` latents it starts from these, noised to the level of `first_step` (SDEdit, Meng et
+    al. 2022); `first_step == n_steps` would leave nothing to do. Without, `noise` is the state that
+    it starts from.
+
+    `after_step` may change the state, as masks do. With `visits` > 1 each time step but the last is
+    taken so many times, and `after_step` has to lead the state back to it: see `AfterStep`.
     """
     import torch
 
     scheduler.set_timesteps(n_steps)
     timesteps = scheduler.timesteps
-    if first_step == 0:
+    if first_step > 0:
+        timesteps = _timesteps_from(scheduler, first_step)
+    if clean is None:
         latents = noise * scheduler.init_noise_sigma
     else:
-        timesteps = _timesteps_from(scheduler, first_step)
         latents = scheduler.add_noise(clean, noise, timesteps[:1])
+    if visits > 1:
+        timesteps = torch.cat([timesteps[:-1].repeat_interleave(visits), timesteps[-1:]])
 
     for index, timestep in enumerate(timesteps):
         with torch.no_grad():
             output = denoise(scheduler.scale_model_input(latents, timestep), timestep)
             latents = scheduler.step(output, timestep, latents).prev_sample
+            if after_step:
+                is_last = index + 1 == len(timesteps)
+                latents = after_step(latents, timestep, None if is_last else timesteps[index + 1])
         yield Step(index, len(timesteps), latents)
 
 

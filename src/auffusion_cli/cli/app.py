@@ -12,7 +12,6 @@ import sys
 import traceback
 import warnings
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -22,8 +21,18 @@ from auffusion_cli import __version__
 from auffusion_cli.cli import console
 from auffusion_cli.errors import AuffusionError
 
-COMMANDS = ("generate", "info", "reproduce", "models", "codec", "train", "doctor")
-"""Modules of this package in the order in which `--help` lists them."""
+COMMANDS = (
+    "generate",
+    "inpaint",
+    "style-transfer",
+    "info",
+    "reproduce",
+    "models",
+    "codec",
+    "train",
+    "doctor",
+)
+"""In the order in which `--help` lists them; each is a module of this package."""
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -144,9 +153,7 @@ def build_app() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_root)
     for name in COMMANDS:
-        if find_spec(f"auffusion_cli.cli.{name}") is None:  # TODO: goes once all commands are in
-            continue
-        import_module(f"auffusion_cli.cli.{name}").register(app)
+        import_module(f"auffusion_cli.cli.{name.replace('-', '_')}").register(app)
     return app
 
 

@@ -15,7 +15,6 @@ from auffusion_cli.errors import AuffusionError, UsageError
 
 if TYPE_CHECKING:
     from auffusion_cli.cli.plan import Failure, Job
-    from auffusion_cli.hub import Checkpoint
     from auffusion_cli.model import Model
     from auffusion_cli.request import GenerateSettings
     from auffusion_cli.tasks.generate import GenerateResult
@@ -112,7 +111,7 @@ def generate(
       auffusion generate --prompts list.csv -o "sounds/{index}-{prompt}.flac" --seed 1
       auffusion generate "church bells" --duration 3 --spectrogram bells.png --play
     """
-    from auffusion_cli.cli import plan
+    from auffusion_cli.cli import plan, resolve
     from auffusion_cli.cli.models import find, resolve_model
     from auffusion_cli.request import MAX_DURATION_S, GenerateSettings, draw_seed
 
@@ -148,7 +147,7 @@ def generate(
     # Before anything is downloaded; the model's own limits come after.
     GenerateSettings.from_defaults(GenerationDefaults(max_duration_s=MAX_DURATION_S), **asked)
     checkpoint = find(model) if dry_run else resolve_model(model, yes=yes)
-    defaults, vocoder_name = _describe(checkpoint, vocoder)
+    defaults, vocoder_name = resolve.describe(checkpoint, vocoder)
     settings = GenerateSettings.from_defaults(defaults, **asked)
 
     finished: list[Job] = []
@@ -169,15 +168,20 @@ def generate(
         plan.check_free([path for job in jobs for path in (job.path, job.picture) if path])
 
     if checkpoint is not None and jobs:
-        _warn_of_cut_prompts(checkpoint, jobs)
+        texts = (text for job in jobs for text in (job.request.prompt, job.request.negative_prompt))
+        resolve.warn_of_cut_prompts(checkpoint, texts)
     run = Run(failures=failures, n_finished=len(finished), as_json=json, player=player)
     if dry_run:
+        from auffusion_cli.checkpoints import choose_device
+        from auffusion_cli.tasks.generate import default_batch_size
+
         resolved = asdict(settings) | {
             "model": model,
             "revision": checkpoint.revision if checkpoint else None,
             "downloaded": checkpoint is not None,
             "vocoder": vocoder_name,
-            **_describe_machine(device, dtype, batch_size),
+            **resolve.describe_machine(device, dtype),
+            "batch_size": batch_size or default_batch_size(choose_device(device)),
         }
         _show_plan(resolved, jobs, finished, failures, as_json=json)
         raise typer.Exit(1 if failures else 0)
@@ -300,46 +304,6 @@ def _find_player(jobs: Sequence[Job]) -> list[str]:
     from auffusion_cli.cli.play import find_player
 
     return find_player(jobs[0].path.suffix.lower())
-
-
-def _describe(checkpoint: Checkpoint | None, vocoder: str) -> tuple[GenerationDefaults, str]:
-    """(the checkpoint's defaults, the vocoder that will be used), before it is loaded."""
-    from auffusion_cli.layout import read_identity
-
-    if checkpoint is None:  # not downloaded yet: what the published ones have
-        defaults, has_vocoder = GenerationDefaults(), True
-    else:
-        defaults = read_identity(checkpoint.folder).defaults
-        has_vocoder = (checkpoint.folder / "vocoder").is_dir()
-    if vocoder == "auto":
-        vocoder = defaults.vocoder if has_vocoder else "griffin-lim"
-    return defaults, vocoder
-
-
-def _describe_machine(device: str, dtype: str, batch_size: int | None) -> dict[str, Any]:
-    from auffusion_cli.checkpoints import choose_device, choose_dtype
-    from auffusion_cli.tasks.generate import default_batch_size, dtype_name
-
-    torch_device = choose_device(device)
-    return {
-        "device": torch_device.type,
-        "dtype": dtype_name(choose_dtype(dtype, torch_device)),
-        "batch_size": batch_size or default_batch_size(torch_device),
-    }
-
-
-def _warn_of_cut_prompts(checkpoint: Checkpoint, jobs: Sequence[Job]) -> None:
-    """Show what of the prompts the checkpoint's text encoders will not see."""
-    requests = [job.request for job in jobs]
-    texts = dict.fromkeys(text for r in requests for text in (r.prompt, r.negative_prompt))
-    import torch
-
-    from auffusion_cli.checkpoints import load_text
-
-    encoders = load_text(checkpoint.folder, torch.float32, weights=False)
-    for text in texts:
-        if text and (cut := encoders.overflow(text)) is not None:
-            console.warn(f"the prompt is longer than the model can read; left out: {cut!r}")
 
 
 def _show_plan(

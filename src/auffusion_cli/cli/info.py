@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auffusion_cli.cli import console, options
+from auffusion_cli.cli import console, edits, options
 from auffusion_cli.errors import AudioError
 
 if TYPE_CHECKING:
@@ -56,11 +56,6 @@ def read_record(path: Path) -> Provenance:
 
 def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     versions = record.pop("versions")
-    rows = [
-        (name, value) for name, value in record.items() if name not in ("format_version", "task")
-    ]
+    rows = [(name, value) for name, value in record.items() if name != "format_version"]
     rows += [(f"{name} version", version) for name, version in versions.items()]
-    return [
-        (name.replace("_", " "), "none" if value in (None, "") else " ".join(str(value).split()))
-        for name, value in rows
-    ]
+    return [(name.replace("_", " "), edits.cell(value)) for name, value in rows]

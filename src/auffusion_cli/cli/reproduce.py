@@ -25,6 +25,13 @@ def reproduce(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write the sound made again.")
     ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What an edit was made from; by default the file of that name beside it.",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -56,6 +63,7 @@ def reproduce(
     Examples:
       auffusion reproduce rain.wav -o again.wav
       auffusion reproduce rain.wav --json
+      auffusion reproduce edited.wav --source clip.wav
     """
     from auffusion_cli.cli.info import read_record
     from auffusion_cli.cli.models import resolve_model
@@ -68,12 +76,13 @@ def reproduce(
         if not overwrite:
             check_free([output])
     name = model or _trusted_name(recorded, path)
-    resolve_model(name, yes=yes)
-    console.note(f"loading {name}")
 
     from auffusion_cli.checkpoints import load_model
     from auffusion_cli.tasks import reproduce as task
 
+    recording = task.find_source(recorded, path, source)
+    resolve_model(name, yes=yes)
+    console.note(f"loading {name}")
     loaded = load_model(
         name,
         device=device or _device_like(recorded),
@@ -85,7 +94,8 @@ def reproduce(
             loaded,
             recorded,
             path,
-            on_step=lambda _, step: progress.update(completed=step.index + 1, total=step.n_steps),
+            source=recording,
+            on_progress=lambda n_done, n: progress.update(completed=n_done, total=n),
         )
     if output is not None:
         reproduction.result.save(output)
@@ -140,7 +150,7 @@ def _show(reproduction: Reproduction, output: Path | None, *, as_json: bool) -> 
         )
         return
     if reproduction.identical:
-        typer.echo(f"identical: all {len(reproduction.result.waveform)} samples")
+        typer.echo(f"identical: all {reproduction.n_samples} samples")
     else:
         typer.echo(f"not identical: {_how_far(reproduction.max_difference)}")
     for name, (recorded, now) in reproduction.differences.items():

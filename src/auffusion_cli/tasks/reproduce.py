@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auffusion_cli.audio import read_audio, to_pcm16
-from auffusion_cli.errors import AuffusionError
+import numpy as np
+
+from auffusion_cli.audio import Recording, read_audio, read_recording, to_full_scale, to_pcm16
+from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.provenance import Provenance
-from auffusion_cli.tasks.generate import GenerateResult, OnStep, generate
+from auffusion_cli.request import GenerateRequest, InpaintRequest
+from auffusion_cli.tasks.edits import EditResult, OnProgress
+from auffusion_cli.tasks.generate import GenerateResult, generate
+from auffusion_cli.tasks.inpaint import inpaint
+from auffusion_cli.tasks.style_transfer import style_transfer
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -20,14 +26,21 @@ class Reproduction:
     """A sound made again, beside the one that was recorded."""
 
     recorded: Provenance
-    result: GenerateResult
+    result: GenerateResult | EditResult
     max_difference: float | None
     """Largest difference of a sample from the file's, in units of full scale; it includes what the
     file's format lost. None if the lengths differ."""
 
     @property
+    def n_samples(self) -> int:
+        """Per channel."""
+        if isinstance(self.result, EditResult):
+            return len(self.result.recording.samples)
+        return len(self.result.waveform)
+
+    @property
     def identical(self) -> bool:
-        """Whether every sample is the same, as 16-bit integers, as before the file was written."""
+        """Whether every sample is the same as before the file was written."""
         return self.result.provenance.samples_sha256 == self.recorded.samples_sha256
 
     @property
@@ -37,11 +50,56 @@ class Reproduction:
 
 
 def reproduce(
-    model: Model, recorded: Provenance, path: str | Path, *, on_step: OnStep | None = None
+    model: Model,
+    recorded: Provenance,
+    path: str | Path,
+    *,
+    source: Recording | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Reproduction:
-    """Make the sound of `recorded` again with `model` and compare it with the file at `path`."""
-    (result,) = generate(model, [recorded.request], recorded.settings, on_step=on_step)
-    return Reproduction(recorded, result, _max_difference(result, path))
+    """Make the sound of `recorded` again with `model` and compare it with the file at `path`.
+
+    An edit is made from `source`, or if None from the file that `find_source` finds.
+    """
+    request, settings = recorded.request, recorded.settings
+    if isinstance(request, GenerateRequest):
+        tell = on_progress or (lambda n_done, n: None)
+        (result,) = generate(
+            model, [request], settings, on_step=lambda _, step: tell(step.index + 1, step.n_steps)
+        )
+        return Reproduction(recorded, result, _max_difference(result, path))
+    source = source or find_source(recorded, path)
+    edit = inpaint if isinstance(request, InpaintRequest) else style_transfer
+    result = edit(model, source, request, settings, on_progress=on_progress)
+    return Reproduction(recorded, result, _max_edit_difference(result, path))
+
+
+def find_source(
+    recorded: Provenance, path: str | Path, source: str | Path | None = None
+) -> Recording | None:
+    """What an edit was made from: `source`, or the file of the recorded name beside `path`.
+
+    None for what was made from words alone.
+
+    Raises:
+        UsageError: it is not there, or is not the file that the edit was made from.
+    """
+    if isinstance(recorded.request, GenerateRequest):
+        return None
+    # The record has a bare name: it cannot lead out of the folder.
+    found = Path(source) if source else Path(path).parent / recorded.request.source
+    if not found.is_file():
+        raise UsageError(
+            f"{path} was made from {recorded.request.source!r}; {found} is not there.",
+            hint="Name it with --source FILE.",
+        )
+    recording = read_recording(found)
+    if recording.sha256 != recorded.request.source_sha256:
+        raise UsageError(
+            f"{found} is not the file that {path} was made from: its SHA-256 differs.",
+            hint="Name the right one with --source FILE.",
+        )
+    return recording
 
 
 def _max_difference(result: GenerateResult, path: str | Path) -> float | None:
@@ -55,3 +113,11 @@ def _max_difference(result: GenerateResult, path: str | Path) -> float | None:
         return None
     made_again = to_pcm16(result.waveform) / 32768
     return (waveform[0] - made_again).abs().max().item()
+
+
+def _max_edit_difference(result: EditResult, path: str | Path) -> float | None:
+    there, made_again = read_recording(path), result.recording
+    if there.samples.shape != made_again.samples.shape:
+        return None
+    difference = to_full_scale(there.samples) - to_full_scale(made_again.samples)
+    return float(np.abs(difference).max())

@@ -1,0 +1,188 @@
+"""What the commands that change a recording share: options, names of results, plan and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from auffusion_cli.cli import console
+from auffusion_cli.config import GenerationDefaults, SpectrogramConfig
+
+if TYPE_CHECKING:
+    from auffusion_cli.audio import Recording
+    from auffusion_cli.hub import Checkpoint
+    from auffusion_cli.model import Model
+    from auffusion_cli.request import GenerateSettings, Request
+    from auffusion_cli.tasks.edits import EditResult
+
+Source = Annotated[Path, typer.Argument(metavar="FILE", help="A recording: wav, flac, ogg, mp3.")]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE|FOLDER|TEMPLATE",
+        help="Where to write, .wav or .flac. A template has fields such as {name}, {seed}.",
+    ),
+]
+Seed = Annotated[
+    int | None, typer.Option(help="The same seed gives the same sound; drawn if not given.")
+]
+Negative = Annotated[str, typer.Option(help="What it should not sound like.")]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
+Guidance = Annotated[
+    float | None, typer.Option("--guidance", help="How closely to follow the prompt; 1 is off.")
+]
+GuidanceRescale = Annotated[
+    float | None, typer.Option(help="0 to 1: tames high guidance (Lin et al. 2023).")
+]
+Scheduler = Annotated[
+    Literal["pndm", "ddim", "dpm++", "unipc", "euler"] | None,
+    typer.Option(help="The sampling method."),
+]
+Picture = Annotated[
+    str | None,
+    typer.Option("--spectrogram", metavar="FILE.png", help="Draw before and after too."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done, resolved, and stop.")
+]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """With what an edit will be made; resolved, with nothing loaded."""
+
+    model: str
+    checkpoint: Checkpoint | None
+    """None in a dry run with a model that is not downloaded."""
+    defaults: GenerationDefaults
+    settings: GenerateSettings
+    vocoder: str
+
+    def describe(self, device: str, dtype: str) -> dict[str, Any]:
+        from auffusion_cli.cli.resolve import describe_machine
+
+        return asdict(self.settings) | {
+            "model": self.model,
+            "revision": self.checkpoint.revision if self.checkpoint else None,
+            "downloaded": self.checkpoint is not None,
+            "vocoder": self.vocoder,
+            **describe_machine(device, dtype),
+        }
+
+
+def set_up(
+    model: str,
+    vocoder: str,
+    source: Recording,
+    asked: Mapping[str, Any],
+    *,
+    dry_run: bool,
+    yes: bool,
+) -> Setup:
+    """Check the settings, and find the model, or fetch it unless it is a dry run."""
+    from auffusion_cli.cli.models import find, resolve_model
+    from auffusion_cli.cli.resolve import describe
+    from auffusion_cli.request import MAX_DURATION_S, GenerateSettings
+
+    # Before anything is downloaded.
+    anything = GenerationDefaults(duration_s=source.duration_s, max_duration_s=MAX_DURATION_S)
+    GenerateSettings.from_defaults(anything, **asked)
+    checkpoint = find(model) if dry_run else resolve_model(model, yes=yes)
+    defaults, vocoder = describe(checkpoint, vocoder)
+    # An edit is as long as its source, whatever the model's window.
+    settings = GenerateSettings.from_defaults(defaults, **asked)
+    settings = replace(settings, duration_s=source.duration_s)
+    return Setup(model, checkpoint, defaults, settings, vocoder)
+
+
+def output_path(
+    output: str | None, default_name: str, source: Path, recording: Recording, request: Request
+) -> Path:
+    """The file for the result of `request`, of a format that keeps the samples as they are.
+
+    A template may name the fields of the request. A flac stays one by default, the rest is a wav.
+    """
+    from auffusion_cli.audio import lossless_format_of
+    from auffusion_cli.cli.outputs import as_template, fill
+
+    suffixes = (".flac", ".wav") if source.suffix.lower() == ".flac" else (".wav", ".flac")
+    template = as_template(output, None, default_name, "--output", suffixes)
+    fields = {"name": source.stem, "seed": request.seed, "prompt": request.prompt}
+    if hasattr(request, "strength"):
+        fields["strength"] = f"{request.strength:g}"
+    path = fill(template, fields, "--output")
+    lossless_format_of(path, recording.subtype)
+    return path
+
+
+def check_outputs(paths: Sequence[Path], picture: str | Path | None, *, overwrite: bool) -> None:
+    """Raise a UsageError where results would collide, cannot be written, or are there already."""
+    from auffusion_cli.cli.outputs import as_template, check_distinct, check_writable
+    from auffusion_cli.cli.plan import check_free
+
+    check_distinct(paths, "--output")
+    check_writable(paths, "--output")
+    pictures = []
+    if picture is not None:
+        as_template(str(picture), ".png", "", "--spectrogram", suffixes=(".png",))
+        pictures = [Path(picture)]
+        check_writable(pictures, "--spectrogram")
+    if not overwrite:
+        check_free([*paths, *pictures])
+
+
+def show_plan(
+    resolved: Mapping[str, Any], requests: Mapping[Path, Request], *, as_json: bool
+) -> None:
+    """What a dry run tells: the settings, and each file with what it will be made from."""
+    if as_json:
+        sounds = [{"file": str(path), **asdict(request)} for path, request in requests.items()]
+        console.print_json({"settings": resolved, "sounds": sounds})
+        return
+    console.print_table(("SETTING", "VALUE"), list(resolved.items()))
+    for path, request in requests.items():
+        typer.echo()
+        rows = [(name.replace("_", " "), cell(value)) for name, value in asdict(request).items()]
+        console.print_table(("FILE", str(path)), rows)
+
+
+def cell(value: Any) -> str:
+    """A field of a request or record in a table."""
+    if isinstance(value, list | tuple):
+        value = ", ".join(str(part) for part in value)
+    return "none" if value in (None, "") else " ".join(str(value).split())
+
+
+def write(result: EditResult, path: Path, *, as_json: bool) -> None:
+    """Write one result and say so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result.save(path)
+    if as_json:
+        console.print_json_line(
+            {"status": "made", "file": str(path), **result.provenance.to_dict()}
+        )
+    else:
+        typer.echo(path)
+
+
+def draw(picture: Path, titled: Sequence[tuple[str, Recording]], model: Model) -> None:
+    """The spectrograms of several recordings of one length, one below the other."""
+    from auffusion_cli.audio import resample
+    from auffusion_cli.plot import save_comparison
+    from auffusion_cli.tasks.edits import log_mel_of
+
+    config: SpectrogramConfig = model.codec.spectrogram_config
+    log_mels = []
+    for title, recording in titled:
+        mono = recording.waveform().mean(dim=0)
+        mono = resample(mono, recording.sample_rate_hz, config.sample_rate_hz)
+        log_mel = log_mel_of(model.codec, mono, model.defaults.max_duration_s)
+        log_mels.append((title, log_mel))
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    save_comparison(log_mels, picture, config)

@@ -1,0 +1,50 @@
+"""What a command can say about a checkpoint and this machine before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from auffusion_cli.cli import console
+from auffusion_cli.config import GenerationDefaults
+
+if TYPE_CHECKING:
+    from auffusion_cli.hub import Checkpoint
+
+
+def describe(checkpoint: Checkpoint | None, vocoder: str) -> tuple[GenerationDefaults, str]:
+    """(the checkpoint's defaults, the vocoder that will be used), before it is loaded."""
+    from auffusion_cli.layout import read_identity
+
+    if checkpoint is None:  # not downloaded yet: what the published ones have
+        defaults, has_vocoder = GenerationDefaults(), True
+    else:
+        defaults = read_identity(checkpoint.folder).defaults
+        has_vocoder = (checkpoint.folder / "vocoder").is_dir()
+    if vocoder == "auto":
+        vocoder = defaults.vocoder if has_vocoder else "griffin-lim"
+    return defaults, vocoder
+
+
+def describe_machine(device: str, dtype: str) -> dict[str, str]:
+    """Where and how precisely it will be computed."""
+    from auffusion_cli.checkpoints import choose_device, choose_dtype
+    from auffusion_cli.tasks.generate import dtype_name
+
+    torch_device = choose_device(device)
+    return {
+        "device": torch_device.type,
+        "dtype": dtype_name(choose_dtype(dtype, torch_device)),
+    }
+
+
+def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> None:
+    """Show what of the prompts the checkpoint's text encoders will not see."""
+    import torch
+
+    from auffusion_cli.checkpoints import load_text
+
+    encoders = load_text(checkpoint.folder, torch.float32, weights=False)
+    for text in dict.fromkeys(prompts):
+        if text and (cut := encoders.overflow(text)) is not None:
+            console.warn(f"the prompt is longer than the model can read; left out: {cut!r}")

@@ -1,0 +1,83 @@
+"""What the tasks that change a recording have in common: its mono mix, its result, its record."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from auffusion_cli.audio import Recording, write_recording
+from auffusion_cli.codec import Codec
+from auffusion_cli.provenance import Provenance, hash_samples
+from auffusion_cli.spectrogram import normalize_peak
+from auffusion_cli.tasks.generate import dtype_name
+from auffusion_cli.vocoder import HiFiGAN
+from auffusion_cli.windows import in_windows
+
+if TYPE_CHECKING:
+    from auffusion_cli.model import Model
+    from auffusion_cli.request import GenerateSettings, Request
+
+OnProgress = Callable[[int, int], None]
+"""Called with the number of denoising steps done and of all, over all windows."""
+
+OVERLAP_FRAMES = 16
+"""Neighbouring windows of the spectrogram share this much."""
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """A recording that was changed; rate, channels, sample format and length are its source's."""
+
+    recording: Recording
+    provenance: Provenance
+
+    def save(self, path: str | Path) -> None:
+        """Write a .wav or .flac that carries `provenance`; see `audio.write_recording`."""
+        write_recording(path, self.recording, provenance=self.provenance.to_dict())
+
+
+def edit_result(
+    model: Model,
+    source: Recording,
+    samples: np.ndarray,
+    request: Request,
+    settings: GenerateSettings,
+) -> EditResult:
+    """`samples` (N, C), of the type of the source's, with the record of how they were made."""
+    provenance = Provenance(
+        request=request,
+        settings=settings,
+        model=model.name,
+        revision=model.revision,
+        vocoder="hifigan" if isinstance(model.codec.vocoder, HiFiGAN) else "griffin-lim",
+        device=model.device.type,
+        dtype=dtype_name(model.dtype),
+        samples_sha256=hash_samples(samples),
+    )
+    return EditResult(dataclasses.replace(source, samples=samples), provenance)
+
+
+def log_mel_of(codec: Codec, waveform: Tensor, window_s: float) -> Tensor:
+    """(N,) samples at the codec's rate -> (256, T) log-mel on the CPU, in bounded memory.
+
+    Of the peak-normalised sound, with the last hop filled up by zeros, like `codec.analyze`.
+    """
+    config = codec.spectrogram_config
+    hop = config.hop_length_samples
+    normalized = normalize_peak(waveform, config.peak)
+    padded = torch.nn.functional.pad(normalized, (0, -len(waveform) % hop))
+    device = codec.spectrogram.window.device
+    window = max(config.seconds_to_frames(window_s), 2 * OVERLAP_FRAMES) * hop
+    return in_windows(
+        lambda part: codec.spectrogram(part[None].to(device))[0].cpu(),
+        padded,
+        window,
+        OVERLAP_FRAMES * hop,
+    )

@@ -1,0 +1,198 @@
+"""A recording turned into what a prompt says, with the recording's own course in time.
+
+`sdedit`: its latents are noised part of the way, and denoised again with the prompt (SDEdit, Meng
+et al. 2022, arXiv 2108.01073, section 3). `inversion`: they are led to noise by DDIM's steps taken
+backwards, without a prompt (Song et al. 2021, arXiv 2010.02502, section 4.3), which keeps more of
+where things happen.
+
+Longer clips than the model's window are denoised in windows together: see `windows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from auffusion_cli.audio import Recording, resample
+from auffusion_cli.denoiser import Denoise, guided_denoiser
+from auffusion_cli.errors import AuffusionError, UsageError
+from auffusion_cli.request import GenerateSettings, StyleTransferRequest
+from auffusion_cli.samplers import initial_noise, make_scheduler, sample
+from auffusion_cli.tasks.edits import (
+    OVERLAP_FRAMES,
+    EditResult,
+    OnProgress,
+    edit_result,
+    log_mel_of,
+)
+from auffusion_cli.tasks.generate import dtype_name
+from auffusion_cli.windows import in_windows, windowed_denoiser
+
+if TYPE_CHECKING:
+    from auffusion_cli.model import Model
+
+OVERLAP_SHARE = 0.25
+"""Neighbouring windows share this much of a window."""
+VOCODER_WINDOW_S = 60.0
+"""The vocoder sees more at once than the model; between such pieces is a cross-fade."""
+PANNING_S = 0.1
+"""How fast the new sound's place between the channels follows the recording's."""
+SILENCE_POWER = 1e-8
+"""-80 dB of full scale: below that a recording has no place between the channels."""
+
+
+def check_method(request: StyleTransferRequest, settings: GenerateSettings) -> None:
+    """Raise a UsageError where no step would be taken, or the scheduler cannot be inverted."""
+    request.first_step(settings.steps)
+    if request.method == "inversion" and settings.scheduler != "ddim":
+        raise UsageError(
+            f"--method inversion does not work with --scheduler {settings.scheduler}.",
+            hint="Add --scheduler ddim.",
+        )
+
+
+def style_transfer(
+    model: Model,
+    source: Recording,
+    request: StyleTransferRequest,
+    settings: GenerateSettings,
+    *,
+    on_progress: OnProgress | None = None,
+) -> EditResult:
+    """`source` changed as `request` says; its rate, channels, sample format and length stay.
+
+    The model makes one channel, of the mean of the source's. Each channel gets it at the share that
+    it has of the source's power at that moment, so that what moves keeps moving. All is as loud as
+    the source (root mean square of what the model can hear), or as it can be without clipping.
+
+    Raises:
+        UsageError: settings that do not fit each other.
+        AuffusionError: the result is not finite.
+    """
+    check_method(request, settings)
+    config = model.codec.spectrogram_config
+    channels = resample(source.waveform(), source.sample_rate_hz, config.sample_rate_hz)
+    made = _transfer(model, channels.mean(dim=0), request, settings, on_progress)
+    if not made.isfinite().all():
+        raise AuffusionError(
+            f"The sound of {request.prompt!r} is not finite in {dtype_name(model.dtype)}.",
+            hint="Try --dtype fp32 or bf16.",
+        )
+    panned = made * _panning(channels, round(PANNING_S * config.sample_rate_hz))
+    level = channels.square().mean().sqrt() / panned.square().mean().sqrt().clamp(min=1e-9)
+    remade = resample(panned * level, config.sample_rate_hz, source.sample_rate_hz)
+    remade = remade[:, : len(source.samples)]
+    remade = remade / remade.abs().max().clamp(min=1.0)
+    samples = source.quantize(remade.T.double().numpy())
+    return edit_result(model, source, samples, request, settings)
+
+
+@torch.no_grad()
+def _transfer(
+    model: Model,
+    mono: Tensor,
+    request: StyleTransferRequest,
+    settings: GenerateSettings,
+    on_progress: OnProgress | None,
+) -> Tensor:
+    """(n,) samples at the model's rate -> as many, on the CPU, at whatever level."""
+    tell = on_progress or (lambda n_done, n: None)
+    codec = model.codec
+    f = codec.width_multiple
+    window = codec.latent_shape(model.defaults.max_duration_s)[2]
+    overlap = round(window * OVERLAP_SHARE)
+
+    log_mel = log_mel_of(codec, mono, model.defaults.max_duration_s)
+    # The model always fills the window it was trained on: a shorter clip goes on as silence.
+    n_columns = max(-(-log_mel.shape[-1] // f), window) * f
+    silence = codec.image_config.log_mel_min
+    log_mel = F.pad(log_mel, (0, n_columns - log_mel.shape[-1]), value=silence)[None]
+    clean = in_windows(
+        lambda part: codec.encode_log_mel(part.to(model.device)).float(),
+        log_mel,
+        window * f,
+        overlap * f,
+    )
+
+    def denoiser(prompt: str, guidance_scale: float) -> Denoise:
+        conditioning = model.text.encode([prompt], [request.negative_prompt])
+        denoise = guided_denoiser(
+            model.unet, conditioning, guidance_scale, settings.guidance_rescale
+        )
+        return windowed_denoiser(denoise, window, overlap)
+
+    scheduler = make_scheduler(settings.scheduler, model.scheduler_config)
+    first_step = request.first_step(settings.steps)
+    n_inverted = settings.steps - first_step if request.method == "inversion" else 0
+    if n_inverted:
+        noise = invert(
+            denoiser("", guidance_scale=1.0),
+            clean,
+            settings.steps,
+            n_inverted,
+            model.scheduler_config,
+            on_step=lambda n_done: tell(n_done, 2 * n_inverted),
+        )
+    else:
+        noise = initial_noise([request.seed], tuple(clean.shape[1:]), model.device)
+    steps = sample(
+        denoiser(request.prompt, settings.guidance_scale),
+        scheduler,
+        noise,
+        settings.steps,
+        clean=None if n_inverted else clean,
+        first_step=first_step,
+    )
+    for step in steps:
+        tell(n_inverted + step.index + 1, n_inverted + step.n_steps)
+
+    log_mel = in_windows(codec.decode_log_mel, step.latents, window, overlap)
+    hop = codec.spectrogram_config.hop_length_samples
+    log_mel = log_mel[..., : -(-len(mono) // hop)]
+    vocoder_window = codec.spectrogram_config.seconds_to_frames(VOCODER_WINDOW_S)
+    return in_windows(codec.vocode, log_mel, vocoder_window, OVERLAP_FRAMES)[0, : len(mono)].cpu()
+
+
+def invert(
+    denoise: Denoise,
+    clean: Tensor,
+    n_steps: int,
+    n_inverted: int,
+    scheduler_config: Mapping[str, Any],
+    *,
+    on_step: Callable[[int], None],
+) -> Tensor:
+    """Clean latents -> the noisy ones from which DDIM's last `n_inverted` of `n_steps` lead back.
+
+    The same loop, with a scheduler that goes up the noise levels.
+    """
+    from diffusers import DDIMInverseScheduler
+
+    down = make_scheduler("ddim", scheduler_config)
+    of_pndm_only = ("skip_prk_steps",)
+    config = {name: value for name, value in down.config.items() if name not in of_pndm_only}
+    up = DDIMInverseScheduler.from_config(config)
+    for step in islice(sample(denoise, up, clean, n_steps), n_inverted):
+        on_step(step.index + 1)
+    return step.latents
+
+
+def _panning(channels: Tensor, width: int) -> Tensor:
+    """(C, n) gains: the share of each channel in the power of all, over `width` samples; 1 is even.
+
+    In silence all are 1. The mean over the channels of the squared gains is 1 everywhere.
+    """
+    n_channels = len(channels)
+    # A triangular window: the mean over `width`, twice.
+    power = channels.square()[:, None]
+    for _ in range(2):
+        power = F.avg_pool1d(
+            F.pad(power, (width // 2, (width - 1) // 2), mode="replicate"), width, stride=1
+        )
+    power = power[:, 0] + SILENCE_POWER
+    return (n_channels * power / power.sum(dim=0)).sqrt()

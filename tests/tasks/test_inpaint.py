@@ -1,0 +1,224 @@
+"""What is masked is new, what is not is untouched, and nothing clicks in between."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from auffusion_cli.audio import read_provenance, read_recording, to_full_scale
+from auffusion_cli.errors import UsageError
+from auffusion_cli.provenance import Provenance
+from auffusion_cli.request import GenerateSettings, InpaintRequest
+from auffusion_cli.samplers import make_scheduler, sample
+from auffusion_cli.tasks.inpaint import inpaint, keep_known
+from auffusion_cli.tasks.reproduce import reproduce
+
+FAST = GenerateSettings(1.0, steps=2, guidance_scale=3.0, guidance_rescale=0.0, scheduler="ddim")
+
+
+def write_clip(path, rate_hz, n_channels, subtype, duration_s=2.0, seed=0):
+    """Rustling with a slow swell, as unlike in the channels as samples can be."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(duration_s * rate_hz)) / rate_hz
+    swell = 0.1 * (1.2 + np.sin(5 * t))[:, None]
+    sound = swell * rng.normal(size=(len(t), n_channels)).clip(-3, 3)
+    soundfile.write(path, sound, rate_hz, subtype=subtype)
+    return read_recording(path)
+
+
+def request(recording, **values):
+    return InpaintRequest("clip.wav", recording.sha256, seed=1, **values)
+
+
+def changed(before, after):
+    """(first, last + 1) sample that differs in any channel."""
+    different = np.flatnonzero((before != after).any(axis=1))
+    return (different[0], different[-1] + 1) if len(different) else None
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "rate_hz", "n_channels", "dtype"),
+    [
+        ("wav", "PCM_24", 48000, 2, "int32"),
+        ("wav", "PCM_16", 44100, 1, "int32"),
+        ("wav", "PCM_U8", 16000, 1, "int32"),
+        ("wav", "PCM_32", 16000, 3, "int32"),
+        ("wav", "FLOAT", 22050, 2, "float32"),
+        ("wav", "DOUBLE", 16000, 1, "float64"),
+        ("flac", "PCM_24", 48000, 2, "int32"),
+        ("flac", "PCM_16", 96000, 1, "int32"),
+    ],
+)
+def test_outside_of_the_mask_every_bit_stays(
+    quick_model, tmp_path, suffix, subtype, rate_hz, n_channels, dtype
+):
+    clip = write_clip(tmp_path / f"clip.{suffix}", rate_hz, n_channels, subtype)
+    result = inpaint(quick_model, clip, request(clip, masks=("0.5-0.9s",)), FAST)
+    result.save(tmp_path / f"new.{suffix}")
+
+    before, _ = soundfile.read(tmp_path / f"clip.{suffix}", dtype=dtype, always_2d=True)
+    after, rate = soundfile.read(tmp_path / f"new.{suffix}", dtype=dtype, always_2d=True)
+    assert (rate, after.shape) == (rate_hz, before.shape)
+    assert soundfile.info(tmp_path / f"new.{suffix}").subtype == subtype
+    start, end = round(0.5 * rate_hz), round(0.9 * rate_hz)
+    assert np.array_equal(after[:start], before[:start])
+    assert np.array_equal(after[end:], before[end:])
+    # And inside, all of it is new but for the first samples of the cross-fade.
+    inside = (after[start + 50 : end - 50] != before[start + 50 : end - 50]).mean()
+    assert inside > (0.8 if subtype == "PCM_U8" else 0.99)
+
+
+@pytest.mark.parametrize(
+    ("masks", "expected_s"),
+    [(("-0.3s",), (0, 0.3)), (("1.7-",), (1.7, 2.0)), (("0.2-0.3", "1.9-"), (0.2, 2.0))],
+)
+def test_masks_at_the_ends(quick_model, tmp_path, masks, expected_s):
+    clip = write_clip(tmp_path / "clip.wav", 16000, 1, "PCM_16")
+    result = inpaint(quick_model, clip, request(clip, masks=masks), FAST)
+    first, last = changed(clip.samples, result.recording.samples)
+    assert abs(first / 16000 - expected_s[0]) < 0.002
+    assert abs(last / 16000 - expected_s[1]) < 0.002
+
+
+def test_a_long_mask_is_filled_window_by_window_to_its_end(quick_model, tmp_path):
+    """4.5 s of mask for a model that sees 1.28 s: no part of the old sound is left between."""
+    clip = write_clip(tmp_path / "clip.wav", 16000, 1, "PCM_16", duration_s=6.0)
+    tone = 0.5 * np.sin(2 * np.pi * 6000 * np.arange(96000) / 16000)
+    samples = clip.samples.copy()
+    samples[11200:76800, 0] = clip.quantize(tone[11200:76800])
+    clip = dataclasses.replace(clip, samples=samples)
+    seen = []
+    result = inpaint(
+        quick_model,
+        clip,
+        request(clip, masks=("0.5-5s",)),
+        FAST,
+        on_progress=lambda n_done, n: seen.append((n_done, n)),
+    )
+    assert seen == [(i + 1, len(seen)) for i in range(len(seen))] and len(seen) > 8
+    after = to_full_scale(result.recording.samples)[:, 0]
+    assert np.array_equal(result.recording.samples[:8000], samples[:8000])
+    assert np.array_equal(result.recording.samples[80000:], samples[80000:])
+
+    def tone_level(x):  # of every 50 ms
+        frames = x[8000:80000].reshape(-1, 800) * np.exp(
+            -2j * np.pi * 6000 / 16000 * np.arange(800)
+        )
+        return np.abs(frames.mean(axis=1))
+
+    assert tone_level(tone).max() > 0.2
+    assert tone_level(after).max() < 0.05
+
+
+def test_a_band_leaves_the_other_frequencies(quick_model, tmp_path):
+    clip = write_clip(tmp_path / "clip.wav", 48000, 2, "FLOAT")
+    values = {"masks": ("0.5-1.5s",), "bands": ("1k-3k",)}
+    result = inpaint(quick_model, clip, request(clip, **values), FAST)
+    difference = result.recording.samples - clip.samples
+    assert changed(clip.samples, result.recording.samples)[0] >= 24000
+    inner = difference[28800:67200, 0] * np.hanning(38400)  # without the cross-fades
+    power = np.abs(np.fft.rfft(inner)) ** 2
+    hz = np.fft.rfftfreq(38400, 1 / 48000)
+    inside = (hz >= 1000) & (hz <= 3000)
+    assert power[inside].sum() > 0
+    assert power[~inside].sum() < 1e-5 * power[inside].sum()
+
+
+def test_seams_do_not_click(quick_model, tmp_path):
+    """A click is a jump between two samples, or a burst of high frequencies, at the seam."""
+    t = np.arange(48000 * 2) / 48000
+    tone = 0.3 * np.sin(2 * np.pi * 200 * t)[:, None]
+    soundfile.write(tmp_path / "clip.wav", tone, 48000, subtype="PCM_24")
+    clip = read_recording(tmp_path / "clip.wav")
+    result = inpaint(quick_model, clip, request(clip, masks=("0.7-1.2s",)), FAST)
+    after = to_full_scale(result.recording.samples)[:, 0]
+
+    jumps = np.abs(np.diff(after))
+    bursts = np.abs(np.diff(after, n=3))
+    for seam in (round(0.7 * 48000), round(1.2 * 48000)):
+        near = slice(seam - 48, seam + 48)  # 1 ms on both sides
+        old_or_new = slice(seam - 4800, seam + 4800)
+        assert jumps[near].max() <= jumps[old_or_new].max()
+        # Hard cuts between the same two sounds, for comparison.
+        cut = np.concatenate([tone[: seam - 24000, 0], after[seam - 24000 + 1200 :]])
+        assert bursts[near].max() < 0.3 * np.abs(np.diff(cut, n=3)).max() + bursts[:24000].max()
+
+
+def test_the_new_sound_is_as_loud_as_what_surrounds_it_in_each_channel(
+    tiny_model, quick_model, tmp_path
+):
+    clip = write_clip(tmp_path / "clip.wav", 32000, 2, "PCM_24")
+    samples = clip.samples.copy()
+    samples[:, 1] //= 8
+    samples[19200:25600] = 0  # what is there does not count
+    clip = dataclasses.replace(clip, samples=samples)
+    result = inpaint(quick_model, clip, request(clip, masks=("0.6-0.8s",)), FAST)
+    after = to_full_scale(result.recording.samples)
+    inside = after[20000:25000].std(axis=0)
+    assert inside[0] / inside[1] == pytest.approx(8, rel=0.1)
+    assert 0.2 < inside[0] / after[:19200, 0].std() < 5
+
+
+def test_silence_around_gives_the_models_own_level(quick_model, tmp_path):
+    soundfile.write(tmp_path / "clip.wav", np.zeros(16000), 16000)
+    clip = read_recording(tmp_path / "clip.wav")
+    result = inpaint(quick_model, clip, request(clip, masks=("0.3-0.6s",), prompt="a dog"), FAST)
+    assert to_full_scale(result.recording.samples)[5300:9000].std() > 1e-4
+
+
+def test_the_seed_decides_and_the_record_makes_it_again(quick_model, tmp_path):
+    clip = write_clip(tmp_path / "clip.wav", 24000, 2, "PCM_24")
+    asked = request(clip, masks=("0.5-0.9s",), bands=("1k-",), prompt="a dog")
+    result = inpaint(quick_model, clip, asked, FAST)
+    other = inpaint(quick_model, clip, dataclasses.replace(asked, seed=2), FAST)
+    assert not np.array_equal(result.recording.samples, other.recording.samples)
+
+    path = tmp_path / "new.wav"
+    result.save(path)
+    record = Provenance.from_dict(read_provenance(path), str(path))
+    assert record.request == asked
+    again = reproduce(quick_model, record, path)
+    assert again.identical and again.max_difference == 0 and again.n_samples == 48000
+
+    write_clip(tmp_path / "clip.wav", 24000, 2, "PCM_24", seed=1)
+    with pytest.raises(UsageError, match="SHA-256 differs"):
+        reproduce(quick_model, record, path)
+    (tmp_path / "clip.wav").unlink()
+    with pytest.raises(UsageError, match="not there"):
+        reproduce(quick_model, record, path)
+
+
+def test_masks_are_checked_against_the_clip(quick_model, tmp_path):
+    clip = write_clip(tmp_path / "clip.wav", 16000, 1, "PCM_16")
+    with pytest.raises(UsageError, match=r"2\.000 s"):
+        inpaint(quick_model, clip, request(clip, masks=("3-4s",)), FAST)
+    slow = dataclasses.replace(FAST, scheduler="pndm")
+    with pytest.raises(UsageError, match="--resample 2"):
+        inpaint(quick_model, clip, request(clip, masks=("1-2s",), resample=2), slow)
+
+
+def test_resampling_visits_each_step_but_the_last_again_and_stays_at_its_noise_level(tiny_model):
+    """With an oracle for the noise, the state must be led to what the oracle knows."""
+    scheduler = make_scheduler("ddim", tiny_model.scheduler_config)
+    known = torch.randn(1, 4, 8, 16, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, 4, 8, 16, generator=torch.Generator().manual_seed(1))
+    mask = torch.zeros(1, 1, 8, 16)
+    mask[..., 4:12] = 1
+    seen = []
+
+    def oracle(latents, timestep):
+        alpha = scheduler.alphas_cumprod[timestep]
+        guess = (latents - alpha.sqrt() * known) / (1 - alpha).sqrt()
+        seen.append((int(timestep), guess[..., 4:12].std().item()))
+        return guess
+
+    keep = keep_known(known, noise, mask, scheduler, torch.Generator().manual_seed(2))
+    *_, last = sample(oracle, scheduler, noise, 5, after_step=keep, visits=3)
+    timesteps = [timestep for timestep, _ in seen]
+    assert timesteps == [t for t in sorted(set(timesteps), reverse=True) for _ in range(3)][:13]
+    # The part that is made is always noised as much as its time step says.
+    assert all(0.9 < spread < 1.1 for _, spread in seen)
+    assert (last.latents - known).abs().max() < 0.3
+    assert torch.equal(last.latents * (1 - mask), known * (1 - mask))
