@@ -30,8 +30,9 @@ def join_processes(device: str) -> PartialState:
     Raises:
         UsageError: the device does not exist.
     """
-    choose_device(device)
-    return PartialState(cpu=device == "cpu", timeout=PREPARATION_LIMIT)
+    # Without a GPU accelerate joins processes only where it is told that the CPU is meant.
+    on_cpu = choose_device(device).type == "cpu"
+    return PartialState(cpu=on_cpu, timeout=PREPARATION_LIMIT)
 
 
 def run(
@@ -63,7 +64,7 @@ def run(
             "loop.mixed_precision: fp16 needs a GPU", hint="no and bf16 work on a CPU, too"
         )
     try:
-        accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
+        accelerator = Accelerator(cpu=processes.device.type == "cpu", mixed_precision=precision)
     except ValueError as error:
         raise UsageError(
             f"loop.mixed_precision: {precision!r} is not possible here: {error}"
