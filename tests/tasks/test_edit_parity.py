@@ -90,6 +90,7 @@ def test_inpainting_is_stable_diffusion_inpaint_pipelines(tiny_model, parts, cle
     denoise = our_denoiser(pipeline, parts)
     *_, last = sample(denoise, scheduler, noise, N_STEPS, after_step=keep)
     assert torch.equal(last.latents * (1 - mask), clean * (1 - mask))
+    assert theirs.std() > 0.01  # a picture, not a constant
     assert np.abs(image_of(parts, last.latents) - theirs).max() < 1e-4
 
 
@@ -116,4 +117,5 @@ def test_sdedit_is_stable_diffusion_img2img_pipelines(tiny_model, parts, clean, 
     first_step = N_STEPS - int(N_STEPS * strength)
     denoise = our_denoiser(pipeline, parts)
     *_, last = sample(denoise, scheduler, noise, N_STEPS, clean=clean, first_step=first_step)
+    assert theirs.std() > 0.01
     assert np.abs(image_of(parts, last.latents) - theirs).max() < 1e-4

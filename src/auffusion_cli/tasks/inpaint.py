@@ -133,7 +133,7 @@ def inpaint(
     rate_hz, hop = config.sample_rate_hz, config.hop_length_samples
     samples = source.samples.copy()
     # What the model hears. It is filled too: the next window may need this one as its context.
-    heard = resample(source.waveform(), source.sample_rate_hz, rate_hz).T.double().numpy()
+    heard = resample(source.waveform(), source.sample_rate_hz, rate_hz).T.numpy()
 
     for index, window in enumerate(plan.windows):
 
