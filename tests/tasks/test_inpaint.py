@@ -139,8 +139,8 @@ def test_seams_do_not_click(quick_model, tmp_path):
     bursts = np.abs(np.diff(after, n=3))
     for seam in (round(0.7 * 48000), round(1.2 * 48000)):
         near = slice(seam - 48, seam + 48)  # 1 ms on both sides
-        old_or_new = slice(seam - 4800, seam + 4800)
-        assert jumps[near].max() <= jumps[old_or_new].max()
+        around = np.concatenate([jumps[seam - 4800 : near.start], jumps[near.stop : seam + 4800]])
+        assert jumps[near].max() <= 1.1 * around.max()
         # Hard cuts between the same two sounds, for comparison.
         cut = np.concatenate([tone[: seam - 24000, 0], after[seam - 24000 + 1200 :]])
         assert bursts[near].max() < 0.3 * np.abs(np.diff(cut, n=3)).max() + bursts[:24000].max()

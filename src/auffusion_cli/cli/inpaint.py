@@ -41,7 +41,7 @@ def inpaint(
     ] = "20ms",
     resample: Annotated[
         int,
-        typer.Option(help="Take each step so many times (RePaint): fits better, takes longer."),
+        typer.Option(help="Take each step so many times (RePaint), which takes that much longer."),
     ] = 1,
     seed: edits.Seed = None,
     negative: edits.Negative = "",

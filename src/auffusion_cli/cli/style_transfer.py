@@ -35,7 +35,7 @@ def style_transfer(
     ] = None,
     method: Annotated[
         Literal["sdedit", "inversion"],
-        typer.Option(help="Noise the recording, or invert it by DDIM, which keeps more of it."),
+        typer.Option(help="Noise the recording (SDEdit), or invert it by DDIM steps."),
     ] = "sdedit",
     seed: edits.Seed = None,
     negative: edits.Negative = "",
