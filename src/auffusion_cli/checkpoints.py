@@ -220,10 +220,10 @@ def _write_text(text: TextConditioner, folder: Path, dtype: torch.dtype) -> None
         encoder_folder = folder / condition.text_encoder_name
         _write_text_encoder(encoder, encoder_folder, encoder_folder, dtype)
         adapter_folder = folder / condition.condition_adapter_name
-        sizes = {"condition_dim", "cross_attention_dim"}
-        names = {"text_encoder_name", "condition_adapter_name"}
+        sizes = ("condition_dim", "cross_attention_dim")
+        names = ("text_encoder_name", "condition_adapter_name")
         entry = asdict(condition)
-        _write_json(adapter_folder / "config.json", {key: entry[key] for key in sizes | names})
+        _write_json(adapter_folder / "config.json", {key: entry[key] for key in names + sizes})
         path = adapter_folder / "condition_adapter.safetensors"
         save_weights(adapter.state_dict(), path, dtype)
         conditions.append(entry)
