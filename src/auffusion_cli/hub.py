@@ -46,7 +46,7 @@ KNOWN: dict[str, KnownCheckpoint] = {
         KnownCheckpoint(
             name="embedded",
             description="small model that comes with this package; needs no network",
-            licence="Apache-2.0",
+            licence="see CREDITS.md",
             repo_id=None,
             revision=None,
             approximate_bytes=100_000_000,
