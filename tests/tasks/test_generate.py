@@ -8,8 +8,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from auffusion_cli.audio import read_audio, read_provenance
 
+from auffusion_cli.audio import read_audio, read_provenance
 from auffusion_cli.checkpoints import load_model
 from auffusion_cli.denoiser import guided_denoiser
 from auffusion_cli.errors import AuffusionError, AuffusionWarning, UsageError
