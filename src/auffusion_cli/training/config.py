@@ -339,7 +339,7 @@ def dump_config(config: TrainingConfig) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal object."""
     import yaml
 
-    return yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(_plain(config), sort_keys=False)
 
 
 def _plain(value: Any) -> Any:
