@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auffusion_cli.config import GenerationDefaults
@@ -215,12 +215,7 @@ configs = st.builds(
 )
 
 
-@settings(
-    deadline=None,
-    max_examples=20,
-    derandomize=True,  # drawing a whole configuration is slow
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@settings(deadline=None, max_examples=50)
 @given(configs)
 def test_what_is_dumped_reads_back_equal(config):
     assert parse_config(yaml.safe_load(dump_config(config)), {}) == config
