@@ -1,0 +1,1 @@
+"""How good generated sound is: metrics as the field computes them, and what speaks against them."""
