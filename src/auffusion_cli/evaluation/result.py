@@ -1,0 +1,243 @@
+"""The result of an evaluation and its JSON form. No torch.
+
+It holds everything that a table, a page or a comparison shows, and everything that is needed to
+believe it: which files were measured (by content), with which networks, under which protocol.
+The same files and settings give the same result, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import types
+import typing
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from auffusion_cli.errors import DataError
+
+FORMAT_VERSION = 1
+MAX_FILE_BYTES = 200_000_000
+
+Flag = Literal[
+    "unreadable",
+    "silent",
+    "constant",
+    "clipped",
+    "too-short",
+    "wrong-rate",
+    "duplicate",
+    "same-name",
+    "no-partner",
+]
+"""What speaks against a file; `clips.py` defines each."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network behind some of the metrics."""
+
+    name: str
+    """"cnn14", "vggish", "clap", or "tagger", the one that comes with this package."""
+    revision: str
+    """What it is called where it is published."""
+    weights_sha256: str
+    sample_rate_hz: int
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of one system."""
+
+    name: str
+    """"FD", "FAD" …: the paper's, from published networks; "FD-tagger" …: the embedded network's,
+    comparable to nothing but themselves."""
+    value: float | None
+    """None where it cannot be computed; `note` says why."""
+    ci_95: tuple[float, float] | None
+    """Bootstrap interval over clips."""
+    n: int
+    """Clips that went into it; pairs, where it compares pairs."""
+    better: Literal["higher", "lower"]
+    unit: str
+    """"nats", "cosine"; empty where it has none."""
+    backbone: str
+    """The key of `Evaluation.backbones`."""
+    subset: str = ""
+    """Empty: all clips; else which ones, such as "2 events"."""
+    note: str = ""
+    """What to mind about this number."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a guard found about one file."""
+
+    flag: Flag
+    path: str
+    """Relative to the folder of the set."""
+    detail: str
+    """In words: "the same sound as a.wav"."""
+    excluded: bool
+    """Whether the file was left out of every number."""
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """The files of one folder."""
+
+    folder: str
+    """As the user named it."""
+    n_files: int
+    """Sound files found."""
+    n_used: int
+    """Those that the numbers are made from."""
+    sha256: str
+    """Of the sorted names and contents of the files used: equal for equal sets, wherever they are."""
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One generated sound."""
+
+    name: str
+    """What it is paired by: the path without its suffix."""
+    path: str
+    """Relative to the folder of its set."""
+    sha256: str
+    """Of the file."""
+    duration_s: float
+    reference_path: str | None
+    """Its partner, relative to the folder of the reference; None without one."""
+    prompt: str | None
+    n_events: int | None
+    """Counted in the prompt (`events.count_events`); None without a prompt."""
+    scores: dict[str, float]
+    """Metric name -> the clip's own part in it, for metrics that have such: KL, CLAP."""
+    flags: tuple[Flag, ...]
+
+
+@dataclass(frozen=True)
+class System:
+    """What one folder of generated sounds scored."""
+
+    name: str
+    clips: ClipSet
+    prompts_sha256: str | None
+    """Of the sorted names and prompts; None where no clip has a prompt."""
+    metrics: tuple[Metric, ...]
+    rows: tuple[Clip, ...]
+    """The clips used, sorted by name."""
+    reference_without_partner: tuple[str, ...]
+    """Files of the reference that no clip here is paired with."""
+
+    def metric(self, name: str, subset: str = "") -> Metric | None:
+        """The metric of that name; None if it was not computed."""
+        return next((m for m in self.metrics if (m.name, m.subset) == (name, subset)), None)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A whole evaluation: several systems against one reference."""
+
+    protocol: str
+    settings: dict[str, str | int | float | bool]
+    """What the protocol leaves open: resamples, seeds."""
+    backbones: dict[str, Backbone]
+    reference: ClipSet | None
+    systems: tuple[System, ...]
+    versions: dict[str, str]
+    format_version: int = FORMAT_VERSION
+    notes: tuple[str, ...] = field(default=())
+    """What to mind about all of it."""
+
+    def to_json(self) -> str:
+        """Standard JSON: without NaN or infinity."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> Evaluation:
+        """The reverse of `to_json`, trusting nothing. Raises DataError, naming `source`."""
+        try:
+            content = json.loads(text)
+            if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
+                raise ValueError(f"it is not an evaluation of format {FORMAT_VERSION}")
+            return _decode(cls, content, "the result")
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{source}: not a result of `auffusion evaluate`: {error}") from None
+
+    def save(self, path: Path) -> None:
+        """Write beside, then rename: `path` is whole or as it was before."""
+        write_text(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> Evaluation:
+        """Raises DataError: missing, too large, or not a result."""
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise DataError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes; not a result")
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+        except UnicodeDecodeError:
+            raise DataError(f"{path}: not a result of `auffusion evaluate`: not text") from None
+        return cls.from_json(text, str(path))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` beside `path` and rename it, making its folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{secrets.token_hex(8)}.part"
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    """`value`, as JSON has it, as the annotated type `kind`. Raises ValueError, naming `where`."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind):
+        return _decode_object(kind, value, where)
+    if origin is Literal:
+        if value in arguments and isinstance(value, str):
+            return value
+    elif origin in (types.UnionType, typing.Union):
+        options = [option for option in arguments if option is not types.NoneType]
+        if value is None and len(options) < len(arguments):
+            return None
+        if len(options) == 1:
+            return _decode(options[0], value, where)
+        if type(value) in options:  # several: plain values only
+            return value
+    elif origin is tuple and isinstance(value, list):
+        if arguments[-1] is Ellipsis:
+            return tuple(_decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        if len(value) == len(arguments):
+            return tuple(_decode(a, v, where) for a, v in zip(arguments, value, strict=True))
+    elif origin is dict and isinstance(value, dict):
+        return {key: _decode(arguments[1], v, f"{where}.{key[:40]}") for key, v in value.items()}
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value)
+    elif isinstance(kind, type) and type(value) is kind:
+        return value
+    raise ValueError(f"{where} cannot be {str(value)[:60]!r}")
+
+
+def _decode_object(kind: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is not an object")
+    hints = typing.get_type_hints(kind)
+    known = {one.name: one for one in fields(kind)}
+    if unknown := value.keys() - known.keys():
+        raise ValueError(f"{where} has an unknown field {sorted(unknown)[0][:40]!r}")
+    for name, one in known.items():
+        if name not in value and one.default is MISSING:
+            raise ValueError(f"{where} lacks {name!r}")
+    return kind(**{name: _decode(hints[name], v, f"{where}.{name}") for name, v in value.items()})
