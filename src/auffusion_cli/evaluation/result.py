@@ -96,7 +96,7 @@ class ClipSet:
     n_used: int
     """Those that the numbers are made from."""
     sha256: str
-    """Of the sorted names and contents of the files used: equal for equal sets, wherever they are."""
+    """Of the sorted names and contents of the files used: equal for equal sets anywhere."""
     findings: tuple[Finding, ...]
 
 
