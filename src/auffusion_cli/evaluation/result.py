@@ -29,7 +29,9 @@ Flag = Literal[
     "clipped",
     "too-short",
     "wrong-rate",
+    "several-channels",
     "duplicate",
+    "in-reference",
     "same-name",
     "no-partner",
 ]
@@ -42,9 +44,11 @@ class Backbone:
 
     name: str
     """"cnn14", "vggish", "clap", or "tagger", the one that comes with this package."""
-    revision: str
-    """What it is called where it is published."""
+    weights: str
+    """What they are called where they are published."""
     weights_sha256: str
+    identity: str
+    """Changes with everything on which its features depend (`embedders.identity`)."""
     sample_rate_hz: int
 
 
@@ -58,7 +62,9 @@ class Metric:
     value: float | None
     """None where it cannot be computed; `note` says why."""
     ci_95: tuple[float, float] | None
-    """Bootstrap interval over clips."""
+    """Bootstrap interval over clips (`bootstrap.interval`)."""
+    n_resamples: int
+    """Those behind the interval."""
     n: int
     """Clips that went into it; pairs, where it compares pairs."""
     better: Literal["higher", "lower"]
@@ -115,7 +121,7 @@ class Clip:
     """Its partner, relative to the folder of the reference; None without one."""
     prompt: str | None
     n_events: int | None
-    """Counted in the prompt (`events.count_events`); None without a prompt."""
+    """Counted in the prompt by `events.count_events`; None without a prompt."""
     scores: dict[str, float]
     """Metric name -> the clip's own part in it, for metrics that have such: KL, CLAP."""
     flags: tuple[Flag, ...]

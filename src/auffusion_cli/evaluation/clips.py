@@ -1,0 +1,322 @@
+"""The sounds of a folder: found, looked at, hashed, paired, and given their prompts.
+
+Every file that is found is either used or named in a `Finding`; none is lost in silence. Only two
+kinds are left out of the numbers: files that cannot be read, and the second of two with one name.
+A silent clip stays in: it is what the system made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from auffusion_cli.audio import FORMATS, read_audio, read_provenance
+from auffusion_cli.errors import AudioError, DataError
+from auffusion_cli.evaluation.result import ClipSet, Finding, Flag
+from auffusion_cli.prompts import BadLine, format_of, read_prompts
+from auffusion_cli.provenance import MAX_FIELD_CHARACTERS, hash_samples
+
+SILENCE = 1e-3
+"""Full scale is 1, so this is -60 dBFS."""
+FULL_SCALE = 0.999
+CLIPPED_SHARE = 1e-3
+MIN_DURATION_S = 1.0
+"""A frame of VGGish has 0.96 s."""
+
+NAME_COLUMNS = ("name", "file", "file_name", "filename", "path", "audio")
+"""Columns of a list of captions that can name the clip."""
+MAX_CAPTIONS_BYTES = 100_000_000
+
+OnClip = Callable[[int, int], None]
+"""(clips done, clips in all)"""
+
+
+@dataclass(frozen=True)
+class SoundFile:
+    """A file that can be measured."""
+
+    path: Path
+    relative: str
+    """To the folder of its set, with forward slashes."""
+    sha256: str
+    """Of the file."""
+    samples_sha256: str
+    """Of its rate and samples: equal for copies in other formats or with other tags."""
+    duration_s: float
+    prompt: str | None
+    """What it says it was made from."""
+
+    @property
+    def name(self) -> str:
+        """What it is paired by."""
+        return clip_name(self.relative)
+
+
+@dataclass(frozen=True)
+class SoundFolder:
+    """What is in a folder."""
+
+    clips: tuple[SoundFile, ...]
+    """Those to measure, sorted by path."""
+    record: ClipSet
+    """For the result: everything that was found, and what speaks against it."""
+
+
+# --- finding and looking
+
+
+def find_sounds(folder: Path) -> list[str]:
+    """Paths of the sound files under `folder`, relative to it, sorted.
+
+    Hidden files and folders are passed over, links to folders are not followed.
+    Raises DataError where there is no such folder, or no sound in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(parent, name) for name in names if not name.startswith(".")]
+        found += [
+            path.relative_to(folder).as_posix()
+            for path in paths
+            if path.suffix.lower() in FORMATS and path.is_file()  # no pipe or device
+        ]
+    if not found:
+        raise DataError(
+            f"{folder}: holds no sound files", hint=f"Looked for {', '.join(FORMATS)}, also deeper."
+        )
+    return sorted(found)
+
+
+def look_at(folder: Path, sample_rate_hz: int, on_clip: OnClip | None = None) -> SoundFolder:
+    """Read every sound of `folder` once: what it is, and what speaks against it.
+
+    Args:
+        sample_rate_hz: what the metrics hear at; other rates are a finding.
+
+    Raises DataError where nothing is left to measure.
+    """
+    names = find_sounds(folder)
+    clips: list[SoundFile] = []
+    findings: list[Finding] = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
+        looks = readers.map(lambda name: _look_at_file(folder, name, sample_rate_hz), names)
+        for n_done, (clip, found) in enumerate(looks, 1):
+            findings += found
+            if clip is not None:
+                clips.append(clip)
+            if on_clip is not None:
+                on_clip(n_done, len(names))
+    if not clips:
+        raise DataError(
+            f"{folder}: none of its {len(names)} sound files can be read; {findings[0].path}: "
+            + findings[0].detail
+        )
+    clips, same_name = _without_same_names(clips)
+    findings += same_name + _duplicates(clips)
+    findings.sort(key=lambda finding: (finding.path, finding.flag))
+    record = ClipSet(str(folder), len(names), len(clips), set_hash(clips), tuple(findings))
+    return SoundFolder(tuple(clips), record)
+
+
+def _look_at_file(
+    folder: Path, relative: str, sample_rate_hz: int
+) -> tuple[SoundFile | None, list[Finding]]:
+    path = folder / relative
+    try:
+        waveform, rate_hz = read_audio(path)
+        prompt = _prompt_inside(path)
+        sha256 = hash_file(path)
+    except (AudioError, OSError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        return None, [Finding("unreadable", relative, reason, excluded=True)]
+    samples = waveform.numpy()
+    digest = hashlib.sha256(f"{rate_hz} {samples.shape} {hash_samples(samples)}".encode())
+    clip = SoundFile(
+        path=path,
+        relative=relative,
+        sha256=sha256,
+        samples_sha256=digest.hexdigest(),
+        duration_s=samples.shape[1] / rate_hz,
+        prompt=prompt,
+    )
+    against = against_samples(samples) | against_form(samples.shape, rate_hz, sample_rate_hz)
+    return clip, [Finding(flag, relative, why, excluded=False) for flag, why in against.items()]
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _prompt_inside(path: Path) -> str | None:
+    """The prompt that `auffusion` put into the file; None where there is none that can be one."""
+    record = read_provenance(path)
+    prompt = None if record is None else record.get("prompt")
+    return prompt if isinstance(prompt, str) and _is_prompt(prompt) else None
+
+
+def _is_prompt(text: str) -> bool:
+    return text.isprintable() and bool(text.strip()) and len(text) <= MAX_FIELD_CHARACTERS
+
+
+# --- guards
+
+
+def against_samples(samples: np.ndarray) -> dict[Flag, str]:
+    """What speaks against samples (C, N), full scale at -1..1: flag -> why.
+
+    silent: every channel stays within 0.001 (-60 dBFS) of zero; constant: of some other value;
+    clipped: 0.1 % of the samples or more lie in runs of three or more at full scale.
+    """
+    found: dict[Flag, str] = {}
+    offset = samples.mean(axis=1, keepdims=True, dtype=np.float64)
+    if np.abs(samples - offset).max() <= SILENCE:
+        level = float(np.abs(offset).max())
+        if level <= SILENCE:
+            found["silent"] = "nothing above -60 dBFS"
+        else:
+            found["constant"] = f"every sample is {level:.3g} of full scale"
+    full = np.abs(samples) >= FULL_SCALE
+    middles = full[:, :-2] & full[:, 1:-1] & full[:, 2:]
+    in_runs = np.zeros_like(full)
+    for shift in range(3):
+        in_runs[:, shift : shift + middles.shape[1]] |= middles
+    share = in_runs.mean()
+    if share >= CLIPPED_SHARE and "constant" not in found:
+        found["clipped"] = f"{share:.1%} of its samples are held at full scale"
+    return found
+
+
+def against_form(shape: tuple[int, int], rate_hz: int, wanted_hz: int) -> dict[Flag, str]:
+    """What speaks against a sound of `shape` (C, N) at `rate_hz` where `wanted_hz` is heard."""
+    n_channels, n_samples = shape
+    found: dict[Flag, str] = {}
+    if n_samples < MIN_DURATION_S * rate_hz:
+        found["too-short"] = f"{n_samples / rate_hz:.2f} s, shorter than {MIN_DURATION_S:g} s"
+    if rate_hz != wanted_hz:
+        found["wrong-rate"] = f"{rate_hz:,} Hz, resampled to {wanted_hz:,} Hz" + (
+            f": nothing above {rate_hz // 2:,} Hz" if rate_hz < wanted_hz else ""
+        )
+    if n_channels > 1:
+        found["several-channels"] = f"{n_channels} channels, heard as one"
+    return found
+
+
+def _without_same_names(
+    clips: Sequence[SoundFile],
+) -> tuple[list[SoundFile], list[Finding]]:
+    """Only the first of a.flac and a.wav can be paired with the a.wav of another folder."""
+    first: dict[str, SoundFile] = {}
+    findings = []
+    for clip in clips:
+        other = first.setdefault(clip.name, clip)
+        if other is not clip:
+            why = f"has the name of {other.relative}, which stands for both"
+            findings.append(Finding("same-name", clip.relative, why, excluded=True))
+    return list(first.values()), findings
+
+
+def _duplicates(clips: Sequence[SoundFile]) -> list[Finding]:
+    first: dict[str, SoundFile] = {}
+    findings = []
+    for clip in clips:
+        other = first.setdefault(clip.samples_sha256, clip)
+        if other is not clip:
+            why = f"the same sound as {other.relative}"
+            findings.append(Finding("duplicate", clip.relative, why, excluded=False))
+    return findings
+
+
+def in_reference(generated: SoundFolder, reference: SoundFolder) -> list[Finding]:
+    """Generated sounds that are real ones: remembered, copied, or the wrong folder."""
+    real = {clip.samples_sha256: clip.relative for clip in reversed(reference.clips)}
+    return [
+        Finding(
+            "in-reference", clip.relative, f"the same sound as {real[key]} in the reference", False
+        )
+        for clip in generated.clips
+        if (key := clip.samples_sha256) in real
+    ]
+
+
+def without_partner(generated: SoundFolder, reference: SoundFolder) -> list[Finding]:
+    """Generated sounds that no real one has the name of."""
+    real = {clip.name for clip in reference.clips}
+    return [
+        Finding("no-partner", clip.relative, "no file of this name in the reference", False)
+        for clip in generated.clips
+        if clip.name not in real
+    ]
+
+
+def counts(findings: Iterable[Finding]) -> Counter[Flag]:
+    """How many files each guard found."""
+    return Counter(finding.flag for finding in findings)
+
+
+# --- names and sets
+
+
+def clip_name(relative: str) -> str:
+    """What a clip is paired by: its path without a suffix that is one of sound files."""
+    path = PurePosixPath(relative)
+    return str(path.with_suffix("")) if path.suffix.lower() in FORMATS else str(path)
+
+
+def set_hash(clips: Iterable[SoundFile]) -> str:
+    """SHA-256 of the sorted names and contents of `clips`."""
+    return hash_pairs((clip.relative, clip.sha256) for clip in clips)
+
+
+def hash_pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 of names and what belongs to them, in sorted order."""
+    return hashlib.sha256(json.dumps(sorted(pairs)).encode()).hexdigest()
+
+
+# --- prompts
+
+
+def read_captions(path: Path) -> dict[str, str]:
+    """clip name -> prompt, from a .csv or .jsonl with a column for each (see `NAME_COLUMNS`).
+
+    Raises DataError: cannot be read, has a line that cannot be used, or names a clip twice.
+    """
+    try:
+        if path.stat().st_size > MAX_CAPTIONS_BYTES:
+            raise DataError(f"--prompts {path}: larger than {MAX_CAPTIONS_BYTES:,} bytes")
+        lines = read_prompts(path.read_bytes(), format_of(path))
+    except OSError as error:
+        raise DataError(f"--prompts {path}: {error.strerror or error}") from None
+    captions: dict[str, str] = {}
+    for line in lines:
+        where = f"--prompts {path}, line {line.number}"
+        if isinstance(line, BadLine):
+            raise DataError(f"{where}: {line.reason}")
+        column = next((name for name in NAME_COLUMNS if line.columns.get(name)), None)
+        if column is None:
+            raise DataError(
+                f"{where}: does not say which clip it is for",
+                hint=f"Name it in a column {', '.join(NAME_COLUMNS)}; a .txt has none.",
+            )
+        if not _is_prompt(line.prompt):
+            raise DataError(f"{where}: the prompt is not a line of text: {line.prompt[:60]!r}")
+        name = clip_name(PurePosixPath(line.columns[column].replace("\\", "/")).as_posix())
+        if captions.setdefault(name, line.prompt) != line.prompt:
+            raise DataError(f"{where}: another prompt for {name!r}; there can be one for each clip")
+    if not captions:
+        raise DataError(f"--prompts {path}: has no prompts")
+    return captions

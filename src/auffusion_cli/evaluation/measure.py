@@ -1,0 +1,207 @@
+"""Features -> `Metric`s: each number with its interval, its count, and what to mind about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from auffusion_cli.evaluation.bootstrap import (
+    BUDGET_FLOPS,
+    MAX_RESAMPLES,
+    MIN_RESAMPLES,
+    draws,
+    interval,
+    n_resamples,
+)
+from auffusion_cli.evaluation.embedders import ClipFeatures
+from auffusion_cli.evaluation.events import Complexity
+from auffusion_cli.evaluation.frechet import (
+    EXTRAPOLATION_SIZES,
+    MIN_CLIPS_FOR_EXTRAPOLATION,
+    ResampledFrechet,
+    extrapolate,
+)
+from auffusion_cli.evaluation.metrics import INCEPTION_SPLITS, InceptionScore, KernelDistance
+from auffusion_cli.evaluation.result import Metric
+
+Better = Literal["higher", "lower"]
+
+SEED = 0
+"""Of all resampling."""
+FEW_CLIPS = 500
+"""Below, a Fréchet distance is as much a matter of how many clips there are as of their sound."""
+MAX_KERNEL_CLIPS = 4_000
+"""Of each set: a kernel has an entry for every two of them."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What one network made of the clips of one folder, in their order."""
+
+    rows: np.ndarray
+    """(m, D) float32"""
+    clips: np.ndarray
+    """(m,) index of the clip that a row belongs to; a clip has one row, or one a frame."""
+    logits: np.ndarray | None
+    """(n, K) float32"""
+    n_clips: int
+
+    @classmethod
+    def collect(cls, features: Iterable[ClipFeatures]) -> Heard:
+        """Of all clips of a folder: only the features are kept, some 10 kB a clip."""
+        rows, counts, logits = [], [], []
+        for of_clip in features:
+            rows.append(of_clip.embeddings)
+            counts.append(len(of_clip.embeddings))
+            if of_clip.logits is not None:
+                logits.append(of_clip.logits)
+        return cls(
+            rows=np.concatenate(rows),
+            clips=np.repeat(np.arange(len(rows)), counts),
+            logits=np.stack(logits) if logits else None,
+            n_clips=len(rows),
+        )
+
+    @property
+    def n_without_rows(self) -> int:
+        """Clips too short for a frame."""
+        return self.n_clips - len(np.unique(self.clips))
+
+
+def absent(name: str, backbone: str, better: Better, n: int, why: str, unit: str = "") -> Metric:
+    """A number that cannot be told, and why."""
+    return Metric(name, None, None, 0, n, better, unit, backbone, note=why)
+
+
+# --- distances between two sets
+
+
+def frechet(
+    name: str, name_at_infinity: str, backbone: str, generated: Heard, reference: Heard
+) -> list[Metric]:
+    """The Fréchet distance, and what it would be with endlessly many generated clips."""
+    n_made, n_real = generated.n_clips, reference.n_clips
+    if min(len(generated.rows), len(reference.rows)) < 2:
+        why = "needs two embeddings in each folder"
+        return [absent(each, backbone, "lower", n_made, why) for each in (name, name_at_infinity)]
+    distances = ResampledFrechet(generated.rows, reference.rows, generated.clips, reference.clips)
+
+    value, limits, n_drawn = distances.distance(), None, 0
+    if min(n_made, n_real) > 1:
+        n_drawn = n_resamples(distances.cost)
+        resamples = zip(draws(n_made, n_drawn, SEED), draws(n_real, n_drawn, SEED + 1), strict=True)
+        limits = interval(value, (distances.distance(*both) for both in resamples), least=0.0)
+    notes = []
+    if (fewest := min(n_made, n_real)) < FEW_CLIPS:
+        notes.append(
+            f"{fewest} clips are few (under {FEW_CLIPS}): the distance is too large, and can only"
+            " be compared with one of as many clips"
+        )
+    if n_short := generated.n_without_rows + reference.n_without_rows:
+        notes.append(f"{n_short} clips are too short for a frame and are not in it")
+    whole = Metric(
+        name, value, limits, n_drawn, n_made, "lower", "", backbone, note="; ".join(notes)
+    )
+    return [whole, _frechet_at_infinity(name_at_infinity, backbone, distances, n_made, n_real)]
+
+
+def _frechet_at_infinity(
+    name: str, backbone: str, distances: ResampledFrechet, n_made: int, n_real: int
+) -> Metric:
+    if n_made < MIN_CLIPS_FOR_EXTRAPOLATION:
+        why = f"needs {MIN_CLIPS_FOR_EXTRAPOLATION} generated clips"
+        return absent(name, backbone, "lower", n_made, why)
+    value = extrapolate(distances, np.ones(n_made, dtype=int), seed=SEED)
+    cost = EXTRAPOLATION_SIZES * distances.cost
+    if min(n_made, n_real) < 2 or cost * MIN_RESAMPLES > 2 * BUDGET_FLOPS:
+        return Metric(
+            name, value, None, 0, n_made, "lower", "", backbone, note="no interval: takes too long"
+        )
+    n_drawn = n_resamples(cost)
+    replicates = (
+        extrapolate(distances, *both, seed=SEED)
+        for both in zip(draws(n_made, n_drawn, SEED), draws(n_real, n_drawn, SEED + 1), strict=True)
+    )
+    return Metric(name, value, interval(value, replicates), n_drawn, n_made, "lower", "", backbone)
+
+
+def kernel(name: str, backbone: str, generated: Heard, reference: Heard) -> Metric:
+    """The kernel audio distance; of networks with one embedding a clip."""
+    n = generated.n_clips
+    if min(n, reference.n_clips) < 2:
+        return absent(name, backbone, "lower", n, "needs two clips in each folder")
+    sets, notes = [], []
+    for heard in (generated, reference):
+        rows = heard.rows
+        if heard.n_clips > MAX_KERNEL_CLIPS:
+            chosen = np.random.default_rng(SEED).permutation(heard.n_clips)[:MAX_KERNEL_CLIPS]
+            rows = rows[chosen]
+            notes = [f"of {MAX_KERNEL_CLIPS:,} clips of a folder, drawn at random"]
+        sets.append(rows)
+    try:
+        distance = KernelDistance(*sets)
+    except ValueError as error:
+        return absent(name, backbone, "lower", n, str(error))
+    n_drawn = n_resamples(distance.cost)
+    resamples = zip(
+        draws(len(sets[0]), n_drawn, SEED), draws(len(sets[1]), n_drawn, SEED + 1), strict=True
+    )
+    value = distance.of()
+    limits = interval(value, (distance.of(*both) for both in resamples))
+    return Metric(
+        name, value, limits, n_drawn, len(sets[0]), "lower", "", backbone, note="; ".join(notes)
+    )
+
+
+# --- numbers of one set
+
+
+def inception(name: str, backbone: str, generated: Heard) -> Metric:
+    """The inception score."""
+    n = generated.n_clips
+    if n < INCEPTION_SPLITS:
+        return absent(name, backbone, "higher", n, f"needs {INCEPTION_SPLITS} clips")
+    score = InceptionScore(generated.logits)
+    value, deviation = score.of()
+    n_drawn = n_resamples(score.cost)
+    replicates = (score.of(counts)[0] for counts in draws(n, n_drawn, SEED))
+    limits = interval(value, replicates, least=1.0)
+    note = f"standard deviation over {INCEPTION_SPLITS} splits: {deviation:.3g}"
+    return Metric(name, value, limits, n_drawn, n, "higher", "", backbone, note=note)
+
+
+def mean_score(
+    name: str,
+    backbone: str,
+    better: Better,
+    unit: str,
+    scores: Mapping[str, float],
+    groups: Mapping[str, Complexity],
+    note: str = "",
+) -> list[Metric]:
+    """The mean of the clips' own scores: over all, then over those of each group.
+
+    Args:
+        scores: clip name -> score; not empty.
+        groups: clip name -> its group; clips without one are only among all.
+    """
+    subsets = {"": list(scores.values())}
+    for group in get_args(Complexity):
+        subsets[group] = [score for clip, score in scores.items() if groups.get(clip) == group]
+    metrics = []
+    for subset, values in subsets.items():
+        if not values:
+            continue
+        values = np.array(values)
+        value, limits, n_drawn = float(values.mean()), None, 0
+        if len(values) > 1:
+            n_drawn = MAX_RESAMPLES
+            resamples = draws(len(values), n_drawn, SEED)
+            limits = interval(value, (counts @ values / len(values) for counts in resamples))
+        metrics.append(
+            Metric(name, value, limits, n_drawn, len(values), better, unit, backbone, subset, note)
+        )
+    return metrics
