@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from auffusion_cli.evaluation.protocols import AudioInput
@@ -60,3 +61,12 @@ def identity(embedder: Embedder) -> str:
         embedder.n_classes,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def by_length(waveforms: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:
+    """(indices, clips (B, N)) of each length, so that no clip needs padding for the batch."""
+    lengths: dict[int, list[int]] = {}
+    for index, waveform in enumerate(waveforms):
+        lengths.setdefault(len(waveform), []).append(index)
+    for indices in lengths.values():
+        yield indices, torch.stack([waveforms[index] for index in indices])

@@ -1,8 +1,8 @@
 """What an evaluation is measured with, fixed under a name; nothing here imports torch.
 
-A score is only worth comparing with another where network, weights, sample rate, resampler, channel,
-padding and crop are the same: the Fréchet distance moves by tens with the resampler alone. So a
-protocol fixes all of them, and a result carries its name.
+A score is only worth comparing with another where network, weights, sample rate, resampler,
+channel, padding and crop are the same: the Fréchet distance moves by tens with the resampler alone.
+So a protocol fixes all of them, and a result carries its name.
 """
 
 from __future__ import annotations

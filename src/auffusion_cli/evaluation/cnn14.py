@@ -1,0 +1,166 @@
+"""PANNs Cnn14 at 16 kHz: the classifier behind FD, KL and IS (Kong et al. 2020, arXiv 1912.10211).
+
+Tensors have the names of the published state dict (`Cnn14_16k_mAP=0.438.pth`), which is loaded
+strictly. The published front end convolves with windowed sines and cosines that are stored with the
+weights; here they are checked, and a fast Fourier transform does the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+from auffusion_cli.errors import CheckpointError
+from auffusion_cli.evaluation.embedders import ClipFeatures, by_length
+from auffusion_cli.evaluation.protocols import AudioInput
+
+WINDOW_SAMPLES, HOP_SAMPLES = 512, 160
+N_BINS = WINDOW_SAMPLES // 2 + 1
+N_MELS, MIN_HZ, MAX_HZ = 64, 50.0, 8000.0
+MIN_POWER = 1e-10
+N_CLASSES = 527
+EMBEDDING_DIM = 2048
+BLOCK_CHANNELS = (64, 128, 256, 512, 1024, 2048)
+MIN_SAMPLES = 32 * HOP_SAMPLES
+"""Below this the five halvings of time leave nothing."""
+
+
+class LogMel(nn.Module):
+    """Log-mel power spectrogram in decibels, as torchlibrosa's Spectrogram and LogmelFilterBank.
+
+    Hann window, centred with reflected ends, power, Slaney's mel filters, 10 log10, no `top_db`.
+    """
+
+    melW: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        filters = torchaudio.functional.melscale_fbanks(
+            WINDOW_SAMPLES // 2 + 1,
+            MIN_HZ,
+            MAX_HZ,
+            N_MELS,
+            16_000,
+            norm="slaney",
+            mel_scale="slaney",
+        )
+        self.register_buffer("melW", filters)
+        self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(B, N) samples at 16 kHz -> (B, 1, T, 64) with T = 1 + N // 160."""
+        spectrum = torch.stft(
+            waveform,
+            WINDOW_SAMPLES,
+            HOP_SAMPLES,
+            window=self.window,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
+        )
+        power = spectrum.real.square() + spectrum.imag.square()
+        mel = power.transpose(1, 2) @ self.melW
+        return 10 * mel.clamp(min=MIN_POWER).log10()[:, None]
+
+
+class ConvBlock(nn.Module):
+    """Two 3x3 convolutions, each with batch norm and ReLU, then the mean of 2x2 patches."""
+
+    def __init__(self, in_channels: int, out_channels: int, pool: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, F) -> (B, C', T // pool, F // pool)"""
+        x = self.bn1(self.conv1(x)).relu_()
+        x = self.bn2(self.conv2(x)).relu_()
+        return avg_pool2d(x, self.pool)
+
+
+class Cnn14(nn.Module):
+    """The network, as it is used after training: no augmentation, no dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logmel_extractor = LogMel()
+        self.bn0 = nn.BatchNorm2d(N_MELS)
+        in_channels = 1
+        for i, out_channels in enumerate(BLOCK_CHANNELS, start=1):
+            pool = 2 if i < len(BLOCK_CHANNELS) else 1
+            self.add_module(f"conv_block{i}", ConvBlock(in_channels, out_channels, pool))
+            in_channels = out_channels
+        self.fc1 = nn.Linear(BLOCK_CHANNELS[-1], EMBEDDING_DIM)
+        self.fc_audioset = nn.Linear(EMBEDDING_DIM, N_CLASSES)
+
+    def blocks(self) -> list[nn.Module]:
+        return [getattr(self, f"conv_block{i}") for i in range(1, len(BLOCK_CHANNELS) + 1)]
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N) samples at 16 kHz -> embeddings (B, 2048), logits (B, 527)."""
+        x = self.logmel_extractor(waveform)
+        # Each mel band has its own mean and variance.
+        x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
+        for block in self.blocks():
+            x = block(x)
+        x = x.mean(dim=3)
+        x = x.amax(dim=2) + x.mean(dim=2)
+        embedding = self.fc1(x).relu()
+        return embedding, self.fc_audioset(embedding)
+
+
+def published_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of `Cnn14` from the published tensors.
+
+    Raises CheckpointError where the stored Fourier transform is another one than is done here.
+    """
+    state = dict(tensors)
+    time = torch.arange(WINDOW_SAMPLES, dtype=torch.float64)
+    angle = 2 * torch.pi * torch.outer(time[:N_BINS], time) / WINDOW_SAMPLES
+    window = torch.hann_window(WINDOW_SAMPLES, dtype=torch.float64)
+    for part, expected in (("real", angle.cos() * window), ("imag", -angle.sin() * window)):
+        name = f"spectrogram_extractor.stft.conv_{part}.weight"
+        if name not in state:
+            raise CheckpointError(f"Cnn14 weights lack tensor {name!r}")
+        stored = state.pop(name).double()
+        if stored.numel() != expected.numel() or not torch.allclose(
+            stored.reshape(expected.shape), expected, atol=1e-5
+        ):
+            raise CheckpointError(
+                f"Cnn14 weights: tensor {name!r} is not the Fourier transform of a Hann window of "
+                f"{WINDOW_SAMPLES} samples; these are the weights of another network"
+            )
+    return state
+
+
+class Cnn14Embedder:
+    """`Embedder`: one ReLU(fc1) embedding and 527 logits a clip."""
+
+    name = "cnn14"
+    embedding_dim = EMBEDDING_DIM
+    n_classes = N_CLASSES
+
+    def __init__(self, network: Cnn14, audio_input: AudioInput, weights_sha256: str) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.audio_input = audio_input
+        self.weights_sha256 = weights_sha256
+
+    @torch.inference_mode()
+    def embed(self, waveforms: Sequence[Tensor]) -> list[ClipFeatures]:
+        """See `Embedder`. Each clip has at least 5,120 samples."""
+        device = self.network.fc1.weight.device
+        features: list[ClipFeatures | None] = [None] * len(waveforms)
+        for indices, batch in by_length(waveforms):
+            embeddings, logits = self.network(batch.to(device))
+            for row, index in enumerate(indices):
+                features[index] = ClipFeatures(
+                    embeddings[row : row + 1].cpu().numpy(), logits[row].cpu().numpy()
+                )
+        return features

@@ -1,0 +1,120 @@
+"""VGGish: the network behind FAD (Hershey et al. 2017, arXiv 1609.09430; Kilgour et al. 2019).
+
+Tensors have the names of torchvggish's published state dict (`vggish-10086976.pth`). As in the
+field's tools the last ReLU is left out, and neither PCA nor quantisation follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from auffusion_cli.evaluation.embedders import ClipFeatures
+from auffusion_cli.evaluation.protocols import AudioInput
+
+SAMPLE_RATE_HZ = 16_000
+WINDOW_SAMPLES, HOP_SAMPLES, FFT_SAMPLES = 400, 160, 512
+N_MELS, MIN_HZ, MAX_HZ = 64, 125.0, 7500.0
+LOG_OFFSET = 0.01
+FRAME_COLUMNS = 96
+"""0.96 s: one embedding."""
+EMBEDDING_DIM = 128
+LAYERS = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool")
+MAX_FRAMES_AT_ONCE = 64
+"""A minute: of an hour of sound, too, only this is in memory at once."""
+
+
+def mel_filters() -> Tensor:
+    """(257, 64): triangles on HTK's mel scale, straight in mel, not in hertz; none takes 0 Hz."""
+
+    def to_mel(hz: Tensor) -> Tensor:
+        return 1127 * torch.log1p(hz / 700)
+
+    hz = torch.linspace(0, SAMPLE_RATE_HZ / 2, FFT_SAMPLES // 2 + 1, dtype=torch.float64)
+    bins_mel = to_mel(hz)[:, None]
+    first, last = to_mel(torch.tensor([MIN_HZ, MAX_HZ], dtype=torch.float64)).tolist()
+    edges = torch.linspace(first, last, N_MELS + 2, dtype=torch.float64)
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    rising = (bins_mel - low) / (centre - low)
+    falling = (high - bins_mel) / (high - centre)
+    filters = torch.minimum(rising, falling).clamp(min=0)
+    filters[0] = 0
+    return filters.float()
+
+
+class LogMel(nn.Module):
+    """VGGish's spectrogram: windows of 25 ms every 10 ms, magnitude, ln(mel + 0.01)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
+        self.register_buffer("filters", mel_filters(), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(N,) samples at 16 kHz -> (n, 96, 64): frames of 0.96 s; what is left over is not heard.
+
+        A clip of less than 0.975 s has no frame.
+        """
+        n_columns = (len(waveform) - WINDOW_SAMPLES) // HOP_SAMPLES + 1
+        n_frames = max(n_columns, 0) // FRAME_COLUMNS
+        if n_frames == 0:
+            return waveform.new_zeros(0, FRAME_COLUMNS, N_MELS)
+        columns = waveform.unfold(0, WINDOW_SAMPLES, HOP_SAMPLES)[: n_frames * FRAME_COLUMNS]
+        magnitude = torch.fft.rfft(columns * self.window, FFT_SAMPLES).abs()
+        log_mel = torch.log(magnitude @ self.filters + LOG_OFFSET)
+        return log_mel.unflatten(0, (n_frames, FRAME_COLUMNS))
+
+
+class VGGish(nn.Module):
+    """The network after its spectrogram."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        in_channels = 1
+        for layer in LAYERS:
+            if layer == "pool":
+                layers.append(nn.MaxPool2d(2))
+            else:
+                layers += [nn.Conv2d(in_channels, layer, 3, padding=1), nn.ReLU(inplace=True)]
+                in_channels = layer
+        self.features = nn.Sequential(*layers)
+        self.embeddings = nn.Sequential(
+            nn.Linear(512 * (FRAME_COLUMNS // 16) * (N_MELS // 16), 4096),
+            nn.ReLU(inplace=True),
+            nn.Linear(4096, 4096),
+            nn.ReLU(inplace=True),
+            nn.Linear(4096, EMBEDDING_DIM),
+        )
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """(n, 96, 64) -> (n, 128), before the last ReLU."""
+        x = self.features(log_mel[:, None])
+        # The weights come from TensorFlow, where channels are last.
+        return self.embeddings(x.permute(0, 2, 3, 1).flatten(1))
+
+
+class VGGishEmbedder:
+    """`Embedder`: a row of 128 numbers for every 0.96 s; no row for a clip of less than 0.975 s."""
+
+    name = "vggish"
+    embedding_dim = EMBEDDING_DIM
+    n_classes = None
+
+    def __init__(self, network: VGGish, audio_input: AudioInput, weights_sha256: str) -> None:
+        self.network = network.eval().requires_grad_(False)
+        device = next(network.parameters()).device
+        self.spectrogram = LogMel().to(device)
+        self.device = device
+        self.audio_input = audio_input
+        self.weights_sha256 = weights_sha256
+
+    @torch.inference_mode()
+    def embed(self, waveforms: Sequence[Tensor]) -> list[ClipFeatures]:
+        """See `Embedder`. Frames of all clips go through the network together."""
+        frames = [self.spectrogram(waveform.to(self.device)) for waveform in waveforms]
+        rows = [self.network(part) for part in torch.cat(frames).split(MAX_FRAMES_AT_ONCE)]
+        per_clip = torch.cat(rows).cpu().split([len(clip) for clip in frames])
+        return [ClipFeatures(clip.numpy()) for clip in per_clip]
