@@ -73,7 +73,7 @@ def draw_spectrogram(log_mel: Tensor, config: SpectrogramConfig) -> Image.Image:
     width = round(min(max(duration_s * PIXELS_PER_SECOND, MIN_PLOT_WIDTH_PX), MAX_PLOT_WIDTH_PX))
     size = (LEFT_PX + width + RIGHT_PX, TOP_PX + PLOT_HEIGHT_PX + BOTTOM_PX)
     picture = Image.new("RGB", size, "white")
-    cells = Image.fromarray(_colour(log_mel)).resize((width, PLOT_HEIGHT_PX), Image.BICUBIC)
+    cells = Image.fromarray(colour(log_mel)).resize((width, PLOT_HEIGHT_PX), Image.BICUBIC)
     picture.paste(cells, (LEFT_PX, TOP_PX))
 
     draw = ImageDraw.Draw(picture)
@@ -93,10 +93,13 @@ def draw_spectrogram(log_mel: Tensor, config: SpectrogramConfig) -> Image.Image:
     return picture
 
 
-def _colour(log_mel: Tensor) -> np.ndarray:
-    """(256, T) log-mel -> (256, T, 3) bytes, high frequencies first as pictures have it."""
+def colour(log_mel: Tensor, quiet_db: float = -np.inf) -> np.ndarray:
+    """(256, T) log-mel -> (256, T, 3) bytes, high frequencies first as pictures have it.
+
+    The loudest cell is the brightest, unless it is below `quiet_db`: then all is darker by as much.
+    """
     level_db = log_mel.detach().float().cpu().numpy()[::-1] * DB_PER_NEPER
-    level = np.clip((level_db - level_db.max()) / RANGE_DB + 1, 0, 1)
+    level = np.clip((level_db - max(level_db.max(), quiet_db)) / RANGE_DB + 1, 0, 1)
     stops = np.linspace(0, 1, len(COLOURS))
     channels = [np.interp(level, stops, COLOURS[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=-1).astype(np.uint8)
