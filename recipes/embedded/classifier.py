@@ -1,4 +1,4 @@
-"""A small classifier of sounds, to ask of generated ones whether they can be told apart.
+"""The tagger: a small classifier of sounds, to ask of generated ones what they are.
 
     python recipes/embedded/classifier.py --data DATA \
         --kinds-from recipes/embedded/diffusion.yaml -o runs/classifier --max-minutes 8
@@ -6,7 +6,7 @@
 It is trained on the real clips in DATA/train of the kinds that the configuration names in
 `scenes.kinds`, laid into windows as the generator's training scenes are, but never mixed. The clips
 in DATA/test come from other recordings and are only measured, once, at the end; nothing is chosen
-by them. Writes `classifier.safetensors`, `kinds.json` and `report.json`.
+by them. Writes `tagger.safetensors`, `config.json` and `report.json`.
 """
 
 from __future__ import annotations
@@ -24,54 +24,33 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import AuffusionError, DataError
-from auffusion_cli.spectrogram import DB_PER_NEPER, LogMel
+from auffusion_cli.evaluation.tagger import (
+    RANGE_DB,
+    SAMPLE_RATE_HZ,
+    Tagger,
+    TaggerFeatures,
+    load_tagger,
+    save_tagger,
+)
+from auffusion_cli.layout import read_json
 from auffusion_cli.training.config import SceneConfig, load_config
 from auffusion_cli.training.data import load_clips
 from auffusion_cli.training.scenes import ClipStore, lay_alone
-
-N_BANDS = 64
-RANGE_DB = 80.0
-"""Levels further below the loudest cell of a window count as silence."""
-SAMPLE_RATE_HZ = 16000
 
 BATCH_SIZE = 16
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.1
+EMA_DECAY = 0.99
 MIX_PROBABILITY = 0.2
-"""How often another window sounds along, so that the classifier also hears two kinds at once."""
+"""How often another window sounds along, so that the tagger also hears two kinds at once."""
 
 
 # Windows ------------------------------------------------------------------------------------------
-
-
-class Features(nn.Module):
-    """Waveforms (B, N) -> (B, 64, T) in 0..1: log-mel relative to the loudest cell.
-
-    The level of a sound is therefore unknown to the classifier. A frame is 40 ms: 128 in 5.12 s.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.log_mel = LogMel(
-            SpectrogramConfig(
-                sample_rate_hz=SAMPLE_RATE_HZ,
-                n_fft_samples=1024,
-                win_length_samples=1024,
-                hop_length_samples=640,
-                n_mels=N_BANDS,
-            )
-        )
-
-    def forward(self, waveforms: Tensor) -> Tensor:
-        log_mel = self.log_mel(waveforms)
-        below_loudest_db = (log_mel.amax((1, 2), keepdim=True) - log_mel) * DB_PER_NEPER
-        return (1 - below_loudest_db / RANGE_DB).clamp(min=0)
 
 
 def load_store(data: Path, split: str, kinds: Sequence[str]) -> ClipStore:
@@ -91,7 +70,7 @@ def draw_windows(
         by_kind[clip.kind].append(index)
     if absent := [kind for kind in kinds if kind not in by_kind]:
         raise DataError(f"the data has no clips of kind {', '.join(absent)}")
-    features, rng = Features(), random.Random(seed)
+    features, rng = TaggerFeatures(), random.Random(seed)
     windows, labels = [], []
     for label, kind in enumerate(kinds):
         for draw in range(per_kind):
@@ -104,41 +83,7 @@ def draw_windows(
     return torch.cat(windows), torch.tensor(labels)
 
 
-# Classifier ---------------------------------------------------------------------------------------
-
-
-class Classifier(nn.Module):
-    """Features (B, 64, T) -> logits (B, n_kinds); small enough to train on one core.
-
-    Bands stay apart up to the fourth layer, which joins them: a shape's height tells its pitch.
-    """
-
-    def __init__(self, n_kinds: int) -> None:
-        super().__init__()
-
-        def layer(n_in: int, n_out: int, kernel: int | tuple[int, int], stride: int = 1) -> list:
-            padding = kernel // 2 if isinstance(kernel, int) else 0
-            convolution = nn.Conv2d(n_in, n_out, kernel, stride, padding, bias=False)
-            return [convolution, nn.BatchNorm2d(n_out), nn.ReLU()]
-
-        self.layers = nn.Sequential(
-            *layer(1, 48, 7, stride=4),
-            *layer(48, 96, 3, stride=2),
-            *layer(96, 192, 3, stride=2),
-            *layer(192, 256, (N_BANDS // 16, 1)),
-        )
-        n_inputs = 2 * 256 + 4 * N_BANDS
-        self.head = nn.Sequential(
-            nn.BatchNorm1d(n_inputs), nn.Dropout(0.2), nn.Linear(n_inputs, n_kinds)
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        x = self.layers(features[:, None]).squeeze(2)
-        # The mean over time hears what lasts, the maximum what happens once. The same of the bands
-        # themselves is of use from the first step on, long before the convolutions are.
-        changes = features.diff(dim=2).abs()
-        bands = [features.mean(2), features.std(2), features.amax(2), changes.mean(2)]
-        return self.head(torch.cat([x.mean(2), x.amax(2), *bands], dim=1))
+# Training -----------------------------------------------------------------------------------------
 
 
 def augment(features: Tensor, rng: torch.Generator) -> Tensor:
@@ -185,16 +130,22 @@ def mix(features: Tensor, targets: Tensor, rng: torch.Generator) -> tuple[Tensor
 
 
 def train(
-    windows: Tensor, labels: Tensor, n_kinds: int, max_steps: int, max_minutes: float, seed: int
-) -> tuple[Classifier, int]:
-    """The classifier after `max_steps` or `max_minutes`, whichever comes first, and its steps.
+    windows: Tensor,
+    labels: Tensor,
+    kinds: Sequence[str],
+    max_steps: int,
+    max_minutes: float,
+    seed: int,
+) -> tuple[Tagger, int]:
+    """The tagger after `max_steps` or `max_minutes`, whichever comes first, and its steps.
 
     The learning rate falls to zero by the limit that is nearer.
     """
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
-    model = Classifier(n_kinds).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
+    tagger = Tagger(kinds).to(memory_format=torch.channels_last).train()
+    average = AveragedModel(tagger, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY), use_buffers=True)
+    optimizer = torch.optim.AdamW(tagger.parameters(), weight_decay=WEIGHT_DECAY)
     started = time.monotonic()
     order, step, progress, mean_loss = [], 0, 0.0, None
     while progress < 1:
@@ -205,13 +156,14 @@ def train(
         if len(order) < BATCH_SIZE:
             order = torch.randperm(len(windows), generator=rng).tolist()
         batch, order = order[:BATCH_SIZE], order[BATCH_SIZE:]
-        targets = F.one_hot(labels[batch], n_kinds).float()
+        targets = F.one_hot(labels[batch], len(kinds)).float()
         features, targets = mix(windows[batch].float(), targets, rng)
-        logits = model(augment(features, rng))
+        logits = tagger(augment(features, rng))
         loss = F.cross_entropy(logits, targets, label_smoothing=LABEL_SMOOTHING)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        average.update_parameters(tagger)
         step += 1
         minutes = (time.monotonic() - started) / 60
         progress = min(1.0, max(step / max_steps, minutes / max_minutes))
@@ -221,37 +173,27 @@ def train(
                 f"\rstep {step}, {minutes:.1f} min, loss {mean_loss:.3f} ", end="", file=sys.stderr
             )
     print(file=sys.stderr)
-    return model.eval(), step
+    return average.module.eval(), step
 
 
-def save_classifier(
-    model: Classifier, kinds: Sequence[str], scenes: SceneConfig, folder: Path
-) -> None:
-    """Weights, and beside them what the outputs mean and how the windows were laid."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / "classifier.safetensors")
-    described = {"kinds": list(kinds), "scenes": asdict(scenes)}
-    (folder / "kinds.json").write_text(json.dumps(described, indent=1) + "\n")
+def save_classifier(tagger: Tagger, scenes: SceneConfig, folder: Path) -> None:
+    """The tagger, and how the windows that it has learned from were laid."""
+    save_tagger(tagger, folder, scenes=asdict(scenes))
 
 
-def load_classifier(folder: Path) -> tuple[Classifier, tuple[str, ...], SceneConfig]:
-    """The classifier in evaluation mode, the kinds of its outputs, the scenes it was trained on."""
-    described = json.loads((folder / "kinds.json").read_text())
-    kinds = tuple(described["kinds"])
-    model = Classifier(len(kinds))
-    model.load_state_dict(load_file(folder / "classifier.safetensors"))
+def load_classifier(folder: Path) -> tuple[Tagger, SceneConfig]:
+    """The tagger, and how the windows that it has learned from were laid."""
     values = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in described["scenes"].items()
+        for name, value in read_json(folder / "config.json")["scenes"].items()
     }
-    return model.eval(), kinds, SceneConfig(**values)
+    return load_tagger(folder), SceneConfig(**values)
 
 
 @torch.inference_mode()
-def rank_kinds(model: Classifier, features: Tensor) -> Tensor:
+def rank_kinds(tagger: Tagger, features: Tensor) -> Tensor:
     """Features (N, 64, T) -> (N, n_kinds) indices of kinds, the likeliest first."""
-    logits = torch.cat([model(part.float()) for part in features.split(64)])
+    logits = torch.cat([tagger(part.float()) for part in features.split(64)])
     return logits.argsort(dim=1, descending=True)
 
 
@@ -294,17 +236,15 @@ def accuracy(ranked: Tensor, labels: Tensor, kinds: Sequence[str]) -> dict:
     return {"overall": overall, "by_kind": by_kind, "confused": confused}
 
 
-def measure_clips(
-    model: Classifier, store: ClipStore, scenes: SceneConfig, kinds: Sequence[str], seed: int
-) -> dict:
+def measure_clips(tagger: Tagger, store: ClipStore, scenes: SceneConfig, seed: int) -> dict:
     """`accuracy` on one scene of every clip in `store`."""
-    features = Features()
+    features = TaggerFeatures()
     windows = [
         features(lay_alone(store, scenes, seed + index, index).waveform[None])
         for index in range(len(store))
     ]
-    labels = torch.tensor([kinds.index(clip.kind) for clip in store.clips])
-    return accuracy(rank_kinds(model, torch.cat(windows)), labels, kinds)
+    labels = torch.tensor([tagger.kinds.index(clip.kind) for clip in store.clips])
+    return accuracy(rank_kinds(tagger, torch.cat(windows)), labels, tagger.kinds)
 
 
 def print_report(report: dict) -> None:
@@ -331,7 +271,7 @@ def main() -> None:
     parser.add_argument("--kinds-from", type=Path, required=True, help="YAML with scenes.kinds")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--windows-per-kind", type=int, default=60)
-    parser.add_argument("--max-steps", type=int, default=3000)
+    parser.add_argument("--max-steps", type=int, default=7000)
     parser.add_argument("--max-minutes", type=float, default=math.inf, help="of the training")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -343,18 +283,16 @@ def main() -> None:
         train_store = load_store(args.data, "train", kinds)
         test_store = load_store(args.data, "test", kinds)
         windows, labels = draw_windows(train_store, scenes, kinds, args.windows_per_kind, args.seed)
-        model, n_steps = train(
-            windows, labels, len(kinds), args.max_steps, args.max_minutes, args.seed
-        )
-        save_classifier(model, kinds, scenes, args.output)
-        report = measure_clips(model, test_store, scenes, kinds, args.seed)
+        tagger, n_steps = train(windows, labels, kinds, args.max_steps, args.max_minutes, args.seed)
+        save_classifier(tagger, scenes, args.output)
+        report = measure_clips(tagger, test_store, scenes, args.seed)
     except AuffusionError as error:
         sys.exit(f"error: {error}")
     report |= {
         "n_train_clips": len(train_store),
         "n_train_windows": len(windows),
         "n_steps": n_steps,
-        "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "n_parameters": sum(parameter.numel() for parameter in tagger.parameters()),
     }
     (args.output / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     print_report(report)

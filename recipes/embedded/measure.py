@@ -26,9 +26,6 @@ from pathlib import Path
 
 import torch
 from classifier import (
-    SAMPLE_RATE_HZ,
-    Classifier,
-    Features,
     accuracy,
     hit_interval,
     load_classifier,
@@ -40,6 +37,7 @@ from torch import Tensor
 from auffusion_cli.checkpoints import load_model
 from auffusion_cli.codec import Codec
 from auffusion_cli.errors import AuffusionError, UsageError
+from auffusion_cli.evaluation.tagger import SAMPLE_RATE_HZ, Tagger, TaggerFeatures
 from auffusion_cli.model import Model
 from auffusion_cli.request import GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.generate import generate
@@ -105,11 +103,14 @@ def _counted(items: Iterable, n: int, what: str) -> Iterator:
 
 @dataclass(frozen=True)
 class Judge:
-    """The classifier and the kinds that it knows."""
+    """The classifier, and how it hears."""
 
-    classifier: Classifier
-    kinds: tuple[str, ...]
-    features: Features = field(default_factory=Features)
+    classifier: Tagger
+    features: TaggerFeatures = field(default_factory=TaggerFeatures)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return self.classifier.kinds
 
     def rank(self, waveforms: Iterable[Tensor]) -> Tensor:
         """(N, n_kinds) indices of kinds, the likeliest first; holds one waveform at a time."""
@@ -254,8 +255,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     try:
-        classifier, kinds, scenes = load_classifier(args.classifier)
-        chosen = kinds[: args.limit_kinds]
+        classifier, scenes = load_classifier(args.classifier)
+        chosen = classifier.kinds[: args.limit_kinds]
         test_store = load_store(args.data, "test", chosen)
         model = load_model(args.model, device=args.device)
         sample_rate_hz = model.codec.spectrogram_config.sample_rate_hz
@@ -285,10 +286,10 @@ def main() -> None:
         result = {
             "model": model.name,
             "n_kinds": len(chosen),
-            "n_classifier_kinds": len(kinds),
+            "n_classifier_kinds": len(classifier.kinds),
             "settings": settings.to_dict(),
         }
-        judge = Judge(classifier, kinds)
+        judge = Judge(classifier)
         result["real"], result["round_trip"] = measure_real(
             judge, model.codec, test_store, scenes, model.device
         )

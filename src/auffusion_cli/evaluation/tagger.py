@@ -1,0 +1,175 @@
+"""The tagger: a small classifier of the kinds of sound that the embedded model makes.
+
+It comes with the package, so that an evaluation runs offline. It is trained on real clips only
+(`recipes/embedded/classifier.py`) and knows far less than Cnn14: its numbers tell two sets of
+sounds of those kinds apart, and can be compared with each other alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from auffusion_cli.config import SpectrogramConfig
+from auffusion_cli.errors import CheckpointError
+from auffusion_cli.evaluation.embedders import ClipFeatures
+from auffusion_cli.evaluation.protocols import AudioInput
+from auffusion_cli.layout import read_json
+from auffusion_cli.spectrogram import DB_PER_NEPER, LogMel
+from auffusion_cli.weights import load_weights, save_weights
+
+SAMPLE_RATE_HZ = 16_000
+HOP_SAMPLES = 640
+"""A frame is 40 ms."""
+N_BANDS = 64
+RANGE_DB = 80.0
+"""Levels further below the loudest cell of a window count as silence."""
+WINDOW_FRAMES = 128
+WINDOW_SAMPLES = WINDOW_FRAMES * HOP_SAMPLES
+"""5.12 s: what it was trained on, and how much it hears at once."""
+EMBEDDING_DIM = 128
+BATCH_SIZE = 16
+
+WEIGHTS_FILE = "tagger.safetensors"
+CONFIG_FILE = "config.json"
+
+
+class TaggerFeatures(nn.Module):
+    """Waveforms (B, N) at 16 kHz -> (B, 64, N // 640) in 0..1: log-mel below the loudest cell.
+
+    The level of a sound is therefore unknown to the tagger. Silence is 1 everywhere.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_mel = LogMel(
+            SpectrogramConfig(
+                sample_rate_hz=SAMPLE_RATE_HZ,
+                n_fft_samples=1024,
+                win_length_samples=1024,
+                hop_length_samples=HOP_SAMPLES,
+                n_mels=N_BANDS,
+            )
+        )
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        log_mel = self.log_mel(waveforms)
+        below_loudest_db = (log_mel.amax((1, 2), keepdim=True) - log_mel) * DB_PER_NEPER
+        return (1 - below_loudest_db / RANGE_DB).clamp(min=0)
+
+
+class Tagger(nn.Module):
+    """Features (B, 64, T) -> logits (B, n_kinds); small enough to train on one core.
+
+    Bands stay apart up to the fourth layer, which joins them: a shape's height tells its pitch.
+    """
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        super().__init__()
+        self.kinds = tuple(kinds)
+
+        def layer(n_in: int, n_out: int, kernel: int | tuple[int, int], stride: int = 1) -> list:
+            padding = kernel // 2 if isinstance(kernel, int) else 0
+            convolution = nn.Conv2d(n_in, n_out, kernel, stride, padding, bias=False)
+            return [convolution, nn.BatchNorm2d(n_out), nn.ReLU()]
+
+        self.layers = nn.Sequential(
+            *layer(1, 48, 7, stride=4),
+            *layer(48, 96, 3, stride=2),
+            *layer(96, 192, 3, stride=2),
+            *layer(192, 256, (N_BANDS // 16, 1)),
+        )
+        n_pooled = 2 * 256 + 4 * N_BANDS
+        self.embedding = nn.Sequential(
+            nn.BatchNorm1d(n_pooled),
+            nn.Dropout(0.3),
+            nn.Linear(n_pooled, EMBEDDING_DIM),
+            nn.BatchNorm1d(EMBEDDING_DIM),
+            nn.ReLU(),
+        )
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(EMBEDDING_DIM, len(self.kinds)))
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Features (B, 64, T) -> embeddings (B, 128)."""
+        x = self.layers(features[:, None]).squeeze(2)
+        # The mean over time hears what lasts, the maximum what happens once. The same of the bands
+        # themselves is of use from the first step on, long before the convolutions are.
+        changes = features.diff(dim=2).abs()
+        bands = [features.mean(2), features.std(2), features.amax(2), changes.mean(2)]
+        return self.embedding(torch.cat([x.mean(2), x.amax(2), *bands], dim=1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.head(self.embed(features))
+
+
+def save_tagger(tagger: Tagger, folder: Path, **facts: Any) -> None:
+    """Write the weights, and beside them what the outputs mean and `facts` about the training."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(tagger.state_dict(), folder / WEIGHTS_FILE, torch.float32)
+    config = {"format_version": 1, "kinds": list(tagger.kinds)} | facts
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def load_tagger(folder: Path, device: torch.device | str = "cpu") -> Tagger:
+    """The tagger of a folder, ready to listen. Raises CheckpointError, naming what is wrong."""
+    path = folder / CONFIG_FILE
+    config = read_json(path)
+    kinds = config.get("kinds")
+    if (
+        config.get("format_version") != 1
+        or not isinstance(kinds, list)
+        or not kinds
+        or not all(isinstance(kind, str) for kind in kinds)
+    ):
+        raise CheckpointError(f"{path}: not the configuration of a tagger")
+    tagger = Tagger(kinds)
+    load_weights(tagger, [folder / WEIGHTS_FILE], torch.float32, device)
+    return tagger.eval().requires_grad_(False)
+
+
+def windows(waveform: Tensor) -> Tensor:
+    """(N,) -> (n, 81920): one window after another, silence after the end of the clip.
+
+    A rest of less than half a window counts only where there is nothing else.
+    """
+    n_samples = waveform.numel()
+    n = max(1, (n_samples + WINDOW_SAMPLES // 2) // WINDOW_SAMPLES)
+    heard = waveform[: n * WINDOW_SAMPLES]
+    return nn.functional.pad(heard, (0, n * WINDOW_SAMPLES - heard.numel())).view(n, -1)
+
+
+class TaggerEmbedder:
+    """`Embedder`: the means of embedding and log-probabilities over the windows of a clip."""
+
+    name = "tagger"
+    embedding_dim = EMBEDDING_DIM
+
+    def __init__(self, tagger: Tagger, audio_input: AudioInput, weights_sha256: str) -> None:
+        self.tagger = tagger
+        self.audio_input = audio_input
+        self.weights_sha256 = weights_sha256
+        self.n_classes = len(tagger.kinds)
+        self._features = TaggerFeatures().to(next(tagger.parameters()).device)
+
+    @torch.inference_mode()
+    def embed(self, waveforms: Sequence[Tensor]) -> list[ClipFeatures]:
+        """See `Embedder`."""
+        device = next(self.tagger.parameters()).device
+        of_clips = [windows(waveform) for waveform in waveforms]
+        embeddings, logits = [], []
+        for batch in torch.cat(of_clips).split(BATCH_SIZE):
+            embedded = self.tagger.embed(self._features(batch.to(device)))
+            embeddings.append(embedded.cpu())
+            logits.append(self.tagger.head(embedded).log_softmax(dim=1).cpu())
+        counts = [len(clip) for clip in of_clips]
+        return [
+            ClipFeatures(of_clip.mean(0, keepdim=True).numpy(), scores.mean(0).numpy())
+            for of_clip, scores in zip(
+                torch.cat(embeddings).split(counts), torch.cat(logits).split(counts), strict=True
+            )
+        ]
