@@ -19,6 +19,12 @@ def test_a_seed_is_drawn_and_can_be_read(tiny_model):
     assert sound.provenance == again.provenance
 
 
+def test_words_that_change_with_time(tiny_model):
+    sound = auffusion.generate(tiny_model, seed=1, timeline="0-0.8s a dog; 0.6-1.6s rain")
+    assert sound.waveform.shape == (25600,)
+    assert sound.request == auffusion.TimelineRequest("", 1, "", "0-0.8s a dog; 0.6-1.6s rain")
+
+
 def test_many_at_once(tiny_model):
     requests = [auffusion.GenerateRequest("dog", seed) for seed in range(3)]
     sounds = auffusion.generate_many(tiny_model, requests, batch_size=2)
@@ -27,7 +33,7 @@ def test_many_at_once(tiny_model):
 
 def test_errors_are_one_family(tiny_model):
     with pytest.raises(auffusion.AuffusionError, match="--duration"):
-        auffusion.generate(tiny_model, "dog", duration_s=99)
+        auffusion.generate(tiny_model, "dog", duration_s=9999)
     with pytest.raises(TypeError, match="speed"):
         auffusion.generate(tiny_model, "dog", speed=2)
 

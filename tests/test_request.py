@@ -39,7 +39,7 @@ def test_drawn_seeds_differ_and_are_valid():
         ({"duration_s": -1.0}, "--duration"),
         ({"duration_s": math.nan}, "--duration"),
         ({"duration_s": math.inf}, "--duration"),
-        ({"duration_s": 10.25}, "--duration"),
+        ({"duration_s": 3601}, "--duration"),
         ({"steps": 0}, "--steps"),
         ({"steps": 1000}, "--steps"),
         ({"steps": 2.0}, "--steps"),

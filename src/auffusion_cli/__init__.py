@@ -22,6 +22,7 @@ _IN_API = (
     "GenerateSettings",
     "Model",
     "Provenance",
+    "TimelineRequest",
     "generate",
     "generate_many",
     "load_model",

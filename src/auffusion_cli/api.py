@@ -7,9 +7,16 @@ from typing import Any
 from auffusion_cli.checkpoints import load_model
 from auffusion_cli.model import Model
 from auffusion_cli.provenance import Provenance
-from auffusion_cli.request import GenerateRequest, GenerateSettings, draw_seed
+from auffusion_cli.request import (
+    MAX_DURATION_S,
+    GenerateRequest,
+    GenerateSettings,
+    TimelineRequest,
+    draw_seed,
+)
 from auffusion_cli.tasks.generate import GenerateResult, OnStep
 from auffusion_cli.tasks.generate import generate as generate_many
+from auffusion_cli.timeline import timeline_duration
 
 __all__ = [
     "GenerateRequest",
@@ -17,6 +24,7 @@ __all__ = [
     "GenerateSettings",
     "Model",
     "Provenance",
+    "TimelineRequest",
     "generate",
     "generate_many",
     "load_model",
@@ -25,14 +33,18 @@ __all__ = [
 
 def generate(
     model: Model,
-    prompt: str,
+    prompt: str = "",
     *,
     seed: int | None = None,
     negative_prompt: str = "",
+    timeline: str | None = None,
     on_step: OnStep | None = None,
     **settings: Any,
 ) -> GenerateResult:
     """One sound from `prompt`; without a seed one is drawn (see `sound.request.seed`).
+
+    With a `timeline` ("0-3s a dog barks; 2-6s rain") the words of its regions go over the prompt,
+    which may then be empty; the sound lasts until the last region ends, if not told otherwise.
 
         sound = generate(load_model(), "dog barking in rain", seed=1, duration_s=4.0)
         sound.save("rain.wav")
@@ -44,7 +56,12 @@ def generate(
         UsageError: a value is impossible; the message says which are valid.
         AuffusionError: memory does not suffice, or the result is not finite.
     """
-    request = GenerateRequest(prompt, draw_seed() if seed is None else seed, negative_prompt)
+    seed = draw_seed() if seed is None else seed
+    if timeline is None:
+        request = GenerateRequest(prompt, seed, negative_prompt)
+    else:
+        request = TimelineRequest(prompt, seed, negative_prompt, timeline)
+        settings.setdefault("duration_s", timeline_duration(timeline, MAX_DURATION_S))
     resolved = GenerateSettings.from_defaults(model.defaults, **settings)
     (sound,) = generate_many(model, [request], resolved, on_step=on_step)
     return sound

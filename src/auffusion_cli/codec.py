@@ -17,10 +17,15 @@ from auffusion_cli.errors import CheckpointError
 from auffusion_cli.image import image_to_log_mel, log_mel_to_image, pad_image
 from auffusion_cli.spectrogram import LogMel, normalize_peak
 from auffusion_cli.vocoder import GriffinLim, HiFiGAN
+from auffusion_cli.windows import sound_in_windows
 
 if TYPE_CHECKING:
     from auffusion_cli.autoencoder import KLAutoencoder
     from auffusion_cli.patch_autoencoder import PatchAutoencoder
+
+
+VOCODER_WINDOW_S, VOCODER_OVERLAP_S = 60.0, 0.16
+"""A vocoder hears this much at a time, so that its memory does not grow with the sound."""
 
 
 class Codec(nn.Module):
@@ -85,8 +90,14 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def vocode(self, log_mel: Tensor) -> Tensor:
-        """(B, n_mels, T) log-mel -> (B, T * hop) samples, float32."""
-        return self.vocoder(log_mel).float()
+        """(B, n_mels, T) log-mel -> (B, T * hop) samples, float32; any length, window by window."""
+        config = self.spectrogram_config
+        return sound_in_windows(
+            lambda part: self.vocoder(part).float(),
+            log_mel,
+            config.seconds_to_frames(VOCODER_WINDOW_S),
+            config.seconds_to_frames(VOCODER_OVERLAP_S),
+        )
 
     def decode(self, latent: Tensor, n_samples: int | None = None) -> Tensor:
         """(B, C, h, w) latent -> (B, N) samples, cut to the first `n_samples`."""

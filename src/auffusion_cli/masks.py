@@ -30,14 +30,18 @@ class Span:
     end: float
 
 
-def parse_times(texts: Sequence[str], duration_s: float, option: str = "--mask") -> list[Span]:
+def parse_times(
+    texts: Sequence[str], duration_s: float, option: str = "--mask", whole: str = "the clip"
+) -> list[Span]:
     """Spans of a clip that lasts `duration_s`, in order; each text may hold several, with commas.
+
+    `whole` is what messages call the clip.
 
     Raises:
         UsageError: a text is no span, or spans are empty, reversed, outside of the clip, or
             overlap; the message tells the clip's length.
     """
-    whole = f"the clip, which lasts {duration_s:.3f} s"
+    whole = f"{whole}, which lasts {duration_s:.3f} s"
     spans = []
     for text in _split(texts, option):
         start, end = _parse_range(text, option, SECONDS, inherit=True, examples=TIME_EXAMPLES)

@@ -35,3 +35,8 @@ class Model:
     defaults: GenerationDefaults
     device: torch.device
     dtype: torch.dtype
+
+    @property
+    def window(self) -> int:
+        """The width of what it was trained on, in columns of the latent."""
+        return self.codec.latent_shape(self.defaults.max_duration_s)[2]

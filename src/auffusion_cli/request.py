@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
 from auffusion_cli.samplers import SCHEDULERS
+from auffusion_cli.timeline import parse_timeline
+from auffusion_cli.word_edits import WordEdit, edit_words
 
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_SEED = 2**63 - 1
@@ -23,11 +25,14 @@ MAX_GUIDANCE_SCALE = 100.0
 MIN_DURATION_S = 0.01
 """One column of the spectrogram."""
 MAX_DURATION_S = 3600.0
-"""What any model may be asked for; each has its own limit below."""
+"""Longer than a model's window is made in windows that overlap: see `windows`."""
 MAX_MASKS = 100
 MAX_CROSSFADE_S = 1.0
 MAX_RESAMPLE = 100
 STYLE_METHODS = ("sdedit", "inversion")
+EXTEND_WHERE = ("after", "before", "loop")
+"""Loop: what is new leads from the end to the start."""
+MAX_WORD_EDITS = 100
 
 
 def draw_seed() -> int:
@@ -47,6 +52,21 @@ class GenerateRequest:
 
     def __post_init__(self) -> None:
         _check_words(self.prompt, self.negative_prompt)
+        _check_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class TimelineRequest(GenerateRequest):
+    """One sound whose words change: the prompt is the bed below all of it, and may be empty."""
+
+    timeline: str = ""
+    """Regions, as `timeline.parse_timeline` reads them."""
+    task: ClassVar[str] = "timeline"
+
+    def __post_init__(self) -> None:
+        check_text("--timeline", self.timeline)
+        parse_timeline(self.timeline, MAX_DURATION_S)
+        _check_words(self.prompt, self.negative_prompt, may_be_empty=True)
         _check_seed(self.seed)
 
 
@@ -95,6 +115,37 @@ class InpaintRequest:
 
 
 @dataclass(frozen=True)
+class ExtendRequest:
+    """More of a recording: after its end, before its start, or from the end back to the start."""
+
+    source: str
+    """The recording's file name, without a folder."""
+    source_sha256: str
+    seed: int
+    by_s: float
+    where: str = "after"
+    """One of `EXTEND_WHERE`."""
+    prompt: str = ""
+    """"" leaves it to the model what fits."""
+    negative_prompt: str = ""
+    crossfade_s: float = 0.05
+    task: ClassVar[str] = "extend"
+    resample: ClassVar[int] = 1
+    """Like `InpaintRequest.resample`."""
+
+    def __post_init__(self) -> None:
+        _check_source(self.source, self.source_sha256)
+        _check_words(self.prompt, self.negative_prompt, may_be_empty=True)
+        _check_seed(self.seed)
+        _check_number("--by", self.by_s, MIN_DURATION_S, MAX_DURATION_S, unit=" s")
+        if self.where not in EXTEND_WHERE:
+            raise UsageError(
+                f"Extending {self.where!r} is not known.", hint=f"Valid: {', '.join(EXTEND_WHERE)}."
+            )
+        _check_number("--crossfade", self.crossfade_s, 0.0, MAX_CROSSFADE_S, unit=" s")
+
+
+@dataclass(frozen=True)
 class StyleTransferRequest:
     """A recording turned into what the prompt says, with its own course in time."""
 
@@ -136,9 +187,68 @@ class StyleTransferRequest:
         return steps - n_taken
 
 
-Request = GenerateRequest | InpaintRequest | StyleTransferRequest
+@dataclass(frozen=True)
+class EditRequest:
+    """A sound made from words, with some of the words changed (prompt-to-prompt)."""
+
+    prompt: str
+    """Of the sound before the edit."""
+    seed: int
+    negative_prompt: str = ""
+    swaps: tuple[str, ...] = ()
+    """As `word_edits.edit_words` reads them, like the next two."""
+    refine: str = ""
+    reweights: tuple[str, ...] = ()
+    cross_steps: float = 0.8
+    """The share of the steps for which words are heard where they were before the edit."""
+    self_steps: float = 0.4
+    """The share of the steps for which the sound resembles itself as it did before the edit."""
+    source: str = ""
+    """Name of the file that prompt, seed and settings were read from, if from any."""
+    source_sha256: str = ""
+    task: ClassVar[str] = "edit"
+
+    def __post_init__(self) -> None:
+        _check_words(self.prompt, self.negative_prompt)
+        _check_seed(self.seed)
+        for option, name in (("--swap", "swaps"), ("--reweight", "reweights")):
+            texts = getattr(self, name)
+            if not isinstance(texts, list | tuple) or len(texts) > MAX_WORD_EDITS:
+                raise UsageError(f"{option}: not a list of up to {MAX_WORD_EDITS}.")
+            for text in texts:
+                check_text(option, text)
+            object.__setattr__(self, name, tuple(texts))  # a record in a file has lists
+        check_text("--refine", self.refine)
+        check_text("the edited prompt", self.word_edit.prompt)
+        _check_number("--cross-steps", self.cross_steps, 0.0, 1.0)
+        _check_number("--self-steps", self.self_steps, 0.0, 1.0)
+        if self.source or self.source_sha256:
+            _check_source(self.source, self.source_sha256)
+
+    @property
+    def word_edit(self) -> WordEdit:
+        """What the edits make of the prompt."""
+        return edit_words(self.prompt, self.swaps, self.refine, self.reweights)
+
+
+Request = (
+    GenerateRequest
+    | TimelineRequest
+    | InpaintRequest
+    | ExtendRequest
+    | StyleTransferRequest
+    | EditRequest
+)
 REQUESTS: dict[str, type[Request]] = {
-    request.task: request for request in (GenerateRequest, InpaintRequest, StyleTransferRequest)
+    request.task: request
+    for request in (
+        GenerateRequest,
+        TimelineRequest,
+        InpaintRequest,
+        ExtendRequest,
+        StyleTransferRequest,
+        EditRequest,
+    )
 }
 """Task -> what it is asked for."""
 
@@ -173,21 +283,11 @@ class GenerateSettings:
         """The checkpoint's defaults, but for what was `asked`; a value of None is not asked.
 
         Raises:
-            UsageError: a value is impossible, or longer than the model's window.
+            UsageError: a value is impossible.
         """
         values = {name: getattr(defaults, name) for name in cls.__dataclass_fields__}
         values |= {name: value for name, value in asked.items() if value is not None}
-        settings = cls(**values)
-        settings.check_window(defaults.max_duration_s)
-        return settings
-
-    def check_window(self, max_duration_s: float) -> None:
-        """Raise a UsageError if the sound would not fit the model's window."""
-        if self.duration_s > max_duration_s:
-            raise UsageError(
-                f"--duration {self.duration_s:g} s is longer than this model can make.",
-                hint=f"Valid: {MIN_DURATION_S:g} to {max_duration_s:g} s.",
-            )
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -137,3 +137,43 @@ def _timesteps_from(scheduler: Any, first_step: int) -> Tensor:
     if type(scheduler).__name__ == "PNDMScheduler" and len(timesteps) > 1:
         timesteps = torch.cat([timesteps[:2], timesteps[1:]])
     return timesteps
+
+
+def keep_known(
+    clean: Tensor,
+    noise: Tensor,
+    mask: Tensor,
+    scheduler: Any,
+    back_noise: torch.Generator | None = None,
+) -> AfterStep:
+    """Let the loop change only what `mask` marks with 1, and keep `clean` elsewhere.
+
+    `mask` is (1, 1, h, w), or broadcasts to it; between 0 and 1 the two are mixed.
+
+    With one visit a step this is what diffusers' StableDiffusionInpaintPipeline does for a UNet of
+    four channels. With more, `back_noise` is what leads back to a step that is visited again.
+    """
+
+    def after_step(latents: Tensor, timestep: Tensor, next_timestep: Tensor | None) -> Tensor:
+        if next_timestep is None:
+            return (1 - mask) * clean + mask * latents
+        if back_noise and next_timestep == timestep:
+            latents = _noise_back(latents, timestep, scheduler, back_noise)
+        known = scheduler.add_noise(clean, noise, next_timestep[None])
+        return (1 - mask) * known + mask * latents
+
+    return after_step
+
+
+def _noise_back(
+    latents: Tensor, timestep: Tensor, scheduler: Any, generator: torch.Generator
+) -> Tensor:
+    """The state after DDIM's step at `timestep` -> one before it, by the forward process."""
+    import torch
+
+    below = timestep - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
+    alphas = scheduler.alphas_cumprod
+    alpha_below = alphas[below] if below >= 0 else scheduler.final_alpha_cumprod
+    kept = alphas[timestep] / alpha_below
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
+    return kept.sqrt() * latents + (1 - kept).sqrt() * noise

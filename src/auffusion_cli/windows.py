@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from auffusion_cli.denoiser import Denoise
 
+OVERLAP_SHARE = 0.5
+"""Neighbouring windows that are denoised together share this much of a window."""
+
 
 def in_windows(
     function: Callable[[Tensor], Tensor], x: Tensor, window: int, overlap: int
@@ -26,9 +29,8 @@ def in_windows(
     n = x.shape[-1]
     if n <= window:
         return function(x)
-    starts = [*range(0, n - window, window - overlap), n - window]
     total = weights = ramp = None
-    for start in starts:
+    for start in _starts(n, window, overlap):
         piece = function(x[..., start : start + window])
         factor = Fraction(piece.shape[-1], window)
         if total is None:
@@ -39,6 +41,58 @@ def in_windows(
         total[..., first : first + len(ramp)] += piece * ramp
         weights[first : first + len(ramp)] += ramp
     return total / weights
+
+
+def _starts(n: int, window: int, overlap: int) -> list[int]:
+    """Where windows begin; the last one ends at n, and so may overlap by more."""
+    return [*range(0, n - window, window - overlap), n - window]
+
+
+def sound_in_windows(
+    vocode: Callable[[Tensor], Tensor], x: Tensor, window: int, overlap: int
+) -> Tensor:
+    """Sound (..., samples) of x (..., n), one window laid after the other at equal power.
+
+    A vocoder that has to find phases (Griffin-Lim) finds others in each window, and where these
+    differ a plain cross-fade is too soft. It is divided by the power that the correlation of the
+    two tells (Fink, Holters and Zölzer, "Signal-matched power-complementary cross-fading", 2016).
+    The sign of a window is free, and chosen such that they do not cancel.
+    """
+    n = x.shape[-1]
+    if n <= window:
+        return vocode(x)
+    pieces = []
+    shared, last_end = None, 0  # the end of the last window, still to be cross-faded
+    starts = _starts(n, window, overlap)
+    for start, next_start in zip(starts, [*starts[1:], n], strict=True):
+        piece = vocode(x[..., start : start + window])
+        hop = piece.shape[-1] // window
+        if shared is not None:
+            # What the last window may overlap by more than it has to is the one before's.
+            piece = _lay_after(shared, piece[..., (last_end - overlap - start) * hop :])
+        last_end = start + window
+        n_done = piece.shape[-1] - (overlap * hop if next_start < n else 0)
+        pieces.append(piece[..., :n_done])
+        shared = piece[..., n_done:]
+    import torch
+
+    return torch.cat(pieces, dim=-1)
+
+
+def _lay_after(old: Tensor, new: Tensor) -> Tensor:
+    """(..., n) and (..., m), m >= n -> (..., m): `new`, its first n samples faded in from `old`."""
+    import torch
+
+    n = old.shape[-1]
+    begin = new[..., :n]
+    power = old.square().sum(-1, keepdim=True) * begin.square().sum(-1, keepdim=True)
+    correlation = (old * begin).sum(-1, keepdim=True) / power.sqrt().clamp(min=1e-12)
+    sign = torch.where(correlation < 0, -1.0, 1.0)
+    rise = (torch.arange(n, device=new.device, dtype=new.dtype) + 0.5) / n
+    fall = 1 - rise
+    level = (rise.square() + fall.square() + 2 * correlation.abs() * rise * fall).sqrt()
+    mixed = (fall * old + rise * sign * begin) / level
+    return torch.cat([mixed, sign * new[..., n:]], dim=-1)
 
 
 def _trapezoid(like: Tensor, slope: int) -> Tensor:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from auffusion_cli.denoiser import guided_denoiser
-from auffusion_cli.samplers import SCHEDULERS, initial_noise, make_scheduler, sample
-from auffusion_cli.tasks.inpaint import keep_known, latent_mask
+from auffusion_cli.samplers import SCHEDULERS, initial_noise, keep_known, make_scheduler, sample
+from auffusion_cli.tasks.inpaint import latent_mask
 
 PROMPT, NEGATIVE, GUIDANCE, N_STEPS = "dog barking in rain", "music", 7.5, 5
 HEIGHT, WIDTH = 256, 64

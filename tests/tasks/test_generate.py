@@ -12,7 +12,7 @@ import torch
 from auffusion_cli.audio import read_audio, read_provenance
 from auffusion_cli.checkpoints import load_model
 from auffusion_cli.denoiser import guided_denoiser
-from auffusion_cli.errors import AuffusionError, AuffusionWarning, UsageError
+from auffusion_cli.errors import AuffusionError, AuffusionWarning
 from auffusion_cli.provenance import Provenance
 from auffusion_cli.request import GenerateRequest, GenerateSettings
 from auffusion_cli.samplers import make_scheduler, sample
@@ -146,12 +146,6 @@ def test_a_shorter_sound_is_the_start_of_the_longer_one(tiny_model):
     assert short.waveform.shape == (6400,) and long.waveform.shape == (16000,)
     assert short.log_mel.shape == (256, 40)
     assert torch.equal(long.waveform[:6400], short.waveform)
-
-
-def test_a_duration_beyond_the_window_is_refused(tiny_model):
-    longer = dataclasses.replace(FAST, duration_s=60)
-    with pytest.raises(UsageError, match="--duration 60 s"):
-        next(generate(tiny_model, requests(1), longer))
 
 
 def test_progress_is_told_step_by_step(tiny_model):

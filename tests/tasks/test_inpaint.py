@@ -11,8 +11,8 @@ from auffusion_cli.audio import read_provenance, read_recording, to_full_scale
 from auffusion_cli.errors import UsageError
 from auffusion_cli.provenance import Provenance
 from auffusion_cli.request import GenerateSettings, InpaintRequest
-from auffusion_cli.samplers import make_scheduler, sample
-from auffusion_cli.tasks.inpaint import inpaint, keep_known
+from auffusion_cli.samplers import keep_known, make_scheduler, sample
+from auffusion_cli.tasks.inpaint import inpaint
 from auffusion_cli.tasks.reproduce import reproduce
 
 FAST = GenerateSettings(1.0, steps=2, guidance_scale=3.0, guidance_rescale=0.0, scheduler="ddim")

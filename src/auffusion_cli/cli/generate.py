@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from auffusion_cli.cli import console, options
+from auffusion_cli.cli import console, edits, options
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import AuffusionError, UsageError
 
@@ -49,6 +49,13 @@ def generate(
             help="A list of prompts: .txt, .csv or .jsonl; - reads standard input.",
         ),
     ] = None,
+    timeline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGIONS|FILE",
+            help="What is heard when, over the prompt: '0-3s a dog barks; 2-6s rain'.",
+        ),
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -62,7 +69,7 @@ def generate(
         int, typer.Option("-n", min=1, help="Variations of each prompt, with consecutive seeds.")
     ] = 1,
     duration_s: Annotated[
-        float | None, typer.Option("--duration", help="Seconds of sound.")
+        float | None, typer.Option("--duration", help="Seconds of sound, up to an hour.")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="The same seed gives the same sound; drawn if not given.")
@@ -102,7 +109,8 @@ def generate(
 
     What is left out is the model's default; `--dry-run` shows it. Each file carries its prompt,
     seed and settings (`auffusion info`). A list given by --prompts can be stopped and started
-    again: files that are already there, from the same request, are skipped.
+    again: files that are already there, from the same request, are skipped. With --timeline the
+    prompt is what goes on below all of it; without a prompt there is silence in between.
 
     \b
     Examples:
@@ -110,16 +118,23 @@ def generate(
       auffusion generate "thunder" "a cat purrs" -n 3 --seed 7 -o sounds/
       auffusion generate --prompts list.csv -o "sounds/{index}-{prompt}.flac" --seed 1
       auffusion generate "church bells" --duration 3 --spectrogram bells.png --play
+      auffusion generate "wind" --timeline "0-3s a dog barks; 2-6s rain; 6-10s thunder" -o day.wav
+      auffusion generate "waves on a beach" --duration 60 -o waves.wav
     """
     from auffusion_cli.cli import plan, resolve
     from auffusion_cli.cli.models import find, resolve_model
     from auffusion_cli.request import MAX_DURATION_S, GenerateSettings, draw_seed
+    from auffusion_cli.timeline import parse_timeline, read_timeline, timeline_duration
 
-    if bool(prompts) == bool(prompts_file):
+    if bool(prompts) == bool(prompts_file) and not (timeline is not None and not prompts):
         raise UsageError(
             "Give either prompts or --prompts FILE.",
             hint='For example: auffusion generate "dog barking in rain" -o rain.wav',
         )
+    if timeline is not None:
+        timeline = read_timeline(timeline)
+        if duration_s is None:
+            duration_s = timeline_duration(timeline, MAX_DURATION_S)
     suffix, subtype = SUFFIX_AND_SUBTYPE[format] if format else (None, "pcm16")
     plan_options = plan.PlanOptions(
         seed=draw_seed() if seed is None else seed,
@@ -128,6 +143,7 @@ def generate(
         output=output,
         suffix=suffix,
         spectrogram=spectrogram,
+        timeline=timeline,
     )
     failures: list[Failure] = []
     if prompts_file:
@@ -135,7 +151,7 @@ def generate(
         lines = plan.read_list(prompts_file)
         jobs, failures = plan.plan_list(lines, list_name, plan_options)
     else:
-        jobs = plan.plan_arguments(prompts, plan_options)
+        jobs = plan.plan_arguments(prompts or [""], plan_options)
     player = _find_player(jobs) if play else None
     asked = {
         "duration_s": duration_s,
@@ -144,11 +160,14 @@ def generate(
         "guidance_rescale": guidance_rescale,
         "scheduler": scheduler,
     }
-    # Before anything is downloaded; the model's own limits come after.
-    GenerateSettings.from_defaults(GenerationDefaults(max_duration_s=MAX_DURATION_S), **asked)
+    # Before anything is downloaded.
+    settings = GenerateSettings.from_defaults(GenerationDefaults(), **asked)
+    if timeline is not None and duration_s is not None:
+        parse_timeline(timeline, settings.duration_s)
     checkpoint = find(model) if dry_run else resolve_model(model, yes=yes)
     defaults, vocoder_name = resolve.describe(checkpoint, vocoder)
     settings = GenerateSettings.from_defaults(defaults, **asked)
+    regions = [] if timeline is None else parse_timeline(timeline, settings.duration_s)
 
     finished: list[Job] = []
     if prompts_file and not overwrite:
@@ -168,8 +187,8 @@ def generate(
         plan.check_free([path for job in jobs for path in (job.path, job.picture) if path])
 
     if checkpoint is not None and jobs:
-        texts = (text for job in jobs for text in (job.request.prompt, job.request.negative_prompt))
-        resolve.warn_of_cut_prompts(checkpoint, texts)
+        texts = [text for job in jobs for text in (job.request.prompt, job.request.negative_prompt)]
+        resolve.warn_of_cut_prompts(checkpoint, texts + [region.prompt for region in regions])
     run = Run(failures=failures, n_finished=len(finished), as_json=json, player=player)
     if dry_run:
         from auffusion_cli.checkpoints import choose_device
@@ -183,6 +202,10 @@ def generate(
             **resolve.describe_machine(device, dtype),
             "batch_size": batch_size or default_batch_size(choose_device(device)),
         }
+        if regions:
+            resolved["timeline"] = [
+                f"{region.start_s:g}-{region.end_s:g}s {region.prompt}" for region in regions
+            ]
         _show_plan(resolved, jobs, finished, failures, as_json=json)
         raise typer.Exit(1 if failures else 0)
     if seed is None and jobs:
@@ -329,7 +352,7 @@ def _show_plan(
             }
         )
         return
-    console.print_table(("SETTING", "VALUE"), [(k, v) for k, v in resolved.items()])
+    console.print_table(("SETTING", "VALUE"), [(k, edits.cell(v)) for k, v in resolved.items()])
     typer.echo()
     console.print_table(
         ("FILE", "SEED", "PROMPT"),

@@ -15,7 +15,7 @@ from auffusion_cli.cli.outputs import as_template, check_distinct, check_writabl
 from auffusion_cli.errors import AuffusionError, OutputExistsError, UsageError
 from auffusion_cli.prompts import BadLine, PromptLine, format_of, read_prompts
 from auffusion_cli.provenance import Provenance
-from auffusion_cli.request import GenerateRequest
+from auffusion_cli.request import GenerateRequest, TimelineRequest
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,13 @@ class PlanOptions:
     suffix: str | None = None
     """Of the format asked for, with its dot."""
     spectrogram: str | None = None
+    timeline: str | None = None
+    """The regions of every sound; then a prompt may be empty."""
+
+    def request(self, prompt: str, seed: int, negative_prompt: str) -> GenerateRequest:
+        if self.timeline is None:
+            return GenerateRequest(prompt, seed, negative_prompt)
+        return TimelineRequest(prompt, seed, negative_prompt, self.timeline)
 
 
 def read_list(prompts_file: str) -> list[PromptLine | BadLine]:
@@ -119,9 +126,9 @@ def _plan_line(line: PromptLine, source: str, default_name: str, options: PlanOp
     negative = options.negative_prompt if line.negative_prompt is None else line.negative_prompt
     jobs = []
     for n in range(options.n_variations):
-        request = GenerateRequest(line.prompt, first_seed + n, negative)
+        request = options.request(line.prompt, first_seed + n, negative)
         fields = line.columns | {
-            "prompt": request.prompt,
+            "prompt": request.prompt or options.timeline,
             "seed": request.seed,
             "index": f"{line.number:05d}",
             "n": n + 1,

@@ -1,6 +1,8 @@
 """Text to sound: Auffusion (arXiv 2401.01044), section 3.
 
 prompt -> conditioning -> latents denoised from seeded noise -> log-mel -> waveform, cut to length.
+What is longer than the model's window is made in windows that overlap and are denoised together; a
+timeline lets the words change: see `windows` and `regions`.
 """
 
 from __future__ import annotations
@@ -11,18 +13,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from auffusion_cli.audio import to_pcm16, write_audio
-from auffusion_cli.denoiser import guided_denoiser
+from auffusion_cli.denoiser import Denoise, guided_denoiser
 from auffusion_cli.errors import AuffusionError, AuffusionWarning
 from auffusion_cli.provenance import Provenance, hash_samples
-from auffusion_cli.request import GenerateRequest, GenerateSettings
-from auffusion_cli.samplers import Step, initial_noise, make_scheduler, sample
+from auffusion_cli.regions import BED_SHARE, region_weights, regional_denoiser
+from auffusion_cli.request import GenerateRequest, GenerateSettings, TimelineRequest
+from auffusion_cli.samplers import (
+    AfterStep,
+    Step,
+    initial_noise,
+    keep_known,
+    make_scheduler,
+    sample,
+)
+from auffusion_cli.timeline import parse_timeline
 from auffusion_cli.vocoder import HiFiGAN
+from auffusion_cli.windows import OVERLAP_SHARE, in_windows, windowed_denoiser
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -31,6 +43,8 @@ OnStep = Callable[[Sequence[GenerateRequest], Step], None]
 """Called after every step of the loop with the batch that it belongs to."""
 
 CUDA_BATCH_SIZE = 8
+FOCUS_SHARE = 0.3
+"""For this share of the steps a region's words only see their own region, in silence."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,6 @@ def generate_each(
     """
     if settings is None:
         settings = GenerateSettings.from_defaults(model.defaults)
-    settings.check_window(model.defaults.max_duration_s)
     batch_size = batch_size or default_batch_size(model.device)
 
     requests = iter(requests)
@@ -141,9 +154,18 @@ def generate_each(
 def _take(
     n: int, pending: deque[GenerateRequest], requests: Iterator[GenerateRequest]
 ) -> list[GenerateRequest]:
-    """Up to `n` requests, the pending ones first."""
+    """Up to `n` requests with the same timeline, if any; the pending ones first."""
     pending.extend(islice(requests, max(n - len(pending), 0)))
-    return [pending.popleft() for _ in range(min(n, len(pending)))]
+    batch: list[GenerateRequest] = []
+    while pending and len(batch) < n:
+        if batch and _timeline(pending[0]) != _timeline(batch[0]):
+            break
+        batch.append(pending.popleft())
+    return batch
+
+
+def _timeline(request: GenerateRequest) -> str | None:
+    return request.timeline if isinstance(request, TimelineRequest) else None
 
 
 def default_batch_size(device: torch.device) -> int:
@@ -158,7 +180,7 @@ def _generate_batch(
     on_step: OnStep | None,
 ) -> list[GenerateResult]:
     # The model always fills the window it was trained on; a shorter sound is cut from its start.
-    shape = model.codec.latent_shape(model.defaults.max_duration_s)
+    shape = model.codec.latent_shape(max(settings.duration_s, model.defaults.max_duration_s))
     noise = initial_noise([request.seed for request in requests], shape, model.device)
     latents = sample_latents(model, requests, settings, noise, on_step)
     # One by one, so that the peak of memory does not grow with the batch.
@@ -174,19 +196,84 @@ def sample_latents(
     noise: Tensor,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Latents (B, C, h, w) for B requests, denoised from `noise` of the same shape."""
-    conditioning = model.text.encode(
-        [request.prompt for request in requests],
-        [request.negative_prompt for request in requests],
-    )
-    denoise = guided_denoiser(
-        model.unet, conditioning, settings.guidance_scale, settings.guidance_rescale
-    )
+    """Latents (B, C, h, w) for B requests, denoised from `noise` of the same shape.
+
+    All of them have the same timeline, if any.
+    """
     scheduler = make_scheduler(settings.scheduler, model.scheduler_config)
-    for step in sample(denoise, scheduler, noise, settings.steps):
+    overlap = round(model.window * OVERLAP_SHARE)
+
+    def denoiser(prompts: Sequence[str]) -> Denoise:
+        negative_prompts = [request.negative_prompt for request in requests]
+        return guided_denoiser(
+            model.unet,
+            model.text.encode(prompts, negative_prompts),
+            settings.guidance_scale,
+            settings.guidance_rescale,
+        )
+
+    after_step = None
+    if _timeline(requests[0]) is None:
+        denoise = denoiser([request.prompt for request in requests])
+        denoise = windowed_denoiser(denoise, model.window, overlap)
+    else:
+        denoise, after_step = _follow_timeline(
+            model, requests, settings, noise, scheduler, denoiser, overlap
+        )
+    for step in sample(denoise, scheduler, noise, settings.steps, after_step=after_step):
         if on_step:
             on_step(requests, step)
     return step.latents
+
+
+def _follow_timeline(
+    model: Model,
+    requests: Sequence[GenerateRequest],
+    settings: GenerateSettings,
+    noise: Tensor,
+    scheduler: Any,
+    denoiser: Callable[[Sequence[str]], Denoise],
+    overlap: int,
+) -> tuple[Denoise, AfterStep | None]:
+    """The denoiser of all regions and their bed; without a bed there is silence between them."""
+    regions = parse_timeline(requests[0].timeline, settings.duration_s)
+    config = model.codec.spectrogram_config
+    column_s = config.frames_to_seconds(model.codec.width_multiple)
+    weights = region_weights(regions, settings.duration_s, noise.shape[-1], column_s)
+    weights = weights.to(noise.device)
+    beds = [request.prompt for request in requests]
+    parts = [
+        (denoiser([region.prompt] * len(requests)), weight)
+        for region, weight in zip(regions, weights, strict=True)
+    ]
+    covered = weights.sum(dim=0).clamp(max=1)
+    if any(beds):
+        parts.append((denoiser(beds), (1 - covered).clamp(min=BED_SHARE)))
+    silence = _silence(model).to(noise)
+
+    def noised_silence(timestep: Tensor) -> Tensor | None:
+        """What is around a region in the first steps, as the model sees it."""
+        focus_ends = scheduler.timesteps[int(len(scheduler.timesteps) * FOCUS_SHARE)]
+        if timestep <= focus_ends:
+            return None
+        noised = scheduler.add_noise(silence.expand_as(noise), noise, timestep[None])
+        return scheduler.scale_model_input(noised, timestep)
+
+    denoise = regional_denoiser(parts, model.window, overlap, noised_silence)
+    if any(beds):
+        return denoise, None
+    mask = covered[None, None, None]
+    return denoise, keep_known(silence.expand_as(noise), noise, mask, scheduler)
+
+
+@torch.no_grad()
+def _silence(model: Model) -> Tensor:
+    """(1, C, h, 1): the latent of silence, far from the ends of a window."""
+    codec = model.codec
+    shape = (1, codec.spectrogram_config.n_mels, model.window * codec.width_multiple)
+    silent = torch.full(shape, codec.image_config.log_mel_min, device=model.device)
+    middle = model.window // 2
+    return codec.encode_log_mel(silent)[..., middle : middle + 1].float()
 
 
 @torch.no_grad()
@@ -195,7 +282,8 @@ def decode(
 ) -> GenerateResult:
     """The sound of `latents` (1, C, h, w), cut to the duration asked for."""
     config = model.codec.spectrogram_config
-    log_mel = model.codec.decode_log_mel(latents)
+    overlap = round(model.window * OVERLAP_SHARE)
+    log_mel = in_windows(model.codec.decode_log_mel, latents, model.window, overlap)
     n_samples = round(settings.duration_s * config.sample_rate_hz)
     waveform = model.codec.vocode(log_mel)[0, :n_samples].float().cpu()
     if not waveform.isfinite().all():

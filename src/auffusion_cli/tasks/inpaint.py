@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ from auffusion_cli.audio import Recording, resample, to_full_scale
 from auffusion_cli.denoiser import guided_denoiser
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.masks import Span, parse_bands, parse_times
-from auffusion_cli.request import MAX_SEED, GenerateSettings, InpaintRequest
-from auffusion_cli.samplers import AfterStep, initial_noise, make_scheduler, sample
+from auffusion_cli.request import MAX_SEED, ExtendRequest, GenerateSettings, InpaintRequest
+from auffusion_cli.samplers import initial_noise, keep_known, make_scheduler, sample
 from auffusion_cli.spectrogram import mel_filterbank
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
 from auffusion_cli.tasks.generate import dtype_name
@@ -78,6 +78,17 @@ def plan_inpaint(
     if request.masks:
         spans = _join_touching(parse_times(request.masks, duration_s))
     bands = parse_bands(request.bands, config.fmax_hz) if request.bands else []
+    return plan_spans(spans, bands, duration_s, config, max_duration_s)
+
+
+def plan_spans(
+    spans: list[Span],
+    bands: list[Span],
+    duration_s: float,
+    config: SpectrogramConfig,
+    max_duration_s: float,
+) -> InpaintPlan:
+    """The windows that fill `spans`, which are in order and do not touch."""
     n_columns = config.seconds_to_frames(duration_s)
     holes: list[tuple[int, int]] = []
     for span in spans:
@@ -127,9 +138,24 @@ def inpaint(
         AuffusionError: the result is not finite.
     """
     check_resample(request, settings)
-    tell = on_progress or (lambda n_done, n: None)
     config = model.codec.spectrogram_config
     plan = plan_inpaint(request, source.duration_s, config, model.defaults.max_duration_s)
+    samples = fill(model, source, plan, request, settings, on_progress=on_progress)
+    return edit_result(model, source, samples, request, settings)
+
+
+def fill(
+    model: Model,
+    source: Recording,
+    plan: InpaintPlan,
+    request: InpaintRequest | ExtendRequest,
+    settings: GenerateSettings,
+    *,
+    on_progress: OnProgress | None = None,
+) -> np.ndarray:
+    """The samples (N, C) of `source`, of their own type, with what is new where `plan` says."""
+    tell = on_progress or (lambda n_done, n: None)
+    config = model.codec.spectrogram_config
     rate_hz, hop = config.sample_rate_hz, config.hop_length_samples
     samples = source.samples.copy()
     # What the model hears. It is filled too: the next window may need this one as its context.
@@ -153,7 +179,7 @@ def inpaint(
         part = to_full_scale(samples[first : first + len(new)])
         for start, mixed in _mix(part, new, cuts, plan.bands, first, source.sample_rate_hz):
             samples[start : start + len(mixed)] = source.quantize(mixed)
-    return edit_result(model, source, samples, request, settings)
+    return samples
 
 
 @torch.no_grad()
@@ -162,7 +188,7 @@ def _make(
     heard: np.ndarray,
     plan: InpaintPlan,
     window: FillWindow,
-    request: InpaintRequest,
+    request: InpaintRequest | ExtendRequest,
     settings: GenerateSettings,
     on_step: OnProgress,
 ) -> np.ndarray:
@@ -212,42 +238,6 @@ def _make(
         )
     levels = _levels(heard, made, free_samples, plan.bands, config.sample_rate_hz, scale)
     return made[:, None] * levels
-
-
-def keep_known(
-    clean: Tensor,
-    noise: Tensor,
-    mask: Tensor,
-    scheduler: Any,
-    back_noise: torch.Generator | None = None,
-) -> AfterStep:
-    """Let the loop change only what `mask` (1, 1, h, w) marks with 1, and keep `clean` elsewhere.
-
-    With one visit a step this is what diffusers' StableDiffusionInpaintPipeline does for a UNet of
-    four channels. With more, `back_noise` is what leads back to a step that is visited again.
-    """
-
-    def after_step(latents: Tensor, timestep: Tensor, next_timestep: Tensor | None) -> Tensor:
-        if next_timestep is None:
-            return (1 - mask) * clean + mask * latents
-        if back_noise and next_timestep == timestep:
-            latents = _noise_back(latents, timestep, scheduler, back_noise)
-        known = scheduler.add_noise(clean, noise, next_timestep[None])
-        return (1 - mask) * known + mask * latents
-
-    return after_step
-
-
-def _noise_back(
-    latents: Tensor, timestep: Tensor, scheduler: Any, generator: torch.Generator
-) -> Tensor:
-    """The state after DDIM's step at `timestep` -> one before it, by the forward process."""
-    below = timestep - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    alphas = scheduler.alphas_cumprod
-    alpha_below = alphas[below] if below >= 0 else scheduler.final_alpha_cumprod
-    kept = alphas[timestep] / alpha_below
-    noise = torch.randn(latents.shape, generator=generator).to(latents)
-    return kept.sqrt() * latents + (1 - kept).sqrt() * noise
 
 
 # --- the mask on the grids of columns, rows and latents

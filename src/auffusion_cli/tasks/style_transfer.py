@@ -23,23 +23,13 @@ from auffusion_cli.denoiser import Denoise, guided_denoiser
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.request import GenerateSettings, StyleTransferRequest
 from auffusion_cli.samplers import initial_noise, make_scheduler, sample
-from auffusion_cli.tasks.edits import (
-    OVERLAP_FRAMES,
-    EditResult,
-    OnProgress,
-    edit_result,
-    log_mel_of,
-)
+from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result, log_mel_of
 from auffusion_cli.tasks.generate import dtype_name
-from auffusion_cli.windows import in_windows, windowed_denoiser
+from auffusion_cli.windows import OVERLAP_SHARE, in_windows, windowed_denoiser
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
 
-OVERLAP_SHARE = 0.25
-"""Neighbouring windows share this much of a window."""
-VOCODER_WINDOW_S = 60.0
-"""The vocoder sees more at once than the model; between such pieces is a cross-fade."""
 PANNING_S = 0.1
 """How fast the new sound's place between the channels follows the recording's."""
 SILENCE_POWER = 1e-8
@@ -104,7 +94,7 @@ def _transfer(
     tell = on_progress or (lambda n_done, n: None)
     codec = model.codec
     f = codec.width_multiple
-    window = codec.latent_shape(model.defaults.max_duration_s)[2]
+    window = model.window
     overlap = round(window * OVERLAP_SHARE)
 
     log_mel = log_mel_of(codec, mono, model.defaults.max_duration_s)
@@ -154,8 +144,7 @@ def _transfer(
     log_mel = in_windows(codec.decode_log_mel, step.latents, window, overlap)
     hop = codec.spectrogram_config.hop_length_samples
     log_mel = log_mel[..., : -(-len(mono) // hop)]
-    vocoder_window = codec.spectrogram_config.seconds_to_frames(VOCODER_WINDOW_S)
-    return in_windows(codec.vocode, log_mel, vocoder_window, OVERLAP_FRAMES)[0, : len(mono)].cpu()
+    return codec.vocode(log_mel)[0, : len(mono)].cpu()
 
 
 def invert(
