@@ -11,14 +11,28 @@ import numpy as np
 from auffusion_cli.audio import Recording, read_audio, read_recording, to_full_scale, to_pcm16
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.provenance import Provenance
-from auffusion_cli.request import GenerateRequest, InpaintRequest
+from auffusion_cli.request import (
+    ExtendRequest,
+    GenerateRequest,
+    InpaintRequest,
+    StyleTransferRequest,
+)
 from auffusion_cli.tasks.edits import EditResult, OnProgress
+from auffusion_cli.tasks.extend import extend
 from auffusion_cli.tasks.generate import GenerateResult, generate
 from auffusion_cli.tasks.inpaint import inpaint
 from auffusion_cli.tasks.style_transfer import style_transfer
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
+
+
+EDITS = {
+    InpaintRequest: inpaint,
+    ExtendRequest: extend,
+    StyleTransferRequest: style_transfer,
+}
+"""What each request changes a recording by."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +83,7 @@ def reproduce(
         )
         return Reproduction(recorded, result, _max_difference(result, path))
     source = source or find_source(recorded, path)
-    edit = inpaint if isinstance(request, InpaintRequest) else style_transfer
-    result = edit(model, source, request, settings, on_progress=on_progress)
+    result = EDITS[type(request)](model, source, request, settings, on_progress=on_progress)
     return Reproduction(recorded, result, _max_edit_difference(result, path))
 
 
