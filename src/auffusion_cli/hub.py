@@ -211,9 +211,9 @@ def find_cached(source: HubSource) -> Checkpoint | None:
 
 def looks_complete(folder: Path) -> bool:
     """Whether every part of a checkpoint is in `folder`, and none is half downloaded."""
-    parts = [folder / part / "config.json" for part in ("unet", "vae")]
-    is_there = (folder / "scheduler" / "scheduler_config.json").is_file()
-    is_there &= all(part.is_file() for part in parts)
+    diffusion = ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"]
+    listener = ["config.json", "preprocessor_config.json"]
+    is_there = any(all((folder / p).is_file() for p in paths) for paths in (diffusion, listener))
     return is_there and not any(folder.rglob("*.incomplete"))
 
 
@@ -361,6 +361,8 @@ def needed_files(paths: Iterable[str]) -> list[str]:
         parts = r"unet|vae|scheduler|vocoder|text_encoder_\w+|condition_adapter_\w+"
     elif "model_index.json" in paths:
         parts = r"unet|vae|scheduler|vocoder|text_encoder|tokenizer"
+    elif {"config.json", "preprocessor_config.json"} <= paths:
+        return _files_of_listener(paths)
     else:
         return []
     top = {"condition_config.json", "model_index.json", "auffusion.json", "README.md"} & paths
@@ -380,6 +382,14 @@ def needed_files(paths: Iterable[str]) -> list[str]:
         chosen |= next(weights[kind] for kind in kinds if kind in weights)
     texts = {path for path in inside if path.endswith((".json", ".txt", ".model"))}
     return sorted(top | texts | chosen)
+
+
+def _files_of_listener(paths: set[str]) -> list[str]:
+    """Those of a transformers model that hears sound (CLAP): everything lies in the top folder."""
+    top = {path for path in paths if re.fullmatch(r"[\w.-]+", path)}
+    weights = [name for name in ("model.safetensors", "pytorch_model.bin") if name in top][:1]
+    texts = {path for path in top if path.endswith((".json", ".txt", ".md"))}
+    return sorted({*texts, *weights})
 
 
 class _Progress:
@@ -462,6 +472,68 @@ def _fetch(
             hint="Run the same command again: only this file is fetched anew.",
         )
     os.replace(incomplete, target)
+
+
+def download_url(
+    name: str,
+    url: str,
+    target: Path,
+    *,
+    sha256: str,
+    approximate_bytes: int,
+    on_progress: Report | None = None,
+) -> None:
+    """A file that is not on the Hub: verified, resumed and renamed like those that are.
+
+    Raises:
+        DownloadError: offline, refused, cut, or not the file that `sha256` pins.
+    """
+    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import WeakFileLock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    incomplete = target.with_name(f"{target.name}.incomplete")
+    by_hand = f"By hand: put {url} into a folder and name the folder with --weights."
+    with WeakFileLock(target.with_name(f"{target.name}.lock")):
+        if target.is_file():
+            return  # another process was faster
+        incomplete.touch()
+        progress = _Progress(0, approximate_bytes, on_progress)
+        progress.advance(incomplete.stat().st_size)
+        for n_attempts_left in reversed(range(N_ATTEMPTS)):
+            n_before = incomplete.stat().st_size
+            try:
+                with incomplete.open("ab") as stream:
+                    bar_class = progress.bar_class()
+                    http_get(url, stream, resume_size=n_before, headers={}, tqdm_class=bar_class)
+                break
+            except Exception as error:  # see `announced`
+                status = getattr(getattr(error, "response", None), "status_code", None)
+                if status == 416:  # nothing is left to send: it was complete, but not yet renamed
+                    break
+                if isinstance(error, OfflineModeIsEnabled):
+                    raise DownloadError(
+                        f"{name} is not on this machine, and HF_HUB_OFFLINE is set", hint=by_hand
+                    ) from error
+                if incomplete.stat().st_size == n_before or not n_attempts_left:
+                    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                    raise DownloadError(
+                        f"{name}: cannot be fetched from {url}: {reason}", hint=by_hand
+                    ) from error
+                time.sleep(1)
+        with incomplete.open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(2**20):
+                digest.update(block)
+        found = digest.hexdigest()
+        if found != sha256:
+            incomplete.unlink()
+            raise DownloadError(
+                f"{name}: {url} has the checksum {found}, but {sha256} is what was published",
+                hint="Run the same command again. If it stays so, the file has been replaced.",
+            )
+        os.replace(incomplete, target)
 
 
 def _download_error(source: HubSource, error: Exception, path: str = "") -> AuffusionError:

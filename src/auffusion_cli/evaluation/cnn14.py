@@ -27,6 +27,8 @@ EMBEDDING_DIM = 2048
 BLOCK_CHANNELS = (64, 128, 256, 512, 1024, 2048)
 MIN_SAMPLES = 32 * HOP_SAMPLES
 """Below this the five halvings of time leave nothing."""
+BATCH_SAMPLES = 4 * 10 * 16_000
+"""40 s of sound: the first layers need 16 MB for each of them."""
 
 
 class LogMel(nn.Module):
@@ -157,7 +159,7 @@ class Cnn14Embedder:
         """See `Embedder`. Each clip has at least 5,120 samples."""
         device = self.network.fc1.weight.device
         features: list[ClipFeatures | None] = [None] * len(waveforms)
-        for indices, batch in by_length(waveforms):
+        for indices, batch in by_length(waveforms, BATCH_SAMPLES):
             embeddings, logits = self.network(batch.to(device))
             for row, index in enumerate(indices):
                 features[index] = ClipFeatures(

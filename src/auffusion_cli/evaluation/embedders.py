@@ -63,10 +63,16 @@ def identity(embedder: Embedder) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def by_length(waveforms: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:
-    """(indices, clips (B, N)) of each length, so that no clip needs padding for the batch."""
+def by_length(waveforms: Sequence[Tensor], max_samples: int) -> Iterator[tuple[list[int], Tensor]]:
+    """(indices, clips (B, N)) of equal length, so that no clip needs padding for the batch.
+
+    A batch has up to `max_samples` samples, or one clip.
+    """
     lengths: dict[int, list[int]] = {}
     for index, waveform in enumerate(waveforms):
         lengths.setdefault(len(waveform), []).append(index)
-    for indices in lengths.values():
-        yield indices, torch.stack([waveforms[index] for index in indices])
+    for length, indices in lengths.items():
+        size = max(max_samples // max(length, 1), 1)
+        for start in range(0, len(indices), size):
+            part = indices[start : start + size]
+            yield part, torch.stack([waveforms[index] for index in part])

@@ -80,7 +80,9 @@ CLAP_INPUT = AudioInput(
 )
 
 CNN14 = Backbone("cnn14", "cnn14", WAVE_DATASET)
-CLAP = Backbone("clap", "laion/clap-htsat-unfused", CLAP_INPUT)
+CLAP = Backbone(
+    "clap", "laion/clap-htsat-unfused@8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a", CLAP_INPUT
+)
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol

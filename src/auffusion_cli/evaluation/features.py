@@ -1,0 +1,214 @@
+"""Features of many clips: read ahead, in batches, and kept by content.
+
+A clip's features depend on the bytes of its file and on the network alone, so the cache is keyed by
+both and by nothing else: not by names, folders or dates, which go stale. Each entry is written as
+soon as it is known, so that an interrupted run goes on where it was. However many clips there are,
+only those of two windows are in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import warnings
+import zipfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchaudio
+from torch import Tensor
+
+from auffusion_cli.audio import read_audio, resample
+from auffusion_cli.errors import AuffusionWarning
+from auffusion_cli.evaluation.embedders import ClipFeatures, Embedder, identity
+from auffusion_cli.evaluation.protocols import AudioInput
+
+WINDOW_CLIPS = 16
+"""Clips that go to the network together, while the next ones are read."""
+N_READERS = 4
+
+KAISER_BEST = {
+    "lowpass_filter_width": 64,
+    "rolloff": 0.9475937167399596,
+    "resampling_method": "sinc_interp_kaiser",
+    "beta": 14.769656459379492,
+}
+"""resampy's filter of that name in the terms of `torchaudio.functional.resample`, whose
+documentation gives them."""
+
+
+def extract(
+    paths: Sequence[Path],
+    embedder: Embedder,
+    *,
+    cache: Path | None,
+    sha256s: Sequence[str] | None = None,
+) -> Iterator[ClipFeatures]:
+    """What `embedder` makes of each clip, in the order of `paths`.
+
+    Args:
+        cache: a folder for what is found; None keeps nothing.
+        sha256s: of the files, where they are known already.
+
+    Raises AudioError, which names the file, where one cannot be read.
+    """
+    store = FeatureCache(cache, embedder) if cache is not None else None
+
+    def prepare(path: Path, sha256: str | None) -> _Prepared:
+        """In a reader's thread: the clip's entry in the cache, or else its waveform."""
+        if store is None:
+            return _Prepared(waveform=read_clip(path, embedder.audio_input))
+        sha256 = sha256 or file_sha256(path)
+        if (known := store.read(sha256)) is not None:
+            return _Prepared(sha256, known)
+        return _Prepared(sha256, waveform=read_clip(path, embedder.audio_input))
+
+    jobs = iter(zip(paths, sha256s or [None] * len(paths), strict=True))
+    ahead: deque[Future[_Prepared]] = deque()
+    with ThreadPoolExecutor(N_READERS, thread_name_prefix="reader") as readers:
+        try:
+            while True:
+                while len(ahead) < 2 * WINDOW_CLIPS and (job := next(jobs, None)):
+                    ahead.append(readers.submit(prepare, *job))
+                if not ahead:
+                    return
+                window = [ahead.popleft().result() for _ in range(min(WINDOW_CLIPS, len(ahead)))]
+                _listen(window, embedder, store)
+                yield from (clip.features for clip in window)
+        finally:
+            for job in ahead:
+                job.cancel()
+
+
+@dataclass
+class _Prepared:
+    """A clip on its way: its features if they were known, its waveform if not."""
+
+    sha256: str | None = None
+    features: ClipFeatures | None = None
+    waveform: Tensor | None = None
+
+
+def _listen(window: Sequence[_Prepared], embedder: Embedder, store: FeatureCache | None) -> None:
+    """Fill in the features that were not known."""
+    unknown = [clip for clip in window if clip.waveform is not None]
+    if not unknown:
+        return
+    heard = embedder.embed([clip.waveform for clip in unknown])
+    for clip, features in zip(unknown, heard, strict=True):
+        clip.features, clip.waveform = features, None
+        if store is not None:
+            store.write(clip.sha256, features)
+
+
+def read_clip(path: Path, audio_input: AudioInput) -> Tensor:
+    """(N,) float32: the file's sound as `audio_input` says. Raises AudioError."""
+    waveform, rate_hz = read_audio(path)
+    return prepare_clip(waveform, rate_hz, audio_input)
+
+
+def prepare_clip(waveform: Tensor, rate_hz: int, audio_input: AudioInput) -> Tensor:
+    """(C, N) at `rate_hz` -> (N',), the steps in the order of `AudioInput`'s fields."""
+    x = waveform[0] if audio_input.channel == "first" else waveform.mean(0)
+    if audio_input.subtract_mean:
+        x = x - x.mean()
+    if rate_hz != audio_input.sample_rate_hz:
+        match audio_input.resampler:
+            case "sinc_hann":
+                x = resample(x, rate_hz, audio_input.sample_rate_hz)
+            case "kaiser_best":
+                to_hz = audio_input.sample_rate_hz
+                x = torchaudio.functional.resample(x, rate_hz, to_hz, **KAISER_BEST)
+    if audio_input.peak_normalize and (peak := x.abs().max()) > 0:
+        x = x / peak
+    x = x[: audio_input.max_samples]
+    return torch.nn.functional.pad(x, (0, max(audio_input.min_samples - len(x), 0)))
+
+
+class FeatureCache:
+    """One small file for a clip and a network: `FOLDER/NETWORK-IDENTITY/ab/abcd….npz`."""
+
+    def __init__(self, folder: Path, embedder: Embedder) -> None:
+        self.folder = folder / f"{embedder.name}-{identity(embedder)}"
+        self.embedding_dim, self.n_classes = embedder.embedding_dim, embedder.n_classes
+        self.writes = True
+
+    def read(self, sha256: str) -> ClipFeatures | None:
+        """The features of the file with this checksum; None where they are not known.
+
+        A damaged entry is announced, and counts as not known.
+        """
+        path = self._path(sha256)
+        try:
+            with np.load(path, allow_pickle=False) as entry:
+                features = ClipFeatures(entry["embeddings"], entry.get("logits"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            problem = str(error) or type(error).__name__
+        else:
+            problem = self._problem(features)
+            if problem is None:
+                return features
+        warnings.warn(
+            f"{path}: damaged ({problem}); these features are computed again",
+            AuffusionWarning,
+            stacklevel=2,
+        )
+        return None
+
+    def write(self, sha256: str, features: ClipFeatures) -> None:
+        """Keep features; where that fails, it is announced once, and the work goes on without."""
+        if not self.writes:
+            return
+        path = self._path(sha256)
+        beside = path.with_name(f".{secrets.token_hex(8)}.part")
+        arrays = {"embeddings": features.embeddings}
+        if features.logits is not None:
+            arrays["logits"] = features.logits
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with beside.open("xb") as file:
+                    np.savez(file, **arrays)
+                os.replace(beside, path)
+            finally:
+                beside.unlink(missing_ok=True)
+        except OSError as error:
+            self.writes = False
+            warnings.warn(
+                f"{path}: cannot be written ({error.strerror or error}); going on without keeping "
+                "features, so that another run computes them again",
+                AuffusionWarning,
+                stacklevel=2,
+            )
+
+    def _path(self, sha256: str) -> Path:
+        return self.folder / sha256[:2] / f"{sha256}.npz"
+
+    def _problem(self, features: ClipFeatures) -> str | None:
+        """Why these cannot be this network's; None if they can."""
+        embeddings, logits = features.embeddings, features.logits
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.embedding_dim:
+            return f"its embeddings are {embeddings.shape}"
+        if (None if logits is None else logits.shape) != (self.n_classes and (self.n_classes,)):
+            return f"its logits are {None if logits is None else logits.shape}"
+        arrays = [embeddings] if logits is None else [embeddings, logits]
+        if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in arrays):
+            return "it holds something else than numbers"
+        return None
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
