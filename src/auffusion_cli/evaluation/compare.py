@@ -78,8 +78,8 @@ def _differing_means(first: Evaluation, second: Evaluation) -> Iterator[str]:
     for name in sorted(first.backbones.keys() & second.backbones.keys()):
         a, b = first.backbones[name], second.backbones[name]
         if a.identity != b.identity:
-            what = "weights" if a.weights_sha256 != b.weights_sha256 else "way of listening"
-            yield f"the {what} of {name} differs"
+            other = "weights" if a.weights_sha256 != b.weights_sha256 else "settings"
+            yield f"the {other} of {name} differ"
     if (first.reference is None) != (second.reference is None):
         yield "only one has a reference"
     elif first.reference is not None and first.reference.sha256 != second.reference.sha256:

@@ -14,6 +14,7 @@ import secrets
 import types
 import typing
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -239,7 +240,7 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
 def _decode_object(kind: type, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"{where} is not an object")
-    hints = typing.get_type_hints(kind)
+    hints = _type_hints(kind)
     known = {one.name: one for one in fields(kind)}
     if unknown := value.keys() - known.keys():
         raise ValueError(f"{where} has an unknown field {sorted(unknown)[0][:40]!r}")
@@ -247,3 +248,8 @@ def _decode_object(kind: type, value: Any, where: str) -> Any:
         if name not in value and one.default is MISSING:
             raise ValueError(f"{where} lacks {name!r}")
     return kind(**{name: _decode(hints[name], v, f"{where}.{name}") for name, v in value.items()})
+
+
+@cache
+def _type_hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
