@@ -20,6 +20,7 @@ from auffusion_cli.training.config import (
     TextEncoderConfig,
     TrainingConfig,
     VocoderConfig,
+    changed_settings,
     dump_config,
     load_config,
     parse_config,
@@ -242,3 +243,21 @@ def test_the_page_of_keys_is_current_and_explains_each():
         sections = {"loop", "scenes", "diffusion", "autoencoder", "vocoder"}
         unexplained = {name for name, text in docs.items() if not text}
         assert unexplained <= (sections if section is TrainingConfig else set())
+
+
+# What a resumed run may change -------------------------------------------------------------------
+
+
+def test_changes_are_named_but_for_the_harmless():
+    before = TrainingConfig(loop=LoopConfig(max_steps=10, batch_size=4))
+    harmless = TrainingConfig(
+        output="elsewhere", loop=LoopConfig(max_steps=20, batch_size=4, max_minutes=3)
+    )
+    assert changed_settings(before, harmless) == {}
+    other = TrainingConfig(seed=1, loop=LoopConfig(max_steps=20, batch_size=8, decay_steps=5))
+    assert changed_settings(before, other) == {
+        "seed": (0, 1),
+        "loop.batch_size": (4, 8),
+        "loop.max_steps": (10, 20),
+        "loop.decay_steps": (0, 5),
+    }

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 
-from auffusion_cli.errors import AuffusionError, CheckpointError, DataError, UsageError
+from auffusion_cli.errors import (
+    AuffusionError,
+    AuffusionWarning,
+    CheckpointError,
+    DataError,
+    UsageError,
+)
 from auffusion_cli.training import loop as training_loop
 from auffusion_cli.training.config import LoopConfig, TrainingConfig, load_config
 from auffusion_cli.training.loop import (
@@ -217,6 +223,18 @@ def test_resuming_a_finished_run_only_writes_the_result(tmp_path):
 
 def test_resuming_before_the_first_checkpoint_starts_at_the_beginning(tmp_path):
     assert run(tmp_path, resume=True)[0] == run(tmp_path / "other")[0]
+
+
+def test_resuming_with_other_settings_is_told(tmp_path):
+    run(tmp_path, stop_after=2)
+    with pytest.warns(AuffusionWarning, match=r"loop.learning_rate \(was .*, is 0.5\)"):
+        run(tmp_path, resume=True, learning_rate=0.5)
+
+
+def test_resuming_with_the_same_settings_is_silent(tmp_path, recwarn):
+    run(tmp_path, stop_after=2)
+    run(tmp_path, resume=True, keep_checkpoints=3)
+    assert not [w for w in recwarn if issubclass(w.category, AuffusionWarning)]
 
 
 def test_the_resolved_configuration_lies_beside(tmp_path):

@@ -273,8 +273,8 @@ class VocoderConfig:
     feature_weight: float = 2.0
     """Of the discriminators' features."""
     stft_weight: float = 0.0
-    """Multi-resolution STFT loss: sharper partials than the mel loss alone gives, for less work
-    than the discriminators."""
+    """Multi-resolution STFT loss of the waveform (Parallel WaveGAN, arXiv 1910.11480), which tells
+    apart what has one and the same mel; for less work than the discriminators."""
     adversarial_start_step: int | None = 0
     """The discriminators join in at this step; none: never."""
     discriminator_width: float = 1.0
@@ -340,6 +340,43 @@ def dump_config(config: TrainingConfig) -> str:
     import yaml
 
     return yaml.safe_dump(_plain(config), sort_keys=False)
+
+
+HARMLESS_CHANGES = (
+    "output",
+    "loop.max_minutes",
+    "loop.log_every_steps",
+    "loop.checkpoint_every_steps",
+    "loop.keep_checkpoints",
+    "loop.preview_every_steps",
+    "loop.tensorboard",
+    "diffusion.preview_prompts",
+)
+"""What can be set anew in a resumed run without changing what it learns."""
+
+
+def changed_settings(before: TrainingConfig, after: TrainingConfig) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (before, after), where a resumed run is not what one never stopped would be."""
+    old, new = _flat(before), _flat(after)
+    changed = {
+        key: (old.get(key), new.get(key))
+        for key in {**old, **new}
+        if old.get(key) != new.get(key) and key not in HARMLESS_CHANGES
+    }
+    if after.loop.decay_steps == before.loop.decay_steps == 0:
+        changed.pop("loop.max_steps", None)  # without a decay only the end
+    return changed
+
+
+def _flat(config: TrainingConfig) -> dict[str, Any]:
+    """Dotted key -> value, two levels deep."""
+    flat = {}
+    for key, value in _plain(config).items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": item for inner, item in value.items()}
+        else:
+            flat[key] = value
+    return flat
 
 
 def _plain(value: Any) -> Any:

@@ -43,7 +43,9 @@ from auffusion_cli.training.config import (
     PREVIEWS_NAME,
     LoopConfig,
     TrainingConfig,
+    changed_settings,
     dump_config,
+    load_config,
 )
 
 
@@ -193,6 +195,8 @@ def train(
     step = 0
     if resume and (newest := newest_checkpoint(checkpoints)) is not None:
         step = _load_checkpoint(newest, accelerator, stage, optimizers, ema)
+        if accelerator.is_main_process:
+            _warn_of_changes(output / CONFIG_NAME, config)
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         _write_text(output / CONFIG_NAME, dump_config(config))
@@ -304,6 +308,24 @@ def train(
     # Once, at the end: while the main process saves, the others wait for its next gradients.
     accelerator.wait_for_everyone()
     return step
+
+
+def _warn_of_changes(path: Path, config: TrainingConfig) -> None:
+    """Say what is set otherwise than in the run that is resumed, whose settings lie in `path`."""
+    try:
+        before = load_config(path, {})
+    except UsageError as error:
+        warnings.warn(
+            f"cannot compare with the run before: {error}", AuffusionWarning, stacklevel=2
+        )
+        return
+    if changes := changed_settings(before, config):
+        shown = ", ".join(f"{key} (was {old!r}, is {new!r})" for key, (old, new) in changes.items())
+        warnings.warn(
+            f"the run goes on with other settings, and so not as if never stopped: {shown}",
+            AuffusionWarning,
+            stacklevel=2,
+        )
 
 
 def _clip_gradients(
