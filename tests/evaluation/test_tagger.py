@@ -1,10 +1,12 @@
 """The tagger: clips of any length, whatever else is in the batch; a file that says what it is."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.evaluation.protocols import find_protocol
@@ -18,7 +20,9 @@ from auffusion_cli.evaluation.tagger import (
     save_tagger,
     windows,
 )
+from auffusion_cli.evaluation.weights import load_embedder
 
+ROOT = Path(__file__).parents[2]
 KINDS = ("rain", "dog_barking", "piano")
 
 
@@ -103,3 +107,9 @@ def test_weights_of_other_kinds_are_refused(tagger, tmp_path):
     (tmp_path / "config.json").write_text('{"format_version": 1, "kinds": ["a", "b"]}')
     with pytest.raises(CheckpointError, match="head"):
         load_tagger(tmp_path)
+
+
+def test_the_tagger_of_this_package_knows_what_the_embedded_model_makes():
+    config = yaml.safe_load((ROOT / "recipes" / "embedded" / "diffusion.yaml").read_text())
+    embedder = load_embedder(find_protocol("embedded").classifier)
+    assert embedder.tagger.kinds == tuple(config["scenes"]["kinds"])
