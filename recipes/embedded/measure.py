@@ -1,7 +1,7 @@
 """How well can a model's sounds be recognised? The measurement in the embedded model's card.
 
     python recipes/embedded/measure.py --model weights/embedded --data DATA \
-        --classifier runs/classifier --per-kind 10 -o runs/measure.json
+        --classifier weights/tagger --per-kind 10 -o runs/measure.json
 
 A classifier of real sounds (`classifier.py`) judges four sets, by its first guess and first five:
 
