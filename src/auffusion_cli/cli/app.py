@@ -24,9 +24,13 @@ from auffusion_cli.errors import AuffusionError
 COMMANDS = (
     "generate",
     "inpaint",
+    "extend",
     "style-transfer",
+    "edit",
+    "attention",
     "info",
     "reproduce",
+    "evaluate",
     "models",
     "codec",
     "train",

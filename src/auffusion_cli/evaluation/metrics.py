@@ -68,6 +68,7 @@ class InceptionScore:
         log_p = log_softmax(logits)
         self.p = np.exp(log_p)
         self.negative_entropy = (self.p * log_p).sum(axis=1)
+        self.order = np.random.RandomState(INCEPTION_SEED).permutation(len(log_p))
 
     @property
     def cost(self) -> float:
@@ -78,7 +79,7 @@ class InceptionScore:
         """(mean, population standard deviation) over splits; `counts`: how often a clip counts."""
         n = len(self.p)
         rows = np.arange(n) if counts is None else np.repeat(np.arange(n), counts)
-        rows = rows[np.random.RandomState(INCEPTION_SEED).permutation(n)]
+        rows = rows[self.order]
         scores = []
         for split in range(INCEPTION_SPLITS):
             part = rows[split * n // INCEPTION_SPLITS : (split + 1) * n // INCEPTION_SPLITS]

@@ -1,0 +1,432 @@
+"""`auffusion evaluate`: metrics of generated sounds, with what is needed to believe them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from auffusion_cli.cli import console, edits, options
+from auffusion_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from auffusion_cli.evaluation.compare import Difference
+    from auffusion_cli.evaluation.protocols import Protocol
+    from auffusion_cli.evaluation.result import Evaluation, Metric
+
+MAX_NAME_CHARACTERS = 60
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(evaluate)
+
+
+def evaluate(
+    generated: Annotated[
+        Path | None, typer.Argument(metavar="GENERATED", help="A folder of generated sounds.")
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Real sounds. FD, FAD, KAD and KL need them; KL pairs files by name.",
+        ),
+    ] = None,
+    systems: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--system",
+            metavar="NAME=FOLDER",
+            help="Instead of GENERATED, or besides; repeatable.",
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A .csv or .jsonl with the clips' names and prompts; by default the files' own.",
+        ),
+    ] = None,
+    backbone: Annotated[
+        Literal["embedded", "published"] | None,
+        typer.Option(
+            help="What listens: the small network that comes with this package (the default), or "
+            "those of the papers, which are downloaded.",
+        ),
+    ] = None,
+    protocol: Annotated[
+        Literal["auffusion-2024", "tango", "embedded"] | None,
+        typer.Option(help="Whose way of measuring; `published` takes auffusion-2024."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="The published networks' files, where there is no network."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.json", help="Write the whole result."),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE.csv", help="Write a line for each clip."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write a page to look at and listen to."),
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="A.json B.json",
+            help="Instead of measuring: the differences of two results, if they are comparable.",
+        ),
+    ] = None,
+    device: options.Device = "auto",
+    dry_run: edits.DryRun = False,
+    json: options.Json = False,
+    overwrite: options.Overwrite = False,
+    yes: options.Yes = False,
+) -> None:
+    """Measure generated sounds: FD, FAD, KL, IS, CLAP and KAD, each with a 95 % interval.
+
+    Files that are silent, clipped, broken, doubled or without a partner are counted and named.
+    The numbers of the embedded network carry its name (FD-tagger): no paper has such numbers.
+
+    \b
+    Examples:
+      auffusion evaluate generated/ --reference real/
+      auffusion evaluate generated/ --reference real/ --backbone published -o result.json
+      auffusion evaluate --system ours=a/ --system theirs=b/ --reference real/ --report page.html
+      auffusion evaluate generated/ --prompts captions.csv --csv clips.csv
+      auffusion evaluate --compare before.json after.json
+    """
+    if compare is not None:
+        if generated or systems or reference or prompts or output or table or report:
+            raise UsageError("--compare takes two results and nothing else to measure or write.")
+        show_comparison(*compare, as_json=json)
+        return
+
+    folders = _systems(generated, systems or [])
+    chosen = _protocol(backbone, protocol)
+    _check_files(output, table, report, overwrite=overwrite)
+
+    from auffusion_cli.evaluation.clips import find_sounds, read_captions
+
+    captions = None if prompts is None else read_captions(prompts)
+    named = {**folders, "reference": reference} if reference is not None else folders
+    n_files = {name: len(find_sounds(folder)) for name, folder in named.items()}
+    if backbone is None and protocol is None:
+        console.note(
+            "listening with the embedded network; for the papers' numbers: --backbone published"
+        )
+    if dry_run:
+        _show_plan(chosen, named, n_files, captions, as_json=json)
+        return
+
+    from auffusion_cli.tasks.evaluate import evaluate as run
+
+    networks = _load(chosen, reference is not None, weights, device, yes=yes)
+    with console.Progress("reading", unit="clips") as progress:
+        evaluation = run(
+            folders,
+            reference,
+            chosen,
+            networks,
+            captions=captions,
+            cache=cache_folder(),
+            on_progress=lambda what, n_done, n: progress.update(
+                description=what, completed=n_done, total=n
+            ),
+        )
+    for note in evaluation.notes:
+        console.warn(note)
+    if output is not None:
+        evaluation.save(output)
+    if table is not None:
+        _write_table(evaluation, table)
+    if report is not None:
+        _write_report(evaluation, report, overwrite=overwrite)
+    if json:
+        typer.echo(evaluation.to_json(), nl=False)
+    else:
+        show(evaluation)
+
+
+def cache_folder() -> Path:
+    """Where features are kept, by the content of the sound."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "auffusion/features"
+
+
+# --- what is asked for
+
+
+def _systems(generated: Path | None, named: Sequence[str]) -> dict[str, Path]:
+    """name -> folder."""
+    folders: dict[str, Path] = {}
+    if generated is not None:
+        folders[generated.resolve().name or "generated"] = generated
+    for text in named:
+        name, equals, folder = text.partition("=")
+        if not (equals and folder and name.strip() and name.isprintable()):
+            raise UsageError(
+                f"--system {text!r}: not a name and a folder.", hint="For example: ours=generated/"
+            )
+        if len(name) > MAX_NAME_CHARACTERS:
+            raise UsageError(
+                f"--system {name[:20]}…: longer than {MAX_NAME_CHARACTERS} characters."
+            )
+        if name in folders:
+            raise UsageError(f"--system {name}: there are two of this name.")
+        folders[name] = Path(folder)
+    if not folders:
+        raise UsageError(
+            "What is to be measured? Give a folder of generated sounds, or --system NAME=FOLDER.",
+            hint="For example: auffusion evaluate generated/ --reference real/",
+        )
+    return folders
+
+
+def _protocol(backbone: str | None, name: str | None) -> Protocol:
+    from auffusion_cli.evaluation.protocols import PROTOCOLS
+
+    if name is None:
+        name = "auffusion-2024" if backbone == "published" else "embedded"
+    chosen = PROTOCOLS[name]
+    if backbone is not None and chosen.comparable_with_papers != (backbone == "published"):
+        raise UsageError(
+            f"--backbone {backbone} and --protocol {name} contradict each other.",
+            hint="A protocol brings its networks; leave --backbone out.",
+        )
+    return chosen
+
+
+def _check_files(
+    output: Path | None, table: Path | None, report: Path | None, *, overwrite: bool
+) -> None:
+    """Before any work: that what is asked for can be written."""
+    from auffusion_cli.cli.outputs import check_writable
+    from auffusion_cli.cli.plan import check_free
+
+    for option, path, suffix in (
+        ("--output", output, ".json"),
+        ("--csv", table, ".csv"),
+        ("--report", report, ".html"),
+    ):
+        if path is None:
+            continue
+        if path.suffix.lower() != suffix:
+            raise UsageError(f"{option} {path}: has to end in {suffix}.")
+        check_writable([path], option)
+        if not overwrite:
+            check_free([path])
+
+
+def _load(chosen: Protocol, has_reference: bool, weights: Path | None, device: str, *, yes: bool):
+    """The networks that will be needed: the one for frames only where there is a reference."""
+    from auffusion_cli.checkpoints import choose_device
+    from auffusion_cli.cli.models import DownloadProgress, ask
+    from auffusion_cli.evaluation.weights import load_embedder
+    from auffusion_cli.tasks.evaluate import Networks
+
+    loaded = {}
+    for role in ("classifier", "frames", "text"):
+        network = getattr(chosen, role)
+        if network is None or (role == "frames" and not has_reference):
+            continue
+        console.note(f"loading {network.name}")
+        with DownloadProgress(network.name) as progress:
+            loaded[role] = load_embedder(
+                network,
+                weights_folder=weights,
+                device=choose_device(device),
+                confirm=ask(yes=yes),
+                on_progress=progress.report,
+            )
+    return Networks(**loaded)
+
+
+def _show_plan(
+    chosen: Protocol,
+    folders: dict[str, Path],
+    n_files: dict[str, int],
+    captions: dict[str, str] | None,
+    *,
+    as_json: bool,
+) -> None:
+    networks = [b for b in (chosen.classifier, chosen.frames, chosen.text) if b is not None]
+    plan = {
+        "protocol": chosen.name,
+        "networks": {
+            b.name: {"weights": b.weights, "sample_rate_hz": b.audio_input.sample_rate_hz}
+            for b in networks
+        },
+        "prompts": "the files' own" if captions is None else len(captions),
+        "folders": {
+            name: {"folder": str(folder), "sound_files": n_files[name]}
+            for name, folder in folders.items()
+        },
+        "cache": str(cache_folder()),
+    }
+    if as_json:
+        console.print_json(plan)
+        return
+    rows = [("protocol", f"{chosen.name}: {chosen.description}")]
+    rows += [
+        (b.name, f"{b.audio_input.sample_rate_hz:,} Hz, weights {b.weights}") for b in networks
+    ]
+    rows += [("prompts", plan["prompts"]), ("cache", plan["cache"])]
+    rows += [(name, f"{folder}, {n_files[name]} sound files") for name, folder in folders.items()]
+    console.print_table(("SETTING", "VALUE"), rows)
+
+
+# --- what is told
+
+
+def show(evaluation: Evaluation) -> None:
+    """The numbers of all systems as a table, then what to mind about them."""
+    from rich.table import Table
+    from rich.text import Text
+
+    rows: dict[tuple[str, str], dict[str, Metric]] = {}
+    for system in evaluation.systems:
+        for metric in system.metrics:
+            rows.setdefault((metric.name, metric.subset), {})[system.name] = metric
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("METRIC")
+    for system in evaluation.systems:
+        table.add_column(Text(system.name))
+        table.add_column("95 %")
+        table.add_column("CLIPS", justify="right")
+    table.add_column("BETTER")
+    for (name, subset), metrics in rows.items():
+        cells = [f"  {subset}" if subset else name]
+        for system in evaluation.systems:
+            cells += _cells(metrics.get(system.name))
+        cells.append(next(iter(metrics.values())).better)
+        table.add_row(*map(Text, cells))
+    _print_rich(table)
+    for note in _metric_notes(evaluation):
+        console.note(note)
+
+
+def _cells(metric: Metric | None) -> tuple[str, str, str]:
+    if metric is None:
+        return "", "", ""
+    value = "none" if metric.value is None else f"{metric.value:.4g}"
+    return value, _interval(metric.ci_95), str(metric.n)
+
+
+def _interval(limits: tuple[float, float] | None) -> str:
+    return "" if limits is None else f"{limits[0]:.4g} to {limits[1]:.4g}"
+
+
+def _metric_notes(evaluation: Evaluation) -> list[str]:
+    """Each note once, with the numbers that it is about."""
+    about: dict[tuple[str, str], list[str]] = {}
+    for system in evaluation.systems:
+        for metric in system.metrics:
+            if metric.note:
+                names = about.setdefault((system.name, metric.note), [])
+                if metric.name not in names:
+                    names.append(metric.name)
+    several = len(evaluation.systems) > 1
+    return [
+        (f"{system}: " if several else "") + f"{', '.join(names)}: {note}"
+        for (system, note), names in about.items()
+    ]
+
+
+def show_comparison(first: Path, second: Path, *, as_json: bool) -> None:
+    """How two results differ; DataError where they cannot be compared."""
+    from auffusion_cli.evaluation.compare import compare
+    from auffusion_cli.evaluation.result import Evaluation
+
+    differences = compare(Evaluation.load(first), Evaluation.load(second))
+    if as_json:
+        console.print_json(
+            {pair: [asdict(each) for each in of_pair] for pair, of_pair in differences.items()}
+        )
+        return
+    for pair, of_pair in differences.items():
+        console.print_table(
+            (pair, "FIRST", "SECOND", "CHANGE", "95 %", ""), [_row(each) for each in of_pair]
+        )
+
+
+def _row(difference: Difference) -> tuple[str, ...]:
+    def number(value: float | None) -> str:
+        return "none" if value is None else f"{value:.4g}"
+
+    change = "" if difference.change is None else f"{difference.change:+.4g}"
+    return (
+        f"  {difference.subset}" if difference.subset else difference.metric,
+        number(difference.first),
+        number(difference.second),
+        change,
+        _interval(difference.ci_95),
+        _verdict(difference),
+    )
+
+
+def _verdict(difference: Difference) -> str:
+    """Which way it went, where the interval leaves no doubt."""
+    if difference.ci_95 is None:
+        return ""
+    low, high = difference.ci_95
+    if low <= 0 <= high:
+        return "no clear difference"
+    return "better" if (low > 0) == (difference.better == "higher") else "worse"
+
+
+def _print_rich(renderable) -> None:
+    """On stdout; never cut or wrapped where that is a pipe or file."""
+    import sys
+
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 1_000
+    Console(file=sys.stdout, width=width, highlight=False).print(renderable)
+
+
+# --- what is written
+
+
+def _write_table(evaluation: Evaluation, path: Path) -> None:
+    from auffusion_cli.evaluation.result import write_text
+
+    scores = list(
+        dict.fromkeys(
+            name for system in evaluation.systems for row in system.rows for name in row.scores
+        )
+    )
+    plain = ("name", "path", "reference_path", "prompt", "n_events", "duration_s", "sha256")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["system", *plain, "flags", *scores])
+    for system in evaluation.systems:
+        for row in system.rows:
+            fields = [getattr(row, name) for name in plain]
+            writer.writerow(
+                [system.name, *fields, " ".join(row.flags), *map(row.scores.get, scores)]
+            )
+    write_text(path, text.getvalue())
+
+
+def _write_report(evaluation: Evaluation, path: Path, *, overwrite: bool) -> None:
+    from auffusion_cli.evaluation.report import write_report
+
+    with console.Progress("writing the page", unit="sounds") as progress:
+        write_report(
+            evaluation,
+            path,
+            overwrite=overwrite,
+            on_sound=lambda n_done, n: progress.update(completed=n_done, total=n),
+        )

@@ -1,0 +1,353 @@
+"""Evaluate folders of generated sounds: look at the files, listen, measure, say what to mind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from auffusion_cli.errors import DataError
+from auffusion_cli.evaluation import bootstrap, measure
+from auffusion_cli.evaluation.clips import (
+    SoundFile,
+    SoundFolder,
+    hash_pairs,
+    in_reference,
+    look_at,
+    without_partner,
+)
+from auffusion_cli.evaluation.embedders import Embedder, TextEmbedder, identity
+from auffusion_cli.evaluation.events import Complexity, complexity, count_events
+from auffusion_cli.evaluation.features import extract
+from auffusion_cli.evaluation.measure import Heard
+from auffusion_cli.evaluation.metrics import INCEPTION_SPLITS, clap_scores, kl_divergences
+from auffusion_cli.evaluation.protocols import Protocol
+from auffusion_cli.evaluation.result import Backbone as BackboneRecord
+from auffusion_cli.evaluation.result import (
+    Clip,
+    ClipSet,
+    Evaluation,
+    Flag,
+    Metric,
+    System,
+)
+from auffusion_cli.provenance import current_versions
+
+METRIC_ORDER = ("FD", "FAD", "KL", "KL-sigmoid", "IS", "CLAP", "KAD", "FD-inf", "FAD-inf")
+PHRASES: dict[Flag, str] = {
+    "unreadable": "cannot be read and are left out",
+    "same-name": "have the name of another and are left out",
+    "silent": "are silent",
+    "constant": "never change",
+    "clipped": "are clipped",
+    "too-short": "are too short",
+    "duplicate": "are the same as another",
+    "in-reference": "are in the reference too",
+    "no-partner": "have no partner in the reference",
+    "wrong-rate": "have another sample rate and are resampled",
+    "several-channels": "have several channels, of which the protocol makes one",
+}
+"""The guards, gravest first."""
+PAIRED_SHARE = 0.99
+"""KL is told where more than this share of the names of both folders match."""
+NAMED_IN_NOTES = 3
+"""So many files are named where many have the same flaw."""
+
+Scores = dict[str, dict[str, float]]
+"""metric name -> clip name -> the clip's own score"""
+OnProgress = Callable[[str, int, int], None]
+"""(what is being done, clips done, clips in all)"""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a protocol listens with, loaded."""
+
+    classifier: Embedder
+    frames: Embedder | None = None
+    text: TextEmbedder | None = None
+
+
+def evaluate(
+    systems: Mapping[str, Path],
+    reference: Path | None,
+    protocol: Protocol,
+    networks: Networks,
+    *,
+    captions: Mapping[str, str] | None = None,
+    cache: Path | None = None,
+    on_progress: OnProgress = lambda what, n_done, n: None,
+) -> Evaluation:
+    """Measure each folder of generated sounds, against real ones where there is a `reference`.
+
+    Args:
+        systems: name -> folder of sounds.
+        captions: clip name -> prompt; by default each file's own record tells it.
+        cache: folder in which features are kept, by the content of the sound; None keeps none.
+
+    Raises:
+        DataError: a folder has no sounds that can be measured, or the captions fit none of them.
+    """
+    rate_hz = protocol.classifier.audio_input.sample_rate_hz
+
+    def look(folder: Path) -> SoundFolder:
+        return look_at(folder, rate_hz, lambda *done: on_progress(f"reading {folder}", *done))
+
+    def listen(embedder: Embedder | None, folder: SoundFolder | None) -> Heard | None:
+        if embedder is None or folder is None:
+            return None
+        what = f"listening to {folder.record.folder} with {embedder.name}"
+        return _listen(embedder, folder.clips, cache, lambda *done: on_progress(what, *done))
+
+    # All files are read before any network listens: what is wrong with them is told at once.
+    generated = {name: look(folder) for name, folder in systems.items()}
+    real = None if reference is None else look(reference)
+    prompts = {name: _prompts(folder, captions) for name, folder in generated.items()}
+
+    real_classes = listen(networks.classifier, real)
+    real_frames = listen(networks.frames, real)
+    evaluated = []
+    for name, folder in generated.items():
+        groups = {clip: complexity(count_events(text)) for clip, text in prompts[name].items()}
+        classes = listen(networks.classifier, folder)
+        named = _names(protocol)
+        backbone = networks.classifier.name
+        metrics, scores = [measure.inception(named("IS"), backbone, classes)], {}
+        if real is not None:
+            metrics += measure.frechet(
+                named("FD"), named("FD-inf"), backbone, classes, real_classes
+            )
+            metrics.append(measure.kernel(named("KAD"), backbone, classes, real_classes))
+            for kl, activation in ((named("KL"), "softmax"), (named("KL-sigmoid"), "sigmoid")):
+                scores[kl] = _divergences(folder, classes, real, real_classes, activation)
+                metrics += _mean_divergence(kl, backbone, scores[kl], groups, folder, real)
+        if real_frames is not None:
+            frames = listen(networks.frames, folder)
+            metrics += measure.frechet("FAD", "FAD-inf", networks.frames.name, frames, real_frames)
+        if networks.text is not None:
+            scores["CLAP"] = _alignments(
+                networks.text, listen(networks.text, folder), folder, prompts[name]
+            )
+            metrics += _mean_alignment(networks.text.name, scores["CLAP"], groups, folder)
+        evaluated.append(_system(name, folder, real, prompts[name], metrics, scores))
+
+    return Evaluation(
+        protocol=protocol.name,
+        settings={
+            "bootstrap_seed": measure.SEED,
+            "bootstrap_max_resamples": bootstrap.MAX_RESAMPLES,
+            "inception_splits": INCEPTION_SPLITS,
+            "prompts_from": "files" if captions is None else "list",
+        },
+        backbones=_describe_networks(protocol, networks),
+        reference=None if real is None else real.record,
+        systems=tuple(evaluated),
+        versions=current_versions(),
+        notes=tuple(_notes(protocol, evaluated, None if real is None else real.record)),
+    )
+
+
+def _listen(
+    embedder: Embedder,
+    clips: Sequence[SoundFile],
+    cache: Path | None,
+    on_clip: Callable[[int, int], None],
+) -> Heard:
+    def counted() -> Iterator:
+        features = extract(
+            [clip.path for clip in clips],
+            embedder,
+            cache=cache,
+            sha256s=[clip.sha256 for clip in clips],
+        )
+        for n_done, of_clip in enumerate(features, 1):
+            on_clip(n_done, len(clips))
+            yield of_clip
+
+    return Heard.collect(counted())
+
+
+def _prompts(folder: SoundFolder, captions: Mapping[str, str] | None) -> dict[str, str]:
+    """clip name -> prompt, of the clips that have one."""
+    if captions is None:
+        return {clip.name: clip.prompt for clip in folder.clips if clip.prompt is not None}
+    prompts = {clip.name: captions[clip.name] for clip in folder.clips if clip.name in captions}
+    if not prompts:
+        raise DataError(
+            f"--prompts: names none of the {len(folder.clips)} sounds in {folder.record.folder}",
+            hint=f"It has {next(iter(captions))!r}; there is {folder.clips[0].name!r}.",
+        )
+    return prompts
+
+
+# --- the numbers
+
+
+def _names(protocol: Protocol) -> Callable[[str], str]:
+    """The papers' names for the papers' networks; others put theirs behind it: "FD-tagger"."""
+    suffix = "" if protocol.comparable_with_papers else f"-{protocol.classifier.name}"
+    return lambda name: name + suffix
+
+
+def _divergences(
+    folder: SoundFolder,
+    classes: Heard,
+    real: SoundFolder,
+    real_classes: Heard,
+    activation: Literal["softmax", "sigmoid"],
+) -> dict[str, float]:
+    """clip name -> KL to its partner, of the clips that have one."""
+    row = {clip.name: n for n, clip in enumerate(real.clips)}
+    paired = [(n, clip.name) for n, clip in enumerate(folder.clips) if clip.name in row]
+    if not paired:
+        return {}
+    values = kl_divergences(
+        classes.logits[[n for n, _ in paired]],
+        real_classes.logits[[row[name] for _, name in paired]],
+        activation,
+    )
+    return {name: float(value) for (_, name), value in zip(paired, values, strict=True)}
+
+
+def _mean_divergence(
+    name: str,
+    backbone: str,
+    divergences: Mapping[str, float],
+    groups: Mapping[str, Complexity],
+    folder: SoundFolder,
+    real: SoundFolder,
+) -> list[Metric]:
+    n_paired, n_made, n_real = len(divergences), len(folder.clips), len(real.clips)
+    if n_paired <= PAIRED_SHARE * max(n_made, n_real):
+        why = (
+            f"{n_paired} of {n_made} generated and {n_real} reference files have a partner of the"
+            f" same name; it takes more than {PAIRED_SHARE:.0%}"
+        )
+        return [measure.absent(name, backbone, "lower", n_paired, why, "nats")]
+    return measure.mean_score(name, backbone, "lower", "nats", divergences, groups)
+
+
+def _alignments(
+    network: TextEmbedder, sounds: Heard, folder: SoundFolder, prompts: Mapping[str, str]
+) -> dict[str, float]:
+    """clip name -> CLAP score, of the clips that have a prompt."""
+    asked = [(n, clip.name) for n, clip in enumerate(folder.clips) if clip.name in prompts]
+    if not asked:
+        return {}
+    texts = network.embed_texts([prompts[name] for _, name in asked])
+    values = clap_scores(sounds.rows[[n for n, _ in asked]], texts)
+    return {name: float(value) for (_, name), value in zip(asked, values, strict=True)}
+
+
+def _mean_alignment(
+    backbone: str,
+    alignments: Mapping[str, float],
+    groups: Mapping[str, Complexity],
+    folder: SoundFolder,
+) -> list[Metric]:
+    if not alignments:
+        why = "no prompts: the files carry none, and no list was given"
+        return [measure.absent("CLAP", backbone, "higher", 0, why, "cosine")]
+    n_without = len(folder.clips) - len(alignments)
+    note = f"{n_without} clips have no prompt and are not in it" if n_without else ""
+    return measure.mean_score("CLAP", backbone, "higher", "cosine", alignments, groups, note)
+
+
+# --- the result
+
+
+def _system(
+    name: str,
+    folder: SoundFolder,
+    real: SoundFolder | None,
+    prompts: Mapping[str, str],
+    metrics: Sequence[Metric],
+    scores: Scores,
+) -> System:
+    findings = list(folder.record.findings)
+    partners, alone = {}, ()
+    if real is not None:
+        partners = {clip.name: clip.relative for clip in real.clips}
+        made = {clip.name for clip in folder.clips}
+        alone = tuple(clip.relative for clip in real.clips if clip.name not in made)
+        findings += in_reference(folder, real) + without_partner(folder, real)
+    flags: dict[str, list[Flag]] = {}
+    for finding in findings:
+        flags.setdefault(finding.path, []).append(finding.flag)
+    rows = tuple(
+        Clip(
+            name=clip.name,
+            path=clip.relative,
+            sha256=clip.sha256,
+            duration_s=clip.duration_s,
+            reference_path=partners.get(clip.name),
+            prompt=prompts.get(clip.name),
+            n_events=count_events(prompts[clip.name]) if clip.name in prompts else None,
+            scores={
+                metric: of_clips[clip.name]
+                for metric, of_clips in scores.items()
+                if clip.name in of_clips
+            },
+            flags=tuple(flags.get(clip.relative, ())),
+        )
+        for clip in folder.clips
+    )
+    return System(
+        name=name,
+        clips=replace(folder.record, findings=tuple(findings)),
+        prompts_sha256=hash_pairs(prompts.items()) if prompts else None,
+        metrics=tuple(sorted(metrics, key=_place)),
+        rows=rows,
+        reference_without_partner=alone,
+    )
+
+
+def _place(metric: Metric) -> tuple[int, bool]:
+    """Where a metric stands in a table: as papers have them, groups after all clips."""
+    return METRIC_ORDER.index(metric.name.removesuffix(f"-{metric.backbone}")), bool(metric.subset)
+
+
+def _describe_networks(protocol: Protocol, networks: Networks) -> dict[str, BackboneRecord]:
+    roles = (
+        (protocol.classifier, networks.classifier),
+        (protocol.frames, networks.frames),
+        (protocol.text, networks.text),
+    )
+    return {
+        embedder.name: BackboneRecord(
+            name=embedder.name,
+            weights=backbone.weights,
+            weights_sha256=embedder.weights_sha256,
+            identity=identity(embedder),
+            sample_rate_hz=embedder.audio_input.sample_rate_hz,
+        )
+        for backbone, embedder in roles
+        if backbone is not None and embedder is not None
+    }
+
+
+def _notes(
+    protocol: Protocol, systems: Sequence[System], reference: ClipSet | None
+) -> Iterator[str]:
+    """What to mind about all of it, the gravest first."""
+    if not protocol.comparable_with_papers:
+        yield (
+            f"the protocol {protocol.name!r} listens with a network of its own: its numbers can be"
+            " compared with each other, never with those of a paper"
+        )
+    sets = [(system.name, system.clips) for system in systems]
+    if reference is not None:
+        sets.append(("the reference", reference))
+    for name, clips in sets:
+        for flag, phrase in PHRASES.items():
+            paths = [finding.path for finding in clips.findings if finding.flag == flag]
+            if paths:
+                listed = ", ".join(paths[:NAMED_IN_NOTES])
+                more = len(paths) - NAMED_IN_NOTES
+                listed += f" and {more} more" if more > 0 else ""
+                yield f"{name}: {len(paths)} of {clips.n_files} sounds {phrase}: {listed}"
+    for system in systems:
+        if n_alone := len(system.reference_without_partner):
+            listed = ", ".join(system.reference_without_partner[:NAMED_IN_NOTES])
+            yield f"{system.name}: {n_alone} reference sounds have no partner in it: {listed}"
