@@ -35,7 +35,7 @@ def save_spectrogram(
     log_mel: Tensor, path: str | Path, config: SpectrogramConfig | None = None
 ) -> None:
     """Write a PNG of a log-mel (256, T): time in seconds to the right, kHz upwards (mel scale)."""
-    _save(draw_spectrogram(log_mel, config or SpectrogramConfig()), Path(path))
+    save_png(draw_spectrogram(log_mel, config or SpectrogramConfig()), Path(path))
 
 
 def save_comparison(
@@ -55,10 +55,11 @@ def save_comparison(
         draw.text((LEFT_PX, y + TITLE_PX), title, fill="black", font=font, anchor="ls")
         whole.paste(picture, (0, y + TITLE_PX))
         y += TITLE_PX + picture.height
-    _save(whole, Path(path))
+    save_png(whole, Path(path))
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def save_png(picture: Image.Image, path: Path) -> None:
+    """Written beside and renamed, so that it is whole or not there."""
     beside = path.with_name(f".{path.name}.part")
     try:
         picture.save(beside, format="PNG")

@@ -57,6 +57,16 @@ class ConditionAdapter(nn.Module):
         return self.norm(self.proj(hidden_states))
 
 
+@dataclass(frozen=True)
+class Token:
+    """One token of a prompt: the row of an encoder's output that stands for it is its number."""
+
+    id: int
+    start: int
+    end: int
+    """Its place in the prompt, in characters; start == end for what the tokenizer adds."""
+
+
 class TextEncoder(nn.Module):
     """A frozen language model with its tokenizer.
 
@@ -106,6 +116,14 @@ class TextEncoder(nn.Module):
         inputs = {name: torch.tensor([ids], device=device) for name, ids in inputs.items()}
         hidden_states = self.encoder(**inputs).last_hidden_state[0, : self.max_length]
         return F.pad(hidden_states, (0, 0, 0, self.max_length - len(hidden_states)))
+
+    def tokens(self, prompt: str) -> list[Token]:
+        """What the first rows of the output stand for; padding stands in all the others."""
+        batch = self._tokenize(prompt, return_offsets_mapping=True, return_attention_mask=True)
+        places = zip(
+            batch["input_ids"], batch["offset_mapping"], batch["attention_mask"], strict=True
+        )
+        return [Token(id, *span) for id, span, is_seen in places if is_seen][: self.max_length]
 
     def overflow(self, prompt: str) -> str | None:
         """The end of `prompt` that no row stands for; None where all of it fits."""

@@ -31,6 +31,7 @@ COMMANDS = (
     "info",
     "reproduce",
     "evaluate",
+    "sweep",
     "models",
     "codec",
     "train",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from auffusion_cli.cli import console, options
-from auffusion_cli.errors import UsageError
+from auffusion_cli.cli.recorded import recorded_device, recorded_model
 
 if TYPE_CHECKING:
-    from auffusion_cli.provenance import Provenance
     from auffusion_cli.tasks.reproduce import Reproduction
 
 
@@ -75,7 +73,7 @@ def reproduce(
         check_writable([output], "--output")
         if not overwrite:
             check_free([output])
-    name = model or _trusted_name(recorded, path)
+    name = model or recorded_model(recorded, path)
 
     from auffusion_cli.checkpoints import load_model
     from auffusion_cli.tasks import reproduce as task
@@ -85,7 +83,7 @@ def reproduce(
     console.note(f"loading {name}")
     loaded = load_model(
         name,
-        device=device or _device_like(recorded),
+        device=device or recorded_device(recorded),
         dtype=dtype or recorded.dtype,
         vocoder=recorded.vocoder,
     )
@@ -102,37 +100,6 @@ def reproduce(
     _show(reproduction, output, as_json=json)
     if not reproduction.identical:
         raise typer.Exit(1)
-
-
-def _trusted_name(recorded: Provenance, path: Path) -> str:
-    """The model that the file names, if it is one that everybody knows."""
-    from auffusion_cli.hub import KNOWN
-
-    if recorded.model not in KNOWN:
-        raise UsageError(
-            f"{path} was made by the model {recorded.model!r}, which is not a known one.",
-            hint="If you trust that model, name it: --model NAME|HUB_ID|FOLDER.",
-        )
-    if recorded.revision is None:
-        return recorded.model
-    if not re.fullmatch(r"[0-9a-f]{40}", recorded.revision):
-        raise UsageError(f"{path}: {recorded.revision!r} is not the name of a commit.")
-    return f"{recorded.model}@{recorded.revision}"
-
-
-def _device_like(recorded: Provenance) -> str:
-    """The device on which the file was made, or auto where there is none of its kind."""
-    import torch
-
-    here = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if here.get(recorded.device, False):
-        return recorded.device
-    console.warn(f"made on {recorded.device}, which is not here: the samples may differ")
-    return "auto"
 
 
 def _show(reproduction: Reproduction, output: Path | None, *, as_json: bool) -> None:

@@ -12,11 +12,13 @@ from auffusion_cli.audio import Recording, read_audio, read_recording, to_full_s
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.provenance import Provenance
 from auffusion_cli.request import (
+    EditRequest,
     ExtendRequest,
     GenerateRequest,
     InpaintRequest,
     StyleTransferRequest,
 )
+from auffusion_cli.tasks.edit import edit as edit_words
 from auffusion_cli.tasks.edits import EditResult, OnProgress
 from auffusion_cli.tasks.extend import extend
 from auffusion_cli.tasks.generate import GenerateResult, generate
@@ -82,6 +84,9 @@ def reproduce(
             model, [request], settings, on_step=lambda _, step: tell(step.index + 1, step.n_steps)
         )
         return Reproduction(recorded, result, _max_difference(result, path))
+    if isinstance(request, EditRequest):
+        result = edit_words(model, request, settings, on_progress=on_progress).edited
+        return Reproduction(recorded, result, _max_difference(result, path))
     source = source or find_source(recorded, path)
     result = EDITS[type(request)](model, source, request, settings, on_progress=on_progress)
     return Reproduction(recorded, result, _max_edit_difference(result, path))
@@ -97,7 +102,7 @@ def find_source(
     Raises:
         UsageError: it is not there, or is not the file that the edit was made from.
     """
-    if isinstance(recorded.request, GenerateRequest):
+    if isinstance(recorded.request, GenerateRequest | EditRequest):
         return None
     # The record has a bare name: it cannot lead out of the folder.
     found = Path(source) if source else Path(path).parent / recorded.request.source

@@ -1,0 +1,185 @@
+"""A sound and where in it each word of its prompt was heard: cross-attention over the steps."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from auffusion_cli.attention import (
+    AttentionRecorder,
+    WordMaps,
+    attending,
+    cross_layers,
+    rows_of_words,
+)
+from auffusion_cli.errors import AuffusionError, UsageError
+from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.samplers import make_scheduler
+from auffusion_cli.tasks.edits import OnProgress
+from auffusion_cli.tasks.generate import GenerateResult, generate
+from auffusion_cli.word_edits import find_words
+
+if TYPE_CHECKING:
+    from auffusion_cli.model import Model
+
+
+@dataclass(frozen=True)
+class AttentionResult:
+    """One sound with the maps of its words."""
+
+    sound: GenerateResult
+    """What `generate` makes, sample for sample."""
+    on_latents: WordMaps
+    maps: Tensor
+    """(W, 256, T) float32: `on_latents.mean` at the size of `sound.log_mel`, lowest first."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return self.on_latents.words
+
+    @property
+    def shares(self) -> list[float]:
+        """How much of all attention each word has, 0..1."""
+        return self.maps.mean(dim=(1, 2)).tolist()
+
+    def save_data(self, path: str | Path) -> None:
+        """Write all of it but the waveform as .npz, beside and renamed; see docs/attention.md."""
+        path = Path(path)
+        beside = path.with_name(f".{path.name}.part")
+        arrays = {
+            "words": np.array(self.words),
+            "maps": self.maps.numpy(),
+            "by_step": self.on_latents.by_step.numpy(),
+            "by_layer": self.on_latents.by_layer.numpy(),
+            "steps": np.array(self.on_latents.steps),
+            "layers": np.array(self.on_latents.layers),
+            "log_mel": self.sound.log_mel.numpy(),
+            "duration_s": np.array(self.sound.settings.duration_s),
+            "provenance": np.array(json.dumps(self.sound.provenance.to_dict())),
+        }
+        try:
+            with beside.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def generate_with_attention(
+    model: Model,
+    request: GenerateRequest,
+    settings: GenerateSettings | None = None,
+    *,
+    phase: tuple[float, float] = (0.0, 1.0),
+    layers: Sequence[str] = (),
+    heads: Sequence[int] = (),
+    on_progress: OnProgress | None = None,
+) -> AttentionResult:
+    """Make one sound as `generate` does, and average the attention to each word of its prompt.
+
+    Args:
+        phase: the part of the denoising to average over, from 0 (noise) to 1 (the sound).
+        layers: the layers to average over, as `choose_layers` reads them; () is all.
+        heads: the heads of each layer to average over, counted from 0; () is all.
+
+    Raises:
+        UsageError: the sound is longer than the model's window, the prompt has no word, or there
+            is no such layer, head or step.
+        AuffusionError: the model's attention cannot be read.
+    """
+    settings = settings or GenerateSettings.from_defaults(model.defaults)
+    check_window(settings, model.defaults.max_duration_s)
+    scheduler = make_scheduler(settings.scheduler, model.scheduler_config)
+    scheduler.set_timesteps(settings.steps)
+    steps = choose_steps(phase, len(scheduler.timesteps))
+    chosen = choose_layers(cross_layers(model.unet), layers, heads)
+    rows = rows_of_words(model.text, request.prompt)
+    if not any(rows):
+        raise UsageError(f"{request.prompt!r} has no word that could be heard anywhere.")
+    recorder = AttentionRecorder(
+        rows,
+        n_tokens=sum(encoder.max_length for encoder in model.text.encoders),
+        grid=model.codec.latent_shape(model.defaults.max_duration_s)[1:],
+        steps=steps,
+        layers=chosen,
+        heads=heads or None,
+    )
+    tell = on_progress or (lambda n_done, n: None)
+    with attending(model.unet, recorder):
+        (sound,) = generate(
+            model, [request], settings, on_step=lambda _, step: tell(step.index + 1, step.n_steps)
+        )
+    on_latents = recorder.word_maps([word.text for word in find_words(request.prompt)])
+    maps = _to_spectrogram(on_latents.mean, model.codec.width_multiple, sound.log_mel.shape)
+    return AttentionResult(sound, on_latents, maps)
+
+
+def _to_spectrogram(maps: Tensor, downsample: int, shape: torch.Size) -> Tensor:
+    """(W, h, w) -> (W, n_mels, T), cut like the log-mel (n_mels, T) that the latents became."""
+    n_mels, n_frames = shape
+    size = (n_mels, maps.shape[-1] * downsample)
+    return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0, ..., :n_frames]
+
+
+def check_window(settings: GenerateSettings, max_duration_s: float) -> None:
+    """Raise a UsageError where a sound would be made in several windows, whose maps do not join."""
+    if settings.duration_s > max_duration_s:
+        raise UsageError(
+            f"{settings.duration_s:g} s is more than the {max_duration_s:g} s that this model sees"
+            " at once, and maps are drawn of one window.",
+            hint=f"Valid: --duration up to {max_duration_s:g}.",
+        )
+
+
+def choose_steps(phase: tuple[float, float], n_steps: int) -> list[int]:
+    """The steps in a part of the denoising; at least one.
+
+    Raises:
+        UsageError: it holds none.
+    """
+    start, end = phase
+    steps = list(range(round(start * n_steps), round(end * n_steps)))
+    if not steps:
+        raise UsageError(
+            f"--phase {start:g}-{end:g} holds none of the {n_steps} steps.",
+            hint=f"One step is {1 / n_steps:.2g} of the whole.",
+        )
+    return steps
+
+
+def choose_layers(
+    n_heads: dict[str, int], names: Sequence[str], heads: Sequence[int] = ()
+) -> list[str]:
+    """The layers of `n_heads` (name -> number of heads) that `names` are the beginnings of.
+
+    "down", "mid" and "up" are the parts of the UNet; no names are all layers.
+
+    Raises:
+        UsageError: no layer has such a name, or one does not have all of `heads`.
+        AuffusionError: there are no layers at all.
+    """
+    if not n_heads:
+        raise AuffusionError("This model does not attend to words: it has no such layers.")
+    for name in names:
+        if not any(layer.startswith(name) for layer in n_heads):
+            raise UsageError(
+                f"--layers {name!r} is not a layer of this model.",
+                hint=f"Valid: down, mid, up, or the beginning of one of {', '.join(n_heads)}.",
+            )
+    chosen = [layer for layer in n_heads if not names or layer.startswith(tuple(names))]
+    fewest = min(n_heads[layer] for layer in chosen)
+    for head in heads:
+        if not 0 <= head < fewest:
+            raise UsageError(
+                f"--heads {head} is not a head of every layer.", hint=f"Valid: 0 to {fewest - 1}."
+            )
+    return chosen

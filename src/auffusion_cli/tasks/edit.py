@@ -1,0 +1,87 @@
+"""Another sound of the same course, by changing words: prompt-to-prompt (Hertz et al. 2022).
+
+The sound of a prompt and seed is made again, and beside it the sound of the edited prompt from the
+same noise, whose attention follows it: arXiv 2208.01626, section 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from auffusion_cli.attention import align_tokens, prompt_to_prompt
+from auffusion_cli.denoiser import Denoise, guided_denoiser
+from auffusion_cli.request import EditRequest, GenerateRequest, GenerateSettings
+from auffusion_cli.samplers import initial_noise, make_scheduler, sample
+from auffusion_cli.tasks.edits import OnProgress
+from auffusion_cli.tasks.generate import GenerateResult, decode
+from auffusion_cli.windows import OVERLAP_SHARE, windowed_denoiser
+
+if TYPE_CHECKING:
+    from auffusion_cli.model import Model
+
+
+@dataclass(frozen=True)
+class WordEditResult:
+    """A sound before and after its words were edited."""
+
+    source: GenerateResult
+    """What `generate` makes of the prompt and seed, sample for sample."""
+    edited: GenerateResult
+
+
+def edit(
+    model: Model,
+    request: EditRequest,
+    settings: GenerateSettings,
+    *,
+    on_progress: OnProgress | None = None,
+) -> WordEditResult:
+    """Make the sound of `request`'s prompt and seed, and its edit; this takes twice as long as one.
+
+    Raises:
+        UsageError: an edited word lies behind what the model reads of the prompt.
+        AuffusionError: the model's attention cannot be changed, or the result is not finite.
+    """
+    words = request.word_edit
+    tokens = align_tokens(model.text, words)
+    shape = model.codec.latent_shape(max(settings.duration_s, model.defaults.max_duration_s))
+    noise = initial_noise([request.seed], shape, model.device)
+    scheduler = make_scheduler(settings.scheduler, model.scheduler_config)
+    scheduler.set_timesteps(settings.steps)
+
+    def denoiser(prompt: str) -> Denoise:
+        return guided_denoiser(
+            model.unet,
+            model.text.encode([prompt], [request.negative_prompt]),
+            settings.guidance_scale,
+            settings.guidance_rescale,
+        )
+
+    with prompt_to_prompt(
+        model.unet,
+        denoiser(words.source),
+        denoiser(words.prompt),
+        tokens,
+        cross_until=_last_timestep(scheduler.timesteps, request.cross_steps),
+        self_until=_last_timestep(scheduler.timesteps, request.self_steps),
+    ) as denoise:
+        denoise = windowed_denoiser(denoise, model.window, round(model.window * OVERLAP_SHARE))
+        for step in sample(denoise, scheduler, torch.cat([noise, noise]), settings.steps):
+            if on_progress:
+                on_progress(step.index + 1, step.n_steps)
+    before = GenerateRequest(request.prompt, request.seed, request.negative_prompt)
+    return WordEditResult(
+        source=decode(model, step.latents[:1], before, settings),
+        edited=decode(model, step.latents[1:], request, settings),
+    )
+
+
+def _last_timestep(timesteps: Tensor, share: float) -> float:
+    """The last of the first `share` of the steps; infinity where that is none."""
+    n = round(share * len(timesteps))
+    return timesteps[n - 1].item() if n else math.inf
