@@ -115,7 +115,7 @@ def evaluate(
         return
 
     folders = _systems(generated, systems or [])
-    chosen = _protocol(backbone, protocol)
+    chosen = choose_protocol(backbone, protocol)
     _check_files(output, table, report, overwrite=overwrite)
 
     from auffusion_cli.evaluation.clips import find_sounds, read_captions
@@ -133,7 +133,7 @@ def evaluate(
 
     from auffusion_cli.tasks.evaluate import evaluate as run
 
-    networks = _load(chosen, reference is not None, weights, device, yes=yes)
+    networks = load_networks(chosen, reference is not None, weights, device, yes=yes)
     with console.Progress("reading", unit="clips") as progress:
         evaluation = run(
             folders,
@@ -194,7 +194,7 @@ def _systems(generated: Path | None, named: Sequence[str]) -> dict[str, Path]:
     return folders
 
 
-def _protocol(backbone: str | None, name: str | None) -> Protocol:
+def choose_protocol(backbone: str | None, name: str | None) -> Protocol:
     from auffusion_cli.evaluation.protocols import PROTOCOLS
 
     if name is None:
@@ -229,7 +229,9 @@ def _check_files(
             check_free([path])
 
 
-def _load(chosen: Protocol, has_reference: bool, weights: Path | None, device: str, *, yes: bool):
+def load_networks(
+    chosen: Protocol, has_reference: bool, weights: Path | None, device: str, *, yes: bool
+):
     """The networks that will be needed: the one for frames only where there is a reference."""
     from auffusion_cli.checkpoints import choose_device
     from auffusion_cli.cli.models import DownloadProgress, ask
