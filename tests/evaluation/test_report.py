@@ -49,9 +49,12 @@ class Page(HTMLParser):
 
 
 def clips_of(path):
-    """The data that the page draws."""
-    page = Page(path.read_text("utf-8"))
-    return json.loads(page.texts["script"][0])
+    """The data that the page draws, with the file in each sound."""
+    data = json.loads(Page(path.read_text("utf-8")).texts["script"][0])
+    for clip in data["clips"]:
+        for sound in filter(None, [*clip["sounds"], clip["reference"]]):
+            sound |= data["files"][sound["file"]]
+    return data
 
 
 def content_of(address):

@@ -323,6 +323,7 @@ def _clips_data(
 ) -> dict[str, object]:
     """What `page.js` draws: systems, scores and for each name the sounds side by side."""
     rows = [{clip.name: clip for clip in system.rows} for system in evaluation.systems]
+    number = {sound: i for i, sound in enumerate(media)}  # one may stand in many rows
     clips = []
     for name in names:
         made = [row.get(name) for row in rows]
@@ -335,11 +336,14 @@ def _clips_data(
                 "events": next((c.n_events for c in there if c.n_events), None),
                 "sounds": [
                     clip
-                    and _sound_data(media[_generated(system, clip)])
-                    | {"scores": clip.scores, "flags": list(clip.flags)}
+                    and {
+                        "file": number[_generated(system, clip)],
+                        "scores": clip.scores,
+                        "flags": list(clip.flags),
+                    }
                     for system, clip in zip(evaluation.systems, made, strict=True)
                 ],
-                "reference": real and _sound_data(media[real]),
+                "reference": real and {"file": number[real]},
             }
         )
     return {
@@ -347,15 +351,15 @@ def _clips_data(
         "hasReference": evaluation.reference is not None,
         "scores": _clip_scores(evaluation.systems),
         "clips": clips,
-    }
-
-
-def _sound_data(media: _Media) -> dict[str, object]:
-    return {
-        "sound": media.sound,
-        "picture": media.picture,
-        "duration": round(media.duration_s, 3),
-        "problem": media.problem and shown(media.problem),
+        "files": [
+            {
+                "sound": one.sound,
+                "picture": one.picture,
+                "duration": round(one.duration_s, 3),
+                "problem": one.problem and shown(one.problem),
+            }
+            for one in media.values()
+        ],
     }
 
 
@@ -418,8 +422,12 @@ def _page(evaluation: Evaluation, clips: dict[str, object], where: str) -> str:
 <button id="order" type="button"></button>
 <output id="count" aria-live="polite"></output>
 </form>
-<p class="keys"><kbd>/</kbd> filter <kbd>J</kbd> <kbd>K</kbd> next, previous clip
-<kbd>1</kbd>–<kbd>9</kbd> play a column <kbd>Esc</kbd> stop</p>
+<p class="keys"><span><kbd>/</kbd> filter</span>
+<span><kbd>J</kbd> <kbd>K</kbd> next, previous clip</span>
+<span><kbd>1</kbd> to <kbd>9</kbd> play a column</span>
+<span><kbd>Esc</kbd> stop</span></p>
+<p class="small">Spectrograms show 0 to 8 kHz on the mel scale, each relative to its loudest
+moment; those of a clip share one axis of time. A click on one plays from there.</p>
 <noscript><p class="note">The clips are drawn by a script in this page, which is turned off.</p>
 </noscript>
 <div id="list"></div>
@@ -517,7 +525,9 @@ def _metric_row(metrics: Sequence[Metric | None], systems: Sequence[System]) -> 
     ends = [x for m in metrics if m for x in (m.value, *(m.ci_95 or ())) if x is not None]
     digits = decimals(ends)
     cells = "".join(
-        f"<td>{_metric_cell(m, digits, stands_apart(m, metrics))}</td>" for m in metrics
+        f'<td><span class="of"><span class="dot s{i % 6}"></span>{text(system.name)}</span>'
+        f"{_metric_cell(m, digits, stands_apart(m, metrics))}</td>"
+        for i, (m, system) in enumerate(zip(metrics, systems, strict=True))
     )
     unit = f", {text(known.unit)}" if known.unit else ""
     subset = f'<span class="subset">{text(known.subset)}</span>' if known.subset else ""

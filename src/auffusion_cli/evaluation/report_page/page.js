@@ -117,18 +117,19 @@ function soundColumn(clip, index, sound, longestS) {
     scores.append(pair);
   }
   caption.append(scores);
+  const file = data.files[sound.file];
   for (const flag of sound.flags ?? []) caption.append(make("span", "flag", flag));
-  if (!sound.sound) {
-    figure.append(make("p", "absent", `Cannot be heard: ${sound.problem}`));
+  if (!file.sound) {
+    figure.append(make("p", "absent", `Cannot be heard: ${file.problem}`));
     return { figure };
   }
 
   const strip = make("div", "strip");
-  strip.style.width = `${(100 * sound.duration) / longestS}%`;
+  strip.style.width = `${(100 * file.duration) / longestS}%`;
   const picture = make("img");
   picture.alt = "";
   picture.decoding = "async";
-  picture.src = sound.picture;
+  picture.src = file.picture;
   const head = make("span", "head");
   strip.append(picture, head);
   strip.tabIndex = 0;
@@ -137,7 +138,7 @@ function soundColumn(clip, index, sound, longestS) {
     role: "slider",
     "aria-label": `Position in ${who}: ${title}`,
     "aria-valuemin": "0",
-    "aria-valuemax": seconds(sound.duration),
+    "aria-valuemax": seconds(file.duration),
   };
   for (const [key, value] of Object.entries(attributes)) strip.setAttribute(key, value);
 
@@ -151,22 +152,22 @@ function soundColumn(clip, index, sound, longestS) {
 
   const column = {
     figure,
-    sound: sound.sound,
+    sound: file.sound,
     atS: 0,
     show(isPlaying) {
       figure.classList.toggle("playing", isPlaying);
       button.setAttribute("aria-pressed", String(isPlaying));
-      head.style.left = `${(100 * Math.min(this.atS / sound.duration, 1)).toFixed(2)}%`;
+      head.style.left = `${(100 * Math.min(this.atS / file.duration, 1)).toFixed(2)}%`;
       head.hidden = this.atS === 0 && !isPlaying;
-      time.textContent = `${seconds(this.atS)} / ${seconds(sound.duration)} s`;
+      time.textContent = `${seconds(this.atS)} / ${seconds(file.duration)} s`;
       strip.setAttribute("aria-valuenow", seconds(this.atS));
-      strip.setAttribute("aria-valuetext", `${seconds(this.atS)} of ${seconds(sound.duration)} s`);
+      strip.setAttribute("aria-valuetext", `${seconds(this.atS)} of ${seconds(file.duration)} s`);
     },
     tell(message) {
       time.textContent = message;
     },
     seek(toS) {
-      this.atS = Math.max(0, Math.min(toS, sound.duration - 0.01));
+      this.atS = Math.max(0, Math.min(toS, file.duration - 0.01));
       if (playing === this) audio.currentTime = this.atS;
       this.show(playing === this && !audio.paused);
     },
@@ -174,14 +175,14 @@ function soundColumn(clip, index, sound, longestS) {
   button.addEventListener("click", () => toggle(column));
   strip.addEventListener("click", (event) => {
     const box = strip.getBoundingClientRect();
-    play(column, (sound.duration * (event.clientX - box.left)) / box.width);
+    play(column, (file.duration * (event.clientX - box.left)) / box.width);
   });
   strip.addEventListener("keydown", (event) => {
     const moves = {
       ArrowLeft: () => column.seek(column.atS - SEEK_STEP_S),
       ArrowRight: () => column.seek(column.atS + SEEK_STEP_S),
       Home: () => column.seek(0),
-      End: () => column.seek(sound.duration),
+      End: () => column.seek(file.duration),
       Enter: () => toggle(column),
       " ": () => toggle(column),
     };
@@ -219,7 +220,7 @@ function build(row) {
   if (row.columns) return;
   const { clip } = row;
   const sounds = data.hasReference ? [...clip.sounds, clip.reference] : clip.sounds;
-  const longestS = Math.max(...sounds.map((sound) => sound?.duration ?? 0), 0.01);
+  const longestS = Math.max(...sounds.map((sound) => (sound ? data.files[sound.file].duration : 0)), 0.01);
   row.columns = sounds.map((sound, index) => soundColumn(clip, index, sound, longestS));
   const side = make("div", "sounds");
   side.append(...row.columns.map((column) => column.figure));
@@ -346,7 +347,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "/") {
     event.preventDefault();
     filter.focus();
-  } else if (event.key === "j") move(1);
-  else if (event.key === "k") move(-1);
+  } else if (event.key.toLowerCase() === "j") move(1);
+  else if (event.key.toLowerCase() === "k") move(-1);
   else if (/^[1-9]$/.test(event.key)) playColumn(Number(event.key) - 1);
 });
