@@ -128,7 +128,7 @@ class ExtendRequest:
     prompt: str = ""
     """"" leaves it to the model what fits."""
     negative_prompt: str = ""
-    crossfade_s: float = 0.05
+    crossfade_s: float = 0.1
     task: ClassVar[str] = "extend"
     resample: ClassVar[int] = 1
     """Like `InpaintRequest.resample`."""

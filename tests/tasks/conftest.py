@@ -7,6 +7,14 @@ import pytest
 import torch
 
 
+@pytest.fixture(scope="session")
+def embedded():
+    """The model that comes with the package, on the CPU."""
+    from auffusion_cli.checkpoints import load_model
+
+    return load_model("embedded", device="cpu")
+
+
 class NoiseGuess(torch.nn.Module):
     """In place of a UNet: guesses that a fixed share of what it sees is noise."""
 
@@ -20,19 +28,6 @@ class NoiseGuess(torch.nn.Module):
 
 
 @pytest.fixture(scope="session")
-def quick_model(tiny_model):
+def quick_model(tiny_model, quick_codec):
     """The tiny model's words and window, with a small codec and without a UNet."""
-    from auffusion_cli.codec import Codec
-    from auffusion_cli.image import log_mel_to_image
-    from auffusion_cli.patch_autoencoder import PatchAutoencoder
-    from auffusion_cli.vocoder import GriffinLim
-
-    torch.manual_seed(0)
-    autoencoder = PatchAutoencoder(
-        patch_size=8, space_to_depth=1, refinement_channels=4, refinement_blocks=1
-    )
-    codec = Codec(autoencoder, GriffinLim(n_iterations=2)).eval()
-    swells = torch.linspace(0.1, 1, 16000) * torch.randn(4, 16000)
-    images = log_mel_to_image(codec.analyze(swells))
-    autoencoder.fit(images[..., :96])
-    return dataclasses.replace(tiny_model, codec=codec, unet=NoiseGuess().eval())
+    return dataclasses.replace(tiny_model, codec=quick_codec, unet=NoiseGuess().eval())

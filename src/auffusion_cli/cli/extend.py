@@ -40,7 +40,7 @@ def extend(
     output: edits.Output = None,
     crossfade: Annotated[
         str, typer.Option(metavar="TIME", help="From the recording's own sound to the new one.")
-    ] = "50ms",
+    ] = "100ms",
     seed: edits.Seed = None,
     negative: edits.Negative = "",
     steps: edits.Steps = None,

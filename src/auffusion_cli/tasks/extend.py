@@ -3,11 +3,14 @@
 The clip lies beside a hole that is filled as in `inpaint`; every sample of the clip stays. Beyond a
 clip's end there is nothing to cross-fade from, so that it goes on by linear prediction for as long
 as the cross-fade takes: see `extrapolation`.
+
+A model that sees nothing behind the hole may well let the sound end in it. So the clip's own end
+stands there once more while the hole is filled, and is left out of the result.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from auffusion_cli.model import Model
 
 OVERLAP_S = 0.16
-"""What is put before a clip piece by piece overlaps by this."""
+"""Pieces of what is new overlap by this and are cross-faded."""
 
 
 def extend(
@@ -39,93 +42,108 @@ def extend(
     Raises:
         AuffusionError: the result is not finite.
     """
-    clip, rate_hz = source.samples, source.sample_rate_hz
-    # More than a window of the clip is never seen.
-    n_seen = round(model.defaults.max_duration_s * rate_hz)
-    n_new = max(round(request.by_s * rate_hz), 1)
-    nothing = clip[:0]
+    clip = source.samples
+    n_new = max(round(request.by_s * source.sample_rate_hz), 1)
+    grower = _Grower(model, source, request, settings, n_new, on_progress)
     match request.where:
         case "before":
-            new = _put_before(model, source, n_new, request, settings, on_progress)
-            samples = np.concatenate([new, clip])
-        case where:
-            right = clip[:n_seen] if where == "loop" else nothing
-            hole = _hole(source, clip[-n_seen:], right, n_new, request)
-            new = _fill_between(
-                model, source, clip[-n_seen:], hole, right, request, settings, on_progress
-            )
-            samples = np.concatenate([clip, new])
+            # The same backwards in time, but for the model, which hears it forwards.
+            samples = np.concatenate([grower.grow(n_new, before=True), clip])
+        case "loop":
+            n_bridge = min(n_new, grower.n_piece)
+            longer = np.concatenate([clip, grower.grow(n_new - n_bridge)])
+            samples = np.concatenate([longer, grower.bridge(longer, n_bridge)])
+        case _:
+            samples = np.concatenate([clip, grower.grow(n_new)])
     return edit_result(model, source, samples, request, settings)
 
 
-def _put_before(
-    model: Model,
-    source: Recording,
-    n_new: int,
-    request: ExtendRequest,
-    settings: GenerateSettings,
-    on_progress: OnProgress | None,
-) -> np.ndarray:
-    """(n_new, C) samples, made from the clip's start backwards: each piece sees what comes next."""
-    clip, rate_hz = source.samples, source.sample_rate_hz
-    window_s = model.defaults.max_duration_s
-    n_seen, n_shared = round(window_s * rate_hz), round(min(OVERLAP_S, window_s / 8) * rate_hz)
-    n_piece = round((1 - CONTEXT_SHARE) * window_s * rate_hz) - n_shared
-    n_pieces = -(-n_new // n_piece)
-    made = clip[:0]
-    for index in range(n_pieces):
-        n = min(n_piece, n_new - len(made))
-        seeded = replace(request, seed=(request.seed + index) % (MAX_SEED + 1))
-        if index == 0:
-            right = clip[:n_seen]
-            hole = _hole(source, clip[:0], right, n, seeded)
-        else:
-            # The last piece's beginning is made again, and cross-faded into what it was.
-            right = np.concatenate([made[n_shared:], clip])[:n_seen]
-            hole = np.concatenate([np.zeros_like(made, shape=(n, made.shape[1])), made[:n_shared]])
-            seeded = replace(seeded, crossfade_s=n_shared / rate_hz)
+@dataclass
+class _Grower:
+    """Makes pieces, each with the next seed; all sizes are in samples of `source`."""
 
-        def on_step(n_done: int, n_steps: int, index: int = index) -> None:
-            if on_progress:
-                on_progress(index * n_steps + n_done, n_pieces * n_steps)
+    model: Model
+    source: Recording
+    request: ExtendRequest
+    settings: GenerateSettings
+    n_new: int
+    on_progress: OnProgress | None
+    n_made: int = 0
+    """Pieces."""
 
-        new = _fill_between(model, source, clip[:0], hole, right, seeded, settings, on_step)
-        made = np.concatenate([new, made[n_shared if index else 0 :]])
-    return made
+    def __post_init__(self) -> None:
+        rate_hz, window_s = self.source.sample_rate_hz, self.model.defaults.max_duration_s
+        self.n_window = round(window_s * rate_hz)
+        self.n_context = round(CONTEXT_SHARE * window_s * rate_hz)
+        self.n_shared = round(min(OVERLAP_S, window_s / 8) * rate_hz)
+        self.n_fade = round(min(self.request.crossfade_s, window_s / 8) * rate_hz)
+        # Whole columns of the spectrogram are filled, up to one more on either side.
+        config = self.model.codec.spectrogram_config
+        n_rounding = round(config.frames_to_seconds(2) * rate_hz)
+        n_beside = 2 * self.n_context + self.n_shared + self.n_fade + n_rounding
+        self.n_piece = self.n_window - n_beside
+        self.n_pieces = -(-self.n_new // self.n_piece)
 
+    def grow(self, n_new: int, *, before: bool = False) -> np.ndarray:
+        """(n_new, C) samples after the clip, or before it.
 
-def _hole(
-    source: Recording, left: np.ndarray, right: np.ndarray, n_new: int, request: ExtendRequest
-) -> np.ndarray:
-    """(n_new, C) samples: silence, but for what `left` and `right` go on with for a cross-fade."""
-    hole = np.zeros((n_new, source.samples.shape[1]))
-    n_fade = round(request.crossfade_s * source.sample_rate_hz)
-    n_fade = min(n_fade, n_new // 2 if len(left) and len(right) else n_new)
-    if n_fade and len(left):
-        after = go_on(to_full_scale(left), n_fade, source.sample_rate_hz, request.seed)
-        hole[:n_fade] = after
-    if n_fade and len(right):
-        backwards = to_full_scale(right)[::-1]
-        before = go_on(backwards, n_fade, source.sample_rate_hz, request.seed)
-        hole[-n_fade:] = before[::-1]
-    return source.quantize(hole)
+        It is worked out away from the clip, piece by piece. The end of the last piece is made again
+        and cross-faded into what it was.
+        """
+        turn = slice(None, None, -1 if before else None)
+        clip = self.source.samples[turn]
+        made = clip[:0]
+        while len(made) < n_new:
+            n = min(self.n_piece, n_new - len(made))
+            n_again = min(self.n_shared, len(made))
+            begin = made[-n_again:] if n_again else self._go_on(clip, min(self.n_fade, n))
+            # At the far end it would fade to what stands there, which is not wanted.
+            hole = np.zeros_like(clip, shape=(n_again + n + self.n_fade, clip.shape[1]))
+            hole[: len(begin)] = begin
+            near = np.concatenate([clip, made[: len(made) - n_again]])[-self.n_window :]
+            far = clip[-self.n_context :]
+            # Turned, it would start with the clip's start, played backwards.
+            parts = (near, hole, far) if not before else (far[turn], hole[turn], near[turn])
+            new = self._fill(*parts, n_fade=n_again or self.n_fade)[turn]
+            made = np.concatenate([made[: len(made) - n_again], new[: n_again + n]])
+        return made[turn]
 
+    def bridge(self, longer: np.ndarray, n: int) -> np.ndarray:
+        """(n, C) samples that lead from the end of `longer` to the clip's start."""
+        clip = self.source.samples
+        n_fade = min(self.n_fade, n // 2)
+        hole = np.zeros_like(clip, shape=(n, clip.shape[1]))
+        if n_fade:
+            hole[:n_fade] = self._go_on(longer, n_fade)
+            hole[-n_fade:] = self._go_on(clip[::-1], n_fade)[::-1]
+        return self._fill(
+            longer[-self.n_window :],
+            hole,
+            clip[: self.n_window],
+            n_fade=self.n_fade,
+        )
 
-def _fill_between(
-    model: Model,
-    source: Recording,
-    left: np.ndarray,
-    hole: np.ndarray,
-    right: np.ndarray,
-    request: ExtendRequest,
-    settings: GenerateSettings,
-    on_progress: OnProgress | None,
-) -> np.ndarray:
-    """What the model makes of the hole (n, C), where `left` comes before it and `right` after."""
-    around = replace(source, samples=np.concatenate([left, hole, right]))
-    rate_hz = source.sample_rate_hz
-    span = Span(len(left) / rate_hz, (len(left) + len(hole)) / rate_hz)
-    config = model.codec.spectrogram_config
-    plan = plan_spans([span], [], around.duration_s, config, model.defaults.max_duration_s)
-    samples = fill(model, around, plan, request, settings, on_progress=on_progress)
-    return samples[len(left) : len(left) + len(hole)]
+    def _go_on(self, samples: np.ndarray, n: int) -> np.ndarray:
+        rate_hz = self.source.sample_rate_hz
+        more = go_on(to_full_scale(samples[-self.n_window :]), n, rate_hz, self.request.seed)
+        return self.source.quantize(more)
+
+    def _fill(
+        self, left: np.ndarray, hole: np.ndarray, right: np.ndarray, n_fade: int
+    ) -> np.ndarray:
+        """What the model makes of the hole (n, C), where `left` comes before and `right` after."""
+        around = replace(self.source, samples=np.concatenate([left, hole, right]))
+        rate_hz = self.source.sample_rate_hz
+        span = Span(len(left) / rate_hz, (len(left) + len(hole)) / rate_hz)
+        config = self.model.codec.spectrogram_config
+        window_s = self.model.defaults.max_duration_s
+        plan = plan_spans([span], [], around.duration_s, config, window_s)
+        seed = (self.request.seed + self.n_made) % (MAX_SEED + 1)
+        request = replace(self.request, seed=seed, crossfade_s=n_fade / rate_hz)
+        samples = fill(self.model, around, plan, request, self.settings, on_progress=self._tell)
+        self.n_made += 1
+        return samples[len(left) : len(left) + len(hole)]
+
+    def _tell(self, n_done: int, n: int) -> None:
+        if self.on_progress:
+            self.on_progress(self.n_made * n + n_done, self.n_pieces * n)

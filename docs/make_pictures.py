@@ -1,0 +1,72 @@
+"""Make the pictures of the pages on changing sounds again, with the model that is there.
+
+    python docs/make_pictures.py [NAME...]
+
+Each is what a command shown in the documentation draws; the sounds themselves are not kept.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from typer.testing import CliRunner
+
+import auffusion_cli as auffusion
+from auffusion_cli.cli.app import build_app
+from auffusion_cli.plot import save_comparison
+
+DOCS = Path(__file__).parent
+IMAGES, SOUNDS = DOCS / "images", DOCS / "sounds"
+N_COLOURS = 64
+"""The files become a fifth as large."""
+
+FROGS, RIVER = str(SOUNDS / "frogs.flac"), str(SOUNDS / "river.flac")
+COMMANDS = {
+    "frogs-inpainted": [
+        *("inpaint", FROGS, "--mask", "2-4s", "--prompt", "a dog barking", "--seed", "1"),
+    ],
+    "frogs-style-transfer": [
+        *("style-transfer", FROGS, "a dog barking", "--strengths", "0.4,0.6,0.8", "--seed", "1"),
+    ],
+    "river-extended": ["extend", RIVER, "--by", "2s", "--seed", "1"],
+}
+TIMELINE = "0-3.2s a dog barking; 3.2-6.4s birds singing"
+ONE_PROMPT = "a dog barking, then birds singing"
+
+
+def draw_command(arguments: list[str], picture: Path, folder: str) -> None:
+    result = CliRunner().invoke(
+        build_app(), [*arguments, "-o", f"{folder}/", "--spectrogram", str(picture), "--overwrite"]
+    )
+    if result.exit_code != 0:
+        sys.exit(result.output)
+
+
+def draw_timeline(picture: Path) -> None:
+    model = auffusion.load_model()
+    sounds = [
+        auffusion.generate(model, timeline=TIMELINE, seed=2),
+        auffusion.generate(model, ONE_PROMPT, seed=2, duration_s=6.4),
+    ]
+    titles = [TIMELINE, ONE_PROMPT]
+    save_comparison([(t, s.log_mel) for t, s in zip(titles, sounds, strict=True)], picture)
+
+
+def main() -> None:
+    names = sys.argv[1:] or [*COMMANDS, "timeline"]
+    for name in names:
+        picture = IMAGES / f"{name}.png"
+        if name == "timeline":
+            draw_timeline(picture)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                draw_command(COMMANDS[name], picture, folder)
+        Image.open(picture).quantize(N_COLOURS).save(picture, optimize=True)
+        print(picture.relative_to(DOCS.parent))
+
+
+if __name__ == "__main__":
+    main()

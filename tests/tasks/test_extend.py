@@ -1,0 +1,101 @@
+"""A recording goes on, and stays as it was."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import soundfile
+
+from auffusion_cli.audio import read_provenance, read_recording, to_full_scale
+from auffusion_cli.errors import UsageError
+from auffusion_cli.provenance import Provenance
+from auffusion_cli.request import ExtendRequest, GenerateSettings
+from auffusion_cli.tasks.extend import extend
+from auffusion_cli.tasks.reproduce import reproduce
+
+FAST = GenerateSettings(1.0, steps=2, guidance_scale=3.0, guidance_rescale=0.0, scheduler="ddim")
+
+
+def write_clip(path, rate_hz=16000, n_channels=1, subtype="PCM_16", duration_s=1.0):
+    rng = np.random.default_rng(0)
+    t = np.arange(round(duration_s * rate_hz)) / rate_hz
+    swell = 0.1 * (1.2 + np.sin(5 * t))[:, None]
+    sound = swell * rng.normal(size=(len(t), n_channels)).clip(-3, 3)
+    soundfile.write(path, sound, rate_hz, subtype=subtype)
+    return read_recording(path)
+
+
+def request(recording, by_s, where="after", **values):
+    return ExtendRequest("clip.wav", recording.sha256, 1, by_s, where, **values)
+
+
+@pytest.mark.parametrize("where", ["after", "before", "loop"])
+@pytest.mark.parametrize(
+    ("rate_hz", "n_channels", "subtype", "duration_s", "by_s"),
+    [
+        (48000, 2, "PCM_24", 1.0, 0.5),
+        (44100, 1, "PCM_16", 3.0, 2.51),  # more than a window on either side
+        (22050, 3, "FLOAT", 0.05, 0.2),
+    ],
+)
+def test_the_clip_stays_bit_for_bit_and_all_of_the_rest_is_new(
+    quick_model, tmp_path, where, rate_hz, n_channels, subtype, duration_s, by_s
+):
+    clip = write_clip(tmp_path / "clip.wav", rate_hz, n_channels, subtype, duration_s)
+    result = extend(quick_model, clip, request(clip, by_s, where), FAST)
+    result.save(tmp_path / "new.wav")
+    info = soundfile.info(tmp_path / "new.wav")
+    n, n_new = len(clip.samples), round(by_s * rate_hz)
+    assert (info.samplerate, info.channels, info.subtype) == (rate_hz, n_channels, subtype)
+    assert info.frames == n + n_new
+
+    after = read_recording(tmp_path / "new.wav").samples
+    kept, new = (after[n_new:], after[:n_new]) if where == "before" else (after[:n], after[n:])
+    assert np.array_equal(kept, clip.samples)
+    level = np.sqrt((to_full_scale(new)[: n_new // 50 * 50] ** 2).reshape(50, -1).mean(axis=1))
+    assert level.min() > 0.005  # in each 50th of it
+
+
+def test_what_is_put_before_is_made_piece_by_piece_and_told(quick_model, tmp_path):
+    clip = write_clip(tmp_path / "clip.wav")
+    seen = []
+    extend(
+        quick_model,
+        clip,
+        request(clip, 3.0, "before"),
+        FAST,
+        on_progress=lambda n_done, n: seen.append((n_done, n)),
+    )
+    assert seen == [(i + 1, 16) for i in range(16)]  # 8 pieces of 0.41 s, 2 steps each
+
+
+@pytest.mark.parametrize("where", ["after", "before", "loop"])
+def test_the_seed_decides_and_the_record_makes_it_again(quick_model, tmp_path, where):
+    clip = write_clip(tmp_path / "clip.wav", 24000, 2, "PCM_24")
+    asked = request(clip, 0.4, where, prompt="a dog")
+    result = extend(quick_model, clip, asked, FAST)
+    other = extend(quick_model, clip, dataclasses.replace(asked, seed=2), FAST)
+    assert not np.array_equal(result.recording.samples, other.recording.samples)
+    result.save(tmp_path / "new.wav")
+    record = Provenance.from_dict(read_provenance(tmp_path / "new.wav"), "new.wav")
+    assert record.request == asked
+    again = reproduce(quick_model, record, tmp_path / "new.wav")
+    assert again.identical and again.max_difference == 0
+
+
+def test_silence_is_no_error(quick_model, tmp_path):
+    soundfile.write(tmp_path / "clip.wav", np.zeros((8000, 2)), 16000)
+    clip = read_recording(tmp_path / "clip.wav")
+    result = extend(quick_model, clip, request(clip, 0.3), FAST)
+    assert np.isfinite(to_full_scale(result.recording.samples)).all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"by_s": 0}, {"by_s": float("nan")}, {"by_s": 4000}, {"where": "up"}, {"crossfade_s": 2}],
+)
+def test_impossible_requests_are_refused(values):
+    with pytest.raises(UsageError):
+        ExtendRequest(
+            **{"source": "a.wav", "source_sha256": "0" * 64, "seed": 1, "by_s": 1.0} | values
+        )

@@ -1,0 +1,106 @@
+"""With the embedded model, on noise, tones and recordings: nothing tells where the seams are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import seams
+from auffusion_cli.audio import read_recording, to_full_scale
+from auffusion_cli.request import ExtendRequest, GenerateSettings, InpaintRequest
+from auffusion_cli.tasks.extend import extend
+from auffusion_cli.tasks.inpaint import inpaint
+
+SOUNDS = Path(__file__).parents[2] / "docs" / "sounds"
+MARGIN_DB = 3.0
+"""The seams are a tenth of the clip: now and then its largest jump is there by chance."""
+
+
+@pytest.fixture(scope="module")
+def settings(embedded):
+    return GenerateSettings.from_defaults(embedded.defaults, steps=6)
+
+
+def noise(rng):
+    return 0.1 * rng.normal(size=(40000, 1)), 16000, "PCM_16"
+
+
+def tones(rng):
+    t = np.arange(40000) / 16000
+    return (
+        sum(0.2 / n * np.sin(2 * np.pi * 440 * n * t) for n in (1, 2, 3))[:, None],
+        16000,
+        "PCM_16",
+    )
+
+
+def stereo(rng):
+    """A hum under noise, of another colour on each side."""
+    left, right = 0.05 * rng.normal(size=(2, 120000))
+    hum = 0.05 * np.sin(2 * np.pi * 220 * np.arange(120000) / 48000)
+    sides = [np.convolve(left, np.ones(8) / 3, "same"), np.convolve(right, np.ones(4) / 2, "same")]
+    return np.stack(sides, axis=1) + hum[:, None], 48000, "PCM_24"
+
+
+def frogs(rng):
+    samples, rate_hz = soundfile.read(SOUNDS / "frogs.flac", always_2d=True)
+    return samples[rate_hz : 4 * rate_hz], rate_hz, "PCM_16"
+
+
+@pytest.fixture(scope="module", params=[noise, tones, stereo, frogs], ids=lambda f: f.__name__)
+def clip(request, tmp_path_factory):
+    samples, rate_hz, subtype = request.param(np.random.default_rng(0))
+    path = tmp_path_factory.mktemp("clips") / "clip.wav"
+    soundfile.write(path, samples, rate_hz, subtype=subtype)
+    return read_recording(path)
+
+
+def check(samples, rate_hz, seams_s, reach_s=0.06):
+    """At the seams level and spectrum jump no further than they do elsewhere in the clip.
+
+    `reach_s` takes in the cross-fade, and the frames that touch it.
+    """
+    seconds, level, spectrum = seams.jumps(samples, rate_hz)
+    near = np.min(np.abs(seconds[:, None] - np.asarray(seams_s)), axis=1) <= reach_s
+    for name, jump in (("level", level), ("spectrum", spectrum)):
+        print(name, "at the seams", jump[near].max(), "elsewhere", jump[~near].max())
+        assert jump[near].max() <= jump[~near].max() + MARGIN_DB, name
+
+
+def test_inpainting(embedded, settings, clip):
+    request = InpaintRequest("clip.wav", clip.sha256, 1, masks=("1-1.6s",))
+    result = inpaint(embedded, clip, request, settings)
+    check(to_full_scale(result.recording.samples), clip.sample_rate_hz, [1.0, 1.6])
+
+
+def test_a_loop_played_twice(embedded, settings, clip):
+    request = ExtendRequest("clip.wav", clip.sha256, 1, 0.8, "loop")
+    once = to_full_scale(extend(embedded, clip, request, settings).recording.samples)
+    end_s = len(once) / clip.sample_rate_hz
+    twice = np.concatenate([once, once])
+    check(twice, clip.sample_rate_hz, [clip.duration_s, end_s], reach_s=0.14)
+
+
+def test_what_comes_after_or_before(embedded, settings, clip):
+    where, seam_s = ("after", clip.duration_s) if clip.subtype == "PCM_16" else ("before", 1.0)
+    request = ExtendRequest("clip.wav", clip.sha256, 1, 1.0, where)
+    samples = to_full_scale(extend(embedded, clip, request, settings).recording.samples)
+    check(samples, clip.sample_rate_hz, [seam_s], reach_s=0.14)
+    new = samples[-clip.sample_rate_hz :] if where == "after" else samples[: clip.sample_rate_hz]
+    # It goes on, rather than ends.
+    assert new.std() > 0.1 * to_full_scale(clip.samples).std()
+
+
+@pytest.mark.parametrize("damage", ["click", "gap", "cut"])
+def test_a_bad_seam_would_be_told(damage):
+    samples, rate_hz, _ = tones(None)
+    at = 16000 + 7
+    if damage == "click":
+        samples[at] += 0.2
+    elif damage == "gap":
+        samples[at : at + 200] = 0
+    else:
+        samples[at:] = samples[at + 9 :].tolist() + samples[:9].tolist()
+    with pytest.raises(AssertionError, match=r"level|spectrum"):
+        check(samples, rate_hz, [1.0])
