@@ -1,0 +1,302 @@
+"""Render a grid of settings and measure each cell: what more steps or more guidance buy, and cost.
+
+A cell is one scheduler, number of steps and guidance, with the same prompts and seeds as all
+others. Its folder appears when it is whole and says in `cell.json` what it was made from, so that a
+sweep that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auffusion_cli.audio import read_audio
+from auffusion_cli.curves import Curve, Panel, Point
+from auffusion_cli.errors import AuffusionError, OutputExistsError
+from auffusion_cli.evaluation.clips import hash_file
+from auffusion_cli.evaluation.protocols import Protocol
+from auffusion_cli.evaluation.result import Evaluation, Metric, write_text
+from auffusion_cli.layout import read_json
+from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.spectrogram import LogMel, mel_error_db
+from auffusion_cli.tasks.evaluate import Networks, OnProgress, evaluate
+from auffusion_cli.tasks.generate import default_batch_size, dtype_name, generate
+
+if TYPE_CHECKING:
+    from auffusion_cli.model import Model
+
+NOT_DRAWN = ("FD-inf", "FAD-inf", "KL-sigmoid")
+"""Numbers that are in the tables and not in the picture."""
+RECORD = "cell.json"
+FORMAT_VERSION = 1
+
+OnSteps = Callable[[float], None]
+"""How many denoising steps have been taken for a sound since the last call."""
+
+
+Sounds = Mapping[str, GenerateRequest]
+"""File name without suffix, which pairs it with a reference -> what every cell makes for it."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid, rendered."""
+
+    settings: GenerateSettings
+    folder: Path
+    seconds_per_sound: float
+    """Computing alone, without loading or writing, after a first sound that does not count."""
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class ScoredCell:
+    """One point of the grid, measured."""
+
+    cell: Cell
+    metrics: tuple[Metric, ...]
+    change_db: float | None
+    """Mean difference of the log-mels to the cell with the most steps and otherwise its settings;
+    None for that one itself."""
+
+    def metric(self, name: str) -> Metric | None:
+        """The number of all clips; None if it has none."""
+        found = (m for m in self.metrics if m.name == name and not m.subset)
+        return next((m for m in found if m.value is not None), None)
+
+
+# --- which cell is which
+
+
+def cell_name(settings: GenerateSettings) -> str:
+    """The name of a cell's folder."""
+    return f"{settings.scheduler}-steps{settings.steps}-guidance{settings.guidance_scale:g}"
+
+
+def weights_of(folder: Path) -> str:
+    """Changes when a file of the checkpoint does; told by sizes and times, not by content."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    facts = [
+        (path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns)
+        for path in files
+        if (stat := path.stat())
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def cell_key(
+    sounds: Sounds,
+    settings: GenerateSettings,
+    *,
+    model: str,
+    weights: str,
+    vocoder: str,
+    device: str,
+    dtype: str,
+) -> str:
+    """What a cell is made from, and where its seconds were measured; see `weights_of`."""
+    asked = [(name, asdict(request)) for name, request in sounds.items()]
+    facts = [asked, settings.to_dict(), model, weights, vocoder, device, dtype]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+# --- rendering
+
+
+def find_cell(folder: Path, key: str, settings: GenerateSettings) -> Cell | None:
+    """The cell in `folder`, if it was made from what `key` stands for and is whole."""
+    try:
+        record = read_json(folder / RECORD)
+        sha256s = record["sounds"]
+        whole = record["format_version"] == FORMAT_VERSION and record["key"] == key
+        whole = whole and {path.name for path in folder.iterdir()} == {RECORD, *sha256s}
+        if not whole or any(hash_file(folder / name) != sha256s[name] for name in sha256s):
+            return None
+        seconds = float(record["seconds_per_sound"])
+        if not 0 < seconds < float("inf"):
+            return None
+        return Cell(settings, folder, seconds, str(record["device"]), str(record["dtype"]))
+    except (AuffusionError, OSError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise an OutputExistsError unless `folder` is a cell of some sweep and nothing else."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    only_sounds = all(name == RECORD or name.endswith(".wav") for name in names)
+    if folder.is_symlink() or RECORD not in names or not only_sounds:
+        raise OutputExistsError(
+            f"{folder} is there and holds what no sweep has written: it is not replaced.",
+            hint="Give another --output.",
+        )
+
+
+def render_cell(
+    model: Model,
+    sounds: Sounds,
+    settings: GenerateSettings,
+    folder: Path,
+    key: str,
+    *,
+    batch_size: int | None = None,
+    on_steps: OnSteps = lambda n: None,
+) -> Cell:
+    """Make the sounds of a cell; `folder` appears, or is replaced, when it is whole.
+
+    Raises:
+        AuffusionError: a sound cannot be made.
+        OutputExistsError: `folder` is there and is not a cell.
+    """
+    if folder.exists():
+        check_replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.parent / f".{secrets.token_hex(8)}.part"
+    size = batch_size or default_batch_size(model.device)
+
+    def on_step(batch: Sequence[GenerateRequest], step) -> None:
+        on_steps(len(batch) * settings.steps / step.n_steps)
+
+    try:
+        unfinished.mkdir()
+        spent_s, sha256s = 0.0, {}
+        results = generate(model, sounds.values(), settings, batch_size=size, on_step=on_step)
+        for name in sounds:
+            begun_s = time.perf_counter()
+            result = next(results)
+            spent_s += time.perf_counter() - begun_s
+            path = unfinished / f"{name}.wav"
+            result.save(path)
+            sha256s[path.name] = hash_file(path)
+        cell = Cell(
+            settings, folder, spent_s / len(sounds), model.device.type, dtype_name(model.dtype)
+        )
+        record = {
+            "format_version": FORMAT_VERSION,
+            "key": key,
+            "settings": settings.to_dict(),
+            "seconds_per_sound": cell.seconds_per_sound,
+            "device": cell.device,
+            "dtype": cell.dtype,
+            "sounds": sha256s,
+        }
+        write_text(unfinished / RECORD, json.dumps(record, indent=1) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return cell
+
+
+def warm_up(model: Model, sounds: Sounds, settings: GenerateSettings) -> None:
+    """A first sound, in one step: what is set up once should not count for the first cell."""
+    first = next(iter(sounds.values()))
+    for _ in generate(model, [first], replace(settings, steps=1)):
+        pass
+
+
+# --- measuring
+
+
+def score_cells(
+    cells: Sequence[Cell],
+    reference: Path | None,
+    protocol: Protocol,
+    networks: Networks,
+    *,
+    cache: Path | None = None,
+    on_progress: OnProgress = lambda what, n_done, n: None,
+) -> tuple[list[ScoredCell], Evaluation]:
+    """Each cell with its metrics, in the order of `cells`; each is a system of the evaluation."""
+    systems = {cell_name(cell.settings): cell.folder for cell in cells}
+    evaluation = evaluate(
+        systems, reference, protocol, networks, cache=cache, on_progress=on_progress
+    )
+    changes = _changes(cells, on_progress)
+    scored = [
+        ScoredCell(cell, system.metrics, changes.get(system.name))
+        for cell, system in zip(cells, evaluation.systems, strict=True)
+    ]
+    return scored, evaluation
+
+
+def _changes(cells: Sequence[Cell], on_progress: OnProgress) -> dict[str, float]:
+    """cell name -> mean difference in dB to the cell of its kind with the most steps."""
+    finest: dict[GenerateSettings, Cell] = {}
+    for cell in sorted(cells, key=lambda cell: cell.settings.steps):
+        finest[replace(cell.settings, steps=1)] = cell
+    changes = {}
+    for n_done, cell in enumerate(cells, 1):
+        last = finest[replace(cell.settings, steps=1)]
+        if last is not cell:
+            names = sorted(path.name for path in cell.folder.glob("*.wav"))
+            errors = [
+                mel_error_db(_log_mel(last.folder / n), _log_mel(cell.folder / n)) for n in names
+            ]
+            changes[cell_name(cell.settings)] = sum(errors) / len(errors)
+        on_progress("comparing with the most steps", n_done, len(cells))
+    return changes
+
+
+def _log_mel(path: Path):
+    analysis = _analysis()
+    waveform, _ = read_audio(path, analysis.config.sample_rate_hz, mono=True)
+    return analysis(waveform)[0]
+
+
+@cache
+def _analysis() -> LogMel:
+    return LogMel()
+
+
+# --- showing
+
+
+def measured(scored: Sequence[ScoredCell]) -> list[str]:
+    """The names of the metrics that some cell has a number of."""
+    names = dict.fromkeys(metric.name for each in scored for metric in each.metrics)
+    return [name for name in names if any(each.metric(name) for each in scored)]
+
+
+def trade_offs(scored: Sequence[ScoredCell]) -> list[Panel]:
+    """A panel for each number; a curve for each guidance and scheduler, from few steps to many."""
+    panels = []
+    for name in measured(scored):
+        if not name.startswith(NOT_DRAWN):
+            metrics = [each.metric(name) for each in scored]
+            better = next(metric.better for metric in metrics if metric)
+            values = [metric and (metric.value, metric.ci_95) for metric in metrics]
+            panels.append(_panel(name, f"{better} is better", scored, values))
+    changes = [None if e.change_db is None else (e.change_db, None) for e in scored]
+    if any(changes):
+        hint = "mean difference to the sound with the most steps"
+        panels.append(_panel("Change, dB", hint, scored, changes))
+    return panels
+
+
+def _panel(
+    title: str,
+    hint: str,
+    scored: Sequence[ScoredCell],
+    values: Sequence[tuple[float, tuple[float, float] | None] | None],
+) -> Panel:
+    one_scheduler = len({each.cell.settings.scheduler for each in scored}) == 1
+    curves: dict[str, list[Point]] = {}
+    for each, value in zip(scored, values, strict=True):
+        if value is None:
+            continue
+        settings = each.cell.settings
+        name = f"guidance {settings.guidance_scale:g}"
+        name = name if one_scheduler else f"{settings.scheduler}, {name}"
+        point = Point(each.cell.seconds_per_sound, *value, label=f"{settings.steps}")
+        curves.setdefault(name, []).append(point)
+    return Panel(title, hint, tuple(Curve(name, tuple(points)) for name, points in curves.items()))
