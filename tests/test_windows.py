@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auffusion_cli.windows import in_windows, plan_fills, windowed_denoiser
+from auffusion_cli.windows import in_windows, plan_fills, sound_in_windows, windowed_denoiser
 
 
 @pytest.mark.parametrize("n", [5, 16, 17, 40, 101])
@@ -37,6 +37,35 @@ def test_outputs_are_cross_faded_without_a_jump():
     assert joined[:40].std() < 1e-6 and joined[60:].std() < 1e-6
     steps = joined.diff()[40:59]
     assert (steps > 0).all() and steps.max() < 0.1
+
+
+@pytest.mark.parametrize("n", [10, 16, 17, 23, 40])
+def test_a_vocoder_that_only_looks_around_gives_the_same_sound_in_windows(n):
+    x = torch.randn(2, n, generator=torch.Generator().manual_seed(0))
+    sound = sound_in_windows(lambda part: part.repeat_interleave(8, dim=-1), x, 16, 6)
+    assert torch.allclose(sound, x.repeat_interleave(8, dim=-1), atol=1e-5)
+
+
+def test_a_vocoder_that_finds_other_phases_in_each_window_is_as_loud_at_the_seams():
+    rng = torch.Generator().manual_seed(0)
+
+    def vocode(part):
+        return torch.randn(1, part.shape[-1] * 100, generator=rng)
+
+    sound = sound_in_windows(vocode, torch.zeros(1, 400), window=40, overlap=10)
+    assert sound.shape == (1, 40_000)
+    # Windows begin every 30 columns, and are faded in over 10: each seam's middle, and elsewhere.
+    seams = torch.cat(
+        [sound[0, start * 100 + 300 : start * 100 + 700] for start in range(30, 360, 30)]
+    )
+    assert seams.std() == pytest.approx(1, abs=0.05)
+
+
+def test_windows_of_the_other_sign_do_not_cancel():
+    tone = torch.sin(torch.arange(4000.0) / 5)[None]
+    signs = iter([1, -1, -1, 1, 1, -1, 1])
+    sound = sound_in_windows(lambda part: next(signs) * part, tone, window=1000, overlap=200)
+    assert torch.allclose(sound, tone, atol=1e-4)
 
 
 def test_the_denoiser_sees_only_windows_and_averages_them():
