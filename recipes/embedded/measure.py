@@ -12,7 +12,10 @@ A classifier of real sounds (`classifier.py`) judges four sets, by its first gue
 - pairs: an event before a background. Prompts are the captions of composed held-out scenes, and
   those real scenes are judged too.
 
-Writes a JSON file with all prompts, seeds and guesses, and beside it a Markdown table.
+Writes a JSON file with all prompts, seeds and guesses, and beside it a Markdown table. With
+`--sounds DIR` the real scenes and the generated sounds are kept, for
+
+    auffusion evaluate DIR/generated --reference DIR/real
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +38,7 @@ from classifier import (
 )
 from torch import Tensor
 
+from auffusion_cli.audio import write_audio
 from auffusion_cli.checkpoints import load_model
 from auffusion_cli.codec import Codec
 from auffusion_cli.errors import AuffusionError, UsageError
@@ -84,11 +89,29 @@ def compose_pairs(store: ClipStore, scenes: SceneConfig, n: int, seed: int) -> l
 
 
 def generate_waveforms(
-    model: Model, requests: Sequence[GenerateRequest], settings: GenerateSettings, batch_size: int
+    model: Model,
+    requests: Sequence[GenerateRequest],
+    settings: GenerateSettings,
+    batch_size: int,
+    paths: Sequence[Path] | None = None,
 ) -> Iterator[Tensor]:
-    """The sound (N,) of each request, in order."""
+    """The sound (N,) of each request, in order; also written to `paths`."""
     results = generate(model, requests, settings, batch_size=batch_size)
-    return (result.waveform for result in _counted(results, len(requests), "generated"))
+    for i, result in enumerate(_counted(results, len(requests), "generated")):
+        if paths is not None:
+            result.save(paths[i])
+        yield result.waveform
+
+
+def sound_paths(folder: Path, kinds: Sequence[str]) -> list[Path]:
+    """FOLDER/KIND-00.wav, KIND-01.wav …: sounds of one kind are paired with one another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    counts: Counter[str] = Counter()
+    paths = []
+    for kind in kinds:
+        paths.append(folder / f"{kind}-{counts[kind]:02d}.wav")
+        counts[kind] += 1
+    return paths
 
 
 def _counted(items: Iterable, n: int, what: str) -> Iterator:
@@ -151,11 +174,19 @@ class Judge:
 
 
 def measure_real(
-    judge: Judge, codec: Codec, store: ClipStore, scenes: SceneConfig, device: torch.device
+    judge: Judge,
+    codec: Codec,
+    store: ClipStore,
+    scenes: SceneConfig,
+    device: torch.device,
+    folder: Path | None = None,
 ) -> tuple[dict, dict]:
-    """One scene of each clip, and the same through latent and vocoder."""
+    """One scene of each clip, also written into `folder`; the same through latent and vocoder."""
     asked = [clip.kind for clip in store.clips]
     waveforms = [lay_alone(store, scenes, index, index).waveform for index in range(len(store))]
+    if folder is not None:
+        for path, waveform in zip(sound_paths(folder, asked), waveforms, strict=True):
+            write_audio(path, waveform, SAMPLE_RATE_HZ)
     decoded = (
         codec.decode(codec.encode(waveform[None].to(device)))[0].cpu()
         for waveform in _counted(waveforms, len(store), "round trip")
@@ -244,6 +275,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
     parser.add_argument("--classifier", type=Path, required=True, help="folder of classifier.py")
     parser.add_argument("-o", "--output", type=Path, required=True, help="a .json file")
+    parser.add_argument("--sounds", type=Path, help="folder for the real and generated sounds")
     parser.add_argument("--per-kind", type=int, default=10)
     parser.add_argument("--pairs", type=int, default=30)
     parser.add_argument("--limit-kinds", type=int, help="only the first so many")
@@ -280,8 +312,10 @@ def main() -> None:
             for i, scene in enumerate(pairs)
         ]
 
-        def generated(requests: Sequence[GenerateRequest]) -> Iterator[Tensor]:
-            return generate_waveforms(model, requests, settings, args.batch_size)
+        def generated(
+            requests: Sequence[GenerateRequest], paths: Sequence[Path] | None = None
+        ) -> Iterator[Tensor]:
+            return generate_waveforms(model, requests, settings, args.batch_size, paths)
 
         result = {
             "model": model.name,
@@ -291,10 +325,16 @@ def main() -> None:
         }
         judge = Judge(classifier)
         result["real"], result["round_trip"] = measure_real(
-            judge, model.codec, test_store, scenes, model.device
+            judge,
+            model.codec,
+            test_store,
+            scenes,
+            model.device,
+            args.sounds and args.sounds / "real",
         )
         asked = [kind for kind in chosen for _ in range(args.per_kind)]
-        result["generated"] = measure_kinds(judge, requests, asked, generated(requests))
+        paths = sound_paths(args.sounds / "generated", asked) if args.sounds else None
+        result["generated"] = measure_kinds(judge, requests, asked, generated(requests, paths))
         if pairs:
             result["real_pairs"], result["generated_pairs"] = measure_pairs(
                 judge, pair_requests, pairs, generated(pair_requests)

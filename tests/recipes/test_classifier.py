@@ -165,6 +165,7 @@ def test_measures_a_model(trained, data, tiny_checkpoint, tmp_path, monkeypatch,
     output = tmp_path / "new" / "measure.json"
     arguments = ["--model", tiny_checkpoint, "--data", data, "--classifier", trained]
     arguments += ["--per-kind", 2, "--pairs", 2, "--steps", 1, "--device", "cpu", "-o", output]
+    arguments += ["--sounds", tmp_path / "sounds"]
     monkeypatch.setattr(sys, "argv", ["measure.py", *map(str, arguments)])
     measure.main()
     result = json.loads(output.read_text())
@@ -175,6 +176,9 @@ def test_measures_a_model(trained, data, tiny_checkpoint, tmp_path, monkeypatch,
     assert result["generated"]["by_kind"]["hiss"]["n"] == 2
     pairs = result["generated_pairs"]
     assert pairs["n"] == result["real_pairs"]["n"] == len(pairs["samples"]) == 2
+    kept = {folder.name: {p.name for p in folder.iterdir()} for folder in tmp_path.glob("sounds/*")}
+    names = {f"{kind}-{i:02d}.wav" for kind in KINDS for i in range(2)}
+    assert kept == {"real": names, "generated": names}
     seeds = [sample["seed"] for sample in result["generated"]["samples"] + pairs["samples"]]
     assert seeds == list(range(8))
     tables = output.with_suffix(".md").read_text()
