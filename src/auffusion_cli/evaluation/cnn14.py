@@ -41,17 +41,11 @@ class LogMel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        filters = torchaudio.functional.melscale_fbanks(
-            WINDOW_SAMPLES // 2 + 1,
-            MIN_HZ,
-            MAX_HZ,
-            N_MELS,
-            16_000,
-            norm="slaney",
-            mel_scale="slaney",
-        )
+        with torch.device("cpu"):  # torchaudio looks at values, which the meta device has none of
+            filters = torchaudio.functional.melscale_fbanks(
+                N_BINS, MIN_HZ, MAX_HZ, N_MELS, 16_000, norm="slaney", mel_scale="slaney"
+            )
         self.register_buffer("melW", filters)
-        self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, N) samples at 16 kHz -> (B, 1, T, 64) with T = 1 + N // 160."""
@@ -59,7 +53,7 @@ class LogMel(nn.Module):
             waveform,
             WINDOW_SAMPLES,
             HOP_SAMPLES,
-            window=self.window,
+            window=torch.hann_window(WINDOW_SAMPLES, device=waveform.device),
             center=True,
             pad_mode="reflect",
             return_complex=True,

@@ -148,7 +148,7 @@ class FeatureCache:
         try:
             with np.load(path, allow_pickle=False) as entry:
                 features = ClipFeatures(entry["embeddings"], entry.get("logits"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             problem = str(error) or type(error).__name__

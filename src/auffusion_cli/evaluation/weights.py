@@ -155,8 +155,12 @@ def _filled(network_class: type[nn.Module], tensors: Mapping[str, Tensor], path:
             )
         if not tensor.isfinite().all():
             raise CheckpointError(f"{path}: tensor {key!r} has values that are not numbers")
-    network = network_class()
-    network.load_state_dict(tensors)
+    # Copies: the tensors may be views of a mapped file, and of half precision.
+    copies = {
+        key: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+        for key, tensor in tensors.items()
+    }
+    network.load_state_dict(copies, assign=True)
     return network
 
 

@@ -1,0 +1,38 @@
+"""Protocols hold the facts of the field's common tool."""
+
+import subprocess
+import sys
+
+import pytest
+
+from auffusion_cli.errors import UsageError
+from auffusion_cli.evaluation.protocols import PROTOCOLS, find_protocol
+
+
+def test_the_papers_inputs():
+    paper, tango = PROTOCOLS["auffusion-2024"], PROTOCOLS["tango"]
+    for protocol in (paper, tango):
+        assert protocol.comparable_with_papers
+        heard = protocol.classifier.audio_input
+        assert (heard.sample_rate_hz, heard.min_samples, heard.max_samples) == (
+            16_000,
+            32_000,
+            None,
+        )
+        assert heard.channel == "first" and heard.subtract_mean and not heard.peak_normalize
+        assert heard.resampler == "sinc_hann"
+        assert protocol.text.audio_input.sample_rate_hz == 48_000
+    assert paper.frames.audio_input == paper.classifier.audio_input
+    assert tango.frames.audio_input.channel == "mean" and tango.frames.audio_input.min_samples == 0
+    assert not PROTOCOLS["embedded"].comparable_with_papers
+
+
+def test_an_unknown_name_is_refused():
+    assert find_protocol("tango") is PROTOCOLS["tango"]
+    with pytest.raises(UsageError, match=r"--protocol tangos: .* it can be auffusion-2024, tango"):
+        find_protocol("tangos")
+
+
+def test_imports_no_torch():
+    code = "import sys, auffusion_cli.evaluation.protocols; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,272 @@
+"""Weight files of the evaluation's networks: found, fetched, refused."""
+
+import hashlib
+import pickle
+import random
+import shutil
+import threading
+import warnings
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import save_file
+
+from auffusion_cli import hub
+from auffusion_cli.errors import AuffusionWarning, CheckpointError, DownloadError
+from auffusion_cli.evaluation import weights
+from auffusion_cli.evaluation.protocols import PROTOCOLS
+from published_networks import cnn14_state, vggish_state
+
+torch.set_num_threads(1)
+PROTOCOL = PROTOCOLS["auffusion-2024"]
+
+
+@pytest.fixture(scope="module")
+def states():
+    return {"cnn14": cnn14_state(), "vggish": vggish_state()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, states):
+    """What a user brings: files of the published names and forms."""
+    folder = tmp_path_factory.mktemp("weights")
+    # PANNs' file was written before torch 1.6, with the state of the training's sampler beside.
+    checkpoint = {
+        "iteration": 600_000,
+        "model": states["cnn14"],
+        "sampler": {"indexes": np.arange(10), "pointer": 3},
+    }
+    torch.save(
+        checkpoint,
+        folder / weights.WEIGHTS["cnn14"].file_name,
+        _use_new_zipfile_serialization=False,
+    )
+    torch.save(states["vggish"], folder / weights.WEIGHTS["vggish"].file_name)
+    return folder
+
+
+def test_published_files_are_loaded_and_identified(folder, states):
+    with pytest.warns(AuffusionWarning, match="not the published file of cnn14"):
+        cnn14 = weights.load_embedder(PROTOCOL.classifier, weights_folder=folder)
+    with pytest.warns(AuffusionWarning, match="not the published file of vggish"):
+        vggish = weights.load_embedder(PROTOCOL.frames, weights_folder=folder)
+    for embedder in (cnn14, vggish):
+        path = folder / weights.WEIGHTS[embedder.name].file_name
+        assert embedder.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert embedder.audio_input == PROTOCOL.classifier.audio_input
+    found = dict(vggish.network.state_dict())
+    assert found.keys() == states["vggish"].keys()
+    assert all(torch.equal(found[name], states["vggish"][name]) for name in found)
+    (heard,) = cnn14.embed([torch.ones(32_000)])
+    assert np.isfinite(heard.logits).all()
+
+
+def test_the_published_checksum_is_silent(folder, monkeypatch):
+    path = folder / weights.WEIGHTS["vggish"].file_name
+    published = replace(weights.WEIGHTS["vggish"], sha256=weights.file_sha256(path))
+    monkeypatch.setitem(weights.WEIGHTS, "vggish", published)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weights.load_embedder(PROTOCOL.frames, weights_folder=folder)
+
+
+def test_safetensors_too(tmp_path, states):
+    save_file(states["vggish"], tmp_path / "vggish.safetensors")
+    with pytest.warns(AuffusionWarning, match="not the published file"):
+        embedder = weights.load_embedder(PROTOCOL.frames, weights_folder=tmp_path)
+    assert torch.equal(embedder.network.features[0].weight, states["vggish"]["features.0.weight"])
+
+
+def small(states, change) -> dict[str, torch.Tensor]:
+    state = dict(states["vggish"])
+    change(state)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("features.3.bias"), "lacks 1 tensors, such as 'features.3.bias'"),
+        (lambda s: s.update(extra=torch.ones(2)), "tensor 'extra' has no place in it"),
+        (
+            lambda s: s.update({"features.0.bias": torch.ones(65)}),
+            r"'features.0.bias' is \(65,\), but VGGish has \(64,\)",
+        ),
+        (
+            lambda s: s.update({"features.0.bias": torch.full((64,), torch.nan)}),
+            "'features.0.bias' has values that are not numbers",
+        ),
+    ],
+)
+def test_other_tensors_are_refused(tmp_path, states, change, message):
+    save_file(small(states, change), tmp_path / "vggish.safetensors")
+    with pytest.raises(CheckpointError, match=message):
+        weights.load_vggish(tmp_path / "vggish.safetensors")
+
+
+class Malicious:
+    def __reduce__(self):
+        return print, ("code was run",)
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path, capsys):
+    path = tmp_path / "x.pth"
+    path.write_bytes(pickle.dumps({"model": Malicious()}))
+    with pytest.raises(CheckpointError):
+        weights.read_published(path)
+    torch.save({"model": Malicious()}, path)
+    with pytest.raises(CheckpointError, match="more than tensors"):
+        weights.read_published(path)
+    assert "code was run" not in capsys.readouterr().out
+
+
+def test_something_else_than_tensors_is_refused(tmp_path):
+    for content in ([1, 2], {"model": {"x": 1}}, {1: torch.ones(1)}):
+        torch.save(content, tmp_path / "x.pth")
+        with pytest.raises(CheckpointError, match="something else than named tensors"):
+            weights.read_published(tmp_path / "x.pth")
+
+
+def test_a_truncated_file_is_refused(tmp_path, folder):
+    path = shutil.copy(folder / weights.WEIGHTS["vggish"].file_name, tmp_path / "x.pth")
+    with path.open("r+b") as file:
+        file.truncate(1_000_000)
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        weights.load_vggish(path)
+
+
+# --- fetching
+
+
+class FileServer(ThreadingHTTPServer):
+    """Serves `content` everywhere, by ranges; the first answers break off after `cuts` bytes."""
+
+    daemon_threads = True
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.content, self.cuts, self.ranges, self.status = content, [], [], 200
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_error):
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FileServer
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        header = self.headers.get("Range")
+        self.server.ranges.append(header)
+        start = int(header.removeprefix("bytes=").removesuffix("-")) if header else 0
+        body = self.server.content[start:]
+        status = self.server.status if self.server.status != 200 else (206 if header else 200)
+        if header and not body:
+            status = 416
+        self.send_response(status)
+        n_total = len(self.server.content)
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{n_total - 1}/{n_total}")
+        self.send_header("Content-Length", str(len(body) if status < 300 else 0))
+        self.end_headers()
+        if status < 300:
+            self.wfile.write(body[: self.server.cuts.pop(0) if self.server.cuts else None])
+
+
+CONTENT = random.Random(0).randbytes(200_000)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
+    monkeypatch.setattr(hub.time, "sleep", lambda _: None)
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+    with FileServer(CONTENT) as server:
+        published = weights.PublishedWeights(
+            "net.pth",
+            f"http://127.0.0.1:{server.server_address[1]}/net.pth",
+            hashlib.sha256(CONTENT).hexdigest(),
+            len(CONTENT),
+        )
+        monkeypatch.setitem(weights.WEIGHTS, "vggish", published)
+        yield server
+
+
+def test_is_fetched_once_and_verified(server, tmp_path):
+    reports = []
+    path = weights.find_or_fetch("vggish", None, lambda *report: reports.append(report))
+    assert path.parent == tmp_path / "cache" / "auffusion--evaluation"
+    assert path.read_bytes() == CONTENT
+    assert reports[-1] == (len(CONTENT), len(CONTENT))
+    assert weights.find_or_fetch("vggish", None) == path
+    assert server.ranges == [None]
+
+
+def test_a_transfer_that_breaks_off_goes_on(server):
+    server.cuts = [50_000, 30_000]
+    assert weights.find_or_fetch("vggish", None).read_bytes() == CONTENT
+    assert server.ranges[0] is None
+    assert all(header is not None for header in server.ranges[1:])
+
+
+def test_a_later_run_goes_on(server, tmp_path):
+    folder = tmp_path / "cache" / "auffusion--evaluation"
+    folder.mkdir(parents=True)
+    for n_there in (120_000, len(CONTENT)):
+        (folder / "net.pth.incomplete").write_bytes(CONTENT[:n_there])
+        path = weights.find_or_fetch("vggish", None)
+        assert path.read_bytes() == CONTENT and server.ranges[-1] == f"bytes={n_there}-"
+        path.unlink()
+
+
+def test_another_file_is_refused(server):
+    server.content = CONTENT[:-1] + b"!"
+    with pytest.raises(DownloadError, match=r"has the checksum .* was published"):
+        weights.find_or_fetch("vggish", None)
+    server.content = CONTENT
+    assert weights.find_or_fetch("vggish", None).read_bytes() == CONTENT
+
+
+def test_offline_one_is_told_how_to_bring_it(server, monkeypatch, tmp_path):
+    server.status = 503
+    with pytest.raises(DownloadError) as caught:
+        weights.find_or_fetch("vggish", None)
+    assert "--weights" in caught.value.hint and weights.WEIGHTS["vggish"].url in caught.value.hint
+
+    from huggingface_hub import close_session
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    close_session()
+    with pytest.raises(DownloadError, match="vggish is not on this machine, and HF_HUB_OFFLINE"):
+        weights.find_or_fetch("vggish", None)
+    (tmp_path / "net.pth").write_bytes(CONTENT)
+    assert weights.find_or_fetch("vggish", tmp_path) == tmp_path / "net.pth"
+
+
+def test_the_pinned_files_are_those_of_the_papers():
+    """Written down a second time, from their publishers: a slip of the keyboard shows."""
+    cnn14, vggish = weights.WEIGHTS["cnn14"], weights.WEIGHTS["vggish"]
+    assert cnn14.sha256.startswith("e2ee543a") and "3987831" in cnn14.url
+    assert vggish.sha256.startswith(vggish.file_name.split("-")[1].removesuffix(".pth"))
+    assert len(cnn14.sha256) == len(vggish.sha256) == 64
+    assert PROTOCOL.text.weights.startswith("laion/clap-htsat-unfused@")
+    assert hub.parse_name(PROTOCOL.text.weights).repo_id == "laion/clap-htsat-unfused"
+
+
+def test_the_hub_is_asked_for_one_copy_of_clap():
+    wanted = ["README.md", "config.json", "preprocessor_config.json", "merges.txt", "vocab.json"]
+    wanted += ["tokenizer.json", "model.safetensors"]
+    others = ["pytorch_model.bin", "onnx/model.onnx", "tf_model.h5"]
+    assert hub.needed_files(wanted + others) == sorted(wanted)
