@@ -38,3 +38,48 @@ def tiny_model(tiny_checkpoint):
     from auffusion_cli.checkpoints import load_model
 
     return load_model(tiny_checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def quick_codec():
+    """A codec that takes milliseconds, with latents of an eighth of the size."""
+    import torch
+
+    from auffusion_cli.codec import Codec
+    from auffusion_cli.image import log_mel_to_image
+    from auffusion_cli.patch_autoencoder import PatchAutoencoder
+    from auffusion_cli.vocoder import GriffinLim
+
+    torch.manual_seed(0)
+    autoencoder = PatchAutoencoder(
+        patch_size=8, space_to_depth=1, refinement_channels=4, refinement_blocks=1
+    )
+    codec = Codec(autoencoder, GriffinLim(n_iterations=2)).eval()
+    swells = torch.linspace(0.1, 1, 16000) * torch.randn(4, 16000)
+    images = log_mel_to_image(codec.analyze(swells))
+    autoencoder.fit(images[..., :96])
+    return codec
+
+
+@pytest.fixture(scope="session")
+def wordy_model(tiny_model, quick_codec):
+    """The tiny model's words, with a small codec and a UNet that listens to them: random."""
+    import dataclasses
+
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    channels = quick_codec.autoencoder.latent_channels
+    unet = UNet2DConditionModel(
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=2,
+    ).eval()
+    return dataclasses.replace(tiny_model, codec=quick_codec, unet=unet)

@@ -1,0 +1,299 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from auffusion_cli.attention import (
+    AttentionRecorder,
+    align_tokens,
+    attending,
+    cross_layers,
+    grid_of,
+    prompt_to_prompt,
+    rows_of_words,
+)
+from auffusion_cli.denoiser import guided_denoiser
+from auffusion_cli.errors import AuffusionError, UsageError
+from auffusion_cli.text import TextConditioner, TextEncoder
+from auffusion_cli.word_edits import edit_words, find_words
+
+PROMPT = "dog barking in rain, dog"
+T = 77
+
+
+@pytest.fixture(scope="module")
+def text(wordy_model):
+    return wordy_model.text
+
+
+@pytest.fixture(scope="module")
+def unet(wordy_model):
+    return wordy_model.unet
+
+
+@pytest.fixture(scope="module")
+def latents():
+    return torch.randn(2, 16, 8, 6, generator=torch.Generator().manual_seed(0))
+
+
+TIME = torch.tensor(500)
+
+
+def denoiser(unet, text, prompt, guidance_scale=3.0):
+    return guided_denoiser(unet, text.encode([prompt]), guidance_scale)
+
+
+def plain(layer, queries, keys, values):
+    return F.scaled_dot_product_attention(queries, keys, values)
+
+
+def token_texts(encoder, prompt, rows):
+    tokens = encoder.tokens(prompt)
+    return [prompt[tokens[row].start : tokens[row].end] for row in rows]
+
+
+# --- the processors
+
+
+@torch.no_grad()
+def test_attending_without_a_change_changes_no_bit(unet, text, latents):
+    before = dict(unet.attn_processors)
+    expected = denoiser(unet, text, PROMPT)(latents[:1], TIME)
+    seen = []
+
+    def watch(layer, *tensors):
+        seen.append(layer)
+        return plain(layer, *tensors)
+
+    with attending(unet, watch):
+        got = denoiser(unet, text, PROMPT)(latents[:1], TIME)
+    assert torch.equal(got, expected)
+    assert unet.attn_processors == before
+    assert {layer.name for layer in seen if layer.is_cross} == set(cross_layers(unet))
+    assert {layer.is_cross for layer in seen} == {True, False}
+
+
+def test_the_processors_come_back_whatever_happens(unet):
+    before = dict(unet.attn_processors)
+    with pytest.raises(KeyboardInterrupt), attending(unet, plain):
+        raise KeyboardInterrupt
+    assert unet.attn_processors == before
+
+
+def test_a_strange_layer_is_refused(unet):
+    from diffusers.models.attention_processor import AttnProcessor
+
+    before = dict(unet.attn_processors)
+    unet.set_attn_processor(AttnProcessor())
+    try:
+        with pytest.raises(AuffusionError, match="AttnProcessor"), attending(unet, plain):
+            pass
+    finally:
+        unet.set_attn_processor(before)
+
+
+# --- words and tokens
+
+
+def test_words_have_all_of_their_tokens(text):
+    [encoder] = text.encoders
+    rows = rows_of_words(text, PROMPT)
+    spelt = ["".join(token_texts(encoder, PROMPT, word)).strip() for word in rows]
+    assert spelt == [word.text for word in find_words(PROMPT)]
+    assert max(len(word) for word in rows) > 1  # the tiny tokenizer cuts words to pieces
+
+
+def test_a_second_encoders_tokens_come_behind_the_firsts(text):
+    [encoder] = text.encoders
+    second = TextEncoder(encoder.tokenizer, encoder.encoder, max_length=20)
+    both = TextConditioner([encoder, second], [text.adapters[0], text.adapters[0]])
+    one = rows_of_words(text, "dog rain")
+    assert rows_of_words(both, "dog rain") == [rows + [T + row for row in rows] for rows in one]
+    edit = align_tokens(both, edit_words("dog rain", ["dog=cat"]))
+    alone = align_tokens(text, edit_words("dog rain", ["dog=cat"]))
+    assert torch.equal(edit.moved[:T, :T], alone.moved)
+    assert not edit.moved[:T, T:].any() and not edit.moved[T:, :T].any()
+
+
+def test_stable_diffusions_padding_stands_for_no_word(text):
+    [encoder] = text.encoders
+    padded = TextEncoder(encoder.tokenizer, encoder.encoder, max_length=T, pads_tokens=True)
+    assert padded.tokens(PROMPT) == encoder.tokens(PROMPT)
+
+
+def test_nothing_is_moved_without_an_edit(text):
+    edit = align_tokens(text, edit_words(PROMPT))
+    assert torch.equal(edit.moved, torch.eye(T))
+    assert not edit.own.any() and (edit.weights == 1).all()
+
+
+@pytest.mark.parametrize("swap", ["dog=cat", "rain=thunderstorm", "barking=mew", "dog barking=a"])
+def test_a_swap_loses_no_attention(text, swap):
+    edit = align_tokens(text, edit_words(PROMPT, [swap]))
+    torch.testing.assert_close(edit.moved.sum(dim=1), torch.ones(T))
+    assert not edit.own.any()
+    after = edit_words(PROMPT, [swap]).prompt
+    old, new = rows_of_words(text, PROMPT)[-1], rows_of_words(text, after)[-1]
+    moved = edit.moved[old][:, new]
+    torch.testing.assert_close(moved.sum(), torch.tensor(float(len(old))))
+
+
+def test_new_words_keep_their_own_attention(text):
+    words = edit_words("dog in rain", refine="a loud …, far", reweights=["loud=2"])
+    edit = align_tokens(text, words)
+    rows = rows_of_words(text, words.prompt)
+    new = {row for word in (0, 1, 5) for row in rows[word]}
+    own = set(edit.own.nonzero().flatten().tolist())
+    # The comma is new as well.
+    assert new <= own and len(own) == len(new) + 1
+    assert set((edit.weights == 2).nonzero().flatten().tolist()) == set(rows[1])
+
+
+def test_a_word_that_is_not_read_cannot_be_edited(text):
+    long = "dog " * 80 + "rain"
+    with pytest.raises(UsageError, match="'rain'"):
+        align_tokens(text, edit_words(long, reweights=["rain=2"]))
+    align_tokens(text, edit_words(long, ["dog#1=cat"]))
+
+
+# --- prompt-to-prompt
+
+
+def denoise_pair(unet, text, words, latents, guidance_scale=3.0, **until):
+    source = denoiser(unet, text, words.source, guidance_scale)
+    edited = denoiser(unet, text, words.prompt, guidance_scale)
+    with prompt_to_prompt(unet, source, edited, align_tokens(text, words), **until) as denoise:
+        return denoise(latents, TIME)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+@pytest.mark.parametrize("words", [edit_words(PROMPT), edit_words(PROMPT, reweights=["rain=1.0"])])
+def test_an_edit_of_nothing_changes_no_bit(unet, text, latents, guidance_scale, words):
+    pair = torch.cat([latents[:1], latents[:1]])
+    expected = denoiser(unet, text, PROMPT, guidance_scale)(latents[:1], TIME)
+    for until in (0.0, math.inf):
+        both = {"cross_until": until, "self_until": until}
+        source, edited = denoise_pair(unet, text, words, pair, guidance_scale, **both).chunk(2)
+        assert torch.equal(source, expected) and torch.equal(edited, expected)
+
+
+@torch.no_grad()
+def test_without_control_an_edit_is_the_other_prompt(unet, text, latents):
+    words = edit_words(PROMPT, ["dog=cat"])
+    never = {"cross_until": math.inf, "self_until": math.inf}
+    _, edited = denoise_pair(unet, text, words, latents, **never).chunk(2)
+    assert torch.equal(edited, denoiser(unet, text, words.prompt)(latents[1:], TIME))
+
+
+def explicit_maps(control, edit, takes_cross, takes_self):
+    """Prompt-to-prompt as the paper writes it, on the maps themselves: section 3.2."""
+
+    def attend(layer, queries, keys, values):
+        maps = (queries @ keys.mT / math.sqrt(queries.shape[-1])).softmax(dim=-1)
+        if control["is_source"]:
+            control[layer] = maps[1:]
+        elif layer.is_cross:
+            conditional = maps[1:]
+            if takes_cross:
+                conditional = control[layer] @ edit.moved + conditional * edit.own
+            maps = torch.cat([maps[:1], conditional * edit.weights])
+        elif takes_self:
+            maps = torch.cat([maps[:1], control[layer]])
+        return maps @ values
+
+    return attend
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("takes_cross", [True, False])
+@pytest.mark.parametrize("takes_self", [True, False])
+@pytest.mark.parametrize(
+    "words",
+    [
+        edit_words(PROMPT, ["dog=cat", "rain=thunderstorm"]),
+        edit_words(PROMPT, refine="a loud … far away"),
+        edit_words(PROMPT, ["dog#1=cat"], "loud …", ["loud=2", "rain=-1"]),
+    ],
+)
+def test_it_is_what_the_paper_does_to_the_maps(unet, text, latents, words, takes_cross, takes_self):
+    control = {"is_source": True}
+    edit = align_tokens(text, words)
+    with attending(unet, explicit_maps(control, edit, takes_cross, takes_self)):
+        source = denoiser(unet, text, words.source)(latents[:1], TIME)
+        control["is_source"] = False
+        edited = denoiser(unet, text, words.prompt)(latents[1:], TIME)
+    until = {"cross_until": TIME if takes_cross else 501, "self_until": TIME if takes_self else 501}
+    got = denoise_pair(unet, text, words, latents, **until)
+    torch.testing.assert_close(got, torch.cat([source, edited]), atol=1e-5, rtol=1e-4)
+    unchanged = denoiser(unet, text, words.source)(latents[1:], TIME)
+    assert (got[1:] - unchanged).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_fine_grids_keep_their_own_self_attention(unet, text, latents, monkeypatch):
+    words = edit_words(PROMPT, ["dog=cat"])
+    monkeypatch.setattr("auffusion_cli.attention.MAX_SELF_POSITIONS", 11)  # 4 x 3 are more
+    never, always = {"self_until": math.inf}, {"self_until": 0.0}
+    assert torch.equal(
+        denoise_pair(unet, text, words, latents, **never),
+        denoise_pair(unet, text, words, latents, **always),
+    )
+
+
+# --- maps
+
+
+@torch.no_grad()
+def recorded(unet, text, latents, **options):
+    rows = rows_of_words(text, PROMPT)
+    chosen = {"steps": [0], "layers": list(cross_layers(unet)), "heads": None} | options
+    recorder = AttentionRecorder(rows, T, (8, 6), **chosen)
+    with attending(unet, recorder):
+        for _ in range(2):
+            output = denoiser(unet, text, PROMPT)(latents[:1], TIME)
+    return recorder.word_maps([word.text for word in find_words(PROMPT)]), output
+
+
+def test_maps_are_shares_of_the_attention(unet, text, latents):
+    maps, output = recorded(unet, text, latents)
+    with torch.no_grad():
+        assert torch.equal(output, denoiser(unet, text, PROMPT)(latents[:1], TIME))
+    assert maps.words == ("dog", "barking", "in", "rain", "dog")
+    assert maps.by_step.shape == (1, 5, 8, 6)
+    assert maps.by_layer.shape == (len(cross_layers(unet)), 5, 8, 6)
+    torch.testing.assert_close(maps.mean, maps.by_layer.mean(dim=0))
+    assert (maps.mean > 0).all() and (maps.mean.sum(dim=0) < 1).all()
+
+
+@torch.no_grad()
+def test_maps_are_the_conditional_branchs_own(unet, text, latents):
+    """By hand for one layer and head: where the conditional row looks, lowest frequency first."""
+    layer = next(iter(cross_layers(unet)))
+    seen = []
+
+    def watch(which, queries, keys, values):
+        if which.is_cross and which.name == layer:
+            scores = queries[-1, 1] @ keys[-1, 1].mT / math.sqrt(queries.shape[-1])
+            seen.append(scores.softmax(dim=-1))
+        return plain(which, queries, keys, values)
+
+    with attending(unet, watch):
+        denoiser(unet, text, PROMPT)(latents[:1], TIME)
+    word = seen[0][:, rows_of_words(text, PROMPT)[1]].sum(dim=1).reshape(8, 6).flip(0)
+    maps, _ = recorded(unet, text, latents, layers=[layer], heads=[1])
+    torch.testing.assert_close(maps.by_layer[0, 1], word)
+
+
+def test_steps_are_chosen(unet, text, latents):
+    maps, _ = recorded(unet, text, latents, steps=[1])
+    assert maps.steps == (1,) and maps.by_step.shape[0] == 1 and maps.by_step.any()
+
+
+def test_a_layers_grid():
+    assert grid_of(32 * 128, (32, 128)) == (32, 128)
+    assert grid_of(8 * 32, (32, 128)) == (8, 32)
+    assert grid_of(4 * 3, (8, 5)) == (4, 3)
+    with pytest.raises(AuffusionError, match="100 positions"):
+        grid_of(100, (32, 128))
