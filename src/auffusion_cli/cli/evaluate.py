@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from auffusion_cli.evaluation.compare import Difference
     from auffusion_cli.evaluation.protocols import Protocol
     from auffusion_cli.evaluation.result import Evaluation, Metric
+    from auffusion_cli.model import Model
+    from auffusion_cli.provenance import Provenance
+    from auffusion_cli.tasks.evaluate_attention import LoadModel
 
 MAX_NAME_CHARACTERS = 60
 
@@ -82,6 +86,22 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE.html", help="Write a page to look at and listen to."),
     ] = None,
+    attention: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Make each sound again, measure where its words were heard, and draw it there.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|HUB_ID|FOLDER",
+            help="For --attention, instead of the model that each file names.",
+        ),
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
@@ -106,17 +126,20 @@ def evaluate(
       auffusion evaluate generated/ --reference real/ --backbone published -o result.json
       auffusion evaluate --system ours=a/ --system theirs=b/ --reference real/ --report page.html
       auffusion evaluate generated/ --prompts captions.csv --csv clips.csv
+      auffusion evaluate generated/ --attention maps/
       auffusion evaluate --compare before.json after.json
     """
     if compare is not None:
-        if generated or systems or reference or prompts or output or table or report:
+        if generated or systems or reference or prompts or output or table or report or attention:
             raise UsageError("--compare takes two results and nothing else to measure or write.")
         show_comparison(*compare, as_json=json)
         return
 
     folders = _systems(generated, systems or [])
     chosen = choose_protocol(backbone, protocol)
-    _check_files(output, table, report, overwrite=overwrite)
+    _check_files(output, table, report, attention, overwrite=overwrite)
+    if model is not None and attention is None:
+        raise UsageError("--model goes with --attention: the other numbers need no model.")
 
     from auffusion_cli.evaluation.clips import find_sounds, read_captions
 
@@ -135,6 +158,10 @@ def evaluate(
 
     networks = load_networks(chosen, reference is not None, weights, device, yes=yes)
     with console.Progress("reading", unit="clips") as progress:
+
+        def on_progress(what: str, n_done: int, n: int) -> None:
+            progress.update(description=what, completed=n_done, total=n)
+
         evaluation = run(
             folders,
             reference,
@@ -142,10 +169,14 @@ def evaluate(
             networks,
             captions=captions,
             cache=cache_folder(),
-            on_progress=lambda what, n_done, n: progress.update(
-                description=what, completed=n_done, total=n
-            ),
+            on_progress=on_progress,
         )
+        if attention is not None:
+            from auffusion_cli.tasks.evaluate_attention import add_attention
+
+            evaluation = add_attention(
+                evaluation, _model_loader(model, device, yes=yes), attention, on_progress
+            )
     for note in evaluation.notes:
         console.warn(note)
     if output is not None:
@@ -175,7 +206,9 @@ def _systems(generated: Path | None, named: Sequence[str]) -> dict[str, Path]:
         folders[generated.resolve().name or "generated"] = generated
     for text in named:
         name, equals, folder = text.partition("=")
-        if not (equals and folder and name.strip() and name.isprintable()):
+        if not (equals and folder and name.strip() and name.isprintable()) or re.search(
+            r"^\.|[/\\]", name
+        ):
             raise UsageError(
                 f"--system {text!r}: not a name and a folder.", hint="For example: ours=generated/"
             )
@@ -209,7 +242,12 @@ def choose_protocol(backbone: str | None, name: str | None) -> Protocol:
 
 
 def _check_files(
-    output: Path | None, table: Path | None, report: Path | None, *, overwrite: bool
+    output: Path | None,
+    table: Path | None,
+    report: Path | None,
+    attention: Path | None,
+    *,
+    overwrite: bool,
 ) -> None:
     """Before any work: that what is asked for can be written."""
     from auffusion_cli.cli.outputs import check_writable
@@ -227,6 +265,10 @@ def _check_files(
         check_writable([path], option)
         if not overwrite:
             check_free([path])
+    if report is not None:
+        from auffusion_cli.evaluation.report import check_target
+
+        check_target(report, overwrite=overwrite)  # the folder beside it too
 
 
 def load_networks(
@@ -253,6 +295,26 @@ def load_networks(
                 on_progress=progress.report,
             )
     return Networks(**loaded)
+
+
+def _model_loader(named: str | None, device: str, *, yes: bool) -> LoadModel:
+    """Loads the model that a file names, if everybody knows it, or the one `named`; keeps one."""
+    from functools import lru_cache
+
+    from auffusion_cli.checkpoints import load_model
+    from auffusion_cli.cli.models import resolve_model
+    from auffusion_cli.cli.recorded import recorded_model
+
+    @lru_cache(maxsize=1)
+    def load(name: str, dtype: str, vocoder: str) -> Model:
+        resolve_model(name, yes=yes)
+        return load_model(name, device=device, dtype=dtype, vocoder=vocoder)
+
+    def model_of(recorded: Provenance, path: Path) -> Model:
+        name = named or recorded_model(recorded, path)
+        return load(name, recorded.dtype, recorded.vocoder)
+
+    return model_of
 
 
 def _show_plan(
@@ -426,9 +488,11 @@ def _write_report(evaluation: Evaluation, path: Path, *, overwrite: bool) -> Non
     from auffusion_cli.evaluation.report import write_report
 
     with console.Progress("writing the page", unit="sounds") as progress:
-        write_report(
+        written = write_report(
             evaluation,
             path,
             overwrite=overwrite,
             on_sound=lambda n_done, n: progress.update(completed=n_done, total=n),
         )
+    where = "inside" if written.folder is None else f"in {written.folder}"
+    console.note(f"{path}: {console.format_bytes(written.n_bytes)}, with the sounds {where}")

@@ -116,7 +116,7 @@ def write_report(
         UsageError: `path` cannot be written, or is there and `overwrite` is not set.
         DataError: a path in the result leads out of its folder.
     """
-    check_free(path, overwrite=overwrite)
+    check_target(path, overwrite=overwrite)
     names, sounds = _sounds_of(evaluation)
     n_bytes = sum(_size(sound) for sound in sounds)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def files_folder(path: Path) -> Path:
     return path.with_name(f"{path.stem}-files")
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
+def check_target(path: Path, *, overwrite: bool) -> None:
     """Raise a UsageError unless a report can be written to `path`; to ask before the work."""
     folder = files_folder(path)
     if path.suffix.lower() not in (".html", ".htm"):
@@ -381,7 +381,10 @@ def _page(evaluation: Evaluation, clips: dict[str, object], where: str) -> str:
     # `<` never appears in the data, so no text in it can end the script element.
     data = json.dumps(clips, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
     systems = [system.name for system in evaluation.systems]
-    title = _listed(systems) + (" against real sounds" if evaluation.reference else "")
+    title = _listed(systems)
+    if evaluation.reference:
+        folder = evaluation.reference.folder
+        title += f" against {PurePosixPath(folder).name or folder}"
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"style-src {_hash(style)}; script-src {_hash(script)}; "
@@ -478,7 +481,7 @@ def _listed(names: Sequence[str]) -> str:
 def _lead(evaluation: Evaluation, n_clips: int) -> str:
     facts = [f"{n_clips:,} clips", f"protocol {text(evaluation.protocol)}"]
     if evaluation.reference:
-        facts.append(f"{evaluation.reference.n_used:,} real sounds")
+        facts.append(f"{evaluation.reference.n_used:,} reference sounds")
     return f'<p class="lead">{" · ".join(facts)}</p>'
 
 
