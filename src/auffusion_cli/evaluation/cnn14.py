@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from auffusion_cli.errors import CheckpointError
+from auffusion_cli.evaluation.convolution import for_listening
 from auffusion_cli.evaluation.embedders import ClipFeatures, by_length
 from auffusion_cli.evaluation.protocols import AudioInput
 
@@ -99,6 +100,19 @@ class Cnn14(nn.Module):
     def blocks(self) -> list[nn.Module]:
         return [getattr(self, f"conv_block{i}") for i in range(1, len(BLOCK_CHANNELS) + 1)]
 
+    def fold(self) -> Cnn14:
+        """Make the convolutions quick, for good: afterwards this network can only listen."""
+        width = N_MELS
+        for i, block in enumerate(self.blocks(), start=1):
+            quick = nn.Sequential(
+                for_listening(block.conv1, block.bn1, width),
+                for_listening(block.conv2, block.bn2, width),
+                nn.AvgPool2d(block.pool) if block.pool > 1 else nn.Identity(),
+            )
+            setattr(self, f"conv_block{i}", quick)
+            width //= block.pool
+        return self
+
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N) samples at 16 kHz -> embeddings (B, 2048), logits (B, 527)."""
         x = self.logmel_extractor(waveform)
@@ -144,7 +158,7 @@ class Cnn14Embedder:
     n_classes = N_CLASSES
 
     def __init__(self, network: Cnn14, audio_input: AudioInput, weights_sha256: str) -> None:
-        self.network = network.eval().requires_grad_(False)
+        self.network = network.eval().requires_grad_(False).fold()
         self.audio_input = audio_input
         self.weights_sha256 = weights_sha256
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from auffusion_cli.evaluation.convolution import for_listening
 from auffusion_cli.evaluation.embedders import ClipFeatures
 from auffusion_cli.evaluation.protocols import AudioInput
 
@@ -89,6 +90,19 @@ class VGGish(nn.Module):
             nn.Linear(4096, EMBEDDING_DIM),
         )
 
+    def fold(self) -> VGGish:
+        """Make the convolutions quick, for good: afterwards this network can only listen."""
+        layers: list[nn.Module] = []
+        width = N_MELS
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):
+                layers.append(for_listening(layer, None, width))
+            elif isinstance(layer, nn.MaxPool2d):
+                layers.append(layer)
+                width //= 2
+        self.features = nn.Sequential(*layers)
+        return self
+
     def forward(self, log_mel: Tensor) -> Tensor:
         """(n, 96, 64) -> (n, 128), before the last ReLU."""
         x = self.features(log_mel[:, None])
@@ -104,7 +118,7 @@ class VGGishEmbedder:
     n_classes = None
 
     def __init__(self, network: VGGish, audio_input: AudioInput, weights_sha256: str) -> None:
-        self.network = network.eval().requires_grad_(False)
+        self.network = network.eval().requires_grad_(False).fold()
         device = next(network.parameters()).device
         self.spectrogram = LogMel().to(device)
         self.device = device
