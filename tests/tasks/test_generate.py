@@ -225,6 +225,14 @@ def test_a_sound_that_is_not_finite_is_not_handed_out(tiny_model):
         decode(tiny_model, latents, requests(1)[0], FAST)
 
 
+def test_what_is_louder_than_full_scale_is_made_softer_not_clipped(tiny_model, monkeypatch):
+    codec = tiny_model.codec
+    latents = torch.zeros(1, *codec.latent_shape(FAST.duration_s))
+    monkeypatch.setattr(codec, "vocode", lambda log_mel: torch.linspace(-3, 3, 6400)[None])
+    waveform = decode(tiny_model, latents, GenerateRequest("rain", seed=1), FAST).waveform
+    torch.testing.assert_close(waveform, torch.linspace(-1, 1, 6400))
+
+
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
 def test_a_saved_sound_can_be_made_again_from_its_file_alone(tiny_model, tmp_path, suffix):
     request = GenerateRequest("dog barking in rain ☔", 5, "music")

@@ -286,6 +286,9 @@ def decode(
     log_mel = in_windows(model.codec.decode_log_mel, latents, model.window, overlap)
     n_samples = round(settings.duration_s * config.sample_rate_hz)
     waveform = model.codec.vocode(log_mel)[0, :n_samples].float().cpu()
+    # Griffin-Lim knows no full scale, and a file would clip what is beyond. HiFi-GAN's tanh stays
+    # within it.
+    waveform = waveform / waveform.abs().max().clamp(min=1)
     if not waveform.isfinite().all():
         raise AuffusionError(
             f"The sound of {request.prompt!r} is not finite in {dtype_name(model.dtype)}.",
