@@ -115,6 +115,8 @@ def test_a_reference_gives_distances(run, tmp_path):
         *("--reference", "real/ddim-steps3-guidance3"),
     )
     assert "FD-tagger" in table.stdout and "SECONDS" in table.stdout
+    assert "FD-tagger: 2 clips are few" in table.stderr
+    assert "IS-tagger: needs 10 clips" in table.stderr
 
 
 def test_a_sweep_that_was_stopped_goes_on(run, rendered, monkeypatch):

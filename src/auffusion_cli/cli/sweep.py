@@ -182,6 +182,8 @@ def sweep(
         )
     for note in evaluation.notes:
         console.warn(note)
+    for note in _notes_of_all(scored):
+        console.note(note)
     _draw(scored, picture)
     if table is not None:
         _write_table(scored, table)
@@ -427,6 +429,19 @@ def _show_plan(
 
 
 # --- what is told
+
+
+def _notes_of_all(scored: Sequence[ScoredCell]) -> list[str]:
+    """What to mind about a number in every cell: too few clips, no reference."""
+    names: dict[str, list[str]] = {}
+    for metric in scored[0].metrics:
+        everywhere = all(
+            any((m.name, m.note) == (metric.name, metric.note) for m in each.metrics)
+            for each in scored
+        )
+        if metric.note and everywhere and metric.name not in names.get(metric.note, ()):
+            names.setdefault(metric.note, []).append(metric.name)
+    return [f"{', '.join(about)}: {note}" for note, about in names.items()]
 
 
 def _rows(scored: Sequence[ScoredCell]) -> tuple[list[str], list[list[str]]]:
