@@ -31,16 +31,24 @@ COMMANDS = {
     "frogs-style-transfer": [
         *("style-transfer", FROGS, "a dog barking", "--strengths", "0.4,0.6,0.8", "--seed", "1"),
     ],
-    "river-extended": ["extend", RIVER, "--by", "2s", "--seed", "1"],
+    "rooster-edited": [
+        *("edit", "--prompt", "a rooster crowing", "--seed", "1"),
+        *("--swap", "rooster crowing=church bell ringing"),
+    ],
+    "attention": ["attention", "dog barking in rain", "--seed", "3"],
+    "river-extended": [
+        *("extend", RIVER, "--by", "2s", "--prompt", "a river flowing", "--seed", "1"),
+    ],
 }
 TIMELINE = "0-3.2s a dog barking; 3.2-6.4s birds singing"
 ONE_PROMPT = "a dog barking, then birds singing"
 
 
 def draw_command(arguments: list[str], picture: Path, folder: str) -> None:
-    result = CliRunner().invoke(
-        build_app(), [*arguments, "-o", f"{folder}/", "--spectrogram", str(picture), "--overwrite"]
-    )
+    outputs = ["-o", f"{folder}/", "--spectrogram", str(picture)]
+    if arguments[0] == "attention":  # the picture is its result
+        outputs = ["-o", str(picture)]
+    result = CliRunner().invoke(build_app(), [*arguments, *outputs, "--overwrite"])
     if result.exit_code != 0:
         sys.exit(result.output)
 
@@ -64,7 +72,9 @@ def main() -> None:
         else:
             with tempfile.TemporaryDirectory() as folder:
                 draw_command(COMMANDS[name], picture, folder)
-        Image.open(picture).quantize(N_COLOURS).save(picture, optimize=True)
+        # The strips of words have colours of their own.
+        n_colours = 256 if name == "attention" else N_COLOURS
+        Image.open(picture).quantize(n_colours).save(picture, optimize=True)
         print(picture.relative_to(DOCS.parent))
 
 

@@ -52,7 +52,7 @@ def save_comparison(
     y = 0
     for (title, _), picture in zip(titled_log_mels, pictures, strict=True):
         font = ImageFont.load_default(FONT_SIZE_PX)
-        draw.text((LEFT_PX, y + TITLE_PX), title, fill="black", font=font, anchor="ls")
+        draw.text((LEFT_PX, y + TITLE_PX - 6), title, fill="black", font=font, anchor="ls")
         whole.paste(picture, (0, y + TITLE_PX))
         y += TITLE_PX + picture.height
     save_png(whole, Path(path))
