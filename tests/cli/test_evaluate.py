@@ -130,6 +130,8 @@ def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_pat
         (("empty",), 1, "empty: holds no sound files"),
         (("made", "--reference", "nowhere"), 1, "nowhere: no such folder"),
         (("--system", "made"), 2, "--system 'made': not a name and a folder"),
+        (("--system", "../a=made"), 2, "--system '../a=made': not a name"),
+        (("made", "--model", "embedded"), 2, "--model goes with --attention"),
         (("--system", "a=made", "--system", "a=real"), 2, "--system a: there are two"),
         (("made", "-o", "there.json"), 2, "there.json exists"),
         (("made", "-o", "result.txt"), 2, "--output result.txt: has to end in .json"),
@@ -146,3 +148,38 @@ def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_pat
         assert result.exit_code == code, (arguments, result.output)
         assert message in result.stderr and "Traceback" not in result.stderr
         assert result.stdout == ""
+
+
+def test_attention_is_measured_on_sounds_made_again(
+    run, tiny_checkpoint, tiny_model, tmp_path, monkeypatch
+):
+    from auffusion_cli.request import GenerateRequest, GenerateSettings
+    from auffusion_cli.tasks.generate import generate
+
+    monkeypatch.setattr("auffusion_cli.checkpoints.load_model", lambda *_, **__: tiny_model)
+    settings = GenerateSettings.from_defaults(tiny_model.defaults)
+    requests = [GenerateRequest(prompt, 1, "") for prompt in ("a dog barks", "rain and wind")]
+    (tmp_path / "own").mkdir()
+    for sound, name in zip(generate(tiny_model, requests, settings), ("dog", "rain"), strict=True):
+        sound.save(tmp_path / f"own/{name}.wav")
+    (tmp_path / "own/other.wav").write_bytes((tmp_path / "made/00.wav").read_bytes())
+
+    arguments = ("own", "--attention", "maps", "--model", tiny_checkpoint)
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    (system,) = json.loads(result.stdout)["systems"]
+    scores = {row["name"]: row["scores"] for row in system["rows"]}
+    assert set(scores["dog"]) == set(scores["rain"]) == {"attention-entropy", "attention-level"}
+    assert 0 < scores["dog"]["attention-entropy"] <= 1
+    assert 0 <= scores["dog"]["attention-level"] <= 1
+    assert scores["other"] == {}
+    (whole, *_) = [m for m in system["metrics"] if m["name"] == "attention-entropy"]
+    assert whole["n"] == 2 and whole["ci_95"] is not None
+    pictures = sorted(path.name for path in (tmp_path / "maps/own").iterdir())
+    assert pictures == ["dog.png", "rain.png"]
+    assert "own: 1 sounds were not watched: does not say how it was made" in result.stderr
+    assert "come out otherwise" not in result.stderr
+
+    assert "maps exists" in run(*arguments).stderr
+    refused = run("own", "--attention", "other-maps")
+    assert "2 sounds were not watched: was made by the model" in refused.stderr

@@ -10,8 +10,10 @@ from auffusion_cli.evaluation.bootstrap import draws, interval, n_resamples
 from auffusion_cli.evaluation.metrics import (
     InceptionScore,
     KernelDistance,
+    attention_entropy,
     clap_scores,
     kl_divergences,
+    level_at_peak,
 )
 
 
@@ -141,3 +143,25 @@ def test_costly_numbers_get_fewer_resamples_and_never_too_few():
 def test_an_interval_keeps_to_what_is_possible():
     assert interval(0.1, [0.0, 1.0, 2.0], least=0.0)[0] == 0.0
     assert interval(0.1, [float("nan"), 1.0]) is None
+
+
+def test_attention_entropy_runs_from_one_place_to_everywhere():
+    at_one = np.zeros((4, 8))
+    at_one[2, 3] = 0.7
+    assert attention_entropy(at_one) == 0
+    assert attention_entropy(np.full((4, 8), 0.2)) == pytest.approx(1)
+    halves = np.zeros((4, 8))
+    halves[:2] = 1
+    assert attention_entropy(halves) == pytest.approx(np.log(16) / np.log(32))
+
+
+def test_the_level_at_the_peak_is_a_rank():
+    log_mel = np.arange(100.0).reshape(10, 10)
+    peak = np.zeros((10, 10))
+    peak[-1, -1] = 1
+    assert level_at_peak(peak, log_mel) == pytest.approx(0.995)
+    assert level_at_peak(peak, -log_mel) == pytest.approx(0.005)
+    assert level_at_peak(peak, np.zeros((10, 10))) == 0.5
+    random = np.random.default_rng(0)
+    ranks = [level_at_peak(random.random((6, 6)), random.random((6, 6))) for _ in range(400)]
+    assert np.mean(ranks) == pytest.approx(0.5, abs=0.05)

@@ -151,7 +151,7 @@ def evaluate(
             "listening with the embedded network; for the papers' numbers: --backbone published"
         )
     if dry_run:
-        _show_plan(chosen, named, n_files, captions, as_json=json)
+        _show_plan(chosen, named, n_files, captions, attention, as_json=json)
         return
 
     from auffusion_cli.tasks.evaluate import evaluate as run
@@ -269,6 +269,10 @@ def _check_files(
         from auffusion_cli.evaluation.report import check_target
 
         check_target(report, overwrite=overwrite)  # the folder beside it too
+    if attention is not None:
+        check_writable([attention / "picture.png"], "--attention")
+        if not overwrite and attention.is_dir() and any(attention.iterdir()):
+            check_free([attention])
 
 
 def load_networks(
@@ -322,6 +326,7 @@ def _show_plan(
     folders: dict[str, Path],
     n_files: dict[str, int],
     captions: dict[str, str] | None,
+    attention: Path | None,
     *,
     as_json: bool,
 ) -> None:
@@ -337,6 +342,7 @@ def _show_plan(
             name: {"folder": str(folder), "sound_files": n_files[name]}
             for name, folder in folders.items()
         },
+        "attention": None if attention is None else str(attention),
         "cache": str(cache_folder()),
     }
     if as_json:
@@ -346,7 +352,7 @@ def _show_plan(
     rows += [
         (b.name, f"{b.audio_input.sample_rate_hz:,} Hz, weights {b.weights}") for b in networks
     ]
-    rows += [("prompts", plan["prompts"]), ("cache", plan["cache"])]
+    rows += [(name, plan[name] or "no") for name in ("prompts", "attention", "cache")]
     rows += [(name, f"{folder}, {n_files[name]} sound files") for name, folder in folders.items()]
     console.print_table(("SETTING", "VALUE"), rows)
 

@@ -47,7 +47,7 @@ Complexity = Literal["1 event", "2 events", "3 or more events"]
 def count_events(prompt: str) -> int:
     """At least 1."""
     text = WEATHER.sub(r", \1", PAIRS.sub(" again ", prompt.lower()))
-    parts = [part for part in JOINT.split(text) if _names_something(part)]
+    parts = [part for part in JOINT.split(text) if names_something(part)]
     return max(1, len(parts))
 
 
@@ -56,6 +56,7 @@ def complexity(n_events: int) -> Complexity:
     return {1: "1 event", 2: "2 events"}.get(n_events, "3 or more events")
 
 
-def _names_something(part: str) -> bool:
-    words = re.findall(r"[^\W\d_]+", part)
+def names_something(part: str) -> bool:
+    """Whether any word of `part` may be of a sound, and not only of its manner or place."""
+    words = re.findall(r"[^\W\d_]+", part.lower())
     return any(not (word in MANNER or word.endswith("ly")) for word in words)

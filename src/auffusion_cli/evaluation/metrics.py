@@ -100,6 +100,28 @@ def clap_scores(sounds: np.ndarray, texts: np.ndarray) -> np.ndarray:
     return (sounds * texts).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)
 
 
+# --- attention
+
+
+def attention_entropy(attention: np.ndarray) -> float:
+    """How spread out a word's attention (h, w) is: 0 at one place, 1 evenly everywhere.
+
+    The entropy of its shares of the places, over that of as many equal shares.
+    """
+    shares = attention.astype(np.float64).ravel() / attention.sum(dtype=np.float64)
+    shares = shares[shares > 0]
+    return float(-(shares * np.log(shares)).sum() / math.log(attention.size))
+
+
+def level_at_peak(attention: np.ndarray, log_mel: np.ndarray) -> float:
+    """How loud the sound (h, w) is where a word's attention (h, w) is greatest: a rank, 0 to 1.
+
+    The share of places that are softer there, equals counted by half: 0.5 is chance, 1 the loudest.
+    """
+    level = log_mel.ravel()[attention.argmax()]
+    return float(((log_mel < level).mean() + (log_mel <= level).mean()) / 2)
+
+
 # --- kernel audio distance
 
 
