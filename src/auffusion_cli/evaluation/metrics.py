@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+Activation = Literal["softmax", "sigmoid"]
+
 KL_EPSILON = 1e-6
 INCEPTION_SPLITS = 10
 INCEPTION_SEED = 2020
@@ -31,7 +33,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 def kl_divergences(
     generated: np.ndarray,
     reference: np.ndarray,
-    activation: Literal["softmax", "sigmoid"] = "softmax",
+    activation: Activation = "softmax",
 ) -> np.ndarray:
     """KL(reference ‖ generated) of each pair, in nats.
 

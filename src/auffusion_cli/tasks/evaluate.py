@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from auffusion_cli.errors import DataError
 from auffusion_cli.evaluation import bootstrap, measure
@@ -21,7 +20,12 @@ from auffusion_cli.evaluation.embedders import Embedder, TextEmbedder, identity
 from auffusion_cli.evaluation.events import Complexity, complexity, count_events
 from auffusion_cli.evaluation.features import extract
 from auffusion_cli.evaluation.measure import Heard
-from auffusion_cli.evaluation.metrics import INCEPTION_SPLITS, clap_scores, kl_divergences
+from auffusion_cli.evaluation.metrics import (
+    INCEPTION_SPLITS,
+    Activation,
+    clap_scores,
+    kl_divergences,
+)
 from auffusion_cli.evaluation.protocols import Protocol
 from auffusion_cli.evaluation.result import Backbone as BackboneRecord
 from auffusion_cli.evaluation.result import (
@@ -111,24 +115,24 @@ def evaluate(
     for name, folder in generated.items():
         groups = {clip: complexity(count_events(text)) for clip, text in prompts[name].items()}
         classes = listen(networks.classifier, folder)
-        named = _names(protocol)
-        backbone = networks.classifier.name
+        frames = None if real is None else listen(networks.frames, folder)
+        sounds = listen(networks.text, folder)
+
+        on_progress(f"computing the numbers of {name}", len(folder.clips), len(folder.clips))
+        named, backbone = _names(protocol), networks.classifier.name
         metrics, scores = [measure.inception(named("IS"), backbone, classes)], {}
         if real is not None:
             metrics += measure.frechet(
                 named("FD"), named("FD-inf"), backbone, classes, real_classes
             )
             metrics.append(measure.kernel(named("KAD"), backbone, classes, real_classes))
-            for kl, activation in ((named("KL"), "softmax"), (named("KL-sigmoid"), "sigmoid")):
+            for kl, activation in _divergences_of(protocol).items():
                 scores[kl] = _divergences(folder, classes, real, real_classes, activation)
                 metrics += _mean_divergence(kl, backbone, scores[kl], groups, folder, real)
-        if real_frames is not None:
-            frames = listen(networks.frames, folder)
+        if frames is not None:
             metrics += measure.frechet("FAD", "FAD-inf", networks.frames.name, frames, real_frames)
-        if networks.text is not None:
-            scores["CLAP"] = _alignments(
-                networks.text, listen(networks.text, folder), folder, prompts[name]
-            )
+        if sounds is not None:
+            scores["CLAP"] = _alignments(networks.text, sounds, folder, prompts[name])
             metrics += _mean_alignment(networks.text.name, scores["CLAP"], groups, folder)
         evaluated.append(_system(name, folder, real, prompts[name], metrics, scores))
 
@@ -190,12 +194,20 @@ def _names(protocol: Protocol) -> Callable[[str], str]:
     return lambda name: name + suffix
 
 
+def _divergences_of(protocol: Protocol) -> dict[str, Activation]:
+    """Which kinds of KL are told. The papers' classifier hears several classes at once, so that its
+    sigmoid means something; the embedded one was trained to hear one."""
+    if protocol.comparable_with_papers:
+        return {"KL": "softmax", "KL-sigmoid": "sigmoid"}
+    return {_names(protocol)("KL"): "softmax"}
+
+
 def _divergences(
     folder: SoundFolder,
     classes: Heard,
     real: SoundFolder,
     real_classes: Heard,
-    activation: Literal["softmax", "sigmoid"],
+    activation: Activation,
 ) -> dict[str, float]:
     """clip name -> KL to its partner, of the clips that have one."""
     row = {clip.name: n for n, clip in enumerate(real.clips)}
