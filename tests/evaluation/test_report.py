@@ -22,6 +22,7 @@ from auffusion_cli.errors import (
 )
 from auffusion_cli.evaluation import report
 from auffusion_cli.evaluation.report import files_folder, write_report
+from auffusion_cli.evaluation.report_html import shown, stands_apart
 from auffusion_cli.evaluation.result import Evaluation, Finding, Metric
 from report_sets import HOSTILE, make_evaluation
 
@@ -113,14 +114,14 @@ def test_a_number_stands_apart_only_without_overlap():
         return Metric("FD", value, (low, high), 100, 10, better, "", "tagger")
 
     best, near, far = metric(10, 9, 11), metric(11.5, 10.5, 12), metric(20, 18, 22)
-    assert report.stands_apart(best, [best, far])
-    assert not report.stands_apart(best, [best, near])
-    assert not report.stands_apart(far, [best, far])
-    assert not report.stands_apart(best, [best])
-    assert not report.stands_apart(best, [best, None])
+    assert stands_apart(best, [best, far])
+    assert not stands_apart(best, [best, near])
+    assert not stands_apart(far, [best, far])
+    assert not stands_apart(best, [best])
+    assert not stands_apart(best, [best, None])
     high = dataclasses.replace(far, better="higher")
-    assert report.stands_apart(high, [dataclasses.replace(best, better="higher"), high])
-    assert not report.stands_apart(best, [best, dataclasses.replace(far, ci_95=None)])
+    assert stands_apart(high, [dataclasses.replace(best, better="higher"), high])
+    assert not stands_apart(best, [best, dataclasses.replace(far, ci_95=None)])
 
 
 def test_what_the_guards_found_is_listed(evaluation, tmp_path):
@@ -164,7 +165,7 @@ def test_a_hostile_text_stays_text_wherever_it_stands(evaluation, tmp_path, word
     path = tmp_path / "hostile.html"
     write_report(hostile, path)
     data = clips_of(path)
-    assert report.shown(words) in [clip["prompt"] for clip in data["clips"]]
+    assert shown(words) in [clip["prompt"] for clip in data["clips"]]
     page, before = Page(path.read_text("utf-8")), Page(plain.read_text("utf-8"))
     # Only elements that the plain page has as well, and as many scripts and styles as there.
     assert {tag for tag, _ in page.elements} <= {t for t, _ in before.elements} | {
@@ -180,9 +181,9 @@ def test_a_hostile_text_stays_text_wherever_it_stands(evaluation, tmp_path, word
 
 
 def test_what_cannot_be_seen_is_spelled_out():
-    assert report.shown("a\u202egnp.wav") == "a\\u202egnp.wav"
-    assert report.shown("\udc80") == "\\udc80"  # a name of a file that is not UTF-8
-    assert report.shown("ünï 👩‍🚀 דבר") == "ünï 👩‍🚀 דבר"
+    assert shown("a\u202egnp.wav") == "a\\u202egnp.wav"
+    assert shown("\udc80") == "\\udc80"  # a name of a file that is not UTF-8
+    assert shown("ünï 👩‍🚀 דבר") == "ünï 👩‍🚀 דבר"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +272,7 @@ def test_names_that_cannot_be_are_told(evaluation, tmp_path, name):
         write_report(evaluation, tmp_path / name)
 
 
-@pytest.mark.parametrize("where", ["draw", "_page", "rename"])
+@pytest.mark.parametrize("where", ["draw", "render", "rename"])
 def test_what_is_stopped_leaves_everything_as_it_was(evaluation, tmp_path, monkeypatch, where):
     path = tmp_path / "out" / "report.html"
     write_report(evaluation, path, embedded_bytes=0)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from auffusion_cli.evaluation.report import shown, write_report
+from auffusion_cli.evaluation.report import write_report
+from auffusion_cli.evaluation.report_html import shown
 from report_sets import HOSTILE, make_evaluation
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
