@@ -10,7 +10,9 @@ import argparse
 import os
 import platform
 import statistics
+import sys
 import time
+from collections.abc import Callable
 
 from auffusion_cli.checkpoints import load_model
 from auffusion_cli.request import GenerateRequest, GenerateSettings
@@ -36,21 +38,32 @@ def main() -> None:
     def with_maps() -> None:
         generate_with_attention(model, request, settings)
 
-    times_s = {plain: [], with_maps: []}
-    for _ in range(arguments.runs + 1):
-        for make, times in times_s.items():
-            start_s = time.perf_counter()
-            make()
-            times.append(time.perf_counter() - start_s)
-    plain_s, with_maps_s = (times[1:] for times in times_s.values())
-    ratios = [b / a for a, b in zip(plain_s, with_maps_s, strict=True)]
+    pairs = []
+    for n in range(arguments.runs + 1):
+        pairs.append([measure(plain), measure(with_maps)])
+        if n > 0:
+            print(f"pair {n}: {added(pairs[-1:], 1):.0f} % more processor time", file=sys.stderr)
+    del pairs[0]
 
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {arguments.runs} pairs")
-    print(f"{'':<14}{'median':>10}{'best':>10}")
-    for name, times in (("without maps", plain_s), ("with maps", with_maps_s)):
-        print(f"{name:<14}{statistics.median(times):>8.2f} s{min(times):>8.2f} s")
-    added = 100 * (statistics.median(ratios) - 1)
-    print(f"maps add {added:.0f} % (median of the pairs)")
+    print(f"{'median':<14}{'wall time':>12}{'processor':>12}")
+    for name, times in zip(("without maps", "with maps"), zip(*pairs, strict=True), strict=True):
+        wall_s, processor_s = (statistics.median(column) for column in zip(*times, strict=True))
+        print(f"{name:<14}{wall_s:>10.2f} s{processor_s:>10.2f} s")
+    print(f"{'maps add':<14}{added(pairs, 0):>10.0f} %{added(pairs, 1):>10.0f} %")
+
+
+def measure(make: Callable[[], None]) -> tuple[float, float]:
+    """Wall time and processor time, in seconds; the second does not count other programs."""
+    wall_s, processor_s = time.perf_counter(), time.process_time()
+    make()
+    return time.perf_counter() - wall_s, time.process_time() - processor_s
+
+
+def added(pairs: list[list[tuple[float, float]]], clock: int) -> float:
+    """By how many percent the second of a pair takes longer: the median."""
+    ratios = [with_maps[clock] / plain[clock] for plain, with_maps in pairs]
+    return 100 * (statistics.median(ratios) - 1)
 
 
 if __name__ == "__main__":

@@ -115,17 +115,9 @@ def attention(
     if len(models or ()) > MAX_MODELS:
         raise UsageError(f"--model: {len(models)} of them; at most {MAX_MODELS} are drawn.")
     if Path(source).suffix.lower() in SOUND_SUFFIXES:
-        told = {
-            "--seed": seed,
-            "--negative": negative,
-            "--duration": duration_s,
-            "--steps": steps,
-            "--guidance": guidance_scale,
-            "--guidance-rescale": guidance_rescale,
-            "--scheduler": scheduler,
-        }
+        told = {"--seed": seed, "--negative": negative}
         named = models[0] if models else None
-        origin = recorded.origin_of_file(Path(source), named_model=named, options=told)
+        origin = recorded.origin_of_file(Path(source), named, told, asked)
     else:
         origin = recorded.origin_of_words(source, seed, negative, asked)
     names = models or [origin.model]

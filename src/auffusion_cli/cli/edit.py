@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def edit(
     source: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="A sound made by generate; or else give --prompt."),
+        typer.Argument(metavar="FILE", help="A sound made by generate; or else give --prompt."),
     ] = None,
     prompt: Annotated[
         str | None, typer.Option(help="What the sound is made from, before the edit.")
@@ -106,17 +106,8 @@ def edit(
         "scheduler": scheduler,
     }
     if source is not None:
-        told = {
-            "--prompt": prompt,
-            "--seed": seed,
-            "--negative": negative,
-            "--duration": duration_s,
-            "--steps": steps,
-            "--guidance": guidance_scale,
-            "--guidance-rescale": guidance_rescale,
-            "--scheduler": scheduler,
-        }
-        origin = recorded.origin_of_file(source, named_model=model, options=told)
+        told = {"--prompt": prompt, "--seed": seed, "--negative": negative}
+        origin = recorded.origin_of_file(source, model, told, asked)
     elif prompt is not None:
         origin = recorded.origin_of_words(prompt, seed, negative, asked)
     else:

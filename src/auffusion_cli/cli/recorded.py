@@ -40,6 +40,15 @@ Dtype = Annotated[
 ]
 
 
+SETTING_OPTIONS = {
+    "duration_s": "--duration",
+    "steps": "--steps",
+    "guidance_scale": "--guidance",
+    "guidance_rescale": "--guidance-rescale",
+    "scheduler": "--scheduler",
+}
+
+
 @dataclass(frozen=True)
 class Origin:
     """One sound made from words: which, how and where."""
@@ -72,12 +81,20 @@ def origin_of_words(
     return Origin(request, asked, "embedded", "auto", "auto", "auto", name=prompt)
 
 
-def origin_of_file(path: Path, *, named_model: str | None, options: Mapping[str, Any]) -> Origin:
-    """What the record of `path` says; `options` are those that it would contradict.
+def origin_of_file(
+    path: Path,
+    named_model: str | None,
+    told: Mapping[str, Any],
+    asked: Mapping[str, Any],
+) -> Origin:
+    """What the record of `path` says, to be made by `named_model` if that is not None.
+
+    `told` (by option) and `asked` (by field of `GenerateSettings`) would contradict it: only None
+    will do.
 
     Raises:
         UsageError: it was not made by `generate` from one prompt, by a model that is not known and
-            not named either, or one of `options` is given.
+            not named either, or something is told or asked besides.
         AudioError: it cannot be read, or carries no record.
     """
     from auffusion_cli.audio import read_recording
@@ -96,7 +113,8 @@ def origin_of_file(path: Path, *, named_model: str | None, options: Mapping[str,
                 else None
             ),
         )
-    given = [name for name, value in options.items() if value is not None]
+    options = dict(told) | {SETTING_OPTIONS[field]: value for field, value in asked.items()}
+    given = [option for option, value in options.items() if value is not None]
     if given:
         raise UsageError(
             f"{given[0]} does not go with {path}, whose record says how it was made.",
