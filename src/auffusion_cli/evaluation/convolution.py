@@ -72,14 +72,19 @@ class WinogradConvReLU(ConvReLU):
         super().__init__(conv, norm)
         self.patch = (4, 4 if width > 2 else 2)
         (b_h, g_h, a_h), (b_w, g_w, a_w) = (
-            tuple(torch.tensor(matrix, dtype=torch.float64) for matrix in TRANSFORMS[n])
+            tuple(torch.tensor(matrix, dtype=torch.float32) for matrix in TRANSFORMS[n])
             for n in self.patch
         )
-        weight = torch.einsum("ij,kcjl,ml->imck", g_h, self.weight.double(), g_w)
         # Both axes at once: one product with a Kronecker product.
-        self.register_buffer("input_transform", torch.kron(b_h, b_w).float())
-        self.register_buffer("weight", weight.flatten(0, 1).float().contiguous())
-        self.register_buffer("output_transform", torch.kron(a_h, a_w).float())
+        self.register_buffer("input_transform", torch.kron(b_h, b_w))
+        self.register_buffer("output_transform", torch.kron(a_h, a_w))
+        # One row after another: the last layers' weights are too large for further copies.
+        rows = torch.kron(g_h, g_w)
+        n_out, n_in = self.weight.shape[:2]
+        kernels = self.weight.permute(2, 3, 1, 0).reshape(9, n_in * n_out)
+        self.weight = torch.empty(len(rows), n_in, n_out)
+        for transformed, row in zip(self.weight, rows, strict=True):
+            torch.mv(kernels.T, row, out=transformed.view(-1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K, H, W)"""

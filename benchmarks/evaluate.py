@@ -1,0 +1,151 @@
+"""How many clips a second an evaluation hears, against one clip at a time as the common tool does.
+
+    python benchmarks/evaluate.py --clips 200
+
+Both sides hear the same clips of 10 s with the same random weights of Cnn14 and VGGish, with all of
+torch's threads. The one side reads a file, then runs the published network on it, then takes the
+next. The other is `evaluation.features.extract`. They take turns, a few clips each, so that what
+else the machine does is shared; wall time and processor time are both shown. Last come the peaks of
+the resident memory after a quarter of the clips and after all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from auffusion_cli.evaluation.cnn14 import Cnn14, Cnn14Embedder
+from auffusion_cli.evaluation.features import extract
+from auffusion_cli.evaluation.protocols import PROTOCOLS
+from auffusion_cli.evaluation.vggish import LogMel, VGGish, VGGishEmbedder
+
+TARGET = 3.0
+RATE_HZ, DURATION_S = 16_000, 10
+AUDIO_INPUT = PROTOCOLS["auffusion-2024"].classifier.audio_input
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--turn", type=int, default=10, help="clips of one side before the other's")
+    parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory_of:
+        print(json.dumps(memory_peaks(sorted(options.memory_of.iterdir()))))
+        return
+    with tempfile.TemporaryDirectory(prefix="auffusion-evaluate-") as temporary:
+        paths = write_clips(Path(temporary), options.clips)
+        print(f"{options.clips} clips of {DURATION_S} s, {torch.get_num_threads()} threads")
+        print("network  one at a time       ours                ratio")
+        print("         wall     processor  wall     processor  wall  processor  difference")
+        totals = np.zeros(4)
+        for name, slow, quick in (("cnn14", *cnn14_pair()), ("vggish", *vggish_pair())):
+            seconds, difference = take_turns(paths, slow, quick, options.turn)
+            totals += seconds
+            print_row(name, seconds, f"{difference:.1e}")
+        print_row("both", totals)
+        command = [sys.executable, __file__, "--memory-of", temporary]
+        peaks = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        for n_clips, n_bytes in peaks.items():
+            print(f"peak memory after {n_clips} clips: {n_bytes / 1e6:.0f} MB")
+    ratio = totals[0] / totals[2]
+    sys.exit(f"less than {TARGET} times as fast" if ratio < TARGET else 0)
+
+
+def print_row(name: str, seconds: np.ndarray, difference: str = "") -> None:
+    wall, processor, our_wall, our_processor = seconds
+    print(
+        f"{name:<8} {wall:6.1f} s {processor:7.1f} s  {our_wall:6.1f} s {our_processor:7.1f} s  "
+        f"{wall / our_wall:4.2f}  {processor / our_processor:4.2f}       {difference}",
+        flush=True,
+    )
+
+
+def write_clips(folder: Path, n_clips: int) -> list[Path]:
+    """Noise that comes and goes."""
+    generator = np.random.default_rng(0)
+    time_s = np.arange(RATE_HZ * DURATION_S) / RATE_HZ
+    paths = []
+    for i in range(n_clips):
+        envelope = np.sin(2 * np.pi * generator.uniform(0.1, 2) * time_s) ** 2
+        paths.append(folder / f"{i:04}.wav")
+        sound = 0.2 * envelope * generator.standard_normal(len(time_s)).clip(-4, 4)
+        soundfile.write(paths[-1], sound, RATE_HZ, subtype="PCM_16")
+    return paths
+
+
+def take_turns(paths, one_at_a_time, embedder, n_in_turn: int) -> tuple[np.ndarray, float]:
+    """(seconds of wall and processor, theirs and ours; the largest relative difference)"""
+    seconds, differences = np.zeros(4), []
+    one_at_a_time(paths[0])
+    list(extract(paths[:1], embedder, cache=None))
+    for start in range(0, len(paths), n_in_turn):
+        turn = paths[start : start + n_in_turn]
+        marks = [(time.perf_counter(), time.process_time())]
+        theirs = [one_at_a_time(path) for path in turn]
+        marks.append((time.perf_counter(), time.process_time()))
+        ours = list(extract(turn, embedder, cache=None))
+        marks.append((time.perf_counter(), time.process_time()))
+        seconds += np.diff(np.array(marks), axis=0).ravel()
+        differences += [
+            np.linalg.norm(a - b.embeddings) / np.linalg.norm(a)
+            for a, b in zip(theirs, ours, strict=True)
+        ]
+    return seconds, max(differences)
+
+
+def read(path: Path) -> torch.Tensor:
+    samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    assert rate_hz == RATE_HZ
+    waveform = torch.from_numpy(samples[:, 0].copy())
+    return waveform - waveform.mean()
+
+
+def cnn14_pair():
+    torch.manual_seed(0)
+    network = Cnn14().eval()
+    quick = Cnn14()
+    quick.load_state_dict(network.state_dict())
+
+    @torch.no_grad()
+    def one_at_a_time(path: Path) -> np.ndarray:
+        return network(read(path)[None])[0].numpy()
+
+    return one_at_a_time, Cnn14Embedder(quick, AUDIO_INPUT, "random")
+
+
+def vggish_pair():
+    torch.manual_seed(0)
+    network, spectrogram = VGGish().eval(), LogMel()
+    quick = VGGish()
+    quick.load_state_dict(network.state_dict())
+
+    @torch.no_grad()
+    def one_at_a_time(path: Path) -> np.ndarray:
+        return network(spectrogram(read(path))).numpy()
+
+    return one_at_a_time, VGGishEmbedder(quick, AUDIO_INPUT, "random")
+
+
+def memory_peaks(paths: list[Path]) -> dict[int, int]:
+    """{clips heard: the most bytes resident so far}"""
+    embedder, peaks = Cnn14Embedder(Cnn14(), AUDIO_INPUT, "random"), {}
+    for n_heard, _ in enumerate(extract(paths, embedder, cache=None), start=1):
+        if n_heard in (len(paths) // 4, len(paths)):
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            peaks[n_heard] = peak if sys.platform == "darwin" else peak * 1024
+    return peaks
+
+
+if __name__ == "__main__":
+    main()
