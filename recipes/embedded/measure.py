@@ -13,7 +13,7 @@ A classifier of real sounds (`classifier.py`) judges four sets, by its first gue
   those real scenes are judged too.
 
 Writes a JSON file with all prompts, seeds and guesses, and beside it a Markdown table. With
-`--sounds DIR` the real scenes and the generated sounds are kept, for
+`--sounds DIR` real scenes and as many generated sounds of their kinds are kept, for
 
     auffusion evaluate DIR/generated --reference DIR/real
 """
@@ -93,23 +93,24 @@ def generate_waveforms(
     requests: Sequence[GenerateRequest],
     settings: GenerateSettings,
     batch_size: int,
-    paths: Sequence[Path] | None = None,
+    paths: Sequence[Path | None],
 ) -> Iterator[Tensor]:
-    """The sound (N,) of each request, in order; also written to `paths`."""
+    """The sound (N,) of each request, in order; also written where it has a path."""
     results = generate(model, requests, settings, batch_size=batch_size)
     for i, result in enumerate(_counted(results, len(requests), "generated")):
-        if paths is not None:
+        if paths[i] is not None:
             result.save(paths[i])
         yield result.waveform
 
 
-def sound_paths(folder: Path, kinds: Sequence[str]) -> list[Path]:
-    """FOLDER/KIND-00.wav, KIND-01.wav …: sounds of one kind are paired with one another."""
+def sound_paths(folder: Path, asked: Sequence[str], limits: dict[str, int]) -> list[Path | None]:
+    """FOLDER/KIND-00.wav, KIND-01.wav … up to a kind's limit, None for what is beyond it."""
     folder.mkdir(parents=True, exist_ok=True)
     counts: Counter[str] = Counter()
     paths = []
-    for kind in kinds:
-        paths.append(folder / f"{kind}-{counts[kind]:02d}.wav")
+    for kind in asked:
+        beyond = counts[kind] >= limits.get(kind, 0)
+        paths.append(None if beyond else folder / f"{kind}-{counts[kind]:02d}.wav")
         counts[kind] += 1
     return paths
 
@@ -179,13 +180,13 @@ def measure_real(
     store: ClipStore,
     scenes: SceneConfig,
     device: torch.device,
-    folder: Path | None = None,
+    paths: Sequence[Path | None],
 ) -> tuple[dict, dict]:
-    """One scene of each clip, also written into `folder`; the same through latent and vocoder."""
+    """One scene of each clip, also written where it has a path; the same through the codec."""
     asked = [clip.kind for clip in store.clips]
     waveforms = [lay_alone(store, scenes, index, index).waveform for index in range(len(store))]
-    if folder is not None:
-        for path, waveform in zip(sound_paths(folder, asked), waveforms, strict=True):
+    for path, waveform in zip(paths, waveforms, strict=True):
+        if path is not None:
             write_audio(path, waveform, SAMPLE_RATE_HZ)
     decoded = (
         codec.decode(codec.encode(waveform[None].to(device)))[0].cpu()
@@ -313,7 +314,7 @@ def main() -> None:
         ]
 
         def generated(
-            requests: Sequence[GenerateRequest], paths: Sequence[Path] | None = None
+            requests: Sequence[GenerateRequest], paths: Sequence[Path | None]
         ) -> Iterator[Tensor]:
             return generate_waveforms(model, requests, settings, args.batch_size, paths)
 
@@ -324,20 +325,26 @@ def main() -> None:
             "settings": settings.to_dict(),
         }
         judge = Judge(classifier)
+        asked = [kind for kind in chosen for _ in range(args.per_kind)]
+        real_kinds = [clip.kind for clip in test_store.clips]
+        paths = {"real": [None] * len(real_kinds), "generated": [None] * len(asked)}
+        if args.sounds:  # as many of each, so that they are pairs
+            n_pairs = {kind: min(n, args.per_kind) for kind, n in Counter(real_kinds).items()}
+            paths["real"] = sound_paths(args.sounds / "real", real_kinds, n_pairs)
+            paths["generated"] = sound_paths(args.sounds / "generated", asked, n_pairs)
         result["real"], result["round_trip"] = measure_real(
             judge,
             model.codec,
             test_store,
             scenes,
             model.device,
-            args.sounds and args.sounds / "real",
+            paths["real"],
         )
-        asked = [kind for kind in chosen for _ in range(args.per_kind)]
-        paths = sound_paths(args.sounds / "generated", asked) if args.sounds else None
-        result["generated"] = measure_kinds(judge, requests, asked, generated(requests, paths))
+        sounds = generated(requests, paths["generated"])
+        result["generated"] = measure_kinds(judge, requests, asked, sounds)
         if pairs:
             result["real_pairs"], result["generated_pairs"] = measure_pairs(
-                judge, pair_requests, pairs, generated(pair_requests)
+                judge, pair_requests, pairs, generated(pair_requests, [None] * len(pairs))
             )
     except AuffusionError as error:
         sys.exit(f"error: {error}")
