@@ -47,7 +47,6 @@ def extend(
     grower = _Grower(model, source, request, settings, n_new, on_progress)
     match request.where:
         case "before":
-            # The same backwards in time, but for the model, which hears it forwards.
             samples = np.concatenate([grower.grow(n_new, before=True), clip])
         case "loop":
             n_bridge = min(n_new, grower.n_piece)
@@ -87,8 +86,9 @@ class _Grower:
     def grow(self, n_new: int, *, before: bool = False) -> np.ndarray:
         """(n_new, C) samples after the clip, or before it.
 
-        It is worked out away from the clip, piece by piece. The end of the last piece is made again
-        and cross-faded into what it was.
+        Piece after piece, away from the clip: for `before` that is backwards in time, so that all
+        samples are turned round here, but for the model. Each piece makes the end of the last one
+        again, and is cross-faded from what that was.
         """
         turn = slice(None, None, -1 if before else None)
         clip = self.source.samples[turn]
@@ -101,8 +101,7 @@ class _Grower:
             hole = np.zeros_like(clip, shape=(n_again + n + self.n_fade, clip.shape[1]))
             hole[: len(begin)] = begin
             near = np.concatenate([clip, made[: len(made) - n_again]])[-self.n_window :]
-            far = clip[-self.n_context :]
-            # Turned, it would start with the clip's start, played backwards.
+            far = clip[-self.n_context :]  # so that the sound does not end in the hole
             parts = (near, hole, far) if not before else (far[turn], hole[turn], near[turn])
             new = self._fill(*parts, n_fade=n_again or self.n_fade)[turn]
             made = np.concatenate([made[: len(made) - n_again], new[: n_again + n]])
