@@ -254,3 +254,20 @@ def test_needed_files_takes_one_copy_of_each_part():
         "unet/diffusion_pytorch_model-00002-of-00002.safetensors",
         "unet/diffusion_pytorch_model.safetensors.index.json",
     ]
+
+
+def test_a_transformers_model_that_hears(server):
+    """CLAP: everything in the top folder, of the weights one copy."""
+    server.files = {
+        "config.json": b"{}",
+        "preprocessor_config.json": b"{}",
+        "vocab.json": b"{}",
+        "model.safetensors": random.Random(2).randbytes(5_000),
+        "pytorch_model.bin": b"a second copy of the same",
+    }
+    checkpoint = hub.resolve(f"org/model@{COMMIT}")
+    names = {path.name for path in checkpoint.folder.iterdir()}
+    assert names == set(server.files) - {"pytorch_model.bin"}
+    server.requests.clear()
+    assert hub.resolve(f"org/model@{COMMIT}").folder == checkpoint.folder
+    assert server.requests == []
