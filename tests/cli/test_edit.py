@@ -66,7 +66,8 @@ def test_a_file_edited_described_and_made_again(run):
     assert twice.exit_code == 2 and "made by `edit`" in twice.stderr
     contradiction = run("edit", "dog.wav", "--guidance", "4")
     assert (
-        contradiction.exit_code == 2 and "--guidance does not go with dog.wav" in contradiction.stderr
+        contradiction.exit_code == 2
+        and "--guidance does not go with dog.wav" in contradiction.stderr
     )
 
 
