@@ -16,7 +16,7 @@ PANEL_PX = (520, 380)
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 76, 26, 52, 58
 LEGEND_ROW_PX = 28
 PANELS_IN_A_ROW = 2
-SCALE = 2
+SCALE = 3
 """Drawn so many times larger and made smaller again, for smooth lines."""
 COLOURS = ("#1a5fb4", "#b3500a", "#0b7468", "#9c1f5f", "#6336b8", "#4d6b0c")
 INK, SOFT, GRID = "#1b1c1f", "#5c5e66", "#e2dfd9"
@@ -51,7 +51,10 @@ class Panel:
 
 
 def save_curves(panels: Sequence[Panel], x_title: str, path: Path) -> None:
-    """Write a PNG of panels with at least a point each; written beside and renamed."""
+    """Write a PNG of panels with at least a point each, all with the same axis of x.
+
+    Written beside and renamed.
+    """
     names = list(dict.fromkeys(curve.name for panel in panels for curve in panel.curves))
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
     n_columns = min(len(panels), PANELS_IN_A_ROW)
@@ -60,9 +63,11 @@ def save_curves(panels: Sequence[Panel], x_title: str, path: Path) -> None:
     size = (width * n_columns, height * n_rows + LEGEND_ROW_PX * math.ceil(len(names) / n_columns))
     picture = Image.new("RGB", (size[0] * SCALE, size[1] * SCALE), "white")
     draw = ImageDraw.Draw(picture)
+    xs = [math.log10(p.x) for panel in panels for curve in panel.curves for p in curve.points]
+    x_range = _widened(xs, 0.08, least=0.1)
     for i, panel in enumerate(panels):
         corner = (width * (i % n_columns), height * (i // n_columns))
-        _draw_panel(draw, panel, x_title, corner, colours)
+        _draw_panel(draw, panel, x_title, x_range, corner, colours)
     for i, name in enumerate(names):
         x = width * (i % n_columns) + LEFT_PX
         y = height * n_rows + LEGEND_ROW_PX * (i // n_columns) + 6
@@ -75,13 +80,14 @@ def _draw_panel(
     draw: ImageDraw.ImageDraw,
     panel: Panel,
     x_title: str,
+    x_range: tuple[float, float],
     corner: tuple[int, int],
     colours: dict[str, str],
 ) -> None:
     points = [point for curve in panel.curves for point in curve.points]
     left, top = corner[0] + LEFT_PX, corner[1] + TOP_PX
     right, bottom = corner[0] + PANEL_PX[0] - RIGHT_PX, corner[1] + PANEL_PX[1] - BOTTOM_PX
-    x_low, x_high = _widened([math.log10(point.x) for point in points], 0.08, least=0.1)
+    x_low, x_high = x_range
     ends = [end for point in points for end in (point.y, *(point.interval or ()))]
     y_low, y_high = _widened(ends, 0.08, least=1e-3)
 
