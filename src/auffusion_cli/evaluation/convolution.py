@@ -94,17 +94,17 @@ class WinogradConvReLU(ConvReLU):
         n_out = len(self.bias)
         x = x.permute(0, 2, 3, 1)
         x = pad(x, (0, 0, 1, columns * p_w + 1 - width, 1, rows * p_h + 1 - height))
-        patches = x.unfold(1, p_h + 2, p_h).unfold(2, p_w + 2, p_w).flatten(0, 1)
-        y = x.new_empty(n_batch * rows, p_h, columns, p_w, n_out)
-        step = max(PATCHES_AT_ONCE // columns, 1)
-        for start in range(0, len(patches), step):
-            part = patches[start : start + step]  # (rows, columns, C, p_h + 2, p_w + 2)
-            flat = part.permute(3, 4, 0, 1, 2).reshape(len(self.input_transform), -1)
+        patches = x.unfold(1, p_h + 2, p_h).unfold(2, p_w + 2, p_w)
+        y = x.new_empty(n_batch, rows, p_h, columns, p_w, n_out)
+        step = max(PATCHES_AT_ONCE // (n_batch * columns), 1)
+        for start in range(0, rows, step):
+            part = patches[:, start : start + step]  # (B, rows, columns, C, p_h + 2, p_w + 2)
+            flat = part.permute(4, 5, 0, 1, 2, 3).reshape(len(self.input_transform), -1)
             transformed = (self.input_transform @ flat).view(len(flat), -1, n_in)
             products = torch.bmm(transformed, self.weight)
             outputs = self.output_transform @ products.view(len(flat), -1)
-            outputs = outputs.view(p_h, p_w, len(part), columns, n_out).add_(self.bias).relu_()
-            y[start : start + step] = outputs.permute(2, 0, 3, 1, 4)
+            outputs = outputs.view(p_h, p_w, *part.shape[:3], n_out).add_(self.bias).relu_()
+            y[:, start : start + step] = outputs.permute(2, 3, 0, 4, 1, 5)
         y = y.view(n_batch, rows * p_h, columns * p_w, n_out)[:, :height, :width]
         return y.permute(0, 3, 1, 2)
 

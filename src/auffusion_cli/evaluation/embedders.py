@@ -18,6 +18,9 @@ from torch import Tensor
 
 from auffusion_cli.evaluation.protocols import AudioInput
 
+CODE_VERSION = 1
+"""Goes up when a change of the code changes what a network returns, so that no cache goes stale."""
+
 
 @dataclass(frozen=True)
 class ClipFeatures:
@@ -54,6 +57,7 @@ class TextEmbedder(Embedder, Protocol):
 def identity(embedder: Embedder) -> str:
     """16 hexadecimal digits that change with everything on which a clip's features depend."""
     facts = [
+        CODE_VERSION,
         embedder.name,
         embedder.weights_sha256,
         asdict(embedder.audio_input),
