@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from auffusion_cli.errors import AuffusionError, CheckpointError, DownloadError, UsageError
 from auffusion_cli.layout import WEIGHT_SUFFIXES
+from auffusion_cli.provenance import hash_file
 
 CONFIRM_ABOVE_BYTES = 1_000_000_000
 N_ATTEMPTS = 3
@@ -522,11 +523,7 @@ def download_url(
                         f"{name}: cannot be fetched from {url}: {reason}", hint=by_hand
                     ) from error
                 time.sleep(1)
-        with incomplete.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(2**20):
-                digest.update(block)
-        found = digest.hexdigest()
+        found = hash_file(incomplete)
         if found != sha256:
             incomplete.unlink()
             raise DownloadError(

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,15 @@ class Provenance:
 
 
 _OWN_FIELDS = ("model", "revision", "vocoder", "device", "dtype", "samples_sha256")
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes. Raises OSError."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def hash_samples(samples: np.ndarray) -> str:

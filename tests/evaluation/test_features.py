@@ -131,7 +131,7 @@ def test_an_interrupted_run_goes_on(clips, tmp_path):
 
 
 def entry_of(folder: Path, path: Path) -> Path:
-    (entry,) = folder.rglob(f"{features.file_sha256(path)}.npz")
+    (entry,) = folder.rglob(f"{features.hash_file(path)}.npz")
     return entry
 
 

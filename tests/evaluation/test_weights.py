@@ -67,7 +67,7 @@ def test_published_files_are_loaded_and_identified(folder, states):
 
 def test_the_published_checksum_is_silent(folder, monkeypatch):
     path = folder / weights.WEIGHTS["vggish"].file_name
-    published = replace(weights.WEIGHTS["vggish"], sha256=weights.file_sha256(path))
+    published = replace(weights.WEIGHTS["vggish"], sha256=weights.hash_file(path))
     monkeypatch.setitem(weights.WEIGHTS, "vggish", published)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -15,8 +15,8 @@ from torch.nn.functional import normalize
 
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.evaluation.embedders import ClipFeatures
-from auffusion_cli.evaluation.features import file_sha256
 from auffusion_cli.evaluation.protocols import AudioInput
+from auffusion_cli.provenance import hash_file
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 TEXTS_AT_ONCE = 64
@@ -105,4 +105,4 @@ def load_clap(folder: Path, audio_input: AudioInput, device: torch.device | str)
             f"{folder}: hears sounds at {extractor.sampling_rate:,} Hz, "
             f"but the protocol says {audio_input.sample_rate_hz:,} Hz"
         )
-    return ClapEmbedder(model.to(device), extractor, tokenizer, audio_input, file_sha256(weights))
+    return ClapEmbedder(model.to(device), extractor, tokenizer, audio_input, hash_file(weights))

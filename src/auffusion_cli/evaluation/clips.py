@@ -22,7 +22,7 @@ from auffusion_cli.audio import FORMATS, read_audio, read_provenance
 from auffusion_cli.errors import AudioError, DataError
 from auffusion_cli.evaluation.result import ClipSet, Finding, Flag
 from auffusion_cli.prompts import BadLine, format_of, read_prompts
-from auffusion_cli.provenance import MAX_FIELD_CHARACTERS, hash_samples
+from auffusion_cli.provenance import MAX_FIELD_CHARACTERS, hash_file, hash_samples
 
 SILENCE = 1e-3
 """Full scale is 1, so this is -60 dBFS."""
@@ -151,15 +151,6 @@ def _look_at_file(
     )
     against = against_samples(samples) | against_form(samples.shape, rate_hz, sample_rate_hz)
     return clip, [Finding(flag, relative, why, excluded=False) for flag, why in against.items()]
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _prompt_inside(path: Path) -> str | None:

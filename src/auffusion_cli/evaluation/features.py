@@ -8,7 +8,6 @@ only those of two windows are in memory.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import warnings
@@ -28,6 +27,7 @@ from auffusion_cli.audio import read_audio, resample
 from auffusion_cli.errors import AuffusionWarning
 from auffusion_cli.evaluation.embedders import ClipFeatures, Embedder, identity
 from auffusion_cli.evaluation.protocols import AudioInput
+from auffusion_cli.provenance import hash_file
 
 WINDOW_CLIPS = 16
 """Clips that go to the network together, while the next ones are read."""
@@ -64,7 +64,7 @@ def extract(
         """In a reader's thread: the clip's entry in the cache, or else its waveform."""
         if store is None:
             return _Prepared(waveform=read_clip(path, embedder.audio_input))
-        sha256 = sha256 or file_sha256(path)
+        sha256 = sha256 or hash_file(path)
         if (known := store.read(sha256)) is not None:
             return _Prepared(sha256, known)
         return _Prepared(sha256, waveform=read_clip(path, embedder.audio_input))
@@ -203,12 +203,3 @@ class FeatureCache:
         if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in arrays):
             return "it holds something else than numbers"
         return None
-
-
-def file_sha256(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal. Raises OSError."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -20,8 +20,8 @@ from auffusion_cli import hub
 from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.evaluation import clap, cnn14, vggish
 from auffusion_cli.evaluation.embedders import Embedder
-from auffusion_cli.evaluation.features import file_sha256
 from auffusion_cli.evaluation.protocols import Backbone
+from auffusion_cli.provenance import hash_file
 from auffusion_cli.weights import read_file
 
 
@@ -96,7 +96,7 @@ def load_embedder(
 
             folder = _own(weights_folder, "tagger") or embedded_tagger()
             tagger = load_tagger(folder, device)
-            return TaggerEmbedder(tagger, backbone.audio_input, file_sha256(folder / WEIGHTS_FILE))
+            return TaggerEmbedder(tagger, backbone.audio_input, hash_file(folder / WEIGHTS_FILE))
         case "cnn14":
             path = find_or_fetch("cnn14", weights_folder, on_progress)
             sha256 = _identify("cnn14", path)
@@ -218,7 +218,7 @@ def _own(weights_folder: Path | None, name: str) -> Path | None:
 
 def _identify(name: str, path: Path) -> str:
     """The checksum of a weight file, with a warning where it is not the published one."""
-    sha256 = file_sha256(path)
+    sha256 = hash_file(path)
     if sha256 != WEIGHTS[name].sha256:
         warnings.warn(
             f"{path}: not the published file of {name} (its checksum is {sha256[:16]}…, that of "

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 from auffusion_cli.audio import read_audio
 from auffusion_cli.curves import Curve, Panel, Point
 from auffusion_cli.errors import AuffusionError, OutputExistsError
-from auffusion_cli.evaluation.clips import hash_file
 from auffusion_cli.evaluation.protocols import Protocol
 from auffusion_cli.evaluation.result import Evaluation, Metric, write_text
 from auffusion_cli.layout import read_json
+from auffusion_cli.provenance import hash_file
 from auffusion_cli.request import GenerateRequest, GenerateSettings
 from auffusion_cli.spectrogram import LogMel, mel_error_db
 from auffusion_cli.tasks.evaluate import Networks, OnProgress, evaluate
