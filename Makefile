@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
 SOUND := demo/dog-barking-in-rain
 
 .PHONY: setup demo test lint docs bench
@@ -14,6 +15,12 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or later is needed, this is {sys.version}: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --editable ".[train]"
+	@touch $@
+
+# Apart from the above: diffusers and transformers import what the tests compare with (scipy) where
+# it is installed, and every command would start later.
+$(INSTALLED_DEV): $(INSTALLED)
 	$(BIN)/python -m pip install --editable ".[dev]"
 	@touch $@
 
@@ -21,15 +28,15 @@ demo: $(INSTALLED)
 	@mkdir -p demo
 	HF_HUB_OFFLINE=1 $(BIN)/auffusion generate "dog barking in rain" -o $(SOUND).wav --spectrogram $(SOUND).png --overwrite
 
-test: $(INSTALLED)
+test: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest
 
-lint: $(INSTALLED)
+lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python docs/make_reference.py --check
 
-docs: $(INSTALLED)
+docs: $(INSTALLED_DEV)
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python docs/make_training_keys.py
 
