@@ -43,8 +43,13 @@ def save_comparison(
     path: str | Path,
     config: SpectrogramConfig | None = None,
 ) -> None:
-    """Write a PNG of several (title, log-mel (256, T)), one below the other on one time axis."""
-    pictures = [draw_spectrogram(x, config or SpectrogramConfig()) for _, x in titled_log_mels]
+    """Write a PNG of several (title, log-mel (256, T)), one below the other on one time axis.
+
+    They share one scale of colours: what did not change looks as it did.
+    """
+    config = config or SpectrogramConfig()
+    loudest_db = max(float(x.max()) for _, x in titled_log_mels) * DB_PER_NEPER
+    pictures = [draw_spectrogram(x, config, quiet_db=loudest_db) for _, x in titled_log_mels]
     width = max(picture.width for picture in pictures)
     height = sum(picture.height + TITLE_PX for picture in pictures)
     whole = Image.new("RGB", (width, height), "white")
@@ -68,13 +73,17 @@ def save_png(picture: Image.Image, path: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def draw_spectrogram(log_mel: Tensor, config: SpectrogramConfig) -> Image.Image:
-    """The picture itself, RGB."""
+def draw_spectrogram(
+    log_mel: Tensor, config: SpectrogramConfig, quiet_db: float = -np.inf
+) -> Image.Image:
+    """The picture itself, RGB; `quiet_db` as for `colour`."""
     duration_s = config.frames_to_seconds(log_mel.shape[1])
     width = round(min(max(duration_s * PIXELS_PER_SECOND, MIN_PLOT_WIDTH_PX), MAX_PLOT_WIDTH_PX))
     size = (LEFT_PX + width + RIGHT_PX, TOP_PX + PLOT_HEIGHT_PX + BOTTOM_PX)
     picture = Image.new("RGB", size, "white")
-    cells = Image.fromarray(colour(log_mel)).resize((width, PLOT_HEIGHT_PX), Image.BICUBIC)
+    cells = Image.fromarray(colour(log_mel, quiet_db)).resize(
+        (width, PLOT_HEIGHT_PX), Image.BICUBIC
+    )
     picture.paste(cells, (LEFT_PX, TOP_PX))
 
     draw = ImageDraw.Draw(picture)
