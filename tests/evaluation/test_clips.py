@@ -21,6 +21,8 @@ from auffusion_cli.evaluation.clips import (
     set_hash,
     without_partner,
 )
+from auffusion_cli.provenance import Provenance, hash_samples
+from auffusion_cli.request import EditRequest, GenerateSettings
 
 RATE_HZ = 16_000
 
@@ -204,6 +206,26 @@ def test_a_sound_tells_its_prompt(tmp_path):
         write_audio(path, torch.from_numpy(noise(1)), RATE_HZ, provenance={"prompt": prompt})
     prompts = [clip.prompt for clip in look_at(tmp_path, RATE_HZ).clips]
     assert prompts == ["a dog barks", None, None, None]
+
+
+def test_an_edited_sound_tells_the_edited_prompt(tmp_path):
+    import torch
+
+    samples = torch.from_numpy(noise(0))
+    record = Provenance(
+        request=EditRequest("dog barking in rain", 7, swaps=("dog=cat",)),
+        settings=GenerateSettings(1.0, 4, 3.0, 0.0, "ddim"),
+        model="embedded",
+        revision=None,
+        vocoder="griffin-lim",
+        device="cpu",
+        dtype="fp32",
+        samples_sha256=hash_samples(samples.numpy()),
+    ).to_dict()
+    write_audio(tmp_path / "a.wav", samples, RATE_HZ, provenance=record)
+    write_audio(tmp_path / "b.wav", samples, RATE_HZ, provenance=record | {"swaps": ["cow=cat"]})
+    prompts = [clip.prompt for clip in look_at(tmp_path, RATE_HZ).clips]
+    assert prompts == ["cat barking in rain", None]
 
 
 def captions(tmp_path, text, name="captions.csv"):

@@ -19,10 +19,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from auffusion_cli.audio import FORMATS, read_audio, read_provenance
-from auffusion_cli.errors import AudioError, DataError
+from auffusion_cli.errors import AudioError, AuffusionError, DataError
 from auffusion_cli.evaluation.result import ClipSet, Finding, Flag
 from auffusion_cli.prompts import BadLine, format_of, read_prompts
-from auffusion_cli.provenance import MAX_FIELD_CHARACTERS, hash_file, hash_samples
+from auffusion_cli.provenance import MAX_FIELD_CHARACTERS, Provenance, hash_file, hash_samples
+from auffusion_cli.request import EditRequest
 
 SILENCE = 1e-3
 """Full scale is 1, so this is -60 dBFS."""
@@ -154,9 +155,17 @@ def _look_at_file(
 
 
 def _prompt_inside(path: Path) -> str | None:
-    """The prompt that `auffusion` put into the file; None where there is none that can be one."""
-    record = read_provenance(path)
-    prompt = None if record is None else record.get("prompt")
+    """The prompt that `auffusion` put into the file; None where there is none that can be one.
+
+    Of a sound whose words were edited it is the prompt with the edits: what should be heard.
+    """
+    record = read_provenance(path) or {}
+    prompt = record.get("prompt")
+    if record.get("task") == EditRequest.task:
+        try:
+            prompt = Provenance.from_dict(record, str(path)).request.word_edit.prompt
+        except AuffusionError:
+            return None
     return prompt if isinstance(prompt, str) and _is_prompt(prompt) else None
 
 
