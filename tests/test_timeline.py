@@ -63,7 +63,7 @@ def test_an_error_shows_what_is_valid():
 def test_it_lasts_until_the_last_region_ends_unless_one_is_open():
     assert timeline_duration("4-7s rain; 0-3s a dog", 3600) == 7.0
     assert timeline_duration("4s- rain; 0-3s a dog", 3600) is None
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="the longest possible sound, which lasts 3600"):
         timeline_duration("0-4000s rain", 3600)
 
 

@@ -89,6 +89,7 @@ def test_edits_in_their_order():
         ({"swaps": ["ain=cat"]}, "'ain' is not in the prompt"),
         ({"swaps": ["dog#4=cat"]}, "occurs 2 times"),
         ({"swaps": ["dog#0=cat"]}, "occurs 2 times"),
+        ({"swaps": ["rain#2=snow"]}, "occurs once"),
         ({"swaps": ["dog"]}, "cannot be read"),
         ({"swaps": ["dog="]}, "cannot be read"),
         ({"swaps": ["=cat"]}, "names no word"),

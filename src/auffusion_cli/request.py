@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
 from auffusion_cli.samplers import SCHEDULERS
-from auffusion_cli.timeline import parse_timeline
+from auffusion_cli.timeline import LONGEST, parse_timeline
 from auffusion_cli.word_edits import WordEdit, edit_words
 
 MAX_PROMPT_CHARACTERS = 10_000
@@ -65,7 +65,7 @@ class TimelineRequest(GenerateRequest):
 
     def __post_init__(self) -> None:
         check_text("--timeline", self.timeline)
-        parse_timeline(self.timeline, MAX_DURATION_S)
+        parse_timeline(self.timeline, MAX_DURATION_S, LONGEST)
         _check_words(self.prompt, self.negative_prompt, may_be_empty=True)
         _check_seed(self.seed)
 

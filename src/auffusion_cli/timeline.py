@@ -13,6 +13,8 @@ EXAMPLE = '--timeline "0-3s a dog barks; 2-6s rain; 6-10s thunder", or a file wi
 MIN_REGION_S = 0.5
 """A column of the embedded model's latent lasts 0.32 s."""
 MAX_REGIONS = 100
+LONGEST = "the longest possible sound"
+"""What messages call the sound while its duration is not known."""
 MAX_FILE_BYTES = 100_000
 
 
@@ -25,11 +27,12 @@ class Region:
     prompt: str
 
 
-def parse_timeline(text: str, duration_s: float) -> list[Region]:
+def parse_timeline(text: str, duration_s: float, whole: str = "the sound") -> list[Region]:
     """The regions of a sound that lasts `duration_s`, by when they start.
 
     Entries are apart by a semicolon or a new line. Each is a time as `masks.parse_times` reads it,
-    or several with commas and no space between them, and after a space the words.
+    or several with commas and no space between them, and after a space the words. `whole` is what
+    messages call the sound.
 
     Raises:
         UsageError: an entry cannot be read, or lies outside of the sound; shows what is valid.
@@ -45,7 +48,7 @@ def parse_timeline(text: str, duration_s: float) -> list[Region]:
                 hint=f"Valid: {EXAMPLE}.",
             )
         [prompt] = words
-        for span in parse_times([times], duration_s, OPTION, whole="the sound"):
+        for span in parse_times([times], duration_s, OPTION, whole):
             if span.end - span.start < MIN_REGION_S - 1e-9:
                 raise UsageError(
                     f"{OPTION} {entry.strip()!r} is too short: {span.end - span.start:g} s.",
@@ -65,7 +68,7 @@ def timeline_duration(text: str, longest_s: float) -> float | None:
     Raises:
         UsageError: an entry cannot be read, or ends after `longest_s`.
     """
-    end_s = max(region.end_s for region in parse_timeline(text, longest_s))
+    end_s = max(region.end_s for region in parse_timeline(text, longest_s, LONGEST))
     return None if end_s >= longest_s - TOLERANCE_S else end_s
 
 

@@ -209,9 +209,9 @@ def find_phrase(prompt: str, phrase: str, told_as: str) -> list[tuple[int, int]]
     if nth is None:
         return places
     if not 1 <= nth <= len(places):
+        times = "once" if len(places) == 1 else f"{len(places)} times"
         raise UsageError(
-            f"{told_as}: {phrase.strip()!r} occurs {len(places)} times in the prompt."
-            f" {_listed(prompt)}"
+            f"{told_as}: {phrase.strip()!r} occurs {times} in the prompt. {_listed(prompt)}"
         )
     return [places[nth - 1]]
 

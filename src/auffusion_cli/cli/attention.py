@@ -313,10 +313,9 @@ def _show_plan(
         console.print_json({"settings": list(setups), "files": paths, "request": request})
         return
     for setup in setups:
-        console.print_table(("SETTING", "VALUE"), list(setup.items()))
+        console.print_table(("SETTING", "VALUE"), edits.rows(setup))
         typer.echo()
-    rows = [(name, edits.cell(value)) for name, value in (request | paths).items()]
-    console.print_table(("REQUEST", "VALUE"), rows)
+    console.print_table(("REQUEST", "VALUE"), edits.rows(request | paths))
 
 
 def _report(

@@ -145,15 +145,21 @@ def show_plan(
         sounds = [{"file": str(path), **asdict(request)} for path, request in requests.items()]
         console.print_json({"settings": resolved, "sounds": sounds})
         return
-    console.print_table(("SETTING", "VALUE"), list(resolved.items()))
+    console.print_table(("SETTING", "VALUE"), rows(resolved))
     for path, request in requests.items():
         typer.echo()
-        rows = [(name.replace("_", " "), cell(value)) for name, value in asdict(request).items()]
-        console.print_table(("FILE", str(path)), rows)
+        console.print_table(("FILE", str(path)), rows(asdict(request)))
+
+
+def rows(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Settings, or the fields of a request or record, for a table: in words."""
+    return [(name.replace("_", " "), cell(value)) for name, value in fields.items()]
 
 
 def cell(value: Any) -> str:
     """A field of a request or record in a table."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list | tuple):
         value = ", ".join(str(part) for part in value)
     return "none" if value in (None, "") else " ".join(str(value).split())

@@ -352,7 +352,7 @@ def _show_plan(
             }
         )
         return
-    console.print_table(("SETTING", "VALUE"), [(k, edits.cell(v)) for k, v in resolved.items()])
+    console.print_table(("SETTING", "VALUE"), edits.rows(resolved))
     typer.echo()
     console.print_table(
         ("FILE", "SEED", "PROMPT"),

@@ -56,6 +56,5 @@ def read_record(path: Path) -> Provenance:
 
 def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     versions = record.pop("versions")
-    rows = [(name, value) for name, value in record.items() if name != "format_version"]
-    rows += [(f"{name} version", version) for name, version in versions.items()]
-    return [(name.replace("_", " "), edits.cell(value)) for name, value in rows]
+    fields = {name: value for name, value in record.items() if name != "format_version"}
+    return edits.rows(fields | {f"{name} version": told for name, told in versions.items()})
