@@ -146,7 +146,7 @@ def test_a_sweep_that_was_stopped_goes_on(run, rendered, monkeypatch):
 def test_more_values_only_render_what_is_new_and_all_is_in_the_tables(run, rendered):
     run("dog", "--steps", "1,2")
     rendered[:] = []
-    result = run("dog", "--steps", "1,2,4", "--overwrite", "--json")
+    result = run("dog", "--steps", "1,2,4", "--json")
     assert rendered == [(4, 3.0)]
     assert [cell["steps"] for cell in json.loads(result.stdout)["cells"]] == [1, 2, 4]
 

@@ -228,6 +228,16 @@ def test_an_edited_sound_tells_the_edited_prompt(tmp_path):
     assert prompts == ["cat barking in rain", None]
 
 
+@pytest.mark.parametrize("task", ["timeline", "inpaint", "extend"])
+def test_a_prompt_for_a_part_is_none_for_the_whole(tmp_path, task):
+    import torch
+
+    record = {"prompt": "a dog", "task": task}
+    write_audio(tmp_path / "a.wav", torch.from_numpy(noise(0)), RATE_HZ, provenance=record)
+    (clip,) = look_at(tmp_path, RATE_HZ).clips
+    assert clip.prompt is None
+
+
 def captions(tmp_path, text, name="captions.csv"):
     (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
     return read_captions(tmp_path / name)

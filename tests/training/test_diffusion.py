@@ -314,7 +314,6 @@ class FixedExamples8(FixedExamples):
             {"generation": GenerationDefaults(0.5, 0.64, scheduler="best")},
             r"diffusion\.generation: .*'best'",
         ),
-        ({"generation": GenerationDefaults(1.0, 0.64)}, r"diffusion\.generation: .*longer"),
     ],
 )
 def test_from_scratch_what_is_impossible_is_told(tiny_checkpoint, autoencoder, changes, message):

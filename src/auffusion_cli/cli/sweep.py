@@ -125,6 +125,7 @@ def sweep(
     from auffusion_cli.cli import resolve
     from auffusion_cli.cli.evaluate import choose_protocol
     from auffusion_cli.cli.models import find, resolve_model
+    from auffusion_cli.cli.plan import check_free
     from auffusion_cli.request import MAX_DURATION_S, GenerateSettings
 
     if bool(prompts) == bool(prompts_file):
@@ -146,8 +147,9 @@ def sweep(
         axes,
     )
     chosen = choose_protocol(backbone, protocol)
-    picture = picture or output / PICTURE
-    _check_files(output, picture, table, overwrite=overwrite)
+    own_picture = output / PICTURE
+    _check_files(output, picture or own_picture, table)
+    check_free([] if overwrite else [path for path in (picture, table) if path is not None])
     if reference is not None:
         from auffusion_cli.evaluation.clips import find_sounds
 
@@ -158,6 +160,9 @@ def sweep(
     cells = _grid(GenerateSettings.from_defaults(defaults, **fixed), axes)
     machine = resolve.describe_machine(device, dtype)
     todo = _plan_cells(output, sounds, cells, checkpoint, model, vocoder_name, machine, overwrite)
+    if not overwrite and not any(cell.there for cell in todo):
+        check_free([own_picture])  # beside cells of the same sweep it is drawn again
+    picture = picture or own_picture
     if dry_run:
         _show_plan(todo, sounds, machine | {"model": model, "protocol": chosen.name}, as_json=json)
         return
@@ -203,11 +208,11 @@ def _values(option: str, text: str | None, kind: Callable[[str], T], valid: str)
     try:
         values = [kind(part.strip()) for part in text.split(",")]
     except ValueError:
-        values = []
-    if not values or len(set(values)) < len(values):
         raise UsageError(
-            f"{option} {text!r}: not a list without repetition.", hint=f"Valid: {valid}."
-        )
+            f"{option} {text!r}: not a list of numbers.", hint=f"Valid: {valid}."
+        ) from None
+    if len(set(values)) < len(values):
+        raise UsageError(f"{option} {text!r}: names a value twice.", hint=f"Valid: {valid}.")
     return values
 
 
@@ -279,10 +284,9 @@ def _stem(name: str, number: int) -> str:
     return stem
 
 
-def _check_files(output: Path, picture: Path, table: Path | None, *, overwrite: bool) -> None:
+def _check_files(output: Path, picture: Path, table: Path | None) -> None:
     """Before any work: that what is asked for can be written."""
     from auffusion_cli.cli.outputs import check_writable
-    from auffusion_cli.cli.plan import check_free
 
     check_writable([output / "cell" / "sound.wav"], "--output")
     for option, path, suffix in (("--picture", picture, ".png"), ("--csv", table, ".csv")):
@@ -291,8 +295,6 @@ def _check_files(output: Path, picture: Path, table: Path | None, *, overwrite: 
         if path.suffix.lower() != suffix:
             raise UsageError(f"{option} {path}: has to end in {suffix}.")
         check_writable([path], option)
-        if not overwrite:
-            check_free([path])
 
 
 # --- cells

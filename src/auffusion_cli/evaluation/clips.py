@@ -23,7 +23,7 @@ from auffusion_cli.errors import AudioError, AuffusionError, DataError
 from auffusion_cli.evaluation.result import ClipSet, Finding, Flag
 from auffusion_cli.prompts import BadLine, format_of, read_prompts
 from auffusion_cli.provenance import MAX_FIELD_CHARACTERS, Provenance, hash_file, hash_samples
-from auffusion_cli.request import EditRequest
+from auffusion_cli.request import EditRequest, ExtendRequest, InpaintRequest, TimelineRequest
 
 SILENCE = 1e-3
 """Full scale is 1, so this is -60 dBFS."""
@@ -34,6 +34,8 @@ MIN_DURATION_S = 1.0
 
 NAME_COLUMNS = ("name", "file", "file_name", "filename", "path", "audio")
 """Columns of a list of captions that can name the clip."""
+PARTLY_PROMPTED = (TimelineRequest.task, InpaintRequest.task, ExtendRequest.task)
+"""Tasks whose prompt is not for the whole sound."""
 MAX_CAPTIONS_BYTES = 100_000_000
 
 OnClip = Callable[[int, int], None]
@@ -157,10 +159,13 @@ def _look_at_file(
 def _prompt_inside(path: Path) -> str | None:
     """The prompt that `auffusion` put into the file; None where there is none that can be one.
 
-    Of a sound whose words were edited it is the prompt with the edits: what should be heard.
+    Of a sound whose words were edited it is the prompt with the edits: what should be heard. Where
+    the prompt is only for a part of the sound, there is none for the whole.
     """
     record = read_provenance(path) or {}
     prompt = record.get("prompt")
+    if record.get("task") in PARTLY_PROMPTED:
+        return None
     if record.get("task") == EditRequest.task:
         try:
             prompt = Provenance.from_dict(record, str(path)).request.word_edit.prompt

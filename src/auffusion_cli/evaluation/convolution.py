@@ -92,6 +92,8 @@ class WinogradConvReLU(ConvReLU):
         p_h, p_w = self.patch
         rows, columns = -(-height // p_h), -(-width // p_w)
         n_out = len(self.bias)
+        if n_batch == 0:
+            return x.new_empty(0, n_out, height, width)
         x = x.permute(0, 2, 3, 1)
         x = pad(x, (0, 0, 1, columns * p_w + 1 - width, 1, rows * p_h + 1 - height))
         patches = x.unfold(1, p_h + 2, p_h).unfold(2, p_w + 2, p_w)
