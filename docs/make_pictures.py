@@ -1,4 +1,4 @@
-"""Make the pictures of the pages on changing sounds again, with the model that is there.
+"""Make the pictures of sounds in the documentation again, with the model that is there.
 
     python docs/make_pictures.py [NAME...]
 
@@ -25,6 +25,7 @@ N_COLOURS = 64
 
 FROGS, RIVER = str(SOUNDS / "frogs.flac"), str(SOUNDS / "river.flac")
 COMMANDS = {
+    "wolf-howling": ["generate", "a wolf howling", "--seed", "1"],
     "frogs-inpainted": [
         *("inpaint", FROGS, "--mask", "2-4s", "--prompt", "a dog barking", "--seed", "1"),
     ],
@@ -33,7 +34,7 @@ COMMANDS = {
     ],
     "rooster-edited": [
         *("edit", "--prompt", "a rooster crowing", "--seed", "1"),
-        *("--swap", "rooster crowing=church bell ringing"),
+        *("--swap", "rooster crowing=wolf howling"),
     ],
     "attention": ["attention", "dog barking in rain", "--seed", "3"],
     "river-extended": [
