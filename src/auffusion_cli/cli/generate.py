@@ -117,7 +117,7 @@ def generate(
       auffusion generate "dog barking in rain" -o rain.wav
       auffusion generate "thunder" "a cat purrs" -n 3 --seed 7 -o sounds/
       auffusion generate --prompts list.csv -o "sounds/{index}-{prompt}.flac" --seed 1
-      auffusion generate "church bells" --duration 3 --spectrogram bells.png --play
+      auffusion generate "a wolf howling" --duration 3 --spectrogram wolf.png --play
       auffusion generate "wind" --timeline "0-3s a dog barks; 2-6s rain; 6-10s thunder" -o day.wav
       auffusion generate "waves on a beach" --duration 60 -o waves.wav
     """
