@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 
 from auffusion_cli.audio import read_audio, read_provenance, write_audio
 from auffusion_cli.checkpoints import load_model
-from auffusion_cli.cli import generate as command
-from auffusion_cli.cli import play
+from auffusion_cli.cli import options, play
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.samplers import SCHEDULERS
 from auffusion_cli.tasks import generate as task
@@ -333,7 +332,7 @@ def test_play_gives_the_file_to_the_player(run, tmp_path, monkeypatch):
 
 
 def test_the_options_know_every_scheduler():
-    assert get_args(command.Scheduler) == tuple(SCHEDULERS)
+    assert get_args(options.SchedulerName) == tuple(SCHEDULERS)
 
 
 def test_neither_import_nor_help_nor_refusals_import_torch(tmp_path):

@@ -116,7 +116,7 @@ def test_a_reference_gives_distances(run, tmp_path):
     )
     assert "FD-tagger" in table.stdout and "SECONDS" in table.stdout
     assert "FD-tagger: 2 clips are few" in table.stderr
-    assert "IS-tagger: needs 10 clips" in table.stderr
+    assert "IS-tagger: needs 20 clips" in table.stderr
 
 
 def test_a_sweep_that_was_stopped_goes_on(run, rendered, monkeypatch):
@@ -194,7 +194,8 @@ def test_a_dry_run_tells_the_cells_and_the_work_and_writes_nothing(run, no_model
     assert not any(cell["finished"] for cell in told["cells"])
     assert list(tmp_path.iterdir()) == []
     table = run("dog", "rain", *GRID, "--dry-run")
-    assert "6 cells of 2 sounds; 12 to make, 24 steps" in table.stderr
+    assert "cells: 6 of 2 sounds each; sounds: 12 to make, 24 steps" in table.stderr
+    assert "duration s" in table.stdout and "00002-rain  rain    0" in table.stdout
 
 
 @pytest.mark.parametrize(

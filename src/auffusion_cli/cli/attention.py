@@ -60,15 +60,13 @@ def attention(
     heads: Annotated[
         str | None, typer.Option(metavar="N,...", help="Average over these heads, from 0.")
     ] = None,
-    duration_s: Annotated[
-        float | None, typer.Option("--duration", help="Seconds of sound.")
-    ] = None,
-    seed: edits.Seed = None,
+    duration_s: options.Duration = None,
+    seed: options.Seed = None,
     negative: Annotated[str | None, typer.Option(help="What it should not sound like.")] = None,
-    steps: edits.Steps = None,
-    guidance_scale: edits.Guidance = None,
-    guidance_rescale: edits.GuidanceRescale = None,
-    scheduler: edits.Scheduler = None,
+    steps: options.Steps = None,
+    guidance_scale: options.Guidance = None,
+    guidance_rescale: options.GuidanceRescale = None,
+    scheduler: options.Scheduler = None,
     models: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,7 +79,7 @@ def attention(
     vocoder: recorded.Vocoder = None,
     device: recorded.Device = None,
     dtype: recorded.Dtype = None,
-    dry_run: edits.DryRun = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     overwrite: options.Overwrite = False,
     yes: options.Yes = False,
@@ -313,9 +311,9 @@ def _show_plan(
         console.print_json({"settings": list(setups), "files": paths, "request": request})
         return
     for setup in setups:
-        console.print_table(("SETTING", "VALUE"), edits.rows(setup))
+        console.print_table(("SETTING", "VALUE"), console.fields(setup))
         typer.echo()
-    console.print_table(("REQUEST", "VALUE"), edits.rows(request | paths))
+    console.print_table(("REQUEST", "VALUE"), console.fields(request | paths))
 
 
 def _report(

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +25,11 @@ from auffusion_cli.errors import AuffusionWarning, UsageError
 def note(message: str) -> None:
     """Something worth knowing that is neither a result nor a warning."""
     typer.echo(message, err=True)
+
+
+def note_seed(seed: int) -> None:
+    """Tell a seed that was drawn."""
+    note(f"seed {seed} (--seed {seed} gives the same again)")
 
 
 def warn(message: str) -> None:
@@ -96,6 +101,20 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     typer.echo(typer.style(line(headers), bold=True))
     for row in cells:
         typer.echo(line(row))
+
+
+def fields(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Settings, or the fields of a request or record, as rows of a table: in words."""
+    return [(name.replace("_", " "), field(value)) for name, value in values.items()]
+
+
+def field(value: Any) -> str:
+    """One of them."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        value = ", ".join(str(part) for part in value)
+    return "none" if value in (None, "") else " ".join(str(value).split())
 
 
 # --- questions

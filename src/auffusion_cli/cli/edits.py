@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,27 +29,9 @@ Output = Annotated[
         help="Where to write, .wav or .flac. A template has fields such as {name}, {seed}.",
     ),
 ]
-Seed = Annotated[
-    int | None, typer.Option(help="The same seed gives the same sound; drawn if not given.")
-]
-Negative = Annotated[str, typer.Option(help="What it should not sound like.")]
-Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
-Guidance = Annotated[
-    float | None, typer.Option("--guidance", help="How closely to follow the prompt; 1 is off.")
-]
-GuidanceRescale = Annotated[
-    float | None, typer.Option(help="0 to 1: tames high guidance (Lin et al. 2023).")
-]
-Scheduler = Annotated[
-    Literal["pndm", "ddim", "dpm++", "unipc", "euler"] | None,
-    typer.Option(help="The sampling method."),
-]
 Picture = Annotated[
     str | None,
     typer.Option("--spectrogram", metavar="FILE.png", help="Draw before and after too."),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done, resolved, and stop.")
 ]
 
 
@@ -145,24 +127,10 @@ def show_plan(
         sounds = [{"file": str(path), **asdict(request)} for path, request in requests.items()]
         console.print_json({"settings": resolved, "sounds": sounds})
         return
-    console.print_table(("SETTING", "VALUE"), rows(resolved))
+    console.print_table(("SETTING", "VALUE"), console.fields(resolved))
     for path, request in requests.items():
         typer.echo()
-        console.print_table(("FILE", str(path)), rows(asdict(request)))
-
-
-def rows(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Settings, or the fields of a request or record, for a table: in words."""
-    return [(name.replace("_", " "), cell(value)) for name, value in fields.items()]
-
-
-def cell(value: Any) -> str:
-    """A field of a request or record in a table."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        value = ", ".join(str(part) for part in value)
-    return "none" if value in (None, "") else " ".join(str(value).split())
+        console.print_table(("FILE", str(path)), console.fields(asdict(request)))
 
 
 def write(result: EditResult, path: Path, *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from auffusion_cli.cli import console, edits, options
+from auffusion_cli.cli import console, options
 from auffusion_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def evaluate(
         ),
     ] = None,
     device: options.Device = "auto",
-    dry_run: edits.DryRun = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     overwrite: options.Overwrite = False,
     yes: options.Yes = False,

@@ -41,18 +41,18 @@ def extend(
     crossfade: Annotated[
         str, typer.Option(metavar="TIME", help="From the recording's own sound to the new one.")
     ] = "100ms",
-    seed: edits.Seed = None,
-    negative: edits.Negative = "",
-    steps: edits.Steps = None,
-    guidance_scale: edits.Guidance = None,
-    guidance_rescale: edits.GuidanceRescale = None,
-    scheduler: edits.Scheduler = None,
+    seed: options.Seed = None,
+    negative: options.Negative = "",
+    steps: options.Steps = None,
+    guidance_scale: options.Guidance = None,
+    guidance_rescale: options.GuidanceRescale = None,
+    scheduler: options.Scheduler = None,
     model: options.Model = "embedded",
     vocoder: options.Vocoder = "auto",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     spectrogram: edits.Picture = None,
-    dry_run: edits.DryRun = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     overwrite: options.Overwrite = False,
     yes: options.Yes = False,
@@ -112,7 +112,7 @@ def extend(
         edits.show_plan(setup.describe(device, dtype), {path: request}, as_json=json)
         return
     if seed is None:
-        console.note(f"seed {request.seed} (--seed {request.seed} gives the same again)")
+        console.note_seed(request.seed)
     console.note(f"loading {model}")
     from auffusion_cli.checkpoints import load_model
     from auffusion_cli.tasks import extend as task

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from auffusion_cli.cli import console, edits, options
+from auffusion_cli.cli import console, options
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import AuffusionError, UsageError
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from auffusion_cli.request import GenerateSettings
     from auffusion_cli.tasks.generate import GenerateResult
 
-Scheduler = Literal["pndm", "ddim", "dpm++", "unipc", "euler"]
 Format = Literal["wav", "wav24", "wavfloat", "flac", "ogg", "mp3"]
 SUFFIX_AND_SUBTYPE: dict[str, tuple[str, str]] = {
     "wav": (".wav", "pcm16"),
@@ -38,17 +37,8 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(
-    prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT...", help="What should be heard.")
-    ] = None,
-    prompts_file: Annotated[
-        str | None,
-        typer.Option(
-            "--prompts",
-            metavar="FILE",
-            help="A list of prompts: .txt, .csv or .jsonl; - reads standard input.",
-        ),
-    ] = None,
+    prompts: options.Prompts = None,
+    prompts_file: options.PromptsFile = None,
     timeline: Annotated[
         str | None,
         typer.Option(
@@ -65,31 +55,21 @@ def generate(
             help="Where to write. A template has fields such as {prompt}, {seed}, {index}, {n}.",
         ),
     ] = None,
-    n_variations: Annotated[
-        int, typer.Option("-n", min=1, help="Variations of each prompt, with consecutive seeds.")
-    ] = 1,
+    n_variations: options.Variations = 1,
     duration_s: Annotated[
         float | None, typer.Option("--duration", help="Seconds of sound, up to an hour.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same sound; drawn if not given.")
-    ] = None,
-    negative: Annotated[str, typer.Option(help="What it should not sound like.")] = "",
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option("--guidance", help="How closely to follow the prompt; 1 is off.")
-    ] = None,
-    guidance_rescale: Annotated[
-        float | None, typer.Option(help="0 to 1: tames high guidance (Lin et al. 2023).")
-    ] = None,
-    scheduler: Annotated[Scheduler | None, typer.Option(help="The sampling method.")] = None,
+    seed: options.Seed = None,
+    negative: options.Negative = "",
+    steps: options.Steps = None,
+    guidance_scale: options.Guidance = None,
+    guidance_rescale: options.GuidanceRescale = None,
+    scheduler: options.Scheduler = None,
     model: options.Model = "embedded",
     vocoder: options.Vocoder = "auto",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Sounds made at once; by default 8 on CUDA, else 1.")
-    ] = None,
+    batch_size: options.BatchSize = None,
     format: Annotated[
         Format | None, typer.Option(help="Of the files; by default as the output's name says.")
     ] = None,
@@ -98,9 +78,7 @@ def generate(
         typer.Option(metavar="FILE.png", help="Draw the spectrogram too; may be a template."),
     ] = None,
     play: Annotated[bool, typer.Option("--play", help="Play each sound once written.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done, resolved, and stop.")
-    ] = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     overwrite: options.Overwrite = False,
     yes: options.Yes = False,
@@ -209,7 +187,7 @@ def generate(
         _show_plan(resolved, jobs, finished, failures, as_json=json)
         raise typer.Exit(1 if failures else 0)
     if seed is None and jobs:
-        console.note(f"seed {plan_options.seed} (--seed {plan_options.seed} gives the same again)")
+        console.note_seed(plan_options.seed)
     for job in finished:
         run.report_finished(job)
     if jobs:
@@ -352,7 +330,7 @@ def _show_plan(
             }
         )
         return
-    console.print_table(("SETTING", "VALUE"), edits.rows(resolved))
+    console.print_table(("SETTING", "VALUE"), console.fields(resolved))
     typer.echo()
     console.print_table(
         ("FILE", "SEED", "PROMPT"),

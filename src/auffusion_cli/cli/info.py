@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auffusion_cli.cli import console, edits, options
+from auffusion_cli.cli import console, options
 from auffusion_cli.errors import AudioError
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ def info(
       auffusion info rain.wav
       auffusion info rain.mp3 --json
     """
-    record = read_record(path).to_dict()
+    recorded = read_record(path)
+    record = recorded.to_dict()
+    if recorded.request.task == "edit":
+        record = {"edited_prompt": recorded.request.word_edit.prompt, **record}
     if json:
         console.print_json({"file": str(path), **record})
     else:
@@ -57,4 +60,4 @@ def read_record(path: Path) -> Provenance:
 def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     versions = record.pop("versions")
     fields = {name: value for name, value in record.items() if name != "format_version"}
-    return edits.rows(fields | {f"{name} version": told for name, told in versions.items()})
+    return console.fields(fields | {f"{name} version": told for name, told in versions.items()})

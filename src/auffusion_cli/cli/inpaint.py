@@ -43,18 +43,18 @@ def inpaint(
         int,
         typer.Option(help="Take each step so many times (RePaint), which takes that much longer."),
     ] = 1,
-    seed: edits.Seed = None,
-    negative: edits.Negative = "",
-    steps: edits.Steps = None,
-    guidance_scale: edits.Guidance = None,
-    guidance_rescale: edits.GuidanceRescale = None,
-    scheduler: edits.Scheduler = None,
+    seed: options.Seed = None,
+    negative: options.Negative = "",
+    steps: options.Steps = None,
+    guidance_scale: options.Guidance = None,
+    guidance_rescale: options.GuidanceRescale = None,
+    scheduler: options.Scheduler = None,
     model: options.Model = "embedded",
     vocoder: options.Vocoder = "auto",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     spectrogram: edits.Picture = None,
-    dry_run: edits.DryRun = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     overwrite: options.Overwrite = False,
     yes: options.Yes = False,
@@ -127,7 +127,7 @@ def inpaint(
         edits.show_plan(resolved, {path: request}, as_json=json)
         return
     if seed is None:
-        console.note(f"seed {request.seed} (--seed {request.seed} gives the same again)")
+        console.note_seed(request.seed)
     console.note(f"loading {model}")
     from auffusion_cli.checkpoints import load_model
     from auffusion_cli.tasks import inpaint as task

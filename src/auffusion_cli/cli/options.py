@@ -47,3 +47,40 @@ Json = Annotated[
 Yes = Annotated[
     bool, typer.Option("--yes", "-y", help="Agree to every question.", show_default=False)
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done, resolved, and stop.")
+]
+
+# --- what to make, and how
+
+Prompts = Annotated[
+    list[str] | None, typer.Argument(metavar="PROMPT...", help="What should be heard.")
+]
+PromptsFile = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE",
+        help="A list of prompts: .txt, .csv or .jsonl; - reads standard input.",
+    ),
+]
+Variations = Annotated[
+    int, typer.Option("-n", min=1, help="Variations of each prompt, with consecutive seeds.")
+]
+Seed = Annotated[
+    int | None, typer.Option(help="The same seed gives the same sound; drawn if not given.")
+]
+Negative = Annotated[str, typer.Option(help="What it should not sound like.")]
+Duration = Annotated[float | None, typer.Option("--duration", help="Seconds of sound.")]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
+Guidance = Annotated[
+    float | None, typer.Option("--guidance", help="How closely to follow the prompt; 1 is off.")
+]
+GuidanceRescale = Annotated[
+    float | None, typer.Option(help="0 to 1: tames high guidance (Lin et al. 2023).")
+]
+SchedulerName = Literal["pndm", "ddim", "dpm++", "unipc", "euler"]
+Scheduler = Annotated[SchedulerName | None, typer.Option(help="The sampling method.")]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Sounds made at once; by default 8 on CUDA, else 1.")
+]

@@ -77,7 +77,7 @@ def origin_of_words(
 
     request = GenerateRequest(prompt, draw_seed() if seed is None else seed, negative_prompt or "")
     if seed is None:
-        console.note(f"seed {request.seed} (--seed {request.seed} gives the same again)")
+        console.note_seed(request.seed)
     return Origin(request, asked, "embedded", "auto", "auto", "auto", name=prompt)
 
 

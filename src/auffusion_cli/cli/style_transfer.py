@@ -37,18 +37,18 @@ def style_transfer(
         Literal["sdedit", "inversion"],
         typer.Option(help="Noise the recording (SDEdit), or invert it by DDIM steps."),
     ] = "sdedit",
-    seed: edits.Seed = None,
-    negative: edits.Negative = "",
-    steps: edits.Steps = None,
-    guidance_scale: edits.Guidance = None,
-    guidance_rescale: edits.GuidanceRescale = None,
-    scheduler: edits.Scheduler = None,
+    seed: options.Seed = None,
+    negative: options.Negative = "",
+    steps: options.Steps = None,
+    guidance_scale: options.Guidance = None,
+    guidance_rescale: options.GuidanceRescale = None,
+    scheduler: options.Scheduler = None,
     model: options.Model = "embedded",
     vocoder: options.Vocoder = "auto",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     spectrogram: edits.Picture = None,
-    dry_run: edits.DryRun = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     overwrite: options.Overwrite = False,
     yes: options.Yes = False,
@@ -112,7 +112,7 @@ def style_transfer(
         edits.show_plan(resolved, requests, as_json=json)
         return
     if seed is None:
-        console.note(f"seed {drawn_seed} (--seed {drawn_seed} gives the same again)")
+        console.note_seed(drawn_seed)
     console.note(f"loading {model}")
     from auffusion_cli.checkpoints import load_model
     from auffusion_cli.tasks import style_transfer as task

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from auffusion_cli.cli import console, edits, options
+from auffusion_cli.cli import console, options
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
 
@@ -38,17 +38,8 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep(
-    prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT...", help="What should be heard.")
-    ] = None,
-    prompts_file: Annotated[
-        str | None,
-        typer.Option(
-            "--prompts",
-            metavar="FILE",
-            help="A list of prompts: .txt, .csv or .jsonl; - reads standard input.",
-        ),
-    ] = None,
+    prompts: options.Prompts = None,
+    prompts_file: options.PromptsFile = None,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FOLDER", help="Of the sounds, a folder a cell."),
@@ -63,15 +54,11 @@ def sweep(
         str | None,
         typer.Option("--scheduler", metavar="NAME,...", help="Sampling methods to try."),
     ] = None,
-    n_variations: Annotated[
-        int, typer.Option("-n", min=1, help="Variations of each prompt, with consecutive seeds.")
-    ] = 1,
+    n_variations: options.Variations = 1,
     seed: Annotated[int, typer.Option(help="Of the first variation, in every cell.")] = 0,
-    negative: edits.Negative = "",
-    duration_s: Annotated[
-        float | None, typer.Option("--duration", help="Seconds of sound.")
-    ] = None,
-    guidance_rescale: edits.GuidanceRescale = None,
+    negative: options.Negative = "",
+    duration_s: options.Duration = None,
+    guidance_rescale: options.GuidanceRescale = None,
     reference: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Real sounds, for FD, FAD, KAD and KL."),
@@ -101,10 +88,8 @@ def sweep(
     vocoder: options.Vocoder = "auto",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Sounds made at once; by default 8 on CUDA, else 1.")
-    ] = None,
-    dry_run: edits.DryRun = False,
+    batch_size: options.BatchSize = None,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     overwrite: options.Overwrite = False,
     yes: options.Yes = False,
@@ -164,7 +149,9 @@ def sweep(
         check_free([own_picture])  # beside cells of the same sweep it is drawn again
     picture = picture or own_picture
     if dry_run:
-        _show_plan(todo, sounds, machine | {"model": model, "protocol": chosen.name}, as_json=json)
+        same = {name: getattr(cells[0], name) for name in fixed}
+        same |= {"model": model, "vocoder": vocoder_name, **machine, "protocol": chosen.name}
+        _show_plan(todo, sounds, same, as_json=json)
         return
     resolve.warn_of_cut_prompts(checkpoint, (request.prompt for request in sounds.values()))
 
@@ -388,7 +375,7 @@ def _render(
 def _show_plan(
     plans: Sequence[CellPlan],
     sounds: dict[str, GenerateRequest],
-    resolved: dict[str, str],
+    resolved: dict[str, Any],
     *,
     as_json: bool,
 ) -> None:
@@ -409,7 +396,12 @@ def _show_plan(
             }
         )
         return
-    console.print_table(("SETTING", "VALUE"), list(resolved.items()))
+    console.print_table(("SETTING", "VALUE"), console.fields(resolved))
+    typer.echo()
+    console.print_table(
+        ("SOUND", "PROMPT", "SEED"),
+        [(name, request.prompt, request.seed) for name, request in sounds.items()],
+    )
     typer.echo()
     console.print_table(
         ("CELL", "STEPS", "GUIDANCE", "SCHEDULER", ""),
@@ -425,8 +417,8 @@ def _show_plan(
         ],
     )
     console.note(
-        f"{len(plans)} cells of {len(sounds)} sounds; {len(todo) * len(sounds)} to make,"
-        f" {n_steps:,} steps"
+        f"cells: {len(plans)} of {len(sounds)} sounds each;"
+        f" sounds: {len(todo) * len(sounds)} to make, {n_steps:,} steps"
     )
 
 
