@@ -36,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3, help="processes to measure (default 3)")
     parser.add_argument("--prompt", default="dog barking in rain")
+    parser.add_argument("--duration", type=float, help="seconds; by default the model's")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
 
@@ -43,6 +44,8 @@ def main() -> None:
         output = Path(folder, "sound.wav")
         command = [AUFFUSION, "generate", arguments.prompt, "-o", str(output)]
         command += ["--device", arguments.device, "--seed", "0", "--overwrite"]
+        if arguments.duration is not None:
+            command += ["--duration", str(arguments.duration)]
         run(command)
         walls_s, peaks_bytes = zip(*(run(command) for _ in range(arguments.runs)), strict=True)
 
