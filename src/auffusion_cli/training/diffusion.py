@@ -112,7 +112,7 @@ def _check_scheduler(config: dict[str, Any]) -> None:
             )
     try:
         DDPMScheduler.from_config(config)
-    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"diffusion.scheduler: {error}") from error
 
 
