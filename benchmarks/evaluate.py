@@ -1,12 +1,17 @@
 """How many clips a second an evaluation hears, against one clip at a time as the common tool does.
 
     python benchmarks/evaluate.py --clips 200
+    python benchmarks/evaluate.py --clips 2000 --device cuda
 
-Both sides hear the same clips of 10 s with the same random weights of Cnn14 and VGGish, with all of
-torch's threads. The one side reads a file, then runs the published network on it, then takes the
-next. The other is `evaluation.features.extract`. They take turns, a few clips each, so that what
-else the machine does is shared; wall time and processor time are both shown. Last come the peaks of
-the resident memory after a quarter of the clips and after all of them.
+Both sides hear the same clips of 10 s with the same random weights of Cnn14 and VGGish, on the same
+device. The one side reads a file, then runs the published network on it and waits for its output,
+then takes the next. The other is `evaluation.features.extract`. On a CPU both have all of torch's
+threads, and they take turns, a few clips each, so that what else the machine does is shared; wall
+time and processor time are both shown. Last come the peaks of memory after a quarter of the clips
+and after all of them.
+
+On an NVIDIA GPU both sides compute in float32, as `auffusion evaluate` does; with `--tf32` both
+round inside convolutions, as torch does by default.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ import torch
 from auffusion_cli.evaluation.cnn14 import Cnn14, Cnn14Embedder
 from auffusion_cli.evaluation.features import extract
 from auffusion_cli.evaluation.protocols import PROTOCOLS
-from auffusion_cli.evaluation.vggish import LogMel, VGGish, VGGishEmbedder
+from auffusion_cli.evaluation.vggish import LogMel, VGGish, VGGishEmbedder, frames
 
 TARGET = 3.0
 RATE_HZ, DURATION_S = 16_000, 10
@@ -37,29 +42,52 @@ AUDIO_INPUT = PROTOCOLS["auffusion-2024"].classifier.audio_input
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=200)
-    parser.add_argument("--turn", type=int, default=10, help="clips of one side before the other's")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="cpu or cuda")
+    parser.add_argument("--tf32", action="store_true", help="let a GPU's convolutions round")
+    parser.add_argument(
+        "--turn", type=int, help="clips of one side before the other's; 10, on a GPU all"
+    )
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    on_cuda = options.device.type == "cuda"
+    torch.backends.cudnn.allow_tf32 = options.tf32
     if options.memory_of:
-        print(json.dumps(memory_peaks(sorted(options.memory_of.iterdir()))))
+        paths = sorted(options.memory_of.iterdir())
+        print(json.dumps(memory_peaks(paths, options.device)))
         return
+    n_in_turn = options.turn or (options.clips if on_cuda else 10)
     with tempfile.TemporaryDirectory(prefix="auffusion-evaluate-") as temporary:
         paths = write_clips(Path(temporary), options.clips)
-        print(f"{options.clips} clips of {DURATION_S} s, {torch.get_num_threads()} threads")
+        print(f"{options.clips} clips of {DURATION_S} s, {describe(options.device)}")
         print("network  one at a time       ours                ratio")
         print("         wall     processor  wall     processor  wall  processor  difference")
         totals = np.zeros(4)
-        for name, slow, quick in (("cnn14", *cnn14_pair()), ("vggish", *vggish_pair())):
-            seconds, difference = take_turns(paths, slow, quick, options.turn)
+        for name, pair in (("cnn14", cnn14_pair), ("vggish", vggish_pair)):
+            # The first clips are for the libraries to settle in, with batches as large as later.
+            take_turns(paths[: n_in_turn if on_cuda else 1], *pair(options.device), n_in_turn)
+            seconds, difference = take_turns(paths, *pair(options.device), n_in_turn)
             totals += seconds
             print_row(name, seconds, f"{difference:.1e}")
         print_row("both", totals)
-        command = [sys.executable, __file__, "--memory-of", temporary]
+        wall, _, our_wall, _ = options.clips / totals
+        print(
+            f"clips a second through both networks: {wall:.1f} one at a time, {our_wall:.1f} ours"
+        )
+        command = [sys.executable, __file__, "--device", str(options.device)]
+        command += ["--memory-of", temporary]
         peaks = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-        for n_clips, n_bytes in peaks.items():
-            print(f"peak memory after {n_clips} clips: {n_bytes / 1e6:.0f} MB")
+        for n_clips, (n_bytes, n_device_bytes) in peaks.items():
+            of_device = f", of the GPU {n_device_bytes / 1e6:.0f} MB" if on_cuda else ""
+            print(f"peak memory after {n_clips} clips: {n_bytes / 1e6:.0f} MB{of_device}")
     ratio = totals[0] / totals[2]
     sys.exit(f"less than {TARGET} times as fast" if ratio < TARGET else 0)
+
+
+def describe(device: torch.device) -> str:
+    if device.type == "cpu":
+        return f"{torch.get_num_threads()} threads"
+    rounding = "TF32" if torch.backends.cudnn.allow_tf32 else "float32"
+    return f"{torch.cuda.get_device_name(device)}, convolutions in {rounding}"
 
 
 def print_row(name: str, seconds: np.ndarray, difference: str = "") -> None:
@@ -87,8 +115,6 @@ def write_clips(folder: Path, n_clips: int) -> list[Path]:
 def take_turns(paths, one_at_a_time, embedder, n_in_turn: int) -> tuple[np.ndarray, float]:
     """(seconds of wall and processor, theirs and ours; the largest relative difference)"""
     seconds, differences = np.zeros(4), []
-    one_at_a_time(paths[0])
-    list(extract(paths[:1], embedder, cache=None))
     for start in range(0, len(paths), n_in_turn):
         turn = paths[start : start + n_in_turn]
         marks = [(time.perf_counter(), time.process_time())]
@@ -111,39 +137,43 @@ def read(path: Path) -> torch.Tensor:
     return waveform - waveform.mean()
 
 
-def cnn14_pair():
+def cnn14_pair(device: torch.device):
     torch.manual_seed(0)
     network = Cnn14().eval()
     quick = Cnn14()
     quick.load_state_dict(network.state_dict())
+    network.to(device)
 
     @torch.no_grad()
     def one_at_a_time(path: Path) -> np.ndarray:
-        return network(read(path)[None])[0].numpy()
+        embedding, _ = network(read(path)[None].to(device))
+        return embedding.cpu().numpy()
 
-    return one_at_a_time, Cnn14Embedder(quick, AUDIO_INPUT, "random")
+    return one_at_a_time, Cnn14Embedder(quick.to(device), AUDIO_INPUT, "random")
 
 
-def vggish_pair():
+def vggish_pair(device: torch.device):
     torch.manual_seed(0)
-    network, spectrogram = VGGish().eval(), LogMel()
+    network, spectrogram = VGGish().eval(), LogMel().to(device)
     quick = VGGish()
     quick.load_state_dict(network.state_dict())
+    network.to(device)
 
     @torch.no_grad()
     def one_at_a_time(path: Path) -> np.ndarray:
-        return network(spectrogram(read(path))).numpy()
+        return network(spectrogram(frames(read(path).to(device)))).cpu().numpy()
 
-    return one_at_a_time, VGGishEmbedder(quick, AUDIO_INPUT, "random")
+    return one_at_a_time, VGGishEmbedder(quick.to(device), AUDIO_INPUT, "random")
 
 
-def memory_peaks(paths: list[Path]) -> dict[int, int]:
-    """{clips heard: the most bytes resident so far}"""
-    embedder, peaks = Cnn14Embedder(Cnn14(), AUDIO_INPUT, "random"), {}
+def memory_peaks(paths: list[Path], device: torch.device) -> dict[int, tuple[int, int]]:
+    """{clips heard: the most bytes resident so far, and the most of the GPU's}"""
+    embedder, peaks = Cnn14Embedder(Cnn14().to(device), AUDIO_INPUT, "random"), {}
     for n_heard, _ in enumerate(extract(paths, embedder, cache=None), start=1):
         if n_heard in (len(paths) // 4, len(paths)):
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            peaks[n_heard] = peak if sys.platform == "darwin" else peak * 1024
+            n_device_bytes = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+            peaks[n_heard] = (peak if sys.platform == "darwin" else peak * 1024), n_device_bytes
     return peaks
 
 

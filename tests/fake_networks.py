@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import torch
 
 from auffusion_cli.evaluation.embedders import ClipFeatures
 from auffusion_cli.evaluation.protocols import CLAP_INPUT, WAVE_DATASET
@@ -19,6 +20,7 @@ class FakeClassifier:
     audio_input = WAVE_DATASET
     embedding_dim = DIM
     n_classes = N_CLASSES
+    device = torch.device("cpu")
 
     def embed(self, waveforms):
         projection = np.random.default_rng(1).normal(size=(DIM, N_CLASSES))
@@ -37,6 +39,7 @@ class FakeFrames:
     audio_input = WAVE_DATASET
     embedding_dim = DIM
     n_classes = None
+    device = torch.device("cpu")
 
     def embed(self, waveforms):
         return [
@@ -53,6 +56,7 @@ class FakeText:
     audio_input = CLAP_INPUT
     embedding_dim = DIM
     n_classes = None
+    device = torch.device("cpu")
 
     def embed(self, waveforms):
         return [ClipFeatures(band_energies(waveform.numpy())[None]) for waveform in waveforms]

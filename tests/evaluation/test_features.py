@@ -26,6 +26,7 @@ class Meter:
     """An embedder that can be checked by hand: length and peak of each clip."""
 
     name, weights_sha256, embedding_dim, n_classes = "meter", "0" * 64, 2, 1
+    device = torch.device("cpu")
 
     def __init__(self, audio_input: AudioInput = PLAIN) -> None:
         self.audio_input = audio_input

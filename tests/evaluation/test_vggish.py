@@ -43,7 +43,7 @@ def test_is_what_its_description_says(embedder, state):
     waveform = noise(40_000)
     log_mel = reference_vggish_input(waveform.double().numpy())
     assert log_mel.shape == (2, 96, 64)
-    np.testing.assert_allclose(embedder.spectrogram(waveform), log_mel, atol=1e-4)
+    np.testing.assert_allclose(embedder.spectrogram(vggish.frames(waveform)), log_mel, atol=1e-4)
     with torch.no_grad():
         expected = reference_vggish(state, torch.from_numpy(log_mel).float()).numpy()
     (found,) = embedder.embed([waveform])
@@ -57,13 +57,13 @@ def test_is_what_its_description_says(embedder, state):
     ("n_samples", "n_frames"),
     [(0, 0), (399, 0), (15_599, 0), (15_600, 1), (30_959, 1), (30_960, 2), (32_000, 2)],
 )
-def test_only_whole_frames_count(embedder, n_samples, n_frames):
-    assert len(embedder.spectrogram(noise(n_samples))) == n_frames
+def test_only_whole_frames_count(n_samples, n_frames):
+    assert len(vggish.frames(noise(n_samples))) == n_frames
 
 
 def test_clips_of_all_lengths_at_once(embedder):
     clips = [noise(32_000, 1), noise(100, 2), noise(16_000, 3)]
-    together = embedder.embed(clips)
+    together = list(embedder.embed(clips))
     assert [found.embeddings.shape for found in together] == [(2, 128), (0, 128), (1, 128)]
     for waveform, found in zip(clips, together, strict=True):
         (alone,) = embedder.embed([waveform])

@@ -39,6 +39,7 @@ class ClapEmbedder:
         self.audio_input = audio_input
         self.weights_sha256 = weights_sha256
         self.embedding_dim = model.config.projection_dim
+        self.device = model.device
 
     @torch.inference_mode()
     def embed(self, waveforms: Sequence[Tensor]) -> list[ClipFeatures]:

@@ -7,8 +7,9 @@ weights; here they are checked, and a fast Fourier transform does the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 import torchaudio
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.nn.functional import avg_pool2d
 
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.evaluation.convolution import for_listening
-from auffusion_cli.evaluation.embedders import ClipFeatures, by_length
+from auffusion_cli.evaluation.embedders import ClipFeatures, OnItsWay, by_length
 from auffusion_cli.evaluation.protocols import AudioInput
 
 WINDOW_SAMPLES, HOP_SAMPLES = 512, 160
@@ -28,8 +29,8 @@ EMBEDDING_DIM = 2048
 BLOCK_CHANNELS = (64, 128, 256, 512, 1024, 2048)
 MIN_SAMPLES = 32 * HOP_SAMPLES
 """Below this the five halvings of time leave nothing."""
-BATCH_SAMPLES = 4 * 10 * 16_000
-"""40 s of sound: the first layers need 16 MB for each of them."""
+BATCH_SAMPLES = {"cpu": 40 * 16_000, "cuda": 320 * 16_000}
+"""The first layers need 16 MB for each 10 s of sound, a few times over."""
 
 
 class LogMel(nn.Module):
@@ -159,18 +160,27 @@ class Cnn14Embedder:
 
     def __init__(self, network: Cnn14, audio_input: AudioInput, weights_sha256: str) -> None:
         self.network = network.eval().requires_grad_(False).fold()
+        self.device = network.fc1.weight.device
         self.audio_input = audio_input
         self.weights_sha256 = weights_sha256
 
     @torch.inference_mode()
-    def embed(self, waveforms: Sequence[Tensor]) -> list[ClipFeatures]:
+    def embed(self, waveforms: Sequence[Tensor]) -> Iterable[ClipFeatures]:
         """See `Embedder`. Each clip has at least 5,120 samples."""
-        device = self.network.fc1.weight.device
-        features: list[ClipFeatures | None] = [None] * len(waveforms)
-        for indices, batch in by_length(waveforms, BATCH_SAMPLES):
-            embeddings, logits = self.network(batch.to(device))
-            for row, index in enumerate(indices):
-                features[index] = ClipFeatures(
-                    embeddings[row : row + 1].cpu().numpy(), logits[row].cpu().numpy()
-                )
-        return features
+        n_samples = BATCH_SAMPLES.get(self.device.type, BATCH_SAMPLES["cpu"])
+        order, outputs = [], []
+        for indices, batch in by_length(waveforms, n_samples, self.device):
+            order += indices
+            outputs.append([OnItsWay(output) for output in self.network(batch)])
+        return _in_order(order, outputs)
+
+
+def _in_order(
+    order: Sequence[int], outputs: Sequence[tuple[OnItsWay, OnItsWay]]
+) -> Iterator[ClipFeatures]:
+    """The clips of several batches, of which `order` tells whose turn each is."""
+    embeddings, logits = (
+        np.concatenate([part.numpy() for part in parts]) for parts in zip(*outputs, strict=True)
+    )
+    for row in np.argsort(order):
+        yield ClipFeatures(embeddings[row : row + 1], logits[row])

@@ -47,7 +47,7 @@ TRANSFORMS = {
 
 
 class ConvReLU(nn.Module):
-    """A 3x3 convolution with padding 1, batch norm folded in, then ReLU; channels last."""
+    """A 3x3 convolution with padding 1, batch norm folded in, then ReLU."""
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None) -> None:
         super().__init__()
@@ -57,7 +57,10 @@ class ConvReLU(nn.Module):
             scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
             weight = weight * scale[:, None, None, None]
             bias = norm.bias.detach() + (bias - norm.running_mean) * scale
-        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
+        # On a CPU with channels last; cuDNN's quickest ways in float32 want them first.
+        if weight.device.type == "cpu":
+            weight = weight.contiguous(memory_format=torch.channels_last)
+        self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:

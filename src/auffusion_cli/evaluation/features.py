@@ -3,7 +3,10 @@
 A clip's features depend on the bytes of its file and on the network alone, so the cache is keyed by
 both and by nothing else: not by names, folders or dates, which go stale. Each entry is written as
 soon as it is known, so that an interrupted run goes on where it was. However many clips there are,
-only those of two windows are in memory.
+only those of a few windows are in memory.
+
+A GPU is given a window before the last one's results are fetched, so that it never waits for the
+processor: to read, to keep features or to tell of progress.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from auffusion_cli.provenance import hash_file
 
 WINDOW_CLIPS = 16
 """Clips that go to the network together, while the next ones are read."""
-N_READERS = 4
+N_READERS = min(8, max(4, os.cpu_count() or 1))
 
 KAISER_BEST = {
     "lowpass_filter_width": 64,
@@ -59,31 +62,39 @@ def extract(
     Raises AudioError, which names the file, where one cannot be read.
     """
     store = FeatureCache(cache, embedder) if cache is not None else None
+    on_cuda = embedder.device.type == "cuda"
+    n_windows_begun = 1 if on_cuda else 0
 
     def prepare(path: Path, sha256: str | None) -> _Prepared:
         """In a reader's thread: the clip's entry in the cache, or else its waveform."""
-        if store is None:
-            return _Prepared(waveform=read_clip(path, embedder.audio_input))
-        sha256 = sha256 or hash_file(path)
-        if (known := store.read(sha256)) is not None:
-            return _Prepared(sha256, known)
-        return _Prepared(sha256, waveform=read_clip(path, embedder.audio_input))
+        if store is not None:
+            sha256 = sha256 or hash_file(path)
+            if (known := store.read(sha256)) is not None:
+                return _Prepared(sha256, known)
+        waveform = read_clip(path, embedder.audio_input)
+        # From page-locked memory a GPU copies while the processor goes on.
+        return _Prepared(sha256, waveform=waveform.pin_memory() if on_cuda else waveform)
 
     jobs = iter(zip(paths, sha256s or [None] * len(paths), strict=True))
     ahead: deque[Future[_Prepared]] = deque()
+    begun: deque[_Window] = deque()
     with ThreadPoolExecutor(N_READERS, thread_name_prefix="reader") as readers:
         try:
             while True:
                 while len(ahead) < 2 * WINDOW_CLIPS and (job := next(jobs, None)):
                     ahead.append(readers.submit(prepare, *job))
-                if not ahead:
+                if ahead:
+                    clips = [ahead.popleft().result() for _ in range(min(WINDOW_CLIPS, len(ahead)))]
+                    begun.append(_Window(clips, embedder))
+                elif not begun:
                     return
-                window = [ahead.popleft().result() for _ in range(min(WINDOW_CLIPS, len(ahead)))]
-                _listen(window, embedder, store)
-                yield from (clip.features for clip in window)
+                if len(begun) > n_windows_begun or not ahead:
+                    yield from begun.popleft().features(store)
         finally:
             for job in ahead:
                 job.cancel()
+            for window in begun:
+                window.features(store)
 
 
 @dataclass
@@ -95,16 +106,24 @@ class _Prepared:
     waveform: Tensor | None = None
 
 
-def _listen(window: Sequence[_Prepared], embedder: Embedder, store: FeatureCache | None) -> None:
-    """Fill in the features that were not known."""
-    unknown = [clip for clip in window if clip.waveform is not None]
-    if not unknown:
-        return
-    heard = embedder.embed([clip.waveform for clip in unknown])
-    for clip, features in zip(unknown, heard, strict=True):
-        clip.features, clip.waveform = features, None
-        if store is not None:
-            store.write(clip.sha256, features)
+class _Window:
+    """Clips that the network hears together, perhaps at this moment."""
+
+    def __init__(self, clips: Sequence[_Prepared], embedder: Embedder) -> None:
+        self.clips = clips
+        self._unknown = [clip for clip in clips if clip.waveform is not None]
+        waveforms = [clip.waveform for clip in self._unknown]
+        self._heard = embedder.embed(waveforms) if waveforms else []
+        for clip in self._unknown:
+            clip.waveform = None
+
+    def features(self, store: FeatureCache | None) -> list[ClipFeatures]:
+        """Those of all its clips; what was not known before is kept in `store`."""
+        for clip, features in zip(self._unknown, self._heard, strict=True):
+            clip.features = features
+            if store is not None:
+                store.write(clip.sha256, features)
+        return [clip.features for clip in self.clips]
 
 
 def read_clip(path: Path, audio_input: AudioInput) -> Tensor:

@@ -8,7 +8,7 @@ sounds of those kinds apart, and can be compared with each other alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import CheckpointError
-from auffusion_cli.evaluation.embedders import ClipFeatures
+from auffusion_cli.evaluation.embedders import ClipFeatures, OnItsWay
 from auffusion_cli.evaluation.protocols import AudioInput
 from auffusion_cli.layout import read_json
 from auffusion_cli.spectrogram import DB_PER_NEPER, LogMel
@@ -154,22 +154,26 @@ class TaggerEmbedder:
         self.audio_input = audio_input
         self.weights_sha256 = weights_sha256
         self.n_classes = len(tagger.kinds)
-        self._features = TaggerFeatures().to(next(tagger.parameters()).device)
+        self.device = next(tagger.parameters()).device
+        self._features = TaggerFeatures().to(self.device)
 
     @torch.inference_mode()
-    def embed(self, waveforms: Sequence[Tensor]) -> list[ClipFeatures]:
+    def embed(self, waveforms: Sequence[Tensor]) -> Iterable[ClipFeatures]:
         """See `Embedder`."""
-        device = next(self.tagger.parameters()).device
-        of_clips = [windows(waveform) for waveform in waveforms]
+        of_clips = [windows(waveform.to(self.device, non_blocking=True)) for waveform in waveforms]
         embeddings, logits = [], []
         for batch in torch.cat(of_clips).split(BATCH_SIZE):
-            embedded = self.tagger.embed(self._features(batch.to(device)))
-            embeddings.append(embedded.cpu())
-            logits.append(self.tagger.head(embedded).log_softmax(dim=1).cpu())
+            embedded = self.tagger.embed(self._features(batch))
+            embeddings.append(embedded)
+            logits.append(self.tagger.head(embedded).log_softmax(dim=1))
         counts = [len(clip) for clip in of_clips]
-        return [
-            ClipFeatures(of_clip.mean(0, keepdim=True).numpy(), scores.mean(0).numpy())
-            for of_clip, scores in zip(
-                torch.cat(embeddings).split(counts), torch.cat(logits).split(counts), strict=True
-            )
+        means = [
+            OnItsWay(torch.stack([of_clip.mean(0) for of_clip in torch.cat(rows).split(counts)]))
+            for rows in (embeddings, logits)
         ]
+        return _clips(*means)
+
+
+def _clips(embeddings: OnItsWay, logits: OnItsWay) -> Iterator[ClipFeatures]:
+    for embedding, scores in zip(embeddings.numpy(), logits.numpy(), strict=True):
+        yield ClipFeatures(embedding[None], scores)

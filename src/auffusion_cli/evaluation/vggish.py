@@ -6,13 +6,14 @@ field's tools the last ReLU is left out, and neither PCA nor quantisation follow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from auffusion_cli.evaluation.convolution import for_listening
-from auffusion_cli.evaluation.embedders import ClipFeatures
+from auffusion_cli.evaluation.embedders import ClipFeatures, OnItsWay
 from auffusion_cli.evaluation.protocols import AudioInput
 
 SAMPLE_RATE_HZ = 16_000
@@ -21,10 +22,21 @@ N_MELS, MIN_HZ, MAX_HZ = 64, 125.0, 7500.0
 LOG_OFFSET = 0.01
 FRAME_COLUMNS = 96
 """0.96 s: one embedding."""
+FRAME_SAMPLES = (FRAME_COLUMNS - 1) * HOP_SAMPLES + WINDOW_SAMPLES
 EMBEDDING_DIM = 128
 LAYERS = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool")
-MAX_FRAMES_AT_ONCE = 64
-"""A minute: of an hour of sound, too, only this is in memory at once."""
+FRAMES_AT_ONCE = {"cpu": 64, "cuda": 512}
+"""Of an hour of sound, too, only these are in memory at once; 512 take 2 GB of a GPU's."""
+
+
+def frames(waveform: Tensor) -> Tensor:
+    """(N,) samples at 16 kHz -> (n, 15600): what each embedding hears, one every 0.96 s.
+
+    What is left over at the end is not heard; a clip of less than 0.975 s has no frame.
+    """
+    if len(waveform) < FRAME_SAMPLES:
+        return waveform.new_zeros(0, FRAME_SAMPLES)
+    return waveform.unfold(0, FRAME_SAMPLES, FRAME_COLUMNS * HOP_SAMPLES)
 
 
 def mel_filters() -> Tensor:
@@ -53,19 +65,11 @@ class LogMel(nn.Module):
         self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES), persistent=False)
         self.register_buffer("filters", mel_filters(), persistent=False)
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        """(N,) samples at 16 kHz -> (n, 96, 64): frames of 0.96 s; what is left over is not heard.
-
-        A clip of less than 0.975 s has no frame.
-        """
-        n_columns = (len(waveform) - WINDOW_SAMPLES) // HOP_SAMPLES + 1
-        n_frames = max(n_columns, 0) // FRAME_COLUMNS
-        if n_frames == 0:
-            return waveform.new_zeros(0, FRAME_COLUMNS, N_MELS)
-        columns = waveform.unfold(0, WINDOW_SAMPLES, HOP_SAMPLES)[: n_frames * FRAME_COLUMNS]
+    def forward(self, frames: Tensor) -> Tensor:
+        """(n, 15600) samples at 16 kHz -> (n, 96, 64)"""
+        columns = frames.unfold(1, WINDOW_SAMPLES, HOP_SAMPLES)
         magnitude = torch.fft.rfft(columns * self.window, FFT_SAMPLES).abs()
-        log_mel = torch.log(magnitude @ self.filters + LOG_OFFSET)
-        return log_mel.unflatten(0, (n_frames, FRAME_COLUMNS))
+        return torch.log(magnitude @ self.filters + LOG_OFFSET)
 
 
 class VGGish(nn.Module):
@@ -119,16 +123,27 @@ class VGGishEmbedder:
 
     def __init__(self, network: VGGish, audio_input: AudioInput, weights_sha256: str) -> None:
         self.network = network.eval().requires_grad_(False).fold()
-        device = next(network.parameters()).device
-        self.spectrogram = LogMel().to(device)
-        self.device = device
+        self.device = next(network.parameters()).device
+        self.spectrogram = LogMel().to(self.device)
         self.audio_input = audio_input
         self.weights_sha256 = weights_sha256
 
     @torch.inference_mode()
-    def embed(self, waveforms: Sequence[Tensor]) -> list[ClipFeatures]:
+    def embed(self, waveforms: Sequence[Tensor]) -> Iterable[ClipFeatures]:
         """See `Embedder`. Frames of all clips go through the network together."""
-        frames = [self.spectrogram(waveform.to(self.device)) for waveform in waveforms]
-        rows = [self.network(part) for part in torch.cat(frames).split(MAX_FRAMES_AT_ONCE)]
-        per_clip = torch.cat(rows).cpu().split([len(clip) for clip in frames])
-        return [ClipFeatures(clip.numpy()) for clip in per_clip]
+        of_clips = [frames(waveform.to(self.device, non_blocking=True)) for waveform in waveforms]
+        n_at_once = FRAMES_AT_ONCE.get(self.device.type, FRAMES_AT_ONCE["cpu"])
+        rows = [
+            OnItsWay(self.network(self.spectrogram(part)))
+            for part in torch.cat(of_clips).split(n_at_once)
+            if len(part)
+        ]
+        return _split(rows, [len(clip) for clip in of_clips])
+
+
+def _split(rows: Sequence[OnItsWay], counts: Sequence[int]) -> Iterator[ClipFeatures]:
+    """The rows of each clip."""
+    none = np.zeros((0, EMBEDDING_DIM), np.float32)
+    arrived = np.concatenate([none, *(part.numpy() for part in rows)])
+    for of_clip in np.split(arrived, np.cumsum(counts)[:-1]):
+        yield ClipFeatures(of_clip)

@@ -16,7 +16,7 @@ from auffusion_cli.evaluation.clips import (
     look_at,
     without_partner,
 )
-from auffusion_cli.evaluation.embedders import Embedder, TextEmbedder, identity
+from auffusion_cli.evaluation.embedders import Embedder, TextEmbedder, identity, whole_float32
 from auffusion_cli.evaluation.events import Complexity, complexity, count_events
 from auffusion_cli.evaluation.features import extract
 from auffusion_cli.evaluation.measure import Heard
@@ -169,7 +169,8 @@ def _listen(
             on_clip(n_done, len(clips))
             yield of_clip
 
-    return Heard.collect(counted())
+    with whole_float32():
+        return Heard.collect(counted())
 
 
 def _prompts(folder: SoundFolder, captions: Mapping[str, str] | None) -> dict[str, str]:
