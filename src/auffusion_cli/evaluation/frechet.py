@@ -11,13 +11,17 @@ values of F1 F2ᵀ. No root is taken of a rounding error, and none can make the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from auffusion_cli.evaluation.rows import Rows, blocks
+
 EXTRAPOLATION_SIZES = 15
 MIN_CLIPS_FOR_EXTRAPOLATION = 100
-BLOCK_ROWS = 4096
+PRODUCTS_AT_ONCE = 4096
+"""Rows of the larger set whose products with the smaller are in memory, and decomposed, at once."""
 
 
 @dataclass
@@ -34,12 +38,11 @@ class Moments:
     """(D, D) float64: the sum of the outer products of (row - mean)."""
 
     @classmethod
-    def of(cls, rows: np.ndarray, weights: np.ndarray | None = None) -> Moments:
+    def of(cls, rows: np.ndarray | Rows, weights: np.ndarray | None = None) -> Moments:
         """Of (n, D) rows, each of which counts `weights` (n,) times; once by default."""
         dim = rows.shape[1]
         moments = cls(0.0, np.zeros(dim), np.zeros((dim, dim)))
-        for start in range(0, len(rows), BLOCK_ROWS):
-            block = slice(start, start + BLOCK_ROWS)
+        for block in blocks(len(rows)):
             moments.add(rows[block], None if weights is None else weights[block])
         return moments
 
@@ -68,7 +71,8 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     apart = first.mean - second.mean
     factors = [_factor(moments.covariance()) for moments in (first, second)]
     traces = [(factor**2).sum() for factor in factors]
-    return _distance(apart @ apart, *traces, factors[0] @ factors[1].T)
+    cross = factors[0] @ factors[1].T
+    return _distance(apart @ apart, *traces, _nuclear_norm([cross]), max(cross.shape))
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
@@ -79,11 +83,30 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
     return np.sqrt(values[kept])[:, None] * vectors[:, kept].T
 
 
-def _distance(apart: float, trace_1: float, trace_2: float, cross: np.ndarray) -> float:
-    """The sum of the four terms; `apart` is |m1 - m2|², `cross` is F1 F2ᵀ."""
-    root = np.linalg.svd(cross, compute_uv=False).sum() if cross.size else 0.0
+def _nuclear_norm(parts: Iterable[np.ndarray]) -> float:
+    """The sum of the singular values of a matrix, of which `parts` (n_i, D) are the rows.
+
+    Several parts are brought to a triangle one after another (Demmel et al. 2012, section 1), which
+    leaves the singular values as they are.
+    """
+    triangle = None
+    for part in parts:
+        if triangle is not None:
+            triangle = np.linalg.qr(triangle, mode="r")
+            part = np.linalg.qr(np.concatenate([triangle, part]), mode="r")
+        triangle = part
+    if triangle is None or not triangle.size:
+        return 0.0
+    return np.linalg.svd(triangle, compute_uv=False).sum()
+
+
+def _distance(apart: float, trace_1: float, trace_2: float, root: float, size: int) -> float:
+    """The sum of the four terms; `apart` is |m1 - m2|², `root` the trace of the root of S1 S2.
+
+    Below what rounding can do to matrices of this `size` it is 0.
+    """
     distance = apart + trace_1 + trace_2 - 2 * root
-    rounding = 16 * max(cross.shape, default=1) * np.finfo(np.float64).eps * (trace_1 + trace_2)
+    rounding = 16 * max(size, 1) * np.finfo(np.float64).eps * (trace_1 + trace_2)
     return float(distance) if distance > rounding else 0.0
 
 
@@ -93,8 +116,9 @@ def _distance(apart: float, trace_1: float, trace_2: float, cross: np.ndarray) -
 class ResampledFrechet:
     """Fréchet distances between two sets of rows, and between resamples of them.
 
-    With fewer rows than dimensions, products of the rows stand in for covariances: they are
-    computed once, and a distance then costs a decomposition of size min(n1, n2).
+    Where one set has fewer rows than dimensions, products of the rows stand in for covariances:
+    they are computed once, and a distance then costs a decomposition of the smaller set's size.
+    However many rows there are, a few blocks of them are in memory.
 
     Args:
         first, second: (n1, D) and (n2, D) rows.
@@ -103,8 +127,8 @@ class ResampledFrechet:
 
     def __init__(
         self,
-        first: np.ndarray,
-        second: np.ndarray,
+        first: np.ndarray | Rows,
+        second: np.ndarray | Rows,
         first_clips: np.ndarray,
         second_clips: np.ndarray,
     ) -> None:
@@ -113,10 +137,22 @@ class ResampledFrechet:
         self.dim = first.shape[1]
         self.by_rows = min(len(first), len(second)) < self.dim
         if self.by_rows:
-            centre = np.mean(second, axis=0, dtype=np.float64)  # keeps the products small
-            self.sets = (first - centre, second - centre)
-            self.norms = [(rows**2).sum(axis=1) for rows in self.sets]
-            self.products = self.sets[0] @ self.sets[1].T
+            self._multiply()
+
+    def _multiply(self) -> None:
+        """The products of each row of the larger set with those of the smaller."""
+        self._swapped = len(self.sets[1]) < len(self.sets[0])
+        few, self._many = reversed(self.sets) if self._swapped else self.sets
+        self._centre = _mean(few)  # keeps the products small
+        self._few = few[:] - self._centre
+        self._few_norms = (self._few**2).sum(axis=1)
+        n_many = len(self._many)
+        self._many_norms = np.empty(n_many)
+        self._products = Rows(len(few), dtype=np.float64)
+        for block in blocks(n_many):
+            rows = self._many[block] - self._centre
+            self._many_norms[block] = (rows**2).sum(axis=1)
+            self._products.append(rows @ self._few.T)
 
     @property
     def cost(self) -> float:
@@ -137,20 +173,44 @@ class ResampledFrechet:
         if not self.by_rows:
             first, second = (Moments.of(*both) for both in zip(self.sets, weights, strict=True))
             return frechet_distance(first, second)
-        kept = [np.flatnonzero(w) for w in weights]
-        weights = [w[k] for w, k in zip(weights, kept, strict=True)]
-        n_1, n_2 = (w.sum() for w in weights)
-        means, traces = [], []
-        for rows, norms, k, w in zip(self.sets, self.norms, kept, weights, strict=True):
-            means.append(w @ rows[k] / w.sum())
-            traces.append((w @ norms[k] - w.sum() * (means[-1] @ means[-1])) / (w.sum() - 1))
-        # Products of rows -> of rows less their mean -> of the rows of F1 and F2.
-        cross = self.products[np.ix_(*kept)]
-        cross = cross - (weights[0] @ cross / n_1)[None, :]
-        cross = cross - (cross @ weights[1] / n_2)[:, None]
-        cross *= np.sqrt(weights[0] / (n_1 - 1))[:, None] * np.sqrt(weights[1] / (n_2 - 1))
-        apart = means[0] - means[1]
-        return _distance(apart @ apart, *traces, cross)
+        return self._distance_by_rows(*(reversed(weights) if self._swapped else weights))
+
+    def _distance_by_rows(self, few_weights: np.ndarray, many_weights: np.ndarray) -> float:
+        n_few, n_many = few_weights.sum(), many_weights.sum()
+        few_mean = few_weights @ self._few / n_few
+        many_mean = np.zeros(self.dim)
+        for block in blocks(len(self._many)):
+            many_mean += many_weights[block] @ (self._many[block] - self._centre) / n_many
+        traces = [
+            (weights @ norms - n * (mean @ mean)) / (n - 1)
+            for weights, norms, n, mean in (
+                (few_weights, self._few_norms, n_few, few_mean),
+                (many_weights, self._many_norms, n_many, many_mean),
+            )
+        ]
+        # Products of rows -> of rows less their means -> of the rows of F1 and F2.
+        kept = np.flatnonzero(few_weights)
+        few_scale = np.sqrt(few_weights[kept] / (n_few - 1))
+        of_many_mean = (self._few[kept] - few_mean) @ many_mean
+
+        def parts():
+            for block in blocks(len(self._many), PRODUCTS_AT_ONCE):
+                weights = many_weights[block]
+                products = self._products[block]
+                centred = products[:, kept]
+                centred -= (products @ few_weights / n_few)[:, None] + of_many_mean
+                centred *= np.sqrt(weights / (n_many - 1))[:, None] * few_scale
+                yield centred[weights > 0]
+
+        apart = few_mean - many_mean
+        size = max(len(kept), np.count_nonzero(many_weights))
+        return _distance(apart @ apart, *traces, _nuclear_norm(parts()), size)
+
+
+def _mean(rows: np.ndarray | Rows) -> np.ndarray:
+    """(D,) float64"""
+    total = sum(rows[block].sum(axis=0, dtype=np.float64) for block in blocks(len(rows)))
+    return total / len(rows)
 
 
 def extrapolate(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, get_args
 
 import numpy as np
@@ -24,8 +26,15 @@ from auffusion_cli.evaluation.frechet import (
     ResampledFrechet,
     extrapolate,
 )
-from auffusion_cli.evaluation.metrics import INCEPTION_SPLITS, InceptionScore, KernelDistance
+from auffusion_cli.evaluation.metrics import (
+    INCEPTION_SPLITS,
+    Activation,
+    InceptionScore,
+    KernelDistance,
+    kl_divergences,
+)
 from auffusion_cli.evaluation.result import Metric
+from auffusion_cli.evaluation.rows import Rows, blocks
 
 Better = Literal["higher", "lower"]
 
@@ -34,36 +43,36 @@ SEED = 0
 FEW_CLIPS = 500
 """Below, a Fréchet distance is as much a matter of how many clips there are as of their sound."""
 MAX_KERNEL_CLIPS = 4_000
-"""Of each set: a kernel has an entry for every two of them."""
+"""Of each set: a kernel has an entry for every two of them, and their rows are in memory."""
 
 
 @dataclass(frozen=True)
 class Heard:
     """What one network made of the clips of one folder, in their order."""
 
-    rows: np.ndarray
-    """(m, D) float32"""
+    rows: Rows
+    """(m, D)"""
     clips: np.ndarray
     """(m,) index of the clip that a row belongs to; a clip has one row, or one a frame."""
-    logits: np.ndarray | None
-    """(n, K) float32"""
+    logits: Rows | None
+    """(n, K)"""
     n_clips: int
 
     @classmethod
     def collect(cls, features: Iterable[ClipFeatures]) -> Heard:
-        """Of all clips of a folder: only the features are kept, some 10 kB a clip."""
-        rows, counts, logits = [], [], []
-        for of_clip in features:
+        """Of all clips of a folder, at least one. What grows with them is put on the disk."""
+        features = iter(features)
+        first = next(features)
+        rows = Rows(first.embeddings.shape[1])
+        logits = None if first.logits is None else Rows(len(first.logits))
+        counts = array("q")
+        for of_clip in chain([first], features):
             rows.append(of_clip.embeddings)
             counts.append(len(of_clip.embeddings))
-            if of_clip.logits is not None:
-                logits.append(of_clip.logits)
-        return cls(
-            rows=np.concatenate(rows),
-            clips=np.repeat(np.arange(len(rows)), counts),
-            logits=np.stack(logits) if logits else None,
-            n_clips=len(rows),
-        )
+            if logits is not None:
+                logits.append(of_clip.logits[None])
+        clips = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        return cls(rows, clips, logits, len(counts))
 
     @property
     def n_without_rows(self) -> int:
@@ -135,25 +144,39 @@ def kernel(name: str, backbone: str, generated: Heard, reference: Heard) -> Metr
         return absent(name, backbone, "lower", n, "needs two clips in each folder")
     sets, notes = [], []
     for heard in (generated, reference):
-        rows = heard.rows
+        chosen: slice | np.ndarray = slice(None)
         if heard.n_clips > MAX_KERNEL_CLIPS:
             chosen = np.random.default_rng(SEED).permutation(heard.n_clips)[:MAX_KERNEL_CLIPS]
-            rows = rows[chosen]
             notes = [f"of {MAX_KERNEL_CLIPS:,} clips of a folder, drawn at random"]
-        sets.append(rows)
+        sets.append(heard.rows[chosen])
     try:
         distance = KernelDistance(*sets)
     except ValueError as error:
         return absent(name, backbone, "lower", n, str(error))
     n_drawn = n_resamples(distance.cost)
-    resamples = zip(
-        draws(len(sets[0]), n_drawn, SEED), draws(len(sets[1]), n_drawn, SEED + 1), strict=True
-    )
+    resamples = [
+        np.array(list(draws(len(rows), n_drawn, seed)), dtype=np.float64)
+        for rows, seed in zip(sets, (SEED, SEED + 1), strict=True)
+    ]
     value = distance.of()
-    limits = interval(value, (distance.of(*both) for both in resamples))
+    limits = interval(value, distance.of_each(*resamples))
     return Metric(
         name, value, limits, n_drawn, len(sets[0]), "lower", "", backbone, note="; ".join(notes)
     )
+
+
+def divergences(
+    generated: Heard, reference: Heard, pairs: Sequence[tuple[int, int]], activation: Activation
+) -> np.ndarray:
+    """(n,) KL of each of `pairs`: the index of a generated clip and of its partner."""
+    pairs = np.array(pairs)
+    values = [
+        kl_divergences(
+            generated.logits[pairs[block, 0]], reference.logits[pairs[block, 1]], activation
+        )
+        for block in blocks(len(pairs))
+    ]
+    return np.concatenate(values)
 
 
 # --- numbers of one set
@@ -167,7 +190,7 @@ def inception(name: str, backbone: str, generated: Heard) -> Metric:
     score = InceptionScore(generated.logits)
     value, deviation = score.of()
     n_drawn = n_resamples(score.cost)
-    replicates = (score.of(counts)[0] for counts in draws(n, n_drawn, SEED))
+    replicates = (mean for mean, _ in score.of_each(draws(n, n_drawn, SEED)))
     limits = interval(value, replicates, least=1.0)
     note = f"standard deviation over {INCEPTION_SPLITS} splits: {deviation:.3g}"
     return Metric(name, value, limits, n_drawn, n, "higher", "", backbone, note=note)

@@ -7,9 +7,13 @@ that of Chung et al. 2025 (arXiv 2502.15602) and its toolkit.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Literal
 
 import numpy as np
+
+from auffusion_cli.evaluation.rows import Rows, blocks
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -18,6 +22,8 @@ INCEPTION_SPLITS = 10
 INCEPTION_SEED = 2020
 KERNEL_SCALE = 100.0
 """KAD is told in hundredths, as its paper does."""
+RESAMPLES_IN_A_PASS = 10
+"""Inception scores that are computed while the logits are read once."""
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -66,30 +72,53 @@ class InceptionScore:
         logits: (n, K), in the order of the sorted file names; n of at least the number of splits.
     """
 
-    def __init__(self, logits: np.ndarray) -> None:
-        log_p = log_softmax(logits)
-        self.p = np.exp(log_p)
-        self.negative_entropy = (self.p * log_p).sum(axis=1)
-        self.order = np.random.RandomState(INCEPTION_SEED).permutation(len(log_p))
+    def __init__(self, logits: np.ndarray | Rows) -> None:
+        self.logits = logits
+        n = len(logits)
+        order = np.random.RandomState(INCEPTION_SEED).permutation(n)
+        ends = [(split + 1) * n // INCEPTION_SPLITS for split in range(INCEPTION_SPLITS)]
+        self._sizes = np.diff(ends, prepend=0)
+        self._split_of = np.empty(n, dtype=int)
+        self._split_of[order] = np.repeat(np.arange(INCEPTION_SPLITS), self._sizes)
 
     @property
     def cost(self) -> float:
         """About how many floating point operations a score takes."""
-        return 10.0 * self.p.size
+        return 10.0 * math.prod(self.logits.shape)
 
     def of(self, counts: np.ndarray | None = None) -> tuple[float, float]:
         """(mean, population standard deviation) over splits; `counts`: how often a clip counts."""
-        n = len(self.p)
-        rows = np.arange(n) if counts is None else np.repeat(np.arange(n), counts)
-        rows = rows[self.order]
-        scores = []
-        for split in range(INCEPTION_SPLITS):
-            part = rows[split * n // INCEPTION_SPLITS : (split + 1) * n // INCEPTION_SPLITS]
-            mean_p = self.p[part].mean(axis=0)
-            # The mean KL to the split's mean: its entropy less the mean entropy of the clips.
-            entropy = -(mean_p * np.log(np.maximum(mean_p, np.finfo(np.float64).tiny))).sum()
-            scores.append(math.exp(self.negative_entropy[part].mean() + entropy))
-        return float(np.mean(scores)), float(np.std(scores))
+        counts = np.ones(len(self.logits), dtype=int) if counts is None else counts
+        return next(self.of_each([counts]))
+
+    def of_each(self, resamples: Iterable[np.ndarray]) -> Iterator[tuple[float, float]]:
+        """The same for each of several counts, in which all clips are read only now and then."""
+        resamples = iter(resamples)
+        while some := list(islice(resamples, RESAMPLES_IN_A_PASS)):
+            yield from self._in_a_pass(some)
+
+    def _in_a_pass(self, resamples: list[np.ndarray]) -> Iterator[tuple[float, float]]:
+        n_clips, n_classes = self.logits.shape
+        # A clip that counts twice takes two places, one after the other; a place has its split.
+        places = [np.concatenate([[0], np.cumsum(counts)]) for counts in resamples]
+        sums = np.zeros((len(resamples), INCEPTION_SPLITS, n_classes))
+        negative_entropies = np.zeros((len(resamples), INCEPTION_SPLITS))
+        for block in blocks(n_clips):
+            log_p = log_softmax(self.logits[block])
+            p = np.exp(log_p)
+            negative_entropy = (p * log_p).sum(axis=1)
+            for i, (counts, place) in enumerate(zip(resamples, places, strict=True)):
+                splits = self._split_of[place[block.start] : place[block.stop]]
+                clips = np.repeat(np.arange(len(p)), counts[block])
+                times = np.bincount(splits * len(p) + clips, minlength=INCEPTION_SPLITS * len(p))
+                times = times.reshape(INCEPTION_SPLITS, len(p)).astype(np.float64)
+                sums[i] += times @ p
+                negative_entropies[i] += times @ negative_entropy
+        mean_p = sums / self._sizes[:, None]
+        # The mean KL to the split's mean: its entropy less the mean entropy of the clips.
+        entropies = -(mean_p * np.log(np.maximum(mean_p, np.finfo(np.float64).tiny))).sum(axis=2)
+        scores = np.exp(negative_entropies / self._sizes + entropies)
+        yield from zip(scores.mean(axis=1).tolist(), scores.std(axis=1).tolist(), strict=True)
 
 
 # --- CLAP score
@@ -140,49 +169,66 @@ class KernelDistance:
     """
 
     def __init__(self, generated: np.ndarray, reference: np.ndarray) -> None:
-        generated, reference = generated.astype(np.float64), reference.astype(np.float64)
-        within_reference = squared_distances(reference, reference)
-        between = np.triu_indices(len(reference), k=1)
-        self.bandwidth = float(np.median(np.sqrt(within_reference[between])))
+        self.generated, self.reference = (x.astype(np.float64) for x in (generated, reference))
+        self.bandwidth = median_distance(self.reference)
         if not self.bandwidth > 0:
             raise ValueError("half of the reference or more is one sound")
-        self.kernels = [
-            np.exp(-squared / (2 * self.bandwidth**2))
-            for squared in (
-                squared_distances(generated, generated),
-                within_reference,
-                squared_distances(generated, reference),
-            )
-        ]
 
     @property
     def cost(self) -> float:
         """About how many floating point operations a distance takes."""
-        return 4.0 * sum(kernel.size for kernel in self.kernels)
+        m, n = len(self.generated), len(self.reference)
+        return 4.0 * (m * m + n * n + m * n)
 
-    def of(
-        self, generated_counts: np.ndarray | None = None, reference_counts: np.ndarray | None = None
-    ) -> float:
-        """For all clips, or for resamples in which each clip is so many times."""
-        among_generated, among_reference, across = self.kernels
-        m, n = across.shape
-        generated_counts = np.ones(m) if generated_counts is None else generated_counts
-        reference_counts = np.ones(n) if reference_counts is None else reference_counts
-        cross = generated_counts @ across @ reference_counts
-        cross /= generated_counts.sum() * reference_counts.sum()
-        within = [
-            _mean_of_others(among_generated, generated_counts),
-            _mean_of_others(among_reference, reference_counts),
-        ]
-        return float(KERNEL_SCALE * (sum(within) - 2 * cross))
+    def of(self) -> float:
+        """For all clips."""
+        ones = (np.ones((1, len(rows))) for rows in (self.generated, self.reference))
+        return float(self.of_each(*ones)[0])
+
+    def of_each(self, generated_counts: np.ndarray, reference_counts: np.ndarray) -> np.ndarray:
+        """(R,) for resamples (R, m) and (R, n) in which each clip is so many times.
+
+        A block of the kernels is in memory at once, for all resamples.
+        """
+        across = self._sums(self.generated, generated_counts, self.reference, reference_counts) / (
+            generated_counts.sum(axis=1) * reference_counts.sum(axis=1)
+        )
+        within = (
+            self._mean_of_others(self.generated, generated_counts),
+            self._mean_of_others(self.reference, reference_counts),
+        )
+        return KERNEL_SCALE * (sum(within) - 2 * across)
+
+    def _sums(
+        self, x: np.ndarray, x_counts: np.ndarray, y: np.ndarray, y_counts: np.ndarray
+    ) -> np.ndarray:
+        """(R,) sums of the kernel over all pairs of x and y."""
+        sums = np.zeros(len(x_counts))
+        for block in blocks(len(x)):
+            kernel = np.exp(-squared_distances(x[block], y) / (2 * self.bandwidth**2))
+            sums += ((x_counts[:, block] @ kernel) * y_counts).sum(axis=1)
+        return sums
+
+    def _mean_of_others(self, x: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """(R,) means over pairs of different clips; a clip drawn twice is no such pair."""
+        n_same = (counts**2).sum(axis=1)
+        n_pairs = counts.sum(axis=1) ** 2 - n_same
+        # A clip's kernel with itself is 1. Where one clip alone was drawn there are no pairs.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(n_pairs, (self._sums(x, counts, x, counts) - n_same) / n_pairs, np.nan)
 
 
-def _mean_of_others(kernel: np.ndarray, counts: np.ndarray) -> float:
-    """Mean of the kernel over pairs of different clips; a clip drawn twice is no such pair."""
-    n_pairs = counts.sum() ** 2 - (counts**2).sum()
-    if n_pairs == 0:  # one clip alone was drawn
-        return math.nan
-    return float(counts @ kernel @ counts - (counts**2) @ kernel.diagonal()) / float(n_pairs)
+def median_distance(x: np.ndarray) -> float:
+    """The median of the distances between two different rows of (n, D)."""
+    n = len(x)
+    found, n_found = np.empty(n * (n - 1) // 2), 0
+    for block in blocks(n):
+        squared = squared_distances(x[block], x)
+        for row, index in zip(squared, range(block.start, block.stop), strict=True):
+            n_others = n - index - 1
+            found[n_found : n_found + n_others] = row[index + 1 :]
+            n_found += n_others
+    return float(np.median(np.sqrt(found, out=found), overwrite_input=True))
 
 
 def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:

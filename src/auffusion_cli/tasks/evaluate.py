@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from auffusion_cli.errors import DataError
 from auffusion_cli.evaluation import bootstrap, measure
 from auffusion_cli.evaluation.clips import (
@@ -24,7 +26,6 @@ from auffusion_cli.evaluation.metrics import (
     INCEPTION_SPLITS,
     Activation,
     clap_scores,
-    kl_divergences,
 )
 from auffusion_cli.evaluation.protocols import Protocol
 from auffusion_cli.evaluation.result import Backbone as BackboneRecord
@@ -36,6 +37,7 @@ from auffusion_cli.evaluation.result import (
     Metric,
     System,
 )
+from auffusion_cli.evaluation.rows import blocks
 from auffusion_cli.provenance import current_versions
 
 METRIC_ORDER = ("FD", "FAD", "KL", "KL-sigmoid", "IS", "CLAP", "KAD", "FD-inf", "FAD-inf")
@@ -215,10 +217,8 @@ def _divergences(
     paired = [(n, clip.name) for n, clip in enumerate(folder.clips) if clip.name in row]
     if not paired:
         return {}
-    values = kl_divergences(
-        classes.logits[[n for n, _ in paired]],
-        real_classes.logits[[row[name] for _, name in paired]],
-        activation,
+    values = measure.divergences(
+        classes, real_classes, [(n, row[name]) for n, name in paired], activation
     )
     return {name: float(value) for (_, name), value in zip(paired, values, strict=True)}
 
@@ -248,9 +248,13 @@ def _alignments(
     asked = [(n, clip.name) for n, clip in enumerate(folder.clips) if clip.name in prompts]
     if not asked:
         return {}
-    texts = network.embed_texts([prompts[name] for _, name in asked])
-    values = clap_scores(sounds.rows[[n for n, _ in asked]], texts)
-    return {name: float(value) for (_, name), value in zip(asked, values, strict=True)}
+    alignments = {}
+    for block in blocks(len(asked)):
+        part = asked[block]
+        texts = network.embed_texts([prompts[name] for _, name in part])
+        values = clap_scores(sounds.rows[np.array([n for n, _ in part])], texts)
+        alignments |= {name: float(value) for (_, name), value in zip(part, values, strict=True)}
+    return alignments
 
 
 def _mean_alignment(
