@@ -152,7 +152,7 @@ def test_the_inception_score_is_that_of_its_definition_over_several_blocks():
     assert score.of(resample) == pytest.approx(expected[1], rel=1e-9)
     ones = np.ones(2300, dtype=int)
     each = list(score.of_each([ones, resample] * 8))  # more than a pass takes
-    assert each == pytest.approx(expected * 8, rel=1e-9)
+    np.testing.assert_allclose(each, expected * 8, rtol=1e-9)
     assert logits.most == BLOCK_ROWS
 
 
