@@ -36,5 +36,5 @@ def test_all_ways_give_the_same(height, width, norm):
 
 
 def test_many_channels_take_fewer_multiplications():
-    assert isinstance(for_listening(*layer(128, 8, False, True), 16), WinogradConvReLU)
-    assert not isinstance(for_listening(*layer(64, 8, False, True), 16), WinogradConvReLU)
+    assert isinstance(for_listening(*layer(64, 128, False, True), 16), WinogradConvReLU)
+    assert not isinstance(for_listening(*layer(64, 64, False, True), 16), WinogradConvReLU)

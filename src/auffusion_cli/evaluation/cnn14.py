@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torchaudio
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, pad
 
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.evaluation.convolution import for_listening
@@ -29,8 +29,19 @@ EMBEDDING_DIM = 2048
 BLOCK_CHANNELS = (64, 128, 256, 512, 1024, 2048)
 MIN_SAMPLES = 32 * HOP_SAMPLES
 """Below this the five halvings of time leave nothing."""
-BATCH_SAMPLES = {"cpu": 40 * 16_000, "cuda": 320 * 16_000}
-"""The first layers need 16 MB for each 10 s of sound, a few times over."""
+BATCH_SAMPLES = {"cpu": 160 * 16_000, "cuda": 320 * 16_000}
+"""Of clips that go through the network together, or one clip."""
+SHALLOW_BLOCKS = 3
+"""They need 16 MB for each 10 s of sound, a few times over. On a CPU, clips go through them one by
+one: small enough for memory to be used again, and nothing is gained by batches of large pictures.
+The deeper ones have hundreds of megabytes of weights, which are read once for a batch."""
+COLUMNS_PER_OUTPUT = 32
+"""Time is halved five times."""
+OUTPUTS_AT_ONCE = 188
+"""A minute: of an hour of sound, too, only this is in memory at once."""
+CONTEXT_COLUMNS = 128
+"""An output hears 126 columns of the spectrogram on either side: two for each convolution's place,
+times the halvings before it."""
 
 
 class LogMel(nn.Module):
@@ -49,16 +60,17 @@ class LogMel(nn.Module):
             )
         self.register_buffer("melW", filters)
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        """(B, N) samples at 16 kHz -> (B, 1, T, 64) with T = 1 + N // 160."""
+    def forward(self, waveform: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """(B, N) samples at 16 kHz -> (B, 1, T, 64): columns start..stop of 1 + N // 160."""
+        n_samples = waveform.shape[1]
+        stop = 1 + n_samples // HOP_SAMPLES if stop is None else stop
+        first = start * HOP_SAMPLES - WINDOW_SAMPLES // 2
+        last = (stop - 1) * HOP_SAMPLES + WINDOW_SAMPLES // 2
+        heard = waveform[:, max(first, 0) : last]
+        heard = pad(heard, (max(-first, 0), max(last - n_samples, 0)), mode="reflect")
+        window = torch.hann_window(WINDOW_SAMPLES, device=waveform.device)
         spectrum = torch.stft(
-            waveform,
-            WINDOW_SAMPLES,
-            HOP_SAMPLES,
-            window=torch.hann_window(WINDOW_SAMPLES, device=waveform.device),
-            center=True,
-            pad_mode="reflect",
-            return_complex=True,
+            heard, WINDOW_SAMPLES, HOP_SAMPLES, window=window, center=False, return_complex=True
         )
         power = spectrum.real.square() + spectrum.imag.square()
         mel = power.transpose(1, 2) @ self.melW
@@ -116,15 +128,29 @@ class Cnn14(nn.Module):
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N) samples at 16 kHz -> embeddings (B, 2048), logits (B, 527)."""
-        x = self.logmel_extractor(waveform)
-        # Each mel band has its own mean and variance.
-        x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
-        for block in self.blocks():
-            x = block(x)
-        x = x.mean(dim=3)
-        x = x.amax(dim=2) + x.mean(dim=2)
-        embedding = self.fc1(x).relu()
+        n_columns = 1 + waveform.shape[1] // HOP_SAMPLES
+        n_outputs = n_columns // COLUMNS_PER_OUTPUT
+        highest, total = torch.tensor(-torch.inf, device=waveform.device), 0.0
+        # A long clip goes through in parts, each with what its outputs hear on either side.
+        for first in range(0, n_outputs, OUTPUTS_AT_ONCE):
+            last = min(first + OUTPUTS_AT_ONCE, n_outputs)
+            start = max(COLUMNS_PER_OUTPUT * first - CONTEXT_COLUMNS, 0)
+            stop = min(COLUMNS_PER_OUTPUT * last + CONTEXT_COLUMNS, n_columns)
+            outputs = self.outputs(self.logmel_extractor(waveform, start, stop))
+            outputs = outputs[:, :, first - start // COLUMNS_PER_OUTPUT :][:, :, : last - first]
+            highest = torch.maximum(highest, outputs.amax(dim=2))
+            total = total + outputs.sum(dim=2)
+        embedding = self.fc1(highest + total / n_outputs).relu()
         return embedding, self.fc_audioset(embedding)
+
+    def outputs(self, log_mel: Tensor) -> Tensor:
+        """(B, 1, T, 64) -> (B, 2048, T // 32): of the last block, the mean over frequencies."""
+        # Each mel band has its own mean and variance.
+        x = self.bn0(log_mel.transpose(1, 3)).transpose(1, 3)
+        blocks = nn.Sequential(*self.blocks())
+        n_at_once = 1 if x.device.type == "cpu" else len(x)
+        x = torch.cat([blocks[:SHALLOW_BLOCKS](part) for part in x.split(n_at_once)])
+        return blocks[SHALLOW_BLOCKS:](x).mean(dim=3)
 
 
 def published_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-MIN_CHANNELS = 128
-"""With fewer, transforming the patches takes what the multiplications save."""
+MIN_CHANNEL_PAIRS = 64 * 128
+"""Of an input and an output. With fewer, transforming the patches takes what they save."""
 PATCHES_AT_ONCE = 128
 """Few enough that a processor's cache holds them between the steps."""
 
@@ -116,6 +116,7 @@ class WinogradConvReLU(ConvReLU):
 
 def for_listening(conv: nn.Conv2d, norm: nn.BatchNorm2d | None, width: int) -> ConvReLU:
     """The quickest of the two for a convolution on inputs of `width`, and for its device."""
-    if conv.weight.device.type == "cpu" and conv.in_channels >= MIN_CHANNELS:
+    n_pairs = conv.in_channels * conv.out_channels
+    if conv.weight.device.type == "cpu" and n_pairs >= MIN_CHANNEL_PAIRS:
         return WinogradConvReLU(conv, norm, width)
     return ConvReLU(conv, norm)

@@ -25,8 +25,11 @@ FRAME_COLUMNS = 96
 FRAME_SAMPLES = (FRAME_COLUMNS - 1) * HOP_SAMPLES + WINDOW_SAMPLES
 EMBEDDING_DIM = 128
 LAYERS = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool")
-FRAMES_AT_ONCE = {"cpu": 64, "cuda": 512}
-"""Of an hour of sound, too, only these are in memory at once; 512 take 2 GB of a GPU's."""
+FRAMES_AT_ONCE = {"cpu": 160, "cuda": 512}
+"""Of an hour of sound, too, only these are in memory at once; 512 take 2 GB of a GPU's. The last
+layers' 270 MB of weights are read once for all of them."""
+PICTURES_AT_ONCE = 16
+"""On a CPU, few enough for the memory of the convolutions to be used again."""
 
 
 def frames(waveform: Tensor) -> Tensor:
@@ -109,7 +112,8 @@ class VGGish(nn.Module):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """(n, 96, 64) -> (n, 128), before the last ReLU."""
-        x = self.features(log_mel[:, None])
+        n_at_once = PICTURES_AT_ONCE if log_mel.device.type == "cpu" else len(log_mel)
+        x = torch.cat([self.features(part) for part in log_mel[:, None].split(n_at_once)])
         # The weights come from TensorFlow, where channels are last.
         return self.embeddings(x.permute(0, 2, 3, 1).flatten(1))
 
