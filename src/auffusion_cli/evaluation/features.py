@@ -6,7 +6,8 @@ soon as it is known, so that an interrupted run goes on where it was. However ma
 only those of a few windows are in memory.
 
 A GPU is given a window before the last one's results are fetched, so that it never waits for the
-processor: to read, to keep features or to tell of progress.
+processor: to read, to keep features or to tell of progress. On a CPU each core hears clips of its
+own: that takes fewer cycles than all cores together at one clip after another.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import secrets
 import warnings
 import zipfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
+import soundfile
 import torch
 import torchaudio
 from torch import Tensor
@@ -34,7 +38,11 @@ from auffusion_cli.provenance import hash_file
 
 WINDOW_CLIPS = 16
 """Clips that go to the network together, while the next ones are read."""
+MAX_SAMPLES_AHEAD = 2**27
+"""Of files that are read ahead, over all channels: 512 MiB. Of hours of sound fewer are."""
 N_READERS = min(8, max(4, os.cpu_count() or 1))
+MAX_LISTENERS = 16
+"""Each needs some 100 MB for what is between a network's layers."""
 
 KAISER_BEST = {
     "lowpass_filter_width": 64,
@@ -75,17 +83,18 @@ def extract(
         # From page-locked memory a GPU copies while the processor goes on.
         return _Prepared(sha256, waveform=waveform.pin_memory() if on_cuda else waveform)
 
-    jobs = iter(zip(paths, sha256s or [None] * len(paths), strict=True))
+    jobs = _Jobs(paths, sha256s or [None] * len(paths))
     ahead: deque[Future[_Prepared]] = deque()
     begun: deque[_Window] = deque()
-    with ThreadPoolExecutor(N_READERS, thread_name_prefix="reader") as readers:
+    with ThreadPoolExecutor(N_READERS, "reader") as readers, _Listeners(embedder) as listeners:
         try:
             while True:
-                while len(ahead) < 2 * WINDOW_CLIPS and (job := next(jobs, None)):
-                    ahead.append(readers.submit(prepare, *job))
+                for path, sha256 in jobs.next(2 * WINDOW_CLIPS - len(ahead)):
+                    ahead.append(readers.submit(prepare, path, sha256))
                 if ahead:
                     clips = [ahead.popleft().result() for _ in range(min(WINDOW_CLIPS, len(ahead)))]
-                    begun.append(_Window(clips, embedder))
+                    jobs.done(len(clips))
+                    begun.append(_Window(clips, listeners))
                 elif not begun:
                     return
                 if len(begun) > n_windows_begun or not ahead:
@@ -97,6 +106,41 @@ def extract(
                 window.features(store)
 
 
+class _Jobs:
+    """Files to read, no more at a time than there is memory for."""
+
+    def __init__(self, paths: Iterable[Path], sha256s: Iterable[str | None]) -> None:
+        self._left = zip(paths, sha256s, strict=True)
+        self._next = next(self._left, None)
+        self._given: deque[int] = deque()
+
+    def next(self, n: int) -> Iterator[tuple[Path, str | None]]:
+        """Up to `n` more, one at least where none is given out."""
+        for _ in range(n):
+            if self._next is None:
+                return
+            n_samples = _count_samples(self._next[0])
+            if self._given and sum(self._given) + n_samples > MAX_SAMPLES_AHEAD:
+                return
+            self._given.append(n_samples)
+            yield self._next
+            self._next = next(self._left, None)
+
+    def done(self, n: int) -> None:
+        """The `n` that were given out first are no longer in memory."""
+        for _ in range(n):
+            self._given.popleft()
+
+
+def _count_samples(path: Path) -> int:
+    """As the file's header has it, over all channels; 0 where it has none: reading tells why."""
+    try:
+        with soundfile.SoundFile(path) as sound:
+            return sound.frames * sound.channels
+    except (OSError, soundfile.SoundFileError):
+        return 0
+
+
 @dataclass
 class _Prepared:
     """A clip on its way: its features if they were known, its waveform if not."""
@@ -106,14 +150,54 @@ class _Prepared:
     waveform: Tensor | None = None
 
 
+class _Listeners:
+    """The network, on a CPU in several threads, each of which hears other clips with its core."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._n_threads = torch.get_num_threads()
+        self._n = min(self._n_threads, MAX_LISTENERS) if embedder.device.type == "cpu" else 1
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> _Listeners:
+        if self._n > 1:
+            # torch's count of threads holds for the calling thread, and for those that come after:
+            # so all of these have to be there before it is set back.
+            all_there = Barrier(self._n + 1)
+
+            def settle_in() -> None:
+                torch.set_num_threads(self._n_threads // self._n)
+                all_there.wait()
+
+            self._pool = ThreadPoolExecutor(self._n, "listener", initializer=settle_in)
+            for _ in range(self._n):
+                self._pool.submit(int)
+            all_there.wait()
+            torch.set_num_threads(self._n_threads)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def embed(self, waveforms: Sequence[Tensor]) -> Iterable[ClipFeatures]:
+        """As `Embedder.embed`."""
+        if self._pool is None or len(waveforms) < 2:
+            return self._embedder.embed(waveforms)
+        n_each = -(-len(waveforms) // self._n)
+        parts = [waveforms[i : i + n_each] for i in range(0, len(waveforms), n_each)]
+        heard = self._pool.map(lambda part: list(self._embedder.embed(part)), parts)
+        return list(chain.from_iterable(heard))
+
+
 class _Window:
     """Clips that the network hears together, perhaps at this moment."""
 
-    def __init__(self, clips: Sequence[_Prepared], embedder: Embedder) -> None:
+    def __init__(self, clips: Sequence[_Prepared], listeners: _Listeners) -> None:
         self.clips = clips
         self._unknown = [clip for clip in clips if clip.waveform is not None]
         waveforms = [clip.waveform for clip in self._unknown]
-        self._heard = embedder.embed(waveforms) if waveforms else []
+        self._heard = listeners.embed(waveforms) if waveforms else []
         for clip in self._unknown:
             clip.waveform = None
 
