@@ -140,6 +140,17 @@ def test_an_embedding_does_not_depend_on_its_batch(golden_text):
         assert torch.equal(together.cond[i], golden_text.encode([prompt]).cond[0])
 
 
+@pytest.mark.parametrize("kind", ["clip", "t5"])
+@pytest.mark.parametrize("pads_tokens", [False, True])
+def test_many_prompts_at_once_are_encoded_as_one_by_one(kind, pads_tokens, tokenizer):
+    encoder = make_encoder(kind, tokenizer, max_length=9, pads_tokens=pads_tokens)
+    prompts = ["rain", "a dog barks", "rain", "", "wind", "a dog and a cat and a cow and a bell"]
+    together = encoder.encode_many(prompts)
+    assert together.shape[:2] == (len(prompts), 9)
+    for prompt, states in zip(prompts, together, strict=True):
+        torch.testing.assert_close(states, encoder(prompt), rtol=1e-5, atol=1e-5)
+
+
 def test_equal_prompts_are_encoded_once(tokenizer):
     text = make_conditioner([make_encoder("clip", tokenizer)])
     calls = []

@@ -15,7 +15,7 @@ cross-attention width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,10 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+ENCODE_BATCH = 64
+"""Prompts of `TextEncoder.encode_many` side by side."""
 
 
 @dataclass(frozen=True)
@@ -105,17 +109,38 @@ class TextEncoder(nn.Module):
                 return module.num_embeddings - unused
         return None
 
-    @torch.no_grad()
     def forward(self, prompt: str) -> Tensor:
         """One prompt -> (max_length, D_i), the last hidden states."""
-        batch = self._tokenize(prompt)
-        inputs = {"input_ids": batch["input_ids"]}
+        return self._encode([self._tokenize(prompt)])[0]
+
+    def encode_many(self, prompts: Sequence[str]) -> Tensor:
+        """B prompts -> (B, max_length, D_i): as one by one up to rounding, but many times sooner.
+
+        Those with equally many tokens go side by side, for padding would change what some see.
+        """
+        tokenized = [self._tokenize(prompt) for prompt in prompts]
+        by_length: dict[int, list[int]] = {}
+        for i, batch in enumerate(tokenized):
+            by_length.setdefault(len(batch["input_ids"]), []).append(i)
+        rows: dict[int, Tensor] = {}
+        for indices in by_length.values():
+            for start in range(0, len(indices), ENCODE_BATCH):
+                some = indices[start : start + ENCODE_BATCH]
+                rows |= zip(some, self._encode([tokenized[i] for i in some]), strict=True)
+        return torch.stack([rows[i] for i in range(len(prompts))])
+
+    @torch.no_grad()
+    def _encode(self, tokenized: Sequence[Mapping[str, list[int]]]) -> Tensor:
+        """(B, max_length, D_i) of prompts with equally many tokens."""
+        names = ["input_ids"]
         if self.pads_tokens and getattr(self.encoder.config, "use_attention_mask", None):
-            inputs["attention_mask"] = batch["attention_mask"]
-        device = self.encoder.device
-        inputs = {name: torch.tensor([ids], device=device) for name, ids in inputs.items()}
-        hidden_states = self.encoder(**inputs).last_hidden_state[0, : self.max_length]
-        return F.pad(hidden_states, (0, 0, 0, self.max_length - len(hidden_states)))
+            names.append("attention_mask")
+        inputs = {
+            name: torch.tensor([batch[name] for batch in tokenized], device=self.encoder.device)
+            for name in names
+        }
+        hidden_states = self.encoder(**inputs).last_hidden_state[:, : self.max_length]
+        return F.pad(hidden_states, (0, 0, 0, self.max_length - hidden_states.shape[1]))
 
     def tokens(self, prompt: str) -> list[Token]:
         """What the first rows of the output stand for; padding stands in all the others."""
@@ -188,6 +213,10 @@ class TextConditioner(nn.Module):
     def hidden_states(self, prompt: str) -> list[Tensor]:
         """One (T_i, D_i) for each encoder: what `adapt` takes. Frozen, so it can be cached."""
         return [encoder(prompt) for encoder in self.encoders]
+
+    def hidden_states_of_many(self, prompts: Sequence[str]) -> list[Tensor]:
+        """One (B, T_i, D_i) for each encoder, as `TextEncoder.encode_many` does it."""
+        return [encoder.encode_many(prompts) for encoder in self.encoders]
 
     def adapt(self, hidden_states: Sequence[Tensor]) -> Tensor:
         """One (B, T_i, D_i) for each encoder -> (B, T, D). Differentiable in the adapters."""

@@ -39,16 +39,18 @@ def make_stage(store, config=CONFIG):
 
 def test_images_are_padded_to_what_the_autoencoder_can_halve(store):
     stage = make_stage(store)
-    images = stage._images([Sample(0, seed=0), Sample(1, seed=1)])
+    images = stage._images_of([0, 1])
     assert images.shape == (2, 3, 256, 56)  # 50 columns, up to a multiple of 8
     assert not images[..., 50:].any() and images[..., :50].any()
 
 
 def test_terms_are_weighted_and_add_up(store):
     batch = [Sample(0, seed=0)]
-    ((_, plain),) = make_stage(store).losses(batch, step=0)
+    stage = make_stage(store)
+    ((_, plain),) = stage.losses(stage.load(batch), step=0)
     weights = {"l1_weight": 2.0, "gradient_weight": 3.0, "kl_weight": 4e-6}
-    ((loss, weighted),) = make_stage(store, dataclasses.replace(CONFIG, **weights)).losses(batch, 0)
+    stage = make_stage(store, dataclasses.replace(CONFIG, **weights))
+    ((loss, weighted),) = stage.losses(stage.load(batch), 0)
     for name, factor in (("l1", 2), ("gradient", 3), ("kl", 4)):
         assert weighted[name] == pytest.approx(factor * plain[name], rel=1e-5)
     assert loss.item() == pytest.approx(sum(weighted[name] for name in ("l1", "gradient", "kl")))
@@ -57,13 +59,13 @@ def test_terms_are_weighted_and_add_up(store):
 def test_latent_noise_comes_from_the_sample_alone(store):
     stage = make_stage(store)
     pair = [Sample(0, seed=5), Sample(1, seed=6)]
-    ((_, first),) = stage.losses(pair[:1], step=0)
-    ((_, second),) = stage.losses(pair[1:], step=9)
-    ((_, both),) = stage.losses(pair, step=3)
+    ((_, first),) = stage.losses(stage.load(pair[:1]), step=0)
+    ((_, second),) = stage.losses(stage.load(pair[1:]), step=9)
+    ((_, both),) = stage.losses(stage.load(pair), step=3)
     for name in ("l1", "gradient", "kl"):
         assert both[name] == pytest.approx((first[name] + second[name]) / 2, rel=1e-4)
     torch.manual_seed(123)
-    ((_, again),) = stage.losses(pair, step=3)
+    ((_, again),) = stage.losses(stage.load(pair), step=3)
     assert again == both
 
 
@@ -71,9 +73,9 @@ def test_the_critic_joins_in_and_each_loss_moves_its_own_network(store):
     config = dataclasses.replace(CONFIG, adversarial_weight=0.1, adversarial_start_step=3)
     stage = make_stage(store, config)
     batch = [Sample(0, seed=0)]
-    assert len(list(stage.losses(batch, step=2))) == 1
+    assert len(list(stage.losses(stage.load(batch), step=2))) == 1
 
-    losses = stage.losses(batch, step=3)
+    losses = stage.losses(stage.load(batch), step=3)
     critic_loss, numbers = next(losses)
     assert numbers.keys() == {"discriminator"}
     critic_loss.backward()
@@ -121,7 +123,7 @@ def test_its_losses_teach(store):
     batch = [Sample(i, seed=i) for i in range(2)]
     l1 = []
     for step in range(40):
-        ((loss, numbers),) = stage.losses(batch, step)
+        ((loss, numbers),) = stage.losses(stage.load(batch), step)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -142,7 +144,7 @@ def test_what_the_run_writes_is_an_autoencoder_with_latents_of_unit_scale(store,
     _, stage = run(store, tmp_path, max_steps=2)
     autoencoder = load_autoencoder(tmp_path / "vae")
     assert isinstance(autoencoder, KLAutoencoder)
-    images = stage._images([Sample(i, seed=i) for i in range(len(store))])
+    images = stage._images_of(range(len(store)))
     with torch.no_grad():
         assert autoencoder.encode(images).std().item() == pytest.approx(1, rel=0.05)
 

@@ -41,15 +41,19 @@ class FixedExamples:
     def __init__(self, model):
         generator = torch.Generator().manual_seed(1)
         self.latents = torch.randn(2, 4, 32, 8, generator=generator)
+        self.latent_shape = (4, 32, 8)
         self.hidden_states = [model.text.hidden_states(caption) for caption in ("a dog", "rain")]
 
     def __len__(self):
         return 2
 
-    def examples(self, batch):
+    def load(self, batch):
         rows = [self.hidden_states[s.index] for s in batch]
         latents = self.latents[[s.index for s in batch]]
         return latents, [torch.stack(states) for states in zip(*rows, strict=True)]
+
+    def examples(self, loaded):
+        return loaded
 
 
 @pytest.fixture
@@ -69,7 +73,7 @@ def conditioning_of(stage):
         lambda module, args, kwargs: seen.append(kwargs["encoder_hidden_states"]),
         with_kwargs=True,
     )
-    list(stage.losses(BATCH, step=0))
+    list(stage.losses(stage.load(BATCH), step=0))
     handle.remove()
     return seen[0]
 
@@ -102,14 +106,14 @@ def test_captions_are_dropped_as_often_as_asked(model):
         return noisy
 
     stage.networks["denoiser"] = denoise
-    list(stage.losses(batch, step=0))
+    list(stage.losses(stage.load(batch), step=0))
     assert 1 - kept[0].float().mean().item() == pytest.approx(0.25, abs=0.07)
 
 
 def test_noise_and_time_come_from_the_sample_alone(model):
     stage = make_stage(model)
-    ((_, both),) = stage.losses(BATCH, step=3)
-    alone = [next(iter(stage.losses([sample], step=9)))[1] for sample in BATCH]
+    ((_, both),) = stage.losses(stage.load(BATCH), step=3)
+    alone = [next(iter(stage.losses(stage.load([sample]), step=9)))[1] for sample in BATCH]
     for name in ("loss", "mse"):
         assert both[name] == pytest.approx(sum(n[name] for n in alone) / 2, rel=1e-4)
 
@@ -119,7 +123,7 @@ def test_the_target(model, prediction_type):
     """A denoiser that is right has no loss; one that says 0 has the target's power."""
     model.scheduler_config = {**model.scheduler_config, "prediction_type": prediction_type}
     stage = make_stage(model, min_snr_gamma=None)
-    clean = stage.source.examples(BATCH)[0]
+    clean = stage.source.load(BATCH)[0]
     alphas = stage.scheduler.alphas_cumprod
 
     def right(noisy, timesteps, hidden_states, kept):
@@ -129,10 +133,10 @@ def test_the_target(model, prediction_type):
         return noise if prediction_type == "epsilon" else signal * noise - sigma * clean
 
     stage.networks["denoiser"] = right
-    ((_, numbers),) = stage.losses(BATCH, step=0)
+    ((_, numbers),) = stage.losses(stage.load(BATCH), step=0)
     assert numbers["mse"] < 1e-6
     stage.networks["denoiser"] = lambda noisy, *rest: torch.zeros_like(noisy)
-    ((_, numbers),) = stage.losses(BATCH, step=0)
+    ((_, numbers),) = stage.losses(stage.load(BATCH), step=0)
     assert numbers["mse"] == pytest.approx(1, abs=0.15)  # noise and latents have unit variance
 
 
@@ -153,7 +157,7 @@ def test_min_snr_weights_by_hand(model):
 
 def test_the_loss_is_weighted(model):
     stage = make_stage(model, min_snr_gamma=1e-6)
-    ((loss, numbers),) = stage.losses(BATCH, step=0)
+    ((loss, numbers),) = stage.losses(stage.load(BATCH), step=0)
     assert loss.item() == pytest.approx(numbers["loss"]) and numbers["loss"] < 1e-2 * numbers["mse"]
 
 
@@ -163,7 +167,7 @@ def test_unet_and_adapters_learn_and_the_encoders_do_not(model):
     optimizer = torch.optim.AdamW(stage.networks["denoiser"].parameters(), lr=2e-3)
     losses = []
     for _ in range(12):
-        ((loss, numbers),) = stage.losses(BATCH, step=0)
+        ((loss, numbers),) = stage.losses(stage.load(BATCH), step=0)
         optimizer.zero_grad()
         loss.backward()
         assert all(p.grad is not None for p in model.unet.parameters())
@@ -234,7 +238,7 @@ def test_fresh_scenes_teach_too(model, store):
     source = FreshScenes(model.codec, model.text, store, SCENES)
     stage = DiffusionStage(model, source, DiffusionConfig())
     assert stage.n_items == len(store)
-    ((loss, _),) = stage.losses(BATCH, step=0)
+    ((loss, _),) = stage.losses(stage.load(BATCH), step=0)
     assert loss.isfinite() and loss.requires_grad
 
 
@@ -286,7 +290,7 @@ def test_from_scratch_the_sizes_are_filled_in(tiny_checkpoint, autoencoder, tmp_
     assert isinstance(model.codec.vocoder, GriffinLim)
 
     stage = DiffusionStage(model, FixedExamples8(model), DiffusionConfig())
-    ((loss, _),) = stage.losses(BATCH, step=0)
+    ((loss, _),) = stage.losses(stage.load(BATCH), step=0)
     assert loss.isfinite()
     stage.export(tmp_path)
     loaded = load_model(tmp_path, device="cpu")
@@ -299,6 +303,7 @@ class FixedExamples8(FixedExamples):
     def __init__(self, model):
         super().__init__(model)
         self.latents = self.latents.repeat(1, 2, 1, 1)
+        self.latent_shape = (8, 32, 8)
 
 
 @pytest.mark.parametrize(

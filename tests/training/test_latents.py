@@ -41,7 +41,7 @@ def test_it_holds_what_the_codec_and_the_encoders_give(make, tiny_model, store):
         for got, states in zip(cache.hidden_states(index), expected, strict=True):
             assert got.shape == states.shape and not got[states.any(1).sum() :].any()
             torch.testing.assert_close(got, states, rtol=2e-3, atol=2e-3)
-    examples, hidden_states = cache.examples([Sample(1, 0), Sample(0, 9), Sample(1, 3)])
+    examples, hidden_states = cache.examples(cache.load([Sample(1, 0), Sample(0, 9), Sample(1, 3)]))
     assert torch.equal(examples[1], cache.latent(0)) and torch.equal(examples[0], examples[2])
     assert torch.equal(hidden_states[0][1], cache.hidden_states(0)[0])
 
@@ -50,6 +50,18 @@ def test_more_scenes_than_clips(make):
     cache = make(replace(SCENES, n_cached=19))  # more than one batch of the encoder
     assert len(cache) == 19 and set(cache.captions) == {"A noise", "A tone"}
     assert len({cache.latent(i).sum().item() for i in range(19)}) > 10
+
+
+def test_workers_compose_the_same_scenes(make, tmp_path):
+    """Only the folder's name tells which was made by whom, and it is the same."""
+    scenes = replace(SCENES, n_cached=37)
+    here = make(scenes)
+    (folder,) = tmp_path.iterdir()
+    before = [(folder / name).read_bytes() for name in ("latents.npy", "captions.json")]
+    shutil.rmtree(folder)
+    make(scenes, n_workers=2)
+    assert before == [(folder / name).read_bytes() for name in ("latents.npy", "captions.json")]
+    assert here.latent_shape == (4, 32, 4)
 
 
 def test_the_second_time_it_is_only_opened(make, monkeypatch):
@@ -133,26 +145,28 @@ def test_progress_reaches_the_end(make):
 def test_fresh_scenes_are_new_each_epoch_and_the_same_after_a_resume(tiny_model, store):
     source = FreshScenes(tiny_model.codec, tiny_model.text, store, SCENES)
     assert len(source) == 2
-    latents, hidden_states = source.examples([Sample(0, 1), Sample(0, 2), Sample(1, 1)])
+    latents, hidden_states = source.examples(
+        source.load([Sample(0, 1), Sample(0, 2), Sample(1, 1)])
+    )
     assert latents.shape == (3, 4, 32, 4)
     assert not torch.equal(latents[0], latents[1])  # two crops of one clip
     again = FreshScenes(tiny_model.codec, tiny_model.text, store, SCENES)
-    torch.testing.assert_close(again.examples([Sample(0, 2)])[0][0], latents[1])
+    torch.testing.assert_close(again.examples(again.load([Sample(0, 2)]))[0][0], latents[1])
     expected = tiny_model.text.hidden_states("A tone")[0]
     torch.testing.assert_close(hidden_states[0][2], expected)
 
 
 def test_fresh_scenes_encode_a_caption_once(tiny_model, store, monkeypatch):
     asked = []
-    hidden_states = tiny_model.text.hidden_states
+    hidden_states = tiny_model.text.hidden_states_of_many
 
-    def watched(caption):
-        asked.append(caption)
-        return hidden_states(caption)
+    def watched(captions):
+        asked.extend(captions)
+        return hidden_states(captions)
 
-    monkeypatch.setattr(tiny_model.text, "hidden_states", watched)
+    monkeypatch.setattr(tiny_model.text, "hidden_states_of_many", watched)
     source = FreshScenes(tiny_model.codec, tiny_model.text, store, SCENES)
-    source.examples([Sample(i % 2, i) for i in range(4)])
+    source.examples(source.load([Sample(i % 2, i) for i in range(4)]))
     assert sorted(asked) == ["A noise", "A tone"]
 
 
@@ -167,5 +181,5 @@ def test_fresh_scenes_balance_kinds_where_asked(tiny_model, store, monkeypatch):
     for kind_balance in (0.0, 1.0):
         scenes = replace(SCENES, kind_balance=kind_balance)
         source = FreshScenes(tiny_model.codec, tiny_model.text, store, scenes)
-        source.examples([Sample(1, 4)])
+        source.examples(source.load([Sample(1, 4)]))
     assert built_on == [1, None]

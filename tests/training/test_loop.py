@@ -1,6 +1,7 @@
 """The loop, on a stage small enough to see through: two linear networks and a known gradient."""
 
 import json
+import multiprocessing
 import resource
 from collections import Counter
 from dataclasses import replace
@@ -61,11 +62,14 @@ class ToyStage:
     def trains(self, name, step):
         return name == "main" or step >= 2
 
-    def losses(self, batch, step):
+    def load(self, batch):
+        inputs = torch.stack([torch.randn(3, generator=s.generator()) for s in batch])
+        return inputs, torch.tensor([[float(s.index)] for s in batch])
+
+    def losses(self, loaded, step):
         if step == self.fail_at:
             raise RuntimeError("in the middle")
-        inputs = torch.stack([torch.randn(3, generator=s.generator()) for s in batch])
-        targets = torch.tensor([[float(s.index)] for s in batch])
+        inputs, targets = loaded
         for name in ("main", "critic"):
             if self.trains(name, step):
                 loss = (self.networks[name](inputs) - targets).square().mean()
@@ -179,6 +183,36 @@ def test_a_run_broken_by_an_exception_goes_on_with_the_same_losses(tmp_path):
     after, _, _ = run(tmp_path / "parts", resume=True)
     assert after == whole[3:]
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("changes", [{}, {"gradient_accumulation": 2}])
+def test_reading_ahead_in_other_processes_changes_nothing(tmp_path, changes):
+    here, _, _ = run(tmp_path / "here", workers=0, **changes)
+    ahead, _, _ = run(tmp_path / "ahead", workers=2, **changes)
+    assert ahead == here
+    assert_same_run(tmp_path / "here", tmp_path / "ahead")
+
+
+def test_a_run_that_reads_ahead_is_stopped_and_goes_on(tmp_path):
+    whole, _, _ = run(tmp_path / "whole")
+    before, n_steps, _ = run(tmp_path / "parts", stop_after=3, workers=2)
+    after, _, _ = run(tmp_path / "parts", resume=True, workers=1)
+    assert n_steps == 3 and before + after == whole
+    assert not multiprocessing.active_children()  # the workers went with the run
+
+
+def test_compiled_networks_learn_the_same_and_save_under_the_same_names(tmp_path, monkeypatch):
+    compiled = []
+
+    def compile(network):  # the compiler itself takes minutes
+        compiled.append(network)
+        network._compiled_call_impl = network._call_impl
+
+    plain, _, _ = run(tmp_path / "plain")
+    monkeypatch.setattr(nn.Module, "compile", compile)
+    losses, _, stage = run(tmp_path / "compiled", compile=True)
+    assert losses == plain and len(compiled) == len(stage.networks)
+    assert_same_run(tmp_path / "plain", tmp_path / "compiled")
 
 
 def test_an_interrupt_inside_a_step_does_not_save_half_of_it(tmp_path, monkeypatch):

@@ -48,14 +48,14 @@ def test_the_fit_comes_first_and_is_the_same_again(store):
     assert seen == [("fitting patches", 5, 5)]
     again = make_stage(store)
     assert torch.equal(stage.model.components, again.model.components)
-    ((_, numbers),) = stage.losses(BATCH, step=0)
+    ((_, numbers),) = stage.losses(stage.load(BATCH), step=0)
     # The refinement starts as the identity; the linear round trip is already close.
     assert numbers["l1"] == pytest.approx(numbers["linear_l1"]) and numbers["l1"] < 0.1
 
 
 def test_images_are_padded_to_what_it_can_divide(store):
     stage = make_stage(store)
-    images = stage._images([1])
+    images = stage._images(stage._waveforms([1]))
     assert images.shape == (1, 1, 256, 64) and not images[..., 50:].any()  # 50 columns of sound
 
 
@@ -65,13 +65,26 @@ def test_only_the_refinement_learns(store):
     optimizer = torch.optim.AdamW(stage.networks["refinement"].parameters(), lr=1e-3)
     losses = []
     for _ in range(60):
-        ((loss, numbers),) = stage.losses(BATCH, step=0)
+        ((loss, numbers),) = stage.losses(stage.load(BATCH), step=0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(numbers["loss"])
     assert losses[-1] < 0.99 * losses[0]  # half of what is there to learn from is noise
     assert torch.equal(components, stage.model.components)
+
+
+def test_noise_on_the_latents_is_the_samples_own(store):
+    settings = replace(CONFIG.autoencoder, latent_noise=0.5)
+    stage = make_stage(store, replace(CONFIG, autoencoder=settings))
+    waveforms, seeds = stage.load(BATCH)
+    latents = stage.model.encode(stage._images(waveforms))
+    noise = stage._noise(latents, seeds)
+    assert torch.equal(noise[1:], stage._noise(latents[1:], seeds[1:]))  # whatever is beside it
+    assert 0 < noise.std() < 0.5 and not torch.equal(noise[0], noise[1])
+    ((_, noisy),) = stage.losses((waveforms, seeds), step=0)
+    ((_, exact),) = make_stage(store).losses((waveforms, seeds), step=0)
+    assert noisy["linear_l1"] > exact["linear_l1"]
 
 
 def run(store, output, max_steps, resume=False, config=CONFIG):

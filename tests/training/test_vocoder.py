@@ -42,9 +42,13 @@ def make_stage(store, config=CONFIG):
     return VocoderStage(TrainingConfig(vocoder=config), store, CPU)
 
 
+def segments(stage, batch):
+    return stage._segments(stage.load(batch))
+
+
 def test_a_segment_and_its_mel_are_those_of_the_whole_clip(store):
     stage = make_stage(store)
-    waveform, log_mel = stage._segments([Sample(0, seed=3), Sample(1, seed=4)])
+    waveform, log_mel = segments(stage, [Sample(0, seed=3), Sample(1, seed=4)])
     assert waveform.shape == (2, 1600) and log_mel.shape == (2, 256, 10)
     for row in range(2):
         clip = store[row] * 0.95
@@ -66,16 +70,16 @@ def test_a_segment_and_its_mel_are_those_of_the_whole_clip(store):
 
 def test_segments_depend_on_the_sample_alone(store):
     stage = make_stage(store)
-    alone, _ = stage._segments([Sample(1, seed=7)])
-    beside, _ = make_stage(store)._segments([Sample(0, seed=1), Sample(1, seed=7)])
+    alone, _ = segments(stage, [Sample(1, seed=7)])
+    beside, _ = segments(make_stage(store), [Sample(0, seed=1), Sample(1, seed=7)])
     assert torch.equal(alone[0], beside[1])
-    other, _ = stage._segments([Sample(1, seed=8)])
+    other, _ = segments(stage, [Sample(1, seed=8)])
     assert not torch.equal(alone, other)
 
 
 def test_a_clip_shorter_than_a_segment_is_completed_with_silence(store):
     config = dataclasses.replace(CONFIG, segment_samples=32000)
-    waveform, log_mel = make_stage(store, config)._segments([Sample(0, seed=0)])
+    waveform, log_mel = segments(make_stage(store, config), [Sample(0, seed=0)])
     n = len(store[0])
     assert log_mel.shape[-1] == 200
     assert torch.equal(waveform[0, :n], store[0] * 0.95)
@@ -84,11 +88,11 @@ def test_a_clip_shorter_than_a_segment_is_completed_with_silence(store):
 
 def test_decoded_mels_come_from_a_wide_window_through_the_autoencoder(store, monkeypatch):
     batch = [Sample(0, seed=3)]
-    true_waveform, true = make_stage(store)._segments(batch)
+    true_waveform, true = segments(make_stage(store), batch)
     autoencoder = HalfAutoencoder()
     monkeypatch.setattr(vocoder_stage, "load_autoencoder", lambda folder: autoencoder)
     config = dataclasses.replace(CONFIG, mels="decoded", autoencoder="some/folder")
-    waveform, decoded = make_stage(store, config)._segments(batch)
+    waveform, decoded = segments(make_stage(store, config), batch)
     assert torch.equal(waveform, true_waveform)
     assert autoencoder.width == 144  # 10 + 2 * 64 frames, up to a multiple of 16
     floor = torch.log(torch.tensor(1e-5))
@@ -99,10 +103,10 @@ def test_discriminators_join_in_at_their_step(store):
     stage = make_stage(store, dataclasses.replace(CONFIG, adversarial_start_step=5))
     batch = [Sample(0, seed=0)]
     assert not stage.trains("discriminator", 4) and stage.trains("discriminator", 5)
-    (early,) = stage.losses(batch, step=4)
+    (early,) = stage.losses(stage.load(batch), step=4)
     assert early[1].keys() == {"loss", "mel_l1", "mel"}
     assert early[1]["mel"] == pytest.approx(45 * early[1]["mel_l1"])
-    critic, generator = stage.losses(batch, step=5)
+    critic, generator = stage.losses(stage.load(batch), step=5)
     assert critic[1].keys() == {"discriminator"}
     assert generator[1].keys() == {"loss", "mel_l1", "mel", "adversarial", "feature"}
     parts = sum(generator[1][name] for name in ("mel", "adversarial", "feature"))
@@ -111,7 +115,7 @@ def test_discriminators_join_in_at_their_step(store):
 
 def test_each_loss_moves_only_its_own_network(store):
     stage = make_stage(store)
-    losses = stage.losses([Sample(0, seed=0)], step=0)
+    losses = stage.losses(stage.load([Sample(0, seed=0)]), step=0)
 
     critic_loss, _ = next(losses)
     critic_loss.backward()
@@ -129,7 +133,7 @@ def test_without_an_adversarial_step_there_are_no_discriminators(store):
     config = dataclasses.replace(CONFIG, adversarial_start_step=None, stft_weight=1.0)
     stage = make_stage(store, config)
     assert list(stage.networks) == ["vocoder"]
-    ((_, numbers),) = stage.losses([Sample(0, seed=0)], step=1_000_000)
+    ((_, numbers),) = stage.losses(stage.load([Sample(0, seed=0)]), step=1_000_000)
     assert numbers["loss"] == pytest.approx(numbers["mel"] + numbers["stft"])
 
 
@@ -185,10 +189,10 @@ def test_the_mel_loss_teaches(store):
     stage = make_stage(store, config)
     optimizer = torch.optim.AdamW(stage.vocoder.parameters(), lr=2e-3)
     batch = [Sample(i, seed=i) for i in range(2)]
-    _, log_mel = stage._segments(batch)
+    _, log_mel = segments(stage, batch)
     before = mel_error_db(log_mel, stage.log_mel(stage.vocoder(log_mel)))
     for step in range(30):
-        ((loss, _),) = stage.losses(batch, step)
+        ((loss, _),) = stage.losses(stage.load(batch), step)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -8,7 +8,7 @@ place of the perceptual one, whose network knows photographs.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -74,13 +74,28 @@ class AutoencoderStage:
     def trains(self, name: str, step: int) -> bool:
         return name != "discriminator" or step >= self.config.adversarial_start_step
 
-    def losses(self, batch: Sequence[Sample], step: int) -> Losses:
+    def load(self, batch: Sequence[Sample]) -> tuple[Tensor, list[int]]:
+        """Waveforms (B, N), and the seeds of the noise that draws the latents."""
+        waveforms = [
+            compose(
+                self.store,
+                self.scenes,
+                sample.seed,
+                clip=None if self.scenes.n_cached else sample.index,
+            ).waveform
+            for sample in batch
+        ]
+        return torch.stack(waveforms), [sample.seed for sample in batch]
+
+    def losses(self, loaded: tuple[Tensor, list[int]], step: int) -> Losses:
         config = self.config
-        real = self._images(batch)
+        waveforms, seeds = loaded
+        real = self._images(waveforms)
         _, _, height, width = real.shape
         f = self.autoencoder.downsample
         noise_shape = (self.autoencoder.latent_channels, height // f, width // f)
-        noise = torch.stack([torch.randn(noise_shape, generator=s.generator()) for s in batch])
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise = torch.stack([torch.randn(noise_shape, generator=g) for g in generators])
         fake, mean, log_variance = self.networks["autoencoder"](real, noise.to(self.device))
         # All channels of a mel image are equal: one of them is compared and judged.
         real, fake = real[:, :1], fake[:, :1].float()
@@ -124,7 +139,7 @@ class AutoencoderStage:
         from PIL import Image
 
         self.autoencoder.eval()
-        images = self._images([Sample(i, seed=i) for i in range(min(N_PREVIEWS, self.n_items))])
+        images = self._images_of(range(min(N_PREVIEWS, self.n_items)))
         rebuilt = self.autoencoder.decode(self.autoencoder.encode(images))
         grid = torch.cat([torch.cat(list(row[:, 0]), dim=1) for row in (images, rebuilt)])
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,28 +149,20 @@ class AutoencoderStage:
         os.replace(partial, partial.with_suffix(""))
         self.autoencoder.train()
 
-    def _images(self, batch: Sequence[Sample]) -> Tensor:
+    def _images(self, waveforms: Tensor) -> Tensor:
         """(B, 3, 256, W) in 0..1; W is padded to what the autoencoder can halve."""
-        waveforms = [
-            compose(
-                self.store,
-                self.scenes,
-                sample.seed,
-                clip=None if self.scenes.n_cached else sample.index,
-            ).waveform
-            for sample in batch
-        ]
-        waveform = normalize_peak(torch.stack(waveforms).to(self.device))
-        image = log_mel_to_image(self.log_mel(waveform))
+        image = log_mel_to_image(self.log_mel(normalize_peak(waveforms.to(self.device))))
         return pad_image(image, image.shape[-1] + -image.shape[-1] % self.autoencoder.downsample)
+
+    def _images_of(self, items: Iterable[int]) -> Tensor:
+        """Always the same scene for an item."""
+        return self._images(self.load([Sample(i, seed=i) for i in items])[0])
 
     @torch.no_grad()
     def _measured_scaling_factor(self) -> float:
         """1 / the standard deviation of the latents (Rombach et al. 2022, appendix G)."""
         n = min(N_SCALING_SCENES, self.n_items)
-        latents = [
-            self.autoencoder.posterior(self._images([Sample(i, seed=i)])).mode() for i in range(n)
-        ]
+        latents = [self.autoencoder.posterior(self._images_of([i])).mode() for i in range(n)]
         return 1 / torch.cat(latents).float().std().clamp_min(1e-6).item()
 
 

@@ -67,6 +67,11 @@ class LoopConfig:
     """The result is this moving average of the weights; none: the last weights."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """What the networks compute in; the weights stay in float32. fp16 needs a GPU."""
+    compile: bool = False
+    """Compile the networks first (`torch.compile`): minutes of waiting, then shorter steps."""
+    workers: int | None = None
+    """Processes that read and compose the next batches meanwhile; none: as many as suit a GPU, and
+    on a CPU 0. They change nothing of the result."""
     log_every_steps: int = 50
     """To TensorBoard."""
     checkpoint_every_steps: int = 2_000
@@ -105,6 +110,7 @@ class LoopConfig:
                 "weight_decay": (self.weight_decay >= 0, "at least 0"),
                 "max_grad_norm": (self.max_grad_norm is None or self.max_grad_norm > 0, "above 0"),
                 "ema_decay": (self.ema_decay is None or 0 <= self.ema_decay < 1, "from 0 below 1"),
+                "workers": (self.workers is None or self.workers >= 0, "at least 0"),
                 "preview_every_steps": (every is None or every >= 1, "at least 1"),
             },
         )
@@ -248,9 +254,15 @@ class AutoencoderConfig:
     """`kl` only: it joins in at this step."""
     n_fit_images: int = 1_000
     """`patch` only: scenes that the principal components are fitted to."""
+    latent_noise: float = 0.0
+    """`patch` only: the refinement learns from latents with noise of up to this standard deviation,
+    as a diffusion model's are never exact; 0: from exact ones."""
 
     def __post_init__(self) -> None:
-        checks = {"n_fit_images": (self.n_fit_images >= 1, "at least 1")}
+        checks = {
+            "n_fit_images": (self.n_fit_images >= 1, "at least 1"),
+            "latent_noise": (self.latent_noise >= 0, "at least 0"),
+        }
         _check("autoencoder", self, checks)
 
 
@@ -350,6 +362,8 @@ HARMLESS_CHANGES = (
     "loop.keep_checkpoints",
     "loop.preview_every_steps",
     "loop.tensorboard",
+    "loop.workers",
+    "loop.compile",
     "diffusion.preview_prompts",
 )
 """What can be set anew in a resumed run without changing what it learns."""

@@ -154,19 +154,24 @@ class DiffusionStage:
     def trains(self, name: str, step: int) -> bool:
         return True
 
-    def losses(self, batch: Sequence[Sample], step: int) -> Losses:
+    def load(self, batch: Sequence[Sample]) -> tuple[Any, Tensor, Tensor, Tensor]:
+        """What the source loads, noise (B, C, h, w), time steps (B,), which captions are kept."""
         n_timesteps = self.scheduler.config.num_train_timesteps
-        clean, hidden_states = self.source.examples(batch)
         generators = [sample.generator() for sample in batch]
-        noise = torch.stack([torch.randn(clean.shape[1:], generator=g) for g in generators])
-        timesteps = torch.cat([torch.randint(n_timesteps, (1,), generator=g) for g in generators])
-        kept = (
-            torch.cat([torch.rand(1, generator=g) for g in generators]) >= self.config.text_dropout
+        noise = torch.stack(
+            [torch.randn(self.source.latent_shape, generator=g) for g in generators]
         )
+        timesteps = torch.cat([torch.randint(n_timesteps, (1,), generator=g) for g in generators])
+        draws = torch.cat([torch.rand(1, generator=g) for g in generators])
+        return self.source.load(batch), noise, timesteps, draws >= self.config.text_dropout
 
+    def losses(self, loaded: tuple[Any, Tensor, Tensor, Tensor], step: int) -> Losses:
         device = self.model.device
-        clean, noise, timesteps, kept = (x.to(device) for x in (clean, noise, timesteps, kept))
-        hidden_states = [states.to(device) for states in hidden_states]
+        clean, hidden_states = self.source.examples(loaded[0])
+        clean, noise, timesteps, kept = (
+            x.to(device, non_blocking=True) for x in (clean, *loaded[1:])
+        )
+        hidden_states = [states.to(device, non_blocking=True) for states in hidden_states]
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(clean, noise, timesteps) if velocity else noise

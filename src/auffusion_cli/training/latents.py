@@ -10,25 +10,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from auffusion_cli.codec import Codec
 from auffusion_cli.text import TextConditioner
 from auffusion_cli.training.config import SceneConfig
+from auffusion_cli.training.loading import read_ahead
 from auffusion_cli.training.loop import Sample
 from auffusion_cli.training.scenes import ClipStore, compose
 
 ENCODE_BATCH = 16
+CAPTION_BATCH = 512
+"""Captions of many lengths: those of the same length are encoded together."""
 N_CAPTIONS_KEPT = 1024
 """Hidden states that `FreshScenes` keeps: 250 MB of CLIP's."""
 
@@ -37,13 +41,21 @@ Examples = tuple[Tensor, list[Tensor]]
 
 
 class ExampleSource(Protocol):
-    """What the diffusion stage asks for its samples."""
+    """What the diffusion stage asks for its samples: `examples(load(batch))`.
+
+    `load` is the processor's part and may run in another process; `examples` may use the GPU.
+    """
+
+    latent_shape: tuple[int, int, int]
+    """(C, h, w) of every latent."""
 
     def __len__(self) -> int:
         """Items in an epoch."""
         ...
 
-    def examples(self, batch: Sequence[Sample]) -> Examples: ...
+    def load(self, batch: Sequence[Sample]) -> Any: ...
+
+    def examples(self, loaded: Any) -> Examples: ...
 
 
 class LatentCache:
@@ -53,6 +65,7 @@ class LatentCache:
         self._latents = np.load(folder / "latents.npy", mmap_mode="r")
         self.captions: list[str] = json.loads((folder / "captions.json").read_text("utf-8"))
         self._hidden = _HiddenStates(folder, text)
+        self.latent_shape = self._latents.shape[1:]
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -65,9 +78,13 @@ class LatentCache:
         """One (max_length, D) float32 tensor an encoder, zero beyond the caption's tokens."""
         return self._hidden[self.captions[index]]
 
-    def examples(self, batch: Sequence[Sample]) -> Examples:
+    def load(self, batch: Sequence[Sample]) -> Examples:
         latents = torch.stack([self.latent(sample.index) for sample in batch])
-        return latents, _stack_each([self.hidden_states(sample.index) for sample in batch])
+        hidden_states = zip(*(self.hidden_states(sample.index) for sample in batch), strict=True)
+        return latents, [torch.stack(of_encoder) for of_encoder in hidden_states]
+
+    def examples(self, loaded: Examples) -> Examples:
+        return loaded
 
 
 class FreshScenes:
@@ -79,25 +96,34 @@ class FreshScenes:
     def __init__(
         self, codec: Codec, text: TextConditioner, store: ClipStore, scenes: SceneConfig
     ) -> None:
-        self._codec, self._store, self._scenes = codec, store, scenes
-        self._hidden_states = lru_cache(maxsize=N_CAPTIONS_KEPT)(text.hidden_states)
+        self._codec, self._text, self._store, self._scenes = codec, text, store, scenes
+        self._kept: dict[str, list[Tensor]] = {}
+        self.latent_shape = codec.latent_shape(scenes.duration_s)
 
     def __len__(self) -> int:
         return len(self._store)
 
-    def examples(self, batch: Sequence[Sample]) -> Examples:
+    def load(self, batch: Sequence[Sample]) -> tuple[Tensor, list[str]]:
+        """Waveforms (B, N) and captions."""
         draws_clips = self._scenes.kind_balance > 0
         scenes = [
             compose(self._store, self._scenes, s.seed, clip=None if draws_clips else s.index)
             for s in batch
         ]
-        waveforms = torch.stack([scene.waveform for scene in scenes])
+        return torch.stack([scene.waveform for scene in scenes]), [s.caption for s in scenes]
+
+    def examples(self, loaded: tuple[Tensor, list[str]]) -> Examples:
+        waveforms, captions = loaded
         latents = self._codec.encode(waveforms.to(next(self._codec.parameters()).device))
-        return latents, _stack_each([self._hidden_states(scene.caption) for scene in scenes])
-
-
-def _stack_each(hidden_states: list[list[Tensor]]) -> list[Tensor]:
-    return [torch.stack(of_encoder) for of_encoder in zip(*hidden_states, strict=True)]
+        new = [caption for caption in dict.fromkeys(captions) if caption not in self._kept]
+        if new:
+            hidden_states = zip(*self._text.hidden_states_of_many(new), strict=True)
+            self._kept |= zip(new, map(list, hidden_states), strict=True)
+        each = zip(*(self._kept[caption] for caption in captions), strict=True)
+        stacked = [torch.stack(of_encoder) for of_encoder in each]
+        for oldest in list(self._kept)[: max(0, len(self._kept) - N_CAPTIONS_KEPT)]:
+            del self._kept[oldest]
+        return latents, stacked
 
 
 def prepare(
@@ -108,10 +134,12 @@ def prepare(
     scenes: SceneConfig,
     seed: int,
     on_progress: Callable[[str, int, int], None] | None = None,
+    n_workers: int = 0,
 ) -> LatentCache:
     """Open the cache under `root` that belongs to exactly these inputs, making it if needed.
 
-    `on_progress(what, done, total)` is called now and then. A killed preparation leaves a
+    `on_progress(what, done, total)` is called now and then; `n_workers` processes compose the
+    scenes, which changes nothing of them. A killed preparation leaves a
     `.partial` folder, which the next one replaces. `scenes.n_cached` 0 has no cache.
     """
     n_scenes = scenes.n_cached or len(store)
@@ -121,7 +149,8 @@ def prepare(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
-            captions = _write_latents(partial, codec, store, scenes, seed, n_scenes, on_progress)
+            batches = _SceneBatches(store, scenes, seed, n_scenes)
+            captions = _write_latents(partial, codec, batches, n_workers, on_progress)
             _HiddenStates.write(partial, text, sorted(set(captions)), on_progress)
             (partial / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
             os.replace(partial, folder)
@@ -135,33 +164,45 @@ def scene_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
 
 
-def _scene_batches(
-    store: ClipStore, scenes: SceneConfig, seed: int, n_scenes: int
-) -> Iterator[tuple[Tensor, list[str]]]:
-    for start in range(0, n_scenes, ENCODE_BATCH):
+class _SceneBatches(Dataset):
+    """The scenes of a cache, `ENCODE_BATCH` at a time: waveforms (B, N) and captions."""
+
+    def __init__(self, store: ClipStore, scenes: SceneConfig, seed: int, n_scenes: int) -> None:
+        self.store, self.scenes, self.seed, self.n_scenes = store, scenes, seed, n_scenes
+
+    def __len__(self) -> int:
+        return math.ceil(self.n_scenes / ENCODE_BATCH)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, list[str]]:
+        start = index * ENCODE_BATCH
         batch = [
-            compose(store, scenes, scene_seed(seed, i), clip=None if scenes.n_cached else i)
-            for i in range(start, min(start + ENCODE_BATCH, n_scenes))
+            compose(
+                self.store,
+                self.scenes,
+                scene_seed(self.seed, i),
+                clip=None if self.scenes.n_cached else i,
+            )
+            for i in range(start, min(start + ENCODE_BATCH, self.n_scenes))
         ]
-        yield torch.stack([s.waveform for s in batch]), [s.caption for s in batch]
+        return torch.stack([s.waveform for s in batch]), [s.caption for s in batch]
 
 
 @torch.no_grad()
-def _write_latents(folder, codec, store, scenes, seed, n_scenes, on_progress) -> list[str]:
+def _write_latents(folder, codec, batches: _SceneBatches, n_workers, on_progress) -> list[str]:
     device = next(codec.parameters()).device
     captions: list[str] = []
-    shape = (n_scenes, *codec.latent_shape(scenes.duration_s))
+    shape = (batches.n_scenes, *codec.latent_shape(batches.scenes.duration_s))
     # Written from end to end, not mapped: a full disk is then an OSError and not a signal.
     with (folder / "latents.npy").open("wb") as file:
         header = {"descr": "<f2", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for waveforms, names in _scene_batches(store, scenes, seed, n_scenes):
+        for waveforms, names in read_ahead(batches, range(len(batches)), n_workers, device):
             latents = codec.encode(waveforms.to(device)).half().cpu().numpy()
             assert latents.shape == (len(names), *shape[1:])
             file.write(latents.tobytes())
             captions += names
             if on_progress is not None:
-                on_progress("encoding sounds", len(captions), n_scenes)
+                on_progress("encoding sounds", len(captions), batches.n_scenes)
     return captions
 
 
@@ -190,17 +231,18 @@ class _HiddenStates:
     def write(folder, text, captions, on_progress) -> None:
         rows: list[list[np.ndarray]] = [[] for _ in text.encoders]
         starts = [0] * len(text.encoders)
-        index: dict[str, list[tuple[int, int]]] = {}
-        for done, caption in enumerate(captions, start=1):
-            index[caption] = []
-            for i, states in enumerate(text.hidden_states(caption)):
-                # The padding is exactly zero, and no encoder's output for a token is.
-                count = int(states.any(dim=1).sum())
-                rows[i].append(states[:count].half().cpu().numpy())
-                index[caption].append((starts[i], count))
-                starts[i] += count
-            if on_progress is not None and (done % 16 == 0 or done == len(captions)):
-                on_progress("encoding captions", done, len(captions))
+        index: dict[str, list[tuple[int, int]]] = {caption: [] for caption in captions}
+        for first in range(0, len(captions), CAPTION_BATCH):
+            some = captions[first : first + CAPTION_BATCH]
+            for i, batch in enumerate(text.hidden_states_of_many(some)):
+                for caption, states in zip(some, batch.half().cpu(), strict=True):
+                    # The padding is exactly zero, and no encoder's output for a token is.
+                    count = int(states.any(dim=1).sum())
+                    rows[i].append(states[:count].numpy())
+                    index[caption].append((starts[i], count))
+                    starts[i] += count
+            if on_progress is not None:
+                on_progress("encoding captions", first + len(some), len(captions))
         for i, parts in enumerate(rows):
             np.save(folder / f"text_{i}.npy", np.concatenate(parts))
         (folder / "text.json").write_text(json.dumps(index), encoding="utf-8")

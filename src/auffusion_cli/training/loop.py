@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from auffusion_cli.errors import (
     AuffusionError,
@@ -47,6 +48,7 @@ from auffusion_cli.training.config import (
     dump_config,
     load_config,
 )
+from auffusion_cli.training.loading import choose_workers, read_ahead
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,13 @@ class Stage(Protocol):
     n_items: int
     """Items of the data; an epoch sees each once."""
 
-    def losses(self, batch: Sequence[Sample], step: int) -> Losses:
-        """Yield the losses of a part of a batch, mean over its samples."""
+    def load(self, batch: Sequence[Sample]) -> Any:
+        """What `losses` needs of a part of a batch, as tensors in tuples and lists: read, composed
+        and drawn. It may run in another process, and so uses no GPU and changes nothing."""
+        ...
+
+    def losses(self, loaded: Any, step: int) -> Losses:
+        """Yield the losses of what `load` gave, mean over its samples."""
         ...
 
     def trains(self, name: str, step: int) -> bool:
@@ -112,6 +119,22 @@ def samples_at(step: int, batch_size: int, n_items: int, seed: int) -> list[Samp
         index = int(_permutation(seed, epoch, n_items)[place])
         batch.append(Sample(index, _seed((seed, position))))
     return batch
+
+
+class _Steps(Dataset):
+    """What this process needs for each step: a list of `Stage.load`'s results, one a part."""
+
+    def __init__(self, stage: Stage, config: TrainingConfig, accelerator: Accelerator) -> None:
+        self.load, self.n_items = stage.load, stage.n_items
+        self.loop, self.seed = config.loop, config.seed
+        self.process_index, self.n_processes = accelerator.process_index, accelerator.num_processes
+
+    def __getitem__(self, step: int) -> list[Any]:
+        batch = samples_at(step, self.loop.batch_size, self.n_items, self.seed)
+        # Strided, so that each process takes an equal part of every accumulated part.
+        mine = batch[self.process_index :: self.n_processes]
+        share = len(mine) // self.loop.gradient_accumulation
+        return [self.load(mine[start : start + share]) for start in range(0, len(mine), share)]
 
 
 def _seed(entropy: tuple[int, ...]) -> int:
@@ -180,6 +203,7 @@ def train(
             lr=loop.learning_rate,
             betas=loop.betas,
             weight_decay=loop.weight_decay,
+            fused=accelerator.device.type == "cuda",
         )
         for name, network in stage.networks.items()
     }
@@ -188,8 +212,10 @@ def train(
     if loop.ema_decay is not None:
         ema = EMAModel(main_network.parameters(), decay=loop.ema_decay, foreach=True)
         ema.to(accelerator.device)
-    for name in stage.networks:
-        stage.networks[name] = accelerator.prepare(stage.networks[name])
+    for name, network in stage.networks.items():
+        if loop.compile:
+            network.compile()
+        stage.networks[name] = accelerator.prepare(network)
 
     checkpoints = output / CHECKPOINTS_NAME
     step = 0
@@ -226,7 +252,11 @@ def train(
     started_s = loop_started_s if started_s is None else started_s
     first_step = saved_step = step
     weights_are_whole = True
-    share = loop.batch_size // parts
+    n_workers = choose_workers(
+        loop.workers, accelerator.device, int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    )
+    to_come = range(step, loop.max_steps)
+    steps = read_ahead(_Steps(stage, config, accelerator), to_come, n_workers, accelerator.device)
     try:
         while step < loop.max_steps:
             elapsed_minutes = (time.monotonic() - started_s) / 60
@@ -234,19 +264,16 @@ def train(
             # All processes leave at the same step, or the others would wait for ever.
             if _any_process(time_is_up or stop_requested(), accelerator):
                 break
-            batch = samples_at(step, loop.batch_size, stage.n_items, config.seed)
-            # Strided, so that each process takes an equal part of every accumulated part.
-            mine = batch[accelerator.process_index :: accelerator.num_processes]
+            loaded = next(steps)
             rate = learning_rate_at(step, step * loop.batch_size // stage.n_items, loop)
             trained = [name for name in stage.networks if stage.trains(name, step)]
             # For what draws from the global generator (dropout): no state to carry on.
             torch.manual_seed(_seed((config.seed, step, accelerator.process_index)))
 
             numbers: dict[str, list[float]] = {}
-            for part in range(loop.gradient_accumulation):
-                last = part == loop.gradient_accumulation - 1
-                with _no_sync(accelerator, stage, skip=last):
-                    for loss, logs in stage.losses(mine[part * share : (part + 1) * share], step):
+            for part, inputs in enumerate(loaded, start=1):
+                with _no_sync(accelerator, stage, skip=part == len(loaded)):
+                    for loss, logs in stage.losses(inputs, step):
                         accelerator.backward(loss / loop.gradient_accumulation)
                         for key, value in logs.items():
                             numbers.setdefault(key, []).append(value)

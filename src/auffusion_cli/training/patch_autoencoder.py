@@ -75,7 +75,8 @@ class PatchAutoencoderStage:
         images = []
         for start in range(0, n_images, FIT_BATCH):
             indices = range(start, min(start + FIT_BATCH, n_images))
-            images.append(self._images([scene_seed(seed, index) for index in indices]).half())
+            waveforms = self._waveforms([scene_seed(seed, index) for index in indices])
+            images.append(self._images(waveforms).half())
             if on_prepare is not None:
                 on_prepare("fitting patches", indices.stop, n_images)
         self.model.fit(torch.cat(images))
@@ -83,10 +84,17 @@ class PatchAutoencoderStage:
     def trains(self, name: str, step: int) -> bool:
         return True
 
-    def losses(self, batch: Sequence[Sample], step: int) -> Losses:
-        images = self._images([sample.seed for sample in batch])
+    def load(self, batch: Sequence[Sample]) -> tuple[Tensor, list[int]]:
+        """Waveforms (B, N), and the seeds of the noise on their latents."""
+        seeds = [sample.seed for sample in batch]
+        return self._waveforms(seeds), seeds
+
+    def losses(self, loaded: tuple[Tensor, list[int]], step: int) -> Losses:
+        waveforms, seeds = loaded
+        images = self._images(waveforms)
         with torch.no_grad():
-            linear = self.model.decode_linear(self.model.encode(images))
+            latents = self.model.encode(images)
+            linear = self.model.decode_linear(latents + self._noise(latents, seeds))
         refined = self.networks["refinement"](linear).float()
         l1 = (refined - images).abs().mean()
         gradient = gradient_loss(images, refined)
@@ -109,7 +117,7 @@ class PatchAutoencoderStage:
     @torch.no_grad()
     def preview(self, folder: Path, step: int) -> None:
         """Write a picture: a few images in a row, and below each what comes out of it."""
-        images = self._images(range(N_PREVIEWS))
+        images = self._images(self._waveforms(range(N_PREVIEWS)))
         rebuilt = self.model.decode(self.model.encode(images))[:, :1]
         rows = [torch.cat(list(row[:, 0]), dim=1) for row in (images, rebuilt)]
         pixels = (torch.cat(rows) * 255).round().byte().cpu().numpy()
@@ -119,10 +127,21 @@ class PatchAutoencoderStage:
         Image.fromarray(pixels).save(partial, format="png")
         os.replace(partial, path)
 
+    def _noise(self, latents: Tensor, seeds: Sequence[int]) -> Tensor:
+        """For each sample as much as its seed says, up to `latent_noise`."""
+        noise = torch.zeros(latents.shape)
+        for row, seed in zip(noise, seeds, strict=True):
+            generator = torch.Generator().manual_seed(seed)
+            level = self.config.latent_noise * torch.rand(1, generator=generator)
+            row.copy_(level * torch.randn(row.shape, generator=generator))
+        return noise.to(latents)
+
+    def _waveforms(self, seeds: Sequence[int]) -> Tensor:
+        return torch.stack([compose(self.store, self.scenes, seed).waveform for seed in seeds])
+
     @torch.no_grad()
-    def _images(self, seeds: Sequence[int]) -> Tensor:
+    def _images(self, waveforms: Tensor) -> Tensor:
         """(B, 1, 256, W) in 0..1; W is padded to what the autoencoder can divide."""
-        waveforms = [compose(self.store, self.scenes, seed).waveform for seed in seeds]
-        waveform = normalize_peak(torch.stack(waveforms).to(self.device))
+        waveform = normalize_peak(waveforms.to(self.device))
         image = log_mel_to_image(self.log_mel(waveform))[:, :1]
         return pad_image(image, image.shape[-1] + -image.shape[-1] % self.model.downsample)

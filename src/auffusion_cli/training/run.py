@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.training.config import CACHE_NAME, TrainingConfig
 from auffusion_cli.training.data import Clip
+from auffusion_cli.training.loading import choose_workers
 from auffusion_cli.training.loop import Progress, Stage, train
 from auffusion_cli.training.scenes import ClipStore
 
@@ -69,6 +71,8 @@ def run(
         raise UsageError(
             f"loop.mixed_precision: {precision!r} is not possible here: {error}"
         ) from error
+    if accelerator.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # every step has the same shapes
     # Before the stage is built: fresh weights are drawn there.
     set_seed(config.seed)
     # The main process fills the caches; the others find them full.
@@ -96,6 +100,10 @@ def build_stage(
 ) -> Stage:
     """The stage that `config` describes, its frozen inputs computed and cached."""
     store = ClipStore(_of_kinds(clips, config.scenes.kinds), SpectrogramConfig().sample_rate_hz)
+    n_workers = choose_workers(config.loop.workers, device)
+    if n_workers:  # they share what is in memory when they are started
+        report = partial(on_prepare, "reading sounds") if on_prepare is not None else None
+        store.preload(report)
     if config.stage == "diffusion":
         from auffusion_cli.training.diffusion import DiffusionStage, build_model
         from auffusion_cli.training.latents import FreshScenes, prepare
@@ -121,6 +129,7 @@ def build_stage(
                 config.scenes,
                 config.seed,
                 on_prepare,
+                n_workers,
             )
         return DiffusionStage(model, source, config.diffusion)
     if config.stage == "vocoder":

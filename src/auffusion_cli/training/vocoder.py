@@ -131,9 +131,15 @@ class VocoderStage:
         start = self.config.adversarial_start_step
         return name != "discriminator" or (start is not None and step >= start)
 
-    def losses(self, batch: Sequence[Sample], step: int) -> Losses:
+    def load(self, batch: Sequence[Sample]) -> Tensor:
+        """Segments of clips with what lies around them, (B, before + segment + after)."""
+        hop = self.log_mel.config.hop_length_samples
+        before, after = (n_frames * hop for n_frames in self.context_frames)
+        return torch.stack([self._window(sample, before, after) for sample in batch])
+
+    def losses(self, windows: Tensor, step: int) -> Losses:
         config = self.config
-        real, log_mel = self._segments(batch)
+        real, log_mel = self._segments(windows.to(self.device))
         fake = self.networks["vocoder"](log_mel).float()
 
         adversarial = self.discriminator is not None and self.trains("discriminator", step)
@@ -183,12 +189,10 @@ class VocoderStage:
         return self.store[index] * self.log_mel.config.peak
 
     @torch.no_grad()
-    def _segments(self, batch: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    def _segments(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """True waveforms (B, segment_samples) and the log-mels (B, 256, frames) to speak."""
         hop = self.log_mel.config.hop_length_samples
-        before, after = self.context_frames
-        windows = torch.stack([self._window(s, before * hop, after * hop) for s in batch])
-        windows = windows.to(self.device)
+        before, _ = self.context_frames
         log_mel = self.log_mel(windows)
         if self.autoencoder is not None:
             image = self.autoencoder.decode(self.autoencoder.encode(log_mel_to_image(log_mel)))
