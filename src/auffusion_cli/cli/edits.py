@@ -137,6 +137,11 @@ def write(result: EditResult, path: Path, *, as_json: bool) -> None:
     """Write one result and say so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     result.save(path)
+    if turned_down_db := result.provenance.turned_down_db:
+        console.note(
+            f"the new part is turned down by up to {turned_down_db:g} dB, to the loudest moment of"
+            " the recording"
+        )
     if as_json:
         console.print_json_line(
             {"status": "made", "file": str(path), **result.provenance.to_dict()}
