@@ -11,6 +11,7 @@ import typer
 
 from auffusion_cli.cli import console
 from auffusion_cli.config import GenerationDefaults, SpectrogramConfig
+from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
     from auffusion_cli.audio import Recording
@@ -135,17 +136,15 @@ def show_plan(
 
 def write(result: EditResult, path: Path, *, as_json: bool) -> None:
     """Write one result and say so."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    result.save(path)
+    with folder_of(path):
+        result.save(path)
     if turned_down_db := result.provenance.turned_down_db:
         console.note(
             f"the new part is turned down by up to {turned_down_db:g} dB, to the loudest moment of"
             " the recording"
         )
     if as_json:
-        console.print_json_line(
-            {"status": "made", "file": str(path), **result.provenance.to_dict()}
-        )
+        console.print_json({"status": "made", "file": str(path), **result.provenance.to_dict()})
     else:
         typer.echo(path)
 
@@ -163,5 +162,5 @@ def draw(picture: Path, titled: Sequence[tuple[str, Recording]], model: Model) -
         mono = resample(mono, recording.sample_rate_hz, config.sample_rate_hz)
         log_mel = log_mel_of(model.codec, mono, model.defaults.max_duration_s)
         log_mels.append((title, log_mel))
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    save_comparison(log_mels, picture, config)
+    with folder_of(picture):
+        save_comparison(log_mels, picture, config)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from auffusion_cli.cli import console, options
+from auffusion_cli.cli.usage import SuggestingGroup
 
 Name = Annotated[
     str,
@@ -20,7 +21,11 @@ Name = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add `auffusion models` and its subcommands."""
-    models = typer.Typer(help="List, fetch, inspect and convert checkpoints.", no_args_is_help=True)
+    models = typer.Typer(
+        cls=SuggestingGroup,
+        help="List, fetch, inspect and convert checkpoints.",
+        no_args_is_help=True,
+    )
     models.command("list")(list_models)
     models.command("pull")(pull)
     models.command("info")(info)
@@ -53,7 +58,8 @@ def list_models(json: options.Json = False) -> None:
             }
         )
     if json:
-        console.print_json(rows)
+        for row in rows:
+            console.print_json(row)
         return
     console.print_table(
         ("NAME", "HERE", "SIZE", "LICENCE", "DESCRIPTION"),
@@ -163,6 +169,9 @@ def convert(
 
     if output.exists() and not overwrite:
         raise OutputExistsError(f"--output {output} exists", hint="--overwrite replaces it.")
+    from auffusion_cli.cli.outputs import check_writable
+
+    check_writable([output / "auffusion.json"], "--output")
     checkpoint = resolve_model(name, yes=yes)
 
     from auffusion_cli.checkpoints import load_model, save_model
