@@ -83,8 +83,7 @@ def choose_vocoder(folder: Path, asked: str, defaults: GenerationDefaults) -> st
     """The vocoder that `asked`, or else the checkpoint, says; "auto" takes what there is.
 
     Raises:
-        UsageError: there is no such vocoder.
-        CheckpointError: the checkpoint has none of its own, and that was asked for.
+        UsageError: there is no such vocoder, or the checkpoint has none of its own.
     """
     if asked not in ("auto", *VOCODERS):
         raise UsageError(f"--vocoder {asked!r} is not known; valid: auto, {', '.join(VOCODERS)}")
@@ -92,7 +91,7 @@ def choose_vocoder(folder: Path, asked: str, defaults: GenerationDefaults) -> st
     if asked == "auto":
         return defaults.vocoder if has_own else "griffin-lim"
     if asked == "hifigan" and not has_own:
-        raise CheckpointError(
+        raise UsageError(
             f"--vocoder hifigan: {folder} has no vocoder of its own.",
             hint="Leave it out, or --vocoder griffin-lim.",
         )

@@ -36,7 +36,7 @@ def test_list_names_every_known_checkpoint(server):
     result = run("list")
     assert result.exit_code == 0
     assert all(name in result.stdout for name in hub.KNOWN)
-    rows = json.loads(run("list", "--json").stdout)
+    rows = [json.loads(line) for line in run("list", "--json").stdout.splitlines()]
     assert [row["name"] for row in rows] == list(hub.KNOWN)
     assert not any(row["here"] for row in rows if row["repo_id"])
     assert server.requests == []
