@@ -140,9 +140,11 @@ def test_attention_drawn_with_numbers_and_sound(run, tmp_path):
         ((PROMPT, "--vocoder", "hifigan", "--model", "embedded", "--dry-run"), "has no vocoder"),
         ((PROMPT, "--data", "a.npz", "--model", "embedded"), "{model}"),
         (("gone.wav",), "gone.wav"),
+        (("../notes.txt",), "is a file, but not a sound"),
     ],
 )
 def test_attention_that_cannot_be_is_told(run, no_model, arguments, words):
+    Path("../notes.txt").write_text("dog")
     result = run("attention", *arguments)
     assert result.exit_code in (1, 2) and words in result.stderr and result.stdout == ""
     assert list(Path().iterdir()) == []

@@ -128,6 +128,7 @@ def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_pat
     for arguments, code, message in (
         ((), 2, "What is to be measured?"),
         (("nowhere",), 1, "nowhere: no such folder"),
+        (("there.json",), 1, "there.json: is not a folder"),
         (("empty",), 1, "empty: holds no sound files"),
         (("made", "--reference", "nowhere"), 1, "nowhere: no such folder"),
         (("--system", "made"), 2, "--system 'made': not a name and a folder"),

@@ -118,6 +118,11 @@ def attention(
         told = {"--seed": seed, "--negative": negative}
         named = models[0] if models else None
         origin = recorded.origin_of_file(Path(source), named, told, asked)
+    elif Path(source).is_file():
+        raise UsageError(
+            f"{source} is a file, but not a sound.",
+            hint=f"Valid: words, or a sound made by generate ({', '.join(SOUND_SUFFIXES)}).",
+        )
     else:
         origin = recorded.origin_of_words(source, seed, negative, asked)
     names = models or [origin.model]

@@ -247,7 +247,8 @@ class Progress:
         self._last_line_s = now_s
         text = f"{self.description}: {self._amount(self.completed)}"
         if self.total is not None:
-            text += f" of {self._amount(self.total)}"
+            completed = text.removesuffix(f" {self.unit}")  # named once
+            text = f"{completed} of {self._amount(self.total)}"
             done = self.completed - self.initial
             if done > 0:
                 left_s = (now_s - self._start_s) * (self.total - self.completed) / done

@@ -11,6 +11,7 @@ import typer
 
 from auffusion_cli.cli import console
 from auffusion_cli.config import GenerationDefaults, SpectrogramConfig
+from auffusion_cli.errors import UsageError
 from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,25 @@ Picture = Annotated[
     str | None,
     typer.Option("--spectrogram", metavar="FILE.png", help="Draw before and after too."),
 ]
+
+
+def read(source: Path) -> Recording:
+    """The recording that is to be changed.
+
+    Raises:
+        AudioError: it cannot be read.
+        UsageError: it is too short or too long.
+    """
+    from auffusion_cli.audio import read_recording
+    from auffusion_cli.request import MAX_DURATION_S, MIN_DURATION_S
+
+    recording = read_recording(source)
+    if not MIN_DURATION_S <= recording.duration_s <= MAX_DURATION_S:
+        raise UsageError(
+            f"{source} lasts {recording.duration_s:g} s.",
+            hint=f"Valid: {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s.",
+        )
+    return recording
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,14 @@ def list_models(json: options.Json = False) -> None:
       auffusion models list
     """
     from auffusion_cli import hub
+    from auffusion_cli.errors import CheckpointError
 
     rows = []
     for known in hub.KNOWN.values():
-        found = find(known.name)
+        try:
+            found = find(known.name)
+        except CheckpointError:  # an installation without the embedded one
+            found = None
         rows.append(
             {
                 "name": known.name,
@@ -243,16 +247,13 @@ class DownloadProgress:
 
 
 def find(name: str):
-    """The `hub.Checkpoint` called `name` if it is on this machine; the network is not asked."""
-    from auffusion_cli import hub
-    from auffusion_cli.errors import CheckpointError
+    """The `hub.Checkpoint` called `name` if it is on this machine; the network is not asked.
 
-    if name == "embedded":
-        try:
-            return hub.resolve(name)
-        except CheckpointError:
-            return None
-    if name not in hub.KNOWN and Path(name).is_dir():
+    Raises CheckpointError where it cannot be fetched either.
+    """
+    from auffusion_cli import hub
+
+    if name == "embedded" or (name not in hub.KNOWN and Path(name).is_dir()):
         return hub.resolve(name)
     return hub.find_cached(hub.parse_name(name))
 
