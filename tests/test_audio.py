@@ -202,7 +202,7 @@ def test_what_is_not_audio(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(AudioError, match=name.replace(".", r"\.")):
         read_audio(tmp_path / name)
-    with pytest.raises(AudioError):
+    with pytest.raises(AudioError, match=None if content else "is an empty file"):
         read_provenance(tmp_path / name)
 
 

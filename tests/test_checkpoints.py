@@ -259,7 +259,7 @@ def test_without_a_vocoder(checkpoint):
     with pytest.warns(AuffusionWarning, match="Griffin-Lim"):
         model = load_model(checkpoint, device="cpu")
     assert isinstance(model.codec.vocoder, GriffinLim)
-    with pytest.raises(CheckpointError, match="no vocoder"):
+    with pytest.raises(UsageError, match="no vocoder"):
         load_model(checkpoint, device="cpu", vocoder="hifigan")
 
 

@@ -224,6 +224,8 @@ def _sound_file(path: Path, file: BinaryIO) -> soundfile.SoundFile:
         # By descriptor: libsndfile reads it without a call into Python for every few bytes.
         return soundfile.SoundFile(file.fileno(), closefd=False)
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
+        if path.stat().st_size == 0:
+            raise AudioError(f"{path}: is an empty file.") from error
         raise AudioError(
             f"{path}: not audio that can be read (wav, flac, ogg, mp3): {_reason(error)}"
         ) from error

@@ -28,10 +28,11 @@ from auffusion_cli.errors import (
     OutputExistsError,
     UsageError,
 )
+from auffusion_cli.files import folder_of
 from auffusion_cli.hub import Confirm, Report, resolve
 from auffusion_cli.layout import (
-    VOCODERS,
     Condition,
+    choose_vocoder,
     is_adapter_layout,
     read_conditions,
     read_identity,
@@ -153,8 +154,10 @@ def save_model(
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"--dtype {dtype!r} is not known; valid: {', '.join(DTYPES)}")
     torch_dtype = DTYPES[dtype] if dtype else model.dtype
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+    with (
+        folder_of(folder),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary,
+    ):
         beside = Path(temporary) / "new"
         beside.mkdir()
         _write_model(model, beside, torch_dtype)
@@ -427,18 +430,13 @@ def load_codec(
     defaults: GenerationDefaults = GenerationDefaults(),  # noqa: B008
 ) -> Codec:
     """Autoencoder in `dtype`, vocoder in float32."""
-    if vocoder not in ("auto", *VOCODERS):
-        raise UsageError(f"--vocoder {vocoder!r} is not known; valid: auto, {', '.join(VOCODERS)}")
-    chosen = defaults.vocoder if vocoder == "auto" else vocoder
-    if chosen == "hifigan" and not (folder / "vocoder").is_dir():
-        if vocoder == "hifigan":
-            raise CheckpointError(f"{folder}: has no vocoder", hint="Try --vocoder griffin-lim.")
+    chosen = choose_vocoder(folder, vocoder, defaults)
+    if vocoder == "auto" and chosen != defaults.vocoder:
         warnings.warn(
             f"{folder} has no vocoder: the sound is made with Griffin-Lim",
             AuffusionWarning,
             stacklevel=3,
         )
-        chosen = "griffin-lim"
     return Codec(
         load_autoencoder(folder / "vae", dtype),
         load_vocoder(folder / "vocoder") if chosen == "hifigan" else GriffinLim(),
@@ -449,14 +447,19 @@ def load_unet(
     folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> UNet2DConditionModel:
     """The UNet, created without memory and filled a tensor at a time."""
+    unet = empty_unet(folder)
+    files = find_weights(folder / "unet", "diffusion_pytorch_model", dtype=dtype)
+    load_weights(unet, files, dtype, device)
+    return unet.eval()
+
+
+def empty_unet(folder: Path) -> UNet2DConditionModel:
+    """The UNet without its weights, for the names and sizes of its layers."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     config = read_json(folder / "unet" / "config.json")
     try:
         with torch.device("meta"):
-            unet = UNet2DConditionModel.from_config(config)
+            return UNet2DConditionModel.from_config(config)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{folder / 'unet' / 'config.json'}: {error}") from error
-    files = find_weights(folder / "unet", "diffusion_pytorch_model", dtype=dtype)
-    load_weights(unet, files, dtype, device)
-    return unet.eval()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.errors import CheckpointError
+from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.samplers import SCHEDULERS
 
 VOCODERS = ("hifigan", "griffin-lim")
@@ -77,6 +77,25 @@ def read_identity(folder: Path) -> Identity:
         if value not in valid:
             raise CheckpointError(f"{path}: {name} is {value!r}; valid: {', '.join(valid)}")
     return Identity(content.get("name"), content.get("licence"), defaults)
+
+
+def choose_vocoder(folder: Path, asked: str, defaults: GenerationDefaults) -> str:
+    """The vocoder that `asked`, or else the checkpoint, says; "auto" takes what there is.
+
+    Raises:
+        UsageError: there is no such vocoder, or the checkpoint has none of its own.
+    """
+    if asked not in ("auto", *VOCODERS):
+        raise UsageError(f"--vocoder {asked!r} is not known; valid: auto, {', '.join(VOCODERS)}")
+    has_own = (folder / "vocoder").is_dir()
+    if asked == "auto":
+        return defaults.vocoder if has_own else "griffin-lim"
+    if asked == "hifigan" and not has_own:
+        raise UsageError(
+            f"--vocoder hifigan: {folder} has no vocoder of its own.",
+            hint="Leave it out, or --vocoder griffin-lim.",
+        )
+    return asked
 
 
 def _check_fields(path: Path, content: dict[str, Any], types: dict[str, type]) -> None:

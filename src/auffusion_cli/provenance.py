@@ -7,6 +7,7 @@ takes it out; `Provenance.from_dict` checks it, because a file may come from any
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
@@ -47,11 +48,16 @@ class Provenance:
     samples_sha256: str
     """Of the samples as 16-bit integers, before the file format compressed them; of an edit in the
     form that its source has them in: see `audio.Recording`."""
+    turned_down_db: float | None = None
+    """By how much at most the new part of a recording was turned down, so as not to be louder than
+    the recording; None if it was not, or was made before that was done."""
     versions: dict[str, str] = field(default_factory=current_versions)
 
     def to_dict(self) -> dict[str, Any]:
         """Flat and JSON-serialisable."""
         own = {name: getattr(self, name) for name in _OWN_FIELDS}
+        if self.turned_down_db is not None:
+            own["turned_down_db"] = self.turned_down_db
         return {
             "format_version": FORMAT_VERSION,
             "task": self.request.task,
@@ -88,10 +94,14 @@ class Provenance:
             for name, value in own.items():
                 if not (name == "revision" and value is None):
                     _check_field(name, value)
+            turned_down_db = record.get("turned_down_db")
+            if not (turned_down_db is None or _is_positive(turned_down_db)):
+                raise ValueError("turned_down_db is not a number above 0")
             return cls(
                 request=request_class(**_pick(record, request_class)),
                 settings=GenerateSettings(**_pick(record, GenerateSettings)),
                 versions=dict(versions),
+                turned_down_db=turned_down_db,
                 **own,
             )
         except KeyError as error:
@@ -124,7 +134,7 @@ class Provenance:
         names = sorted(self.versions.keys() | other.versions.keys())
         pairs = {
             name: (getattr(self, name), getattr(other, name))
-            for name in ("model", "revision", "vocoder", "device", "dtype")
+            for name in ("model", "revision", "vocoder", "device", "dtype", "turned_down_db")
         }
         pairs |= {name: (self.versions.get(name), other.versions.get(name)) for name in names}
         return {
@@ -154,6 +164,10 @@ def hash_samples(samples: np.ndarray) -> str:
 
 def _pick(record: Mapping[str, Any], owner: type) -> dict[str, Any]:
     return {field.name: record[field.name] for field in fields(owner)}
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _check_field(name: Any, value: Any) -> None:

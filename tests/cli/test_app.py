@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import warnings
@@ -74,10 +75,65 @@ def test_version():
     assert process.stdout == f"auffusion {__version__}\n"
 
 
-def test_unknown_command_suggests_the_nearest():
-    result = CliRunner().invoke(build_app(), ["docter"])
-    assert result.exit_code == 2
-    assert "'doctor'" in result.stderr
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("docter", "There is no command 'docter' of `auffusion`.", "Did you mean doctor?"),
+        ("gen rain", "There is no command 'gen'", "Did you mean generate?"),
+        ("zzz", "There is no command 'zzz'", "Valid: generate, inpaint, "),
+        ("'a dog barks'", "no command 'a dog barks'", 'auffusion generate "a dog barks".'),
+        ("models lst", "no command 'lst' of `auffusion models`.", "Did you mean list?"),
+        ("--debgu info a", "`auffusion` has no option '--debgu'.", "Did you mean --debug?"),
+        ("generate x --stepz 3", "`auffusion generate` has no option '--stepz'.", "--steps?"),
+        ("generate x --zzz", "no option '--zzz'", "`auffusion generate --help` lists them."),
+        ("generate x --steps abc", "--steps 'abc' is not possible.", "Valid: whole numbers."),
+        ("generate x --seed 1.5", "--seed '1.5' is not possible.", "Valid: whole numbers."),
+        ("generate x -n 0", "-n '0' is not possible.", "Valid: whole numbers from 1."),
+        ("generate x --guidance much", "--guidance 'much' is not possible.", "Valid: numbers."),
+        ("generate x --scheduler plms", "--scheduler 'plms' is not known.", "Valid: pndm, ddim"),
+        ("reproduce a --device gpu", "--device 'gpu' is not known.", "Valid: auto, cpu, cuda"),
+        ("generate x -o", "-o is given without a value.", "-o FILE|FOLDER|TEMPLATE: Where to"),
+        ("models convert a -o", "-o is given without a value.", "-o: The folder to write."),
+        ("evaluate --compare a", "--compare is given without 2 values.", "A.json B.json"),
+        ("generate x --dry-run=3", "--dry-run is a switch and takes no value.", None),
+        ("inpaint", "`auffusion inpaint`: FILE is missing.", "auffusion inpaint clip.wav --mask"),
+        ("style-transfer a.wav", "PROMPT is missing.", 'dog.wav "a cat meowing"'),
+        ("codec a.wav", "`auffusion codec`: --output is missing.", "For example: auffusion codec"),
+        ("style-transfer a.wav a cat", "'cat' is more than it takes.", "go into quotes."),
+        ("generate x --steps '\x1b[2J'", r"--steps '\x1b[2J' is not possible.", "whole"),
+    ],
+)
+def test_what_cannot_be_parsed_is_told_like_any_mistake(line, message, hint):
+    result = CliRunner().invoke(build_app(), shlex.split(line), prog_name="auffusion")
+    assert result.exit_code == 2 and result.stdout == ""
+    error, *hints = result.stderr.splitlines()
+    assert error.startswith("error: ") and message in error
+    assert len(hints) == (hint is not None)
+    if hint:
+        assert hints[0].startswith("hint: ") and hint in hints[0]
+
+
+def test_a_group_without_a_command_shows_its_help():
+    result = CliRunner().invoke(build_app(), ["models"], prog_name="auffusion")
+    assert result.exit_code == 2 and "Usage: auffusion models" in result.stderr
+
+
+def test_a_run_is_ended_by_sigterm_as_by_ctrl_c():
+    script = (
+        "import sys, time; sys.argv = ['auffusion', 'probe']\n"
+        "from auffusion_cli.cli import app as a\n"
+        "app = a.build_app()\n"
+        "app.command('probe')(lambda: (print('ready', flush=True), time.sleep(60)))\n"
+        "a.build_app = lambda: app\n"
+        "a.main()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"ready\n"
+    process.terminate()
+    assert process.communicate(timeout=20)[1] == b"error: stopped\n"
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize(
@@ -104,6 +160,7 @@ def test_completion(typed, offered):
         ),
         (UsageError("--steps 0 is below 1"), 2, "error: --steps 0 is below 1\n"),
         (KeyboardInterrupt(), 130, "error: stopped\n"),
+        (typer.Abort(), 130, "error: stopped\n"),
         (
             OSError(errno.ENOSPC, "No space left", "a.wav"),
             1,

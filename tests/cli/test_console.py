@@ -66,7 +66,7 @@ def test_progress_prints_plain_lines_without_a_terminal(capsys):
         progress.update(completed=2)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("training: 2 steps of 4 steps, about ")
+    assert captured.err.startswith("training: 2 of 4 steps, about ")
 
 
 def test_progress_draws_a_bar_on_a_terminal(capsys, monkeypatch):

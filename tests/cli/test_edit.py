@@ -90,6 +90,7 @@ def test_a_dry_run_from_words(run, no_model, tmp_path):
         (("--prompt", PROMPT, "--cross-steps", "2"), "--cross-steps 2"),
         (("--prompt", PROMPT, "-o", "x.txt"), "ends in .txt"),
         (("noise.wav", "--swap", "a=b"), "does not say how it was made"),
+        (("--prompt", "dog " * 80 + "cat", "--reweight", "cat=2", "--dry-run"), "does not read"),
         (("gone.wav", "--swap", "a=b"), "gone.wav"),
     ],
 )
@@ -132,11 +133,18 @@ def test_attention_drawn_with_numbers_and_sound(run, tmp_path):
         ((PROMPT, "--heads", "x"), "--heads 'x'"),
         ((PROMPT, "-o", "a.jpg"), "ends in .jpg"),
         ((PROMPT, "--duration", "3"), "1.28 s"),
+        ((PROMPT, "--layers", "nosuch", "--dry-run"), "--layers 'nosuch'"),
+        ((PROMPT, "--layers", "up,nosuch"), "Valid: down, mid, up, or the beginning of one of"),
+        ((PROMPT, "--heads", "99", "--dry-run"), "--heads 99"),
+        ((PROMPT, "--phase", "0.5-0.51", "--dry-run"), "none of the 2 steps"),
+        ((PROMPT, "--vocoder", "hifigan", "--model", "embedded", "--dry-run"), "has no vocoder"),
         ((PROMPT, "--data", "a.npz", "--model", "embedded"), "{model}"),
         (("gone.wav",), "gone.wav"),
+        (("../notes.txt",), "is a file, but not a sound"),
     ],
 )
 def test_attention_that_cannot_be_is_told(run, no_model, arguments, words):
+    Path("../notes.txt").write_text("dog")
     result = run("attention", *arguments)
     assert result.exit_code in (1, 2) and words in result.stderr and result.stdout == ""
     assert list(Path().iterdir()) == []

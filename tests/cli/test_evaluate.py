@@ -67,6 +67,7 @@ def test_the_result_the_table_of_clips_and_json_agree(run, tmp_path):
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert told == json.loads((tmp_path / "result.json").read_text())
+    assert result.stdout.count("\n") == 1  # one result, one line
     with (tmp_path / "clips.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
@@ -127,11 +128,13 @@ def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_pat
     for arguments, code, message in (
         ((), 2, "What is to be measured?"),
         (("nowhere",), 1, "nowhere: no such folder"),
+        (("there.json",), 1, "there.json: is not a folder"),
         (("empty",), 1, "empty: holds no sound files"),
         (("made", "--reference", "nowhere"), 1, "nowhere: no such folder"),
         (("--system", "made"), 2, "--system 'made': not a name and a folder"),
         (("--system", "../a=made"), 2, "--system '../a=made': not a name"),
         (("made", "--model", "embedded"), 2, "--model goes with --attention"),
+        (("made", "--attention", "maps", "--model", "no such"), 1, "no checkpoint 'no such'"),
         (("--system", "a=made", "--system", "a=real"), 2, "--system a: there are two"),
         (("made", "-o", "there.json"), 2, "there.json exists"),
         (("made", "-o", "result.txt"), 2, "--output result.txt: has to end in .json"),
@@ -148,6 +151,17 @@ def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_pat
         assert result.exit_code == code, (arguments, result.output)
         assert message in result.stderr and "Traceback" not in result.stderr
         assert result.stdout == ""
+
+
+def test_a_report_that_is_stopped_leaves_no_folder(run, tmp_path, monkeypatch):
+    def stopped(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("auffusion_cli.evaluation.report._prepare", stopped)
+    before = {path.name for path in tmp_path.iterdir()} | {"cache"}
+    result = run("made", "--reference", "real", "--report", "a/page.html")
+    assert result.exit_code == 130
+    assert {path.name for path in tmp_path.iterdir()} == before
 
 
 def test_attention_is_measured_on_sounds_made_again(

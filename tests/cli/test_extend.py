@@ -65,6 +65,7 @@ def test_a_loop_is_a_second_longer_and_a_dry_run_writes_nothing(run, tmp_path):
         (("--by", "long"), "--by 'long'"),
         (("--by", "0"), "--by 0.0"),
         (("--by", "2000000ms", "--crossfade", "2s"), "--crossfade 2.0"),
+        (("--by", "3599.8s"), "with it clip.wav would last 3600.3 s"),
         (("--by", "1s", "-o", "new.mp3"), "new.mp3"),
         (("--by", "1s", "-o", "clip.wav"), "clip.wav exists"),
     ],
@@ -77,3 +78,9 @@ def test_what_cannot_be_is_told_before_a_model_is_asked_for(run, monkeypatch, ar
     result = run("extend", "clip.wav", *arguments)
     assert result.exit_code == 2
     assert words in result.stderr and result.stdout == ""
+
+
+def test_a_clip_that_is_too_short_is_told(run):
+    soundfile.write("click.wav", np.ones(40), 48000)
+    result = run("extend", "click.wav", "--by", "1s")
+    assert result.exit_code == 2 and "click.wav lasts 0.000833333 s." in result.stderr

@@ -15,6 +15,8 @@ from auffusion_cli.audio import read_audio, read_provenance, write_audio
 from auffusion_cli.checkpoints import load_model
 from auffusion_cli.cli import options, play
 from auffusion_cli.cli.app import build_app
+from auffusion_cli.provenance import Provenance
+from auffusion_cli.request import GenerateRequest, GenerateSettings
 from auffusion_cli.samplers import SCHEDULERS
 from auffusion_cli.tasks import generate as task
 
@@ -159,7 +161,8 @@ def test_formats_spectrogram_and_json_lines(run):
         (["dog", "--seed", "-1"], "--seed -1"),
         (["dog", "--scheduler", "plms"], "plms"),
         (["dog", "--guidance-rescale", "2"], "--guidance-rescale 2"),
-        (["dog", "-n", "0"], "greater than or equal to 1"),
+        (["dog", "-n", "0"], "whole numbers from 1"),
+        (["dog", "--vocoder", "hifigan", "--model", "embedded"], "has no vocoder"),
         (["dog", "-o", "taken.wav"], "taken.wav exists"),
         (["dog", "-o", "taken.wav/dog.wav"], "not a folder"),
         (["dog", "-o", "a.xyz"], ".xyz"),
@@ -179,6 +182,40 @@ def test_what_is_wrong_is_told_before_a_model_is_loaded(run, no_model, arguments
     assert result.stdout == ""
     assert Path("taken.wav").read_bytes() == b"precious"
     assert os.listdir() == ["taken.wav"]
+
+
+def test_a_sound_that_cannot_be_made_leaves_no_folder(run, monkeypatch):
+    def stopped(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("auffusion_cli.tasks.generate.GenerateResult.save", stopped)
+    result = run("generate", "dog", "-o", "many/folders/dog.wav")
+    assert result.exit_code == 130 and result.stderr.endswith("error: stopped\n")
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("output", ["again.xyz", "plain.wav/again.wav"])
+def test_what_reproduce_cannot_write_is_told_before_a_model_is_loaded(run, no_model, output):
+    import torch
+
+    record = Provenance(
+        GenerateRequest("dog", 1),
+        GenerateSettings(1.0, 2, 3.0, 0.0, "ddim"),
+        *("tiny", None, "griffin-lim", "cpu", "fp32", "0" * 64),
+    )
+    write_audio(Path("plain.wav"), torch.zeros(1, 1600), 16000, provenance=record.to_dict())
+    result = run("reproduce", "plain.wav", "-o", output)
+    assert result.exit_code in (1, 2) and Path(output).name.split(".")[1] in result.stderr
+
+    write_audio(Path("other.wav"), torch.zeros(1, 1600), 8000, provenance=record.to_dict())
+    result = run("reproduce", "other.wav")
+    assert result.exit_code == 1 and "resampled to 8000 Hz" in result.stderr
+
+
+def test_reproduce_makes_the_folder_it_writes_to(run):
+    run("generate", "dog", "-o", "dog.wav", "--seed", "1")
+    assert run("reproduce", "dog.wav", "-o", "new/again.wav").exit_code == 0
+    assert Path("new/again.wav").exists()
 
 
 def test_an_existing_file_is_replaced_only_when_told(run):

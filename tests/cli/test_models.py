@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from auffusion_cli import hub
 from auffusion_cli.cli.app import build_app
+from auffusion_cli.errors import CheckpointError
 from hub_server import COMMIT, HubServer
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny-auffusion"
@@ -36,7 +37,7 @@ def test_list_names_every_known_checkpoint(server):
     result = run("list")
     assert result.exit_code == 0
     assert all(name in result.stdout for name in hub.KNOWN)
-    rows = json.loads(run("list", "--json").stdout)
+    rows = [json.loads(line) for line in run("list", "--json").stdout.splitlines()]
     assert [row["name"] for row in rows] == list(hub.KNOWN)
     assert not any(row["here"] for row in rows if row["repo_id"])
     assert server.requests == []
@@ -94,3 +95,15 @@ def test_convert_refuses_damage_without_leaving_anything(tmp_path):
 def test_no_such_checkpoint(command):
     result = run(command, "no such")
     assert result.exit_code == 1 and "known name" in result.stderr
+
+
+def test_an_installation_without_the_embedded_model(monkeypatch):
+    def missing():
+        raise CheckpointError("the embedded model is missing from this installation")
+
+    monkeypatch.setattr(hub, "embedded_folder", missing)
+    listed = run("list")
+    assert listed.exit_code == 0 and "embedded" in listed.stdout
+    plan = CliRunner().invoke(build_app(), ["generate", "dog", "--dry-run"])
+    for result in (run("info", "embedded"), plan):
+        assert result.exit_code == 1 and "missing from this installation" in result.stderr

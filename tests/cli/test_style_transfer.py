@@ -62,6 +62,16 @@ def test_inversion_and_its_record(run):
     assert (told["task"], told["method"], told["strength"]) == ("style-transfer", "inversion", 0.5)
 
 
+def test_a_series_is_told_line_by_line(run):
+    series = ("--strengths", "0.5,1", "--seed", "1", "--json")
+    result = run("style-transfer", "dog.flac", "a cat", *series)
+    assert result.exit_code == 0, result.output
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [each["strength"] for each in told] == [0.5, 1]
+    plan = run("style-transfer", "dog.flac", "a cat", *series, "--dry-run", "-o", "new/")
+    assert len(json.loads(plan.stdout)["sounds"]) == 2 and plan.stdout.count("\n") == 1
+
+
 def test_a_dry_run_writes_nothing(run, tmp_path):
     result = run("style-transfer", "dog.flac", "a cat", "--dry-run", "--strengths", "0.5,1")
     assert result.exit_code == 0, result.output

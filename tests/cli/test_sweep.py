@@ -198,6 +198,16 @@ def test_a_dry_run_tells_the_cells_and_the_work_and_writes_nothing(run, no_model
     assert "duration s" in table.stdout and "00002-rain  rain    0" in table.stdout
 
 
+def test_what_is_stopped_in_its_first_cell_leaves_nothing(run, tmp_path, monkeypatch):
+    def stopped(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(task, "hash_file", stopped)
+    result = run("dog", *GRID, "-o", "a/study")
+    assert result.exit_code == 130
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -169,6 +169,9 @@ def test_dry_run_shows_the_settings_and_writes_nothing(run, no_training, tmp_pat
     assert shown["scenes"]["duration_s"] == 1.28
     assert list(tmp_path.iterdir()) == []
 
+    told = run("--dry-run", "--json", "--set", "loop.learning_rate=1e-3", "--max-steps", "9")
+    assert json.loads(told.stdout)["loop"] == shown["loop"] and told.stdout.count("\n") == 1
+
 
 def settings(run, *arguments, **options):
     result = run("--dry-run", *arguments, **options)

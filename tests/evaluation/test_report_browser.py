@@ -14,7 +14,9 @@ from auffusion_cli.evaluation.report import write_report
 from auffusion_cli.evaluation.report_html import shown
 from report_sets import HOSTILE, make_evaluation
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="no Playwright: `make test` installs it"
+)
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CONTRAST = """() => {
@@ -47,7 +49,10 @@ def browser():
     found = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     with sync_api.sync_playwright() as playwright:
         if found is None and not Path(playwright.chromium.executable_path).exists():
-            pytest.skip("no Chromium: install one, or run `playwright install chromium`")
+            pytest.skip(
+                "no Chromium: `apt-get install chromium`, or any other on the PATH, or"
+                " `.venv/bin/playwright install --with-deps chromium`"
+            )
         with playwright.chromium.launch(executable_path=found) as browser:
             yield browser
 

@@ -10,6 +10,7 @@ from auffusion_cli.audio import read_provenance, read_recording, to_full_scale
 from auffusion_cli.errors import UsageError
 from auffusion_cli.provenance import Provenance
 from auffusion_cli.request import ExtendRequest, GenerateSettings
+from auffusion_cli.tasks import inpaint as inpaint_module
 from auffusion_cli.tasks.extend import extend
 from auffusion_cli.tasks.reproduce import reproduce
 
@@ -83,6 +84,42 @@ def test_the_seed_decides_and_the_record_makes_it_again(quick_model, tmp_path, w
     assert record.request == asked
     again = reproduce(quick_model, record, tmp_path / "new.wav")
     assert again.identical and again.max_difference == 0
+
+
+@pytest.fixture
+def loud_model(quick_model, monkeypatch):
+    """What it makes swells to 20 dB above what the recording around it would have it be."""
+    make = inpaint_module._make
+
+    def make_loudly(*args):
+        made = make(*args)
+        return made * (1 + 9 * np.sin(np.linspace(0, np.pi, len(made))))[:, None]
+
+    monkeypatch.setattr(inpaint_module, "_make", make_loudly)
+    return quick_model
+
+
+def loudest_db(samples, n):
+    sums = np.concatenate([[0], np.cumsum((samples**2).mean(axis=1))])
+    return 10 * np.log10((sums[n:] - sums[:-n]).max() / n)
+
+
+@pytest.mark.parametrize("where", ["after", "before", "loop"])
+def test_what_is_new_is_never_louder_than_the_recording(loud_model, tmp_path, where):
+    clip = write_clip(tmp_path / "clip.wav", 24000, 2, "PCM_24", duration_s=3.0)
+    result = extend(loud_model, clip, request(clip, 2.0, where), FAST)
+    samples, old = to_full_scale(result.recording.samples), to_full_scale(clip.samples)
+    new = samples[: 2 * 24000] if where == "before" else samples[-2 * 24000 :]
+    for window in (2400, 9600):
+        assert loudest_db(new, window) <= loudest_db(old, window) + 0.5
+        assert loudest_db(samples, window) <= loudest_db(old, window) + 3  # across the seams
+    assert 5 < result.provenance.turned_down_db < 25
+
+    result.save(tmp_path / "new.wav")
+    record = Provenance.from_dict(read_provenance(tmp_path / "new.wav"), "new.wav")
+    assert record == result.provenance
+    again = reproduce(loud_model, record, tmp_path / "new.wav")
+    assert again.identical and not again.differences
 
 
 def test_silence_is_no_error(quick_model, tmp_path):

@@ -12,6 +12,7 @@ from auffusion_cli.errors import UsageError
 from auffusion_cli.provenance import Provenance
 from auffusion_cli.request import GenerateSettings, InpaintRequest
 from auffusion_cli.samplers import keep_known, make_scheduler, sample
+from auffusion_cli.tasks import inpaint as inpaint_module
 from auffusion_cli.tasks.inpaint import inpaint
 from auffusion_cli.tasks.reproduce import reproduce
 
@@ -110,6 +111,34 @@ def test_a_long_mask_is_filled_window_by_window_to_its_end(quick_model, tmp_path
 
     assert tone_level(tone).max() > 0.2
     assert tone_level(after).max() < 0.05
+
+
+@pytest.mark.parametrize("bands", [(), ("1k-3k",)])
+def test_what_is_new_is_never_louder_than_the_recording(quick_model, tmp_path, monkeypatch, bands):
+    """Here what the model makes swells to 20 dB above what is around it, in two windows."""
+    make = inpaint_module._make
+
+    def make_loudly(*args):
+        made = make(*args)
+        return made * (1 + 9 * np.sin(np.linspace(0, np.pi, len(made))))[:, None]
+
+    monkeypatch.setattr(inpaint_module, "_make", make_loudly)
+    clip = write_clip(tmp_path / "clip.wav", 16000, 2, "PCM_24", duration_s=3.0)
+    result = inpaint(quick_model, clip, request(clip, masks=("1-2.2s",), bands=bands), FAST)
+    assert 5 < result.provenance.turned_down_db < 30
+
+    def loudest_db(samples, n):
+        """In the band."""
+        spectrum = np.fft.rfft(samples, axis=0)
+        hz = np.fft.rfftfreq(len(samples), 1 / 16000)
+        spectrum[(hz < 1000) | (hz > 3000)] *= not bands
+        samples = np.fft.irfft(spectrum, len(samples), axis=0)
+        sums = np.concatenate([[0], np.cumsum((samples**2).mean(axis=1))])
+        return 10 * np.log10((sums[n:] - sums[:-n]).max() / n)
+
+    before, after = to_full_scale(clip.samples), to_full_scale(result.recording.samples)
+    for n in (1600, 6400):
+        assert loudest_db(after[16000:35200], n) <= loudest_db(before, n) + 0.5
 
 
 def test_a_band_leaves_the_other_frequencies(quick_model, tmp_path):

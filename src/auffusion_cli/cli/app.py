@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -15,10 +16,10 @@ from importlib import import_module
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from auffusion_cli import __version__
 from auffusion_cli.cli import console
+from auffusion_cli.cli.usage import ParserError, SuggestingGroup, explain
 from auffusion_cli.errors import AuffusionError
 
 COMMANDS = (
@@ -43,8 +44,8 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 
-class FailureReportingGroup(TyperGroup):
-    """Turns what a command raises into a message on stderr and an exit code.
+class FailureReportingGroup(SuggestingGroup):
+    """Turns what the parser or a command raises into a message on stderr and an exit code.
 
     It sits here rather than in `main` so that tests through typer's `CliRunner` see what users see.
     """
@@ -53,9 +54,17 @@ class FailureReportingGroup(TyperGroup):
         """In the order of `COMMANDS`; typer alone would put groups of commands last."""
         return [name for name in COMMANDS if name in self.commands]
 
+    def make_context(self, *args, **kwargs) -> typer.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except ParserError as error:
+            raise typer.Exit(report_failure(explain(error, None), debug=False)) from None
+
     def invoke(self, ctx: typer.Context):
         try:
             return super().invoke(ctx)
+        except typer.Abort:  # Ctrl-C, or the end of the input, where a question was asked
+            raise typer.Exit(report_failure(KeyboardInterrupt(), debug=False)) from None
         except (AuffusionError, OSError, MemoryError, KeyboardInterrupt) as error:
             raise typer.Exit(report_failure(error, debug=ctx.params["debug"])) from None
         except RuntimeError as error:
@@ -164,6 +173,8 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line on `sys.argv`."""
+    # `kill` and `timeout` end a run as cleanly as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         build_app()(prog_name="auffusion")
     except Exception as error:

@@ -13,8 +13,10 @@ import typer
 from auffusion_cli.cli import console, edits, options, recorded
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
+from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
+    from auffusion_cli.request import GenerateRequest
     from auffusion_cli.tasks.attention import AttentionResult
 
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -116,6 +118,11 @@ def attention(
         told = {"--seed": seed, "--negative": negative}
         named = models[0] if models else None
         origin = recorded.origin_of_file(Path(source), named, told, asked)
+    elif Path(source).is_file():
+        raise UsageError(
+            f"{source} is a file, but not a sound.",
+            hint=f"Valid: words, or a sound made by generate ({', '.join(SOUND_SUFFIXES)}).",
+        )
     else:
         origin = recorded.origin_of_words(source, seed, negative, asked)
     names = models or [origin.model]
@@ -134,15 +141,8 @@ def attention(
         defaults, vocoder_name = resolve.describe(checkpoint, vocoder or origin.vocoder)
         settings = GenerateSettings.from_defaults(defaults, **origin.asked)
         setups.append(edits.Setup(name, checkpoint, defaults, settings, vocoder_name))
-        if checkpoint:
-            texts = (origin.request.prompt, origin.request.negative_prompt)
-            resolve.warn_of_cut_prompts(checkpoint, texts)
-
-    from auffusion_cli.tasks.attention import check_window, choose_steps
-
     for setup in setups:
-        check_window(setup.settings, setup.defaults.max_duration_s)
-        choose_steps(chosen_phase, setup.settings.steps)
+        _check_parts(setup, origin.request, chosen_phase, chosen_layers, chosen_heads)
     if dry_run:
         _show_plan(
             [setup.describe(device, dtype) for setup in setups],
@@ -173,20 +173,46 @@ def attention(
         del loaded  # before the next one
         results.append(result)
         if data_paths:
-            data_paths[i].parent.mkdir(parents=True, exist_ok=True)
-            result.save_data(data_paths[i])
+            with folder_of(data_paths[i]):
+                result.save_data(data_paths[i])
         if sound_paths:
-            sound_paths[i].parent.mkdir(parents=True, exist_ok=True)
-            result.sound.save(sound_paths[i])
+            with folder_of(sound_paths[i]):
+                result.sound.save(sound_paths[i])
     drawn_words = _fewer_words(drawn_words, results)
     titles = names if len(names) > 1 else [origin.request.prompt]
     columns = [
         _column(f"{title}, seed {origin.request.seed}", result, drawn_words)
         for title, result in zip(titles, results, strict=True)
     ]
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    save_attention([word for word, _ in drawn_words], columns, picture, config)
+    with folder_of(picture):
+        save_attention([word for word, _ in drawn_words], columns, picture, config)
     _report(picture, data_paths, sound_paths, names, results, as_json=json)
+
+
+def _check_parts(
+    setup: edits.Setup,
+    request: GenerateRequest,
+    phase: tuple[float, float],
+    layers: Sequence[str],
+    heads: Sequence[int],
+) -> None:
+    """Raise a UsageError where the model has no such words, steps, layers or heads."""
+    from auffusion_cli.tasks import attention as task
+
+    task.check_window(setup.settings, setup.defaults.max_duration_s)
+    if setup.checkpoint is None:
+        return
+    from auffusion_cli.attention import cross_layers
+    from auffusion_cli.checkpoints import empty_unet
+    from auffusion_cli.cli.resolve import warn_of_cut_prompts
+    from auffusion_cli.layout import read_json
+
+    folder = setup.checkpoint.folder
+    schedule = read_json(folder / "scheduler" / "scheduler_config.json")
+    task.choose_steps(phase, task.count_steps(setup.settings, schedule))
+    task.choose_layers(cross_layers(empty_unet(folder)), layers, heads)
+    text = warn_of_cut_prompts(setup.checkpoint, (request.prompt, request.negative_prompt))
+    task.choose_rows(text, request.prompt)
 
 
 def _read_phase(text: str) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import typer
 
 from auffusion_cli.cli import console, options
 from auffusion_cli.errors import OutputExistsError
+from auffusion_cli.files import folder_of
 
 
 def register(app: typer.Typer) -> None:
@@ -84,8 +85,8 @@ def codec_command(
             window_s=defaults.max_duration_s,
             on_window=lambda n_done, n: progress.update(completed=n_done, total=n),
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_audio(output, sound, rate_hz)
+    with folder_of(output):
+        write_audio(output, sound, rate_hz)
     if json:
         console.print_json(
             {

@@ -80,13 +80,11 @@ def silence_libraries() -> None:
 # --- results, on stdout
 
 
-def print_json(value: Any) -> None:
-    """`value` as JSON on stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+def print_json(value: Mapping[str, Any]) -> None:
+    """One result as a JSON object on a line of its own on stdout, at once.
 
-
-def print_json_line(value: Any) -> None:
-    """`value` as one line of JSON Lines on stdout, at once."""
+    Every command with `--json` prints such lines, one for each result, and nothing else on stdout.
+    """
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
@@ -249,7 +247,8 @@ class Progress:
         self._last_line_s = now_s
         text = f"{self.description}: {self._amount(self.completed)}"
         if self.total is not None:
-            text += f" of {self._amount(self.total)}"
+            completed = text.removesuffix(f" {self.unit}")  # named once
+            text = f"{completed} of {self._amount(self.total)}"
             done = self.completed - self.initial
             if done > 0:
                 left_s = (now_s - self._start_s) * (self.total - self.completed) / done

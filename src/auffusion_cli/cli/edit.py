@@ -10,6 +10,7 @@ import typer
 from auffusion_cli.cli import console, edits, options, recorded
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
+from auffusion_cli.files import folder_of
 
 
 def register(app: typer.Typer) -> None:
@@ -140,9 +141,12 @@ def edit(
     settings = GenerateSettings.from_defaults(defaults, **origin.asked)
     device, dtype = device or origin.device, dtype or origin.dtype
     if checkpoint:
-        resolve.warn_of_cut_prompts(
+        from auffusion_cli.attention import align_tokens
+
+        text = resolve.warn_of_cut_prompts(
             checkpoint, (request.prompt, edited_prompt, request.negative_prompt)
         )
+        align_tokens(text, request.word_edit)  # raises where an edited word is not read
     if dry_run:
         setup = edits.Setup(model, checkpoint, defaults, settings, vocoder)
         resolved = setup.describe(device, dtype) | {"edited_prompt": edited_prompt}
@@ -170,16 +174,16 @@ def edit(
         from auffusion_cli.plot import save_comparison
 
         picture = Path(spectrogram)
-        picture.parent.mkdir(parents=True, exist_ok=True)
         titled = [
             (f"before: {request.prompt}", result.source.log_mel),
             (f"after: {edited_prompt}", result.edited.log_mel),
         ]
-        save_comparison(titled, picture, loaded.codec.spectrogram_config)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    result.edited.save(path)
+        with folder_of(picture):
+            save_comparison(titled, picture, loaded.codec.spectrogram_config)
+    with folder_of(path):
+        result.edited.save(path)
     if json:
         record = {"edited_prompt": edited_prompt, **result.edited.provenance.to_dict()}
-        console.print_json_line({"status": "made", "file": str(path), **record})
+        console.print_json({"status": "made", "file": str(path), **record})
     else:
         typer.echo(path)

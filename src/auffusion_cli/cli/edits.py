@@ -11,6 +11,8 @@ import typer
 
 from auffusion_cli.cli import console
 from auffusion_cli.config import GenerationDefaults, SpectrogramConfig
+from auffusion_cli.errors import UsageError
+from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
     from auffusion_cli.audio import Recording
@@ -33,6 +35,25 @@ Picture = Annotated[
     str | None,
     typer.Option("--spectrogram", metavar="FILE.png", help="Draw before and after too."),
 ]
+
+
+def read(source: Path) -> Recording:
+    """The recording that is to be changed.
+
+    Raises:
+        AudioError: it cannot be read.
+        UsageError: it is too short or too long.
+    """
+    from auffusion_cli.audio import read_recording
+    from auffusion_cli.request import MAX_DURATION_S, MIN_DURATION_S
+
+    recording = read_recording(source)
+    if not MIN_DURATION_S <= recording.duration_s <= MAX_DURATION_S:
+        raise UsageError(
+            f"{source} lasts {recording.duration_s:g} s.",
+            hint=f"Valid: {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s.",
+        )
+    return recording
 
 
 @dataclass(frozen=True)
@@ -135,12 +156,15 @@ def show_plan(
 
 def write(result: EditResult, path: Path, *, as_json: bool) -> None:
     """Write one result and say so."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    result.save(path)
-    if as_json:
-        console.print_json_line(
-            {"status": "made", "file": str(path), **result.provenance.to_dict()}
+    with folder_of(path):
+        result.save(path)
+    if turned_down_db := result.provenance.turned_down_db:
+        console.note(
+            f"the new part is turned down by up to {turned_down_db:g} dB, to the loudest moment of"
+            " the recording"
         )
+    if as_json:
+        console.print_json({"status": "made", "file": str(path), **result.provenance.to_dict()})
     else:
         typer.echo(path)
 
@@ -158,5 +182,5 @@ def draw(picture: Path, titled: Sequence[tuple[str, Recording]], model: Model) -
         mono = resample(mono, recording.sample_rate_hz, config.sample_rate_hz)
         log_mel = log_mel_of(model.codec, mono, model.defaults.max_duration_s)
         log_mels.append((title, log_mel))
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    save_comparison(log_mels, picture, config)
+    with folder_of(picture):
+        save_comparison(log_mels, picture, config)

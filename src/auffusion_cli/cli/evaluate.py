@@ -150,6 +150,13 @@ def evaluate(
         console.note(
             "listening with the embedded network; for the papers' numbers: --backbone published"
         )
+    if model is not None:
+        from auffusion_cli.cli.models import find, resolve_model
+
+        if dry_run:
+            find(model)
+        else:
+            resolve_model(model, yes=yes)
     if dry_run:
         _show_plan(chosen, named, n_files, captions, attention, as_json=json)
         return
@@ -186,7 +193,7 @@ def evaluate(
     if report is not None:
         _write_report(evaluation, report, overwrite=overwrite)
     if json:
-        typer.echo(evaluation.to_json(), nl=False)
+        console.print_json(asdict(evaluation))
     else:
         show(evaluation)
 

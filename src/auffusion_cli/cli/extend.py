@@ -70,7 +70,7 @@ def extend(
       auffusion extend rain.wav --loop -o rain-loop.wav --spectrogram before-after.png
     """
     from auffusion_cli.masks import parse_duration
-    from auffusion_cli.request import ExtendRequest, draw_seed
+    from auffusion_cli.request import MAX_DURATION_S, ExtendRequest, draw_seed
 
     if before and loop:
         raise UsageError("Give either --before or --loop, not both.")
@@ -79,9 +79,12 @@ def extend(
     by_s = DEFAULT_LOOP_S if by is None else parse_duration(by, "--by")
     crossfade_s = parse_duration(crossfade, "--crossfade")
 
-    from auffusion_cli.audio import read_recording
-
-    recording = read_recording(source)
+    recording = edits.read(source)
+    if recording.duration_s + by_s > MAX_DURATION_S:
+        raise UsageError(
+            f"--by {by_s:g}s: with it {source} would last {recording.duration_s + by_s:g} s.",
+            hint=f"There can be {MAX_DURATION_S:g} s.",
+        )
     request = ExtendRequest(
         source=source.name,
         source_sha256=recording.sha256,

@@ -12,6 +12,7 @@ import typer
 from auffusion_cli.cli import console, options
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import AuffusionError, UsageError
+from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
     from auffusion_cli.cli.plan import Failure, Job
@@ -258,16 +259,16 @@ class Run:
         self.n_made += 1
 
     def _write(self, job: Job, result: GenerateResult, subtype: str) -> None:
-        job.path.parent.mkdir(parents=True, exist_ok=True)
         if job.picture:
             from auffusion_cli.plot import save_spectrogram
 
-            job.picture.parent.mkdir(parents=True, exist_ok=True)
-            save_spectrogram(result.log_mel, job.picture)
+            with folder_of(job.picture):
+                save_spectrogram(result.log_mel, job.picture)
         # The sound comes last: where it is there, a list that is taken up again leaves it out.
-        result.save(job.path, subtype=subtype)
+        with folder_of(job.path):
+            result.save(job.path, subtype=subtype)
         if self.as_json:
-            console.print_json_line(
+            console.print_json(
                 {"status": "made", "file": str(job.path), **result.provenance.to_dict()}
             )
         else:
@@ -280,7 +281,7 @@ class Run:
     def report_finished(self, job: Job) -> None:
         """A file that was there already."""
         if self.as_json:
-            console.print_json_line({"status": "skipped", "file": str(job.path)})
+            console.print_json({"status": "skipped", "file": str(job.path)})
 
     def conclude(self) -> None:
         """Say what became of a list; exit with 1 if anything failed."""
@@ -290,7 +291,7 @@ class Run:
             return
         for failure in self.failures:
             if self.as_json:
-                console.print_json_line({"status": "failed", **asdict(failure)})
+                console.print_json({"status": "failed", **asdict(failure)})
             console.error(f"{failure.source}: {failure.reason}")
         console.note(f"{self.n_made} made, {self.n_finished} skipped, {len(self.failures)} failed")
         raise typer.Exit(1)

@@ -82,10 +82,10 @@ def inpaint(
             hint="For example: --mask 2-4s, or --band 4k-8k.",
         )
 
-    from auffusion_cli.audio import read_recording
+    recording = edits.read(source)
+
     from auffusion_cli.tasks.inpaint import check_resample, plan_inpaint
 
-    recording = read_recording(source)
     request = InpaintRequest(
         source=source.name,
         source_sha256=recording.sha256,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from auffusion_cli.cli import console, options
+from auffusion_cli.cli.usage import SuggestingGroup
 
 Name = Annotated[
     str,
@@ -20,7 +21,11 @@ Name = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add `auffusion models` and its subcommands."""
-    models = typer.Typer(help="List, fetch, inspect and convert checkpoints.", no_args_is_help=True)
+    models = typer.Typer(
+        cls=SuggestingGroup,
+        help="List, fetch, inspect and convert checkpoints.",
+        no_args_is_help=True,
+    )
     models.command("list")(list_models)
     models.command("pull")(pull)
     models.command("info")(info)
@@ -36,10 +41,14 @@ def list_models(json: options.Json = False) -> None:
       auffusion models list
     """
     from auffusion_cli import hub
+    from auffusion_cli.errors import CheckpointError
 
     rows = []
     for known in hub.KNOWN.values():
-        found = find(known.name)
+        try:
+            found = find(known.name)
+        except CheckpointError:  # an installation without the embedded one
+            found = None
         rows.append(
             {
                 "name": known.name,
@@ -53,7 +62,8 @@ def list_models(json: options.Json = False) -> None:
             }
         )
     if json:
-        console.print_json(rows)
+        for row in rows:
+            console.print_json(row)
         return
     console.print_table(
         ("NAME", "HERE", "SIZE", "LICENCE", "DESCRIPTION"),
@@ -163,6 +173,9 @@ def convert(
 
     if output.exists() and not overwrite:
         raise OutputExistsError(f"--output {output} exists", hint="--overwrite replaces it.")
+    from auffusion_cli.cli.outputs import check_writable
+
+    check_writable([output / "auffusion.json"], "--output")
     checkpoint = resolve_model(name, yes=yes)
 
     from auffusion_cli.checkpoints import load_model, save_model
@@ -234,16 +247,13 @@ class DownloadProgress:
 
 
 def find(name: str):
-    """The `hub.Checkpoint` called `name` if it is on this machine; the network is not asked."""
-    from auffusion_cli import hub
-    from auffusion_cli.errors import CheckpointError
+    """The `hub.Checkpoint` called `name` if it is on this machine; the network is not asked.
 
-    if name == "embedded":
-        try:
-            return hub.resolve(name)
-        except CheckpointError:
-            return None
-    if name not in hub.KNOWN and Path(name).is_dir():
+    Raises CheckpointError where it cannot be fetched either.
+    """
+    from auffusion_cli import hub
+
+    if name == "embedded" or (name not in hub.KNOWN and Path(name).is_dir()):
         return hub.resolve(name)
     return hub.find_cached(hub.parse_name(name))
 

@@ -42,7 +42,10 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist.", show_default=False)
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print the result as JSON on stdout.", show_default=False)
+    bool,
+    typer.Option(
+        "--json", help="Print each result as a line of JSON on stdout.", show_default=False
+    ),
 ]
 Yes = Annotated[
     bool, typer.Option("--yes", "-y", help="Agree to every question.", show_default=False)

@@ -9,6 +9,7 @@ import typer
 
 from auffusion_cli.cli import console, options
 from auffusion_cli.cli.recorded import recorded_device, recorded_model
+from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
     from auffusion_cli.tasks.reproduce import Reproduction
@@ -79,6 +80,7 @@ def reproduce(
     from auffusion_cli.tasks import reproduce as task
 
     recording = task.find_source(recorded, path, source)
+    task.check_files(recorded, path, recording, output)
     resolve_model(name, yes=yes)
     console.note(f"loading {name}")
     loaded = load_model(
@@ -96,7 +98,8 @@ def reproduce(
             on_progress=lambda n_done, n: progress.update(completed=n_done, total=n),
         )
     if output is not None:
-        reproduction.result.save(output)
+        with folder_of(output):
+            reproduction.result.save(output)
     _show(reproduction, output, as_json=json)
     if not reproduction.identical:
         raise typer.Exit(1)

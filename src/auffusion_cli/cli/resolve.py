@@ -10,20 +10,18 @@ from auffusion_cli.config import GenerationDefaults
 
 if TYPE_CHECKING:
     from auffusion_cli.hub import Checkpoint
+    from auffusion_cli.text import TextConditioner
 
 
 def describe(checkpoint: Checkpoint | None, vocoder: str) -> tuple[GenerationDefaults, str]:
     """(the checkpoint's defaults, the vocoder that will be used), before it is loaded."""
-    from auffusion_cli.layout import read_identity
+    from auffusion_cli.layout import choose_vocoder, read_identity
 
     if checkpoint is None:  # not downloaded yet: what the published ones have
-        defaults, has_vocoder = GenerationDefaults(), True
-    else:
-        defaults = read_identity(checkpoint.folder).defaults
-        has_vocoder = (checkpoint.folder / "vocoder").is_dir()
-    if vocoder == "auto":
-        vocoder = defaults.vocoder if has_vocoder else "griffin-lim"
-    return defaults, vocoder
+        defaults = GenerationDefaults()
+        return defaults, defaults.vocoder if vocoder == "auto" else vocoder
+    defaults = read_identity(checkpoint.folder).defaults
+    return defaults, choose_vocoder(checkpoint.folder, vocoder, defaults)
 
 
 def describe_machine(device: str, dtype: str) -> dict[str, str]:
@@ -38,8 +36,11 @@ def describe_machine(device: str, dtype: str) -> dict[str, str]:
     }
 
 
-def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> None:
-    """Show what of the prompts the checkpoint's text encoders will not see."""
+def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> TextConditioner:
+    """Show what of the prompts the checkpoint's text encoders will not see.
+
+    Returns them, without their weights.
+    """
     import torch
 
     from auffusion_cli.checkpoints import load_text
@@ -48,3 +49,4 @@ def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> None:
     for text in dict.fromkeys(prompts):
         if text and (cut := encoders.overflow(text)) is not None:
             console.warn(f"the prompt is longer than the model can read; left out: {cut!r}")
+    return encoders

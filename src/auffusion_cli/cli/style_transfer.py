@@ -68,10 +68,10 @@ def style_transfer(
 
     values = _read_strengths(strength, strengths)
 
-    from auffusion_cli.audio import read_recording
+    recording = edits.read(source)
+
     from auffusion_cli.tasks.style_transfer import check_method
 
-    recording = read_recording(source)
     drawn_seed = draw_seed() if seed is None else seed
     name = "{name}-{prompt}-{strength}" if strengths else "{name}-{prompt}"
     requests: dict[Path, StyleTransferRequest] = {}

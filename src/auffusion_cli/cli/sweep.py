@@ -17,6 +17,7 @@ import typer
 from auffusion_cli.cli import console, options
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
+from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
     from auffusion_cli.evaluation.result import Metric
@@ -514,6 +515,6 @@ def _draw(scored: Sequence[ScoredCell], path: Path) -> None:
             "nothing to draw: give --reference, more than one --steps, or --backbone published"
         )
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_curves(panels, "seconds a sound; numbers beside the points are steps", path)
+    with folder_of(path):
+        save_curves(panels, "seconds a sound; numbers beside the points are steps", path)
     console.note(f"curves: {path}")

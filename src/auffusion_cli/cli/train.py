@@ -7,7 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -140,7 +140,9 @@ def train(
         if overwrite and not dry_run and processes.is_main_process:
             _delete_run(folder)
     if dry_run:
-        if processes.is_main_process:
+        if processes.is_main_process and json:
+            console.print_json(asdict(settled))
+        elif processes.is_main_process:
             typer.echo(dump_config(settled), nl=False)
         return
 

@@ -83,7 +83,8 @@ def find_sounds(folder: Path) -> list[str]:
     Raises DataError where there is no such folder, or no sound in it.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+        problem = "is not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {problem}")
     found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

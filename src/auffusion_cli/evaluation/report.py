@@ -37,6 +37,7 @@ from auffusion_cli.errors import (
 )
 from auffusion_cli.evaluation.report_html import render, shown
 from auffusion_cli.evaluation.result import Clip, Evaluation, System
+from auffusion_cli.files import folder_of
 from auffusion_cli.plot import colour
 from auffusion_cli.spectrogram import LogMel
 
@@ -112,22 +113,24 @@ def write_report(
     check_target(path, overwrite=overwrite)
     names, sounds = _sounds_of(evaluation)
     n_bytes = sum(_size(sound) for sound in sounds)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.parent / f".{secrets.token_hex(8)}.part"
-    try:
-        unfinished.mkdir()
-        folder = None if n_bytes <= embedded_bytes else unfinished / "files"
-        if folder:
-            folder.mkdir()
-        media = _prepare(sounds, folder, quote(files_folder(path).name), on_sound)
-        clips = _clips_data(evaluation, names, media)
-        page = unfinished / "page.html"
-        page.write_text(render(evaluation, clips, _where(path, folder, n_bytes)), encoding="utf-8")
-        written = [page, *(folder.iterdir() if folder else ())]
-        n_written = sum(file.stat().st_size for file in written)
-        _put_in_place(unfinished, path)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with folder_of(path):
+        unfinished = path.parent / f".{secrets.token_hex(8)}.part"
+        try:
+            unfinished.mkdir()
+            folder = None if n_bytes <= embedded_bytes else unfinished / "files"
+            if folder:
+                folder.mkdir()
+            media = _prepare(sounds, folder, quote(files_folder(path).name), on_sound)
+            clips = _clips_data(evaluation, names, media)
+            page = unfinished / "page.html"
+            page.write_text(
+                render(evaluation, clips, _where(path, folder, n_bytes)), encoding="utf-8"
+            )
+            written = [page, *(folder.iterdir() if folder else ())]
+            n_written = sum(file.stat().st_size for file in written)
+            _put_in_place(unfinished, path)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     problems = [f"{s.path}: {m.problem}" for s, m in media.items() if m.problem]
     if problems:
         warnings.warn(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from auffusion_cli.errors import DataError
+from auffusion_cli.files import folder_of
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 200_000_000
@@ -197,13 +198,13 @@ class Evaluation:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` beside `path` and rename it, making its folder where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{secrets.token_hex(8)}.part"
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with folder_of(path):
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _decode(kind: Any, value: Any, where: str) -> Any:

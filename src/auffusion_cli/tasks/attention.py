@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from auffusion_cli.word_edits import find_words
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
+    from auffusion_cli.text import TextConditioner
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,10 @@ def generate_with_attention(
     """
     settings = settings or GenerateSettings.from_defaults(model.defaults)
     check_window(settings, model.defaults.max_duration_s)
-    scheduler = make_scheduler(settings.scheduler, model.scheduler_config)
-    scheduler.set_timesteps(settings.steps)
-    steps = choose_steps(phase, len(scheduler.timesteps))
+    steps = choose_steps(phase, count_steps(settings, model.scheduler_config))
     chosen = choose_layers(cross_layers(model.unet), layers, heads)
-    rows = rows_of_words(model.text, request.prompt)
-    if not any(rows):
-        raise UsageError(f"{request.prompt!r} has no word that could be heard anywhere.")
     recorder = AttentionRecorder(
-        rows,
+        choose_rows(model.text, request.prompt),
         n_tokens=sum(encoder.max_length for encoder in model.text.encoders),
         grid=model.codec.latent_shape(model.defaults.max_duration_s)[1:],
         steps=steps,
@@ -138,6 +134,21 @@ def check_window(settings: GenerateSettings, max_duration_s: float) -> None:
             " at once, and maps are drawn of one window.",
             hint=f"Valid: --duration up to {max_duration_s:g}.",
         )
+
+
+def choose_rows(text: TextConditioner, prompt: str) -> list[list[int]]:
+    """`rows_of_words`; UsageError where the model reads none of them."""
+    rows = rows_of_words(text, prompt)
+    if not any(rows):
+        raise UsageError(f"{prompt!r} has no word that could be heard anywhere.")
+    return rows
+
+
+def count_steps(settings: GenerateSettings, scheduler_config: Mapping[str, Any]) -> int:
+    """How many steps are taken: PNDM takes one more than was asked for."""
+    scheduler = make_scheduler(settings.scheduler, scheduler_config)
+    scheduler.set_timesteps(settings.steps)
+    return len(scheduler.timesteps)
 
 
 def choose_steps(phase: tuple[float, float], n_steps: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +50,12 @@ def edit_result(
     samples: np.ndarray,
     request: Request,
     settings: GenerateSettings,
+    gain: float = 1.0,
 ) -> EditResult:
-    """`samples` (N, C), of the type of the source's, with the record of how they were made."""
+    """`samples` (N, C), of the type of the source's, with the record of how they were made.
+
+    `gain` is the lowest with which anything new was turned down.
+    """
     provenance = Provenance(
         request=request,
         settings=settings,
@@ -60,6 +65,7 @@ def edit_result(
         device=model.device.type,
         dtype=dtype_name(model.dtype),
         samples_sha256=hash_samples(samples),
+        turned_down_db=round(-20 * math.log10(gain), 1) or None,
     )
     return EditResult(dataclasses.replace(source, samples=samples), provenance)
 

@@ -15,6 +15,7 @@ from auffusion_cli.evaluation import measure
 from auffusion_cli.evaluation.events import complexity, names_something
 from auffusion_cli.evaluation.metrics import attention_entropy, level_at_peak
 from auffusion_cli.evaluation.result import Backbone, Clip, Evaluation, System
+from auffusion_cli.files import folder_of
 from auffusion_cli.model import Model
 from auffusion_cli.plot_attention import AttentionColumn, save_attention
 from auffusion_cli.provenance import Provenance
@@ -112,8 +113,8 @@ def attention_scores(result: AttentionResult) -> dict[str, float]:
 def _draw(result: AttentionResult, model: Model, picture: Path) -> None:
     title = f"{result.sound.request.prompt}, seed {result.sound.request.seed}"
     column = AttentionColumn(title, result.sound.log_mel, result.maps, result.shares)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    save_attention(result.words, [column], picture, model.codec.spectrogram_config)
+    with folder_of(picture):
+        save_attention(result.words, [column], picture, model.codec.spectrogram_config)
 
 
 def _with_scores(system: System, watched: dict[str, Watched]) -> System:

@@ -17,10 +17,11 @@ import numpy as np
 
 from auffusion_cli.audio import Recording, to_full_scale
 from auffusion_cli.extrapolation import go_on
+from auffusion_cli.loudness import Ceiling
 from auffusion_cli.masks import Span
 from auffusion_cli.request import MAX_SEED, ExtendRequest, GenerateSettings
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
-from auffusion_cli.tasks.inpaint import CONTEXT_SHARE, fill, plan_spans
+from auffusion_cli.tasks.inpaint import CONTEXT_SHARE, fill, heard_by, plan_spans
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -54,7 +55,7 @@ def extend(
             samples = np.concatenate([longer, grower.bridge(longer, n_bridge)])
         case _:
             samples = np.concatenate([clip, grower.grow(n_new)])
-    return edit_result(model, source, samples, request, settings)
+    return edit_result(model, source, samples, request, settings, grower.lowest_gain)
 
 
 @dataclass
@@ -69,6 +70,8 @@ class _Grower:
     on_progress: OnProgress | None
     n_made: int = 0
     """Pieces."""
+    lowest_gain: float = 1.0
+    """With which a piece was turned down."""
 
     def __post_init__(self) -> None:
         rate_hz, window_s = self.source.sample_rate_hz, self.model.defaults.max_duration_s
@@ -82,6 +85,8 @@ class _Grower:
         n_beside = 2 * self.n_context + self.n_shared + self.n_fade + n_rounding
         self.n_piece = self.n_window - n_beside
         self.n_pieces = -(-self.n_new // self.n_piece)
+        # Of all of the clip, of which a piece has only what is near.
+        self.ceiling = Ceiling.of(heard_by(self.model, self.source), config.sample_rate_hz)
 
     def grow(self, n_new: int, *, before: bool = False) -> np.ndarray:
         """(n_new, C) samples after the clip, or before it.
@@ -139,7 +144,16 @@ class _Grower:
         plan = plan_spans([span], [], around.duration_s, config, window_s)
         seed = (self.request.seed + self.n_made) % (MAX_SEED + 1)
         request = replace(self.request, seed=seed, crossfade_s=n_fade / rate_hz)
-        samples = fill(self.model, around, plan, request, self.settings, on_progress=self._tell)
+        samples, gain = fill(
+            self.model,
+            around,
+            plan,
+            request,
+            self.settings,
+            ceiling=self.ceiling,
+            on_progress=self._tell,
+        )
+        self.lowest_gain = min(self.lowest_gain, gain)
         self.n_made += 1
         return samples[len(left) : len(left) + len(hole)]
 

@@ -6,8 +6,9 @@ latents, noised to that step's level. With `resample` > 1 every step is taken se
 back in between (RePaint, Lugmayr et al. 2022, arXiv 2201.09865, section 4.2), which lets the two
 parts agree better.
 
-Only the mask itself is taken from what the model made. It is resampled to the recording's rate,
-matched in level to the recording around it, and cross-faded inside the mask.
+Only the mask itself is taken from what the model made. It is matched in level to the recording
+around it, turned down where it would be louder than the recording ever is, resampled to the
+recording's rate, and cross-faded inside the mask.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +27,7 @@ from torch import Tensor
 from auffusion_cli.audio import Recording, resample, to_full_scale
 from auffusion_cli.denoiser import guided_denoiser
 from auffusion_cli.errors import AuffusionError, UsageError
+from auffusion_cli.loudness import SILENT, Ceiling
 from auffusion_cli.masks import Span, parse_bands, parse_times
 from auffusion_cli.request import MAX_SEED, ExtendRequest, GenerateSettings, InpaintRequest
 from auffusion_cli.samplers import initial_noise, keep_known, make_scheduler, sample
@@ -43,8 +46,6 @@ OVERLAP_S = 0.16
 """Where a mask is longer than a window, its parts overlap by this and are cross-faded."""
 EDGE_SHARE, MIN_EDGE_HZ = 0.05, 30.0
 """A band's edges fall off over this share of their frequency, and no steeper than that."""
-SILENT = 1e-4
-"""A level (root mean square, full scale 1) that tells nothing about how loud a sound should be."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,8 @@ def inpaint(
     check_resample(request, settings)
     config = model.codec.spectrogram_config
     plan = plan_inpaint(request, source.duration_s, config, model.defaults.max_duration_s)
-    samples = fill(model, source, plan, request, settings, on_progress=on_progress)
-    return edit_result(model, source, samples, request, settings)
+    samples, gain = fill(model, source, plan, request, settings, on_progress=on_progress)
+    return edit_result(model, source, samples, request, settings, gain)
 
 
 def fill(
@@ -151,15 +152,23 @@ def fill(
     request: InpaintRequest | ExtendRequest,
     settings: GenerateSettings,
     *,
+    ceiling: Ceiling | None = None,
     on_progress: OnProgress | None = None,
-) -> np.ndarray:
-    """The samples (N, C) of `source`, of their own type, with what is new where `plan` says."""
+) -> tuple[np.ndarray, float]:
+    """The samples (N, C) of `source`, of their own type, with what is new where `plan` says.
+
+    What is new is nowhere louder than `ceiling`; None is the loudest moment of `source`, in the
+    bands of `plan`. The second value is the lowest gain that this took.
+    """
     tell = on_progress or (lambda n_done, n: None)
     config = model.codec.spectrogram_config
     rate_hz, hop = config.sample_rate_hz, config.hop_length_samples
     samples = source.samples.copy()
     # What the model hears. It is filled too: the next window may need this one as its context.
-    heard = resample(source.waveform(), source.sample_rate_hz, rate_hz).T.numpy()
+    heard = heard_by(model, source)
+    in_bands = partial(_in_bands, bands=plan.bands, rate_hz=rate_hz)
+    ceiling = ceiling or Ceiling.of(heard, rate_hz, in_bands)
+    lowest_gain = 1.0
 
     for index, window in enumerate(plan.windows):
 
@@ -171,6 +180,9 @@ def fill(
         seeded = replace(request, seed=(request.seed + index) % (MAX_SEED + 1))
         new = _make(model, part, plan, window, seeded, settings, on_step)
         cuts = _cuts(plan, window, request.crossfade_s, config, source.duration_s)
+        gains = _gains(in_bands(new), cuts, ceiling, first, rate_hz)
+        new *= gains[:, None]
+        lowest_gain = min(lowest_gain, gains.min())
         for start, mixed in _mix(part, new, cuts, plan.bands, first, rate_hz):
             heard[start : start + len(mixed)] = mixed
 
@@ -179,7 +191,13 @@ def fill(
         part = to_full_scale(samples[first : first + len(new)])
         for start, mixed in _mix(part, new, cuts, plan.bands, first, source.sample_rate_hz):
             samples[start : start + len(mixed)] = source.quantize(mixed)
-    return samples
+    return samples, float(lowest_gain)
+
+
+def heard_by(model: Model, source: Recording) -> np.ndarray:
+    """(n, C) samples of `source` at the model's rate."""
+    rate_hz = model.codec.spectrogram_config.sample_rate_hz
+    return resample(source.waveform(), source.sample_rate_hz, rate_hz).T.numpy()
 
 
 @torch.no_grad()
@@ -318,6 +336,31 @@ def _cuts(
     return cuts
 
 
+def _place(cut: _Cut, first: int, n: int, rate_hz: int) -> slice:
+    """Where a cut lies in `n` samples that begin at the sample `first` of the clip."""
+    start, end = round(cut.start_s * rate_hz), round(cut.end_s * rate_hz)
+    return slice(max(start - first, 0), min(end - first, n))
+
+
+def _gains(
+    new: np.ndarray, cuts: Sequence[_Cut], ceiling: Ceiling, first: int, rate_hz: int
+) -> np.ndarray:
+    """(n,) gains for `new` (n, C), which begins at the sample `first` of the clip.
+
+    They are those of each cut, and between cuts lead from the one to the other: nothing of that is
+    heard, but a jump would be, in a band.
+    """
+    places, gains = [], []
+    for cut in cuts:
+        part = _place(cut, first, len(new), rate_hz)
+        if part.start < part.stop:
+            places.append(np.arange(part.start, part.stop))
+            gains.append(ceiling.gains(new[part]))
+    if not places:
+        return np.ones(len(new))
+    return np.interp(np.arange(len(new)), np.concatenate(places), np.concatenate(gains))
+
+
 def _mix(
     old: np.ndarray,
     new: np.ndarray,
@@ -333,8 +376,7 @@ def _mix(
     """
     old_band, new_band = (_in_bands(x, bands, rate_hz) for x in (old, new[: len(old)]))
     for cut in cuts:
-        start, end = round(cut.start_s * rate_hz), round(cut.end_s * rate_hz)
-        part = slice(max(start - first, 0), min(end - first, len(old)))
+        part = _place(cut, first, len(old), rate_hz)
         n = part.stop - part.start
         if n <= 0:
             continue

@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auffusion_cli.audio import Recording, read_audio, read_recording, to_full_scale, to_pcm16
-from auffusion_cli.errors import AuffusionError, UsageError
+from auffusion_cli.audio import (
+    Recording,
+    audio_info,
+    format_of,
+    lossless_format_of,
+    read_audio,
+    read_recording,
+    to_full_scale,
+    to_pcm16,
+)
+from auffusion_cli.config import SpectrogramConfig
+from auffusion_cli.errors import AudioError, UsageError
 from auffusion_cli.provenance import Provenance
 from auffusion_cli.request import (
     EditRequest,
@@ -78,6 +88,8 @@ def reproduce(
     An edit is made from `source`, or if None from the file that `find_source` finds.
     """
     request, settings = recorded.request, recorded.settings
+    source = source or find_source(recorded, path)
+    check_files(recorded, path, source)
     if isinstance(request, GenerateRequest):
         tell = on_progress or (lambda n_done, n: None)
         (result,) = generate(
@@ -87,7 +99,6 @@ def reproduce(
     if isinstance(request, EditRequest):
         result = edit_words(model, request, settings, on_progress=on_progress).edited
         return Reproduction(recorded, result, _max_difference(result, path))
-    source = source or find_source(recorded, path)
     result = EDITS[type(request)](model, source, request, settings, on_progress=on_progress)
     return Reproduction(recorded, result, _max_edit_difference(result, path))
 
@@ -120,13 +131,32 @@ def find_source(
     return recording
 
 
+def check_files(
+    recorded: Provenance,
+    path: str | Path,
+    source: Recording | None,
+    output: Path | None = None,
+) -> None:
+    """What can be told before the sound is made again from `source`, and written to `output`.
+
+    Raises:
+        AudioError: `path` has been resampled since it was made, or `output` cannot hold the sound.
+    """
+    if source is None:
+        made_hz, rate_hz = SpectrogramConfig().sample_rate_hz, audio_info(path).sample_rate_hz
+        if rate_hz != made_hz:
+            raise AudioError(
+                f"{path}: has been resampled to {rate_hz} Hz since it was made at {made_hz} Hz."
+            )
+    if output is not None:
+        if source is None:
+            format_of(output)
+        else:
+            lossless_format_of(output, source.subtype)
+
+
 def _max_difference(result: GenerateResult, path: str | Path) -> float | None:
-    waveform, sample_rate_hz = read_audio(path)
-    if sample_rate_hz != result.sample_rate_hz:
-        raise AuffusionError(
-            f"{path}: has been resampled to {sample_rate_hz} Hz since it was made at"
-            f" {result.sample_rate_hz} Hz."
-        )
+    waveform, _ = read_audio(path)
     if waveform.shape != (1, len(result.waveform)):
         return None
     made_again = to_pcm16(result.waveform) / 32768

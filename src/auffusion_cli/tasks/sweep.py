@@ -23,6 +23,7 @@ from auffusion_cli.curves import Curve, Panel, Point
 from auffusion_cli.errors import AuffusionError, OutputExistsError
 from auffusion_cli.evaluation.protocols import Protocol
 from auffusion_cli.evaluation.result import Evaluation, Metric, write_text
+from auffusion_cli.files import folder_of
 from auffusion_cli.layout import read_json
 from auffusion_cli.provenance import hash_file
 from auffusion_cli.request import GenerateRequest, GenerateSettings
@@ -158,42 +159,42 @@ def render_cell(
     """
     if folder.exists():
         check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.parent / f".{secrets.token_hex(8)}.part"
     size = batch_size or default_batch_size(model.device)
 
     def on_step(batch: Sequence[GenerateRequest], step) -> None:
         on_steps(len(batch) * settings.steps / step.n_steps)
 
-    try:
-        unfinished.mkdir()
-        spent_s, sha256s = 0.0, {}
-        results = generate(model, sounds.values(), settings, batch_size=size, on_step=on_step)
-        for name in sounds:
-            begun_s = time.perf_counter()
-            result = next(results)
-            spent_s += time.perf_counter() - begun_s
-            path = unfinished / f"{name}.wav"
-            result.save(path)
-            sha256s[path.name] = hash_file(path)
-        cell = Cell(
-            settings, folder, spent_s / len(sounds), model.device.type, dtype_name(model.dtype)
-        )
-        record = {
-            "format_version": FORMAT_VERSION,
-            "key": key,
-            "settings": settings.to_dict(),
-            "seconds_per_sound": cell.seconds_per_sound,
-            "device": cell.device,
-            "dtype": cell.dtype,
-            "sounds": sha256s,
-        }
-        write_text(unfinished / RECORD, json.dumps(record, indent=1) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with folder_of(folder):
+        try:
+            unfinished.mkdir()
+            spent_s, sha256s = 0.0, {}
+            results = generate(model, sounds.values(), settings, batch_size=size, on_step=on_step)
+            for name in sounds:
+                begun_s = time.perf_counter()
+                result = next(results)
+                spent_s += time.perf_counter() - begun_s
+                path = unfinished / f"{name}.wav"
+                result.save(path)
+                sha256s[path.name] = hash_file(path)
+            cell = Cell(
+                settings, folder, spent_s / len(sounds), model.device.type, dtype_name(model.dtype)
+            )
+            record = {
+                "format_version": FORMAT_VERSION,
+                "key": key,
+                "settings": settings.to_dict(),
+                "seconds_per_sound": cell.seconds_per_sound,
+                "device": cell.device,
+                "dtype": cell.dtype,
+                "sounds": sha256s,
+            }
+            write_text(unfinished / RECORD, json.dumps(record, indent=1) + "\n")
+            if folder.exists():
+                shutil.rmtree(folder)
+            unfinished.rename(folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return cell
 
 
