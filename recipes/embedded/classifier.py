@@ -1,7 +1,7 @@
 """The tagger: a small classifier of sounds, to ask of generated ones what they are.
 
     python recipes/embedded/classifier.py --data DATA \
-        --kinds-from recipes/embedded/diffusion.yaml -o weights/tagger --windows-per-kind 100
+        --kinds-from recipes/embedded/tagger.yaml -o weights/tagger --windows-per-kind 100
 
 It is trained on the real clips in DATA/train of the kinds that the configuration names in
 `scenes.kinds`, laid into windows as the generator's training scenes are, but never mixed. The clips
