@@ -1,7 +1,9 @@
 """`auffusion models`: what it prints, asks, fetches and writes."""
 
+import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from typer.testing import CliRunner
 from auffusion_cli import hub
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.errors import CheckpointError
+from auffusion_cli.evaluation import published
+from file_server import FileServer
 from hub_server import COMMIT, HubServer
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny-auffusion"
@@ -38,8 +42,8 @@ def test_list_names_every_known_checkpoint(server):
     assert result.exit_code == 0
     assert all(name in result.stdout for name in hub.KNOWN)
     rows = [json.loads(line) for line in run("list", "--json").stdout.splitlines()]
-    assert [row["name"] for row in rows] == list(hub.KNOWN)
-    assert not any(row["here"] for row in rows if row["repo_id"])
+    assert [row["name"] for row in rows] == [*hub.KNOWN, "cnn14", "vggish", "clap"]
+    assert [row["name"] for row in rows if row["here"]] == ["embedded"]
     assert server.requests == []
 
 
@@ -107,3 +111,76 @@ def test_an_installation_without_the_embedded_model(monkeypatch):
     plan = CliRunner().invoke(build_app(), ["generate", "dog", "--dry-run"])
     for result in (run("info", "embedded"), plan):
         assert result.exit_code == 1 and "missing from this installation" in result.stderr
+
+
+# --- what an evaluation listens with
+
+CONTENT = bytes(range(256)) * 40
+
+
+@pytest.fixture
+def publisher(server, monkeypatch):
+    """The server of VGGish's file, which has no more than 10 kB here."""
+    with FileServer(CONTENT) as files:
+        file = replace(
+            published.WEIGHTS["vggish"],
+            url=f"http://127.0.0.1:{files.server_address[1]}/vggish.pth",
+            sha256=hashlib.sha256(CONTENT).hexdigest(),
+            approximate_bytes=len(CONTENT),
+        )
+        monkeypatch.setitem(published.WEIGHTS, "vggish", file)
+        yield files
+
+
+def test_an_evaluations_network_is_pulled_once_and_listed(publisher, tmp_path):
+    before = json.loads(run("info", "vggish", "--json").stdout)
+    assert before["here"] is False and before["licence"] == "Apache-2.0"
+    assert before["sha256"] == hashlib.sha256(CONTENT).hexdigest()
+    result = run("pull", "vggish")
+    assert result.exit_code == 0, result.stderr
+    place = Path(result.stdout.strip())
+    assert str(place) == before["place"] and place.read_bytes() == CONTENT
+    assert json.loads(run("pull", "vggish", "--json").stdout)["here"] is True
+    assert len(publisher.ranges) == 1
+    lines = run("list", "--json").stdout.splitlines()
+    rows = {row["name"]: row for row in map(json.loads, lines)}
+    assert rows["vggish"]["here"] and rows["vggish"]["size_bytes"] == len(CONTENT)
+    assert not rows["cnn14"]["here"] and not rows["clap"]["here"]
+
+
+def test_the_list_says_where_a_file_brought_by_hand_goes(publisher):
+    result = run("list")
+    file = published.WEIGHTS["vggish"]
+    place = published.listener("vggish").place
+    told = " ".join(result.stderr.split())
+    assert file.url in told and file.sha256 in told and str(place) in told.replace(" ", "")
+    place.parent.mkdir(parents=True)
+    place.write_bytes(CONTENT)
+    assert file.url not in run("list").stderr
+    assert run("pull", "vggish").exit_code == 0 and publisher.ranges == []
+
+
+def test_another_file_in_its_place_is_refused(publisher):
+    place = published.listener("vggish").place
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"another")
+    result = run("pull", "vggish")
+    assert result.exit_code == 1 and "is what was published" in result.stderr
+    assert place.read_bytes() == b"another" and publisher.ranges == []
+
+
+def test_clap_is_pulled_from_the_hub_at_its_commit(server, monkeypatch):
+    clap = replace(published.CLAP, weights=f"org/model@{COMMIT}")
+    monkeypatch.setattr(published, "CLAP", clap)
+    names = ["config.json", "preprocessor_config.json", "model.safetensors", "pytorch_model.bin"]
+    server.files = {name: name.encode() for name in names}
+    assert json.loads(run("info", "clap", "--json").stdout)["here"] is False
+    result = run("pull", "clap")
+    assert result.exit_code == 0, result.stderr
+    folder = Path(result.stdout.strip())
+    assert folder.name == COMMIT
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names[:3])
+    row = json.loads(run("info", "clap", "--json").stdout)
+    assert row["here"] and row["source"] == f"org/model@{COMMIT}"
+    assert row["size_bytes"] == sum(len(name) for name in names[:3])
+    assert "here:" in run("info", "clap").stdout

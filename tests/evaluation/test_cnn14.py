@@ -82,6 +82,34 @@ def test_the_shortest_clip_that_leaves_something(embedder):
     assert np.isfinite(found.logits).all()
 
 
+@pytest.mark.parametrize("n_samples", [31 * 160 * 32, 33 * 160 * 32 + 17])
+@torch.inference_mode()
+def test_a_long_clip_in_parts_is_the_clip_as_a_whole(network, monkeypatch, n_samples):
+    waveform = clip(n_samples)[None] + 0.1 * clip(n_samples, 3).flip(0)
+    whole = network(waveform)
+    sizes = []
+    outputs = network.outputs
+    monkeypatch.setattr(network, "outputs", lambda x: sizes.append(x.shape[2]) or outputs(x))
+    monkeypatch.setattr(cnn14, "OUTPUTS_AT_ONCE", 8)
+    for found, expected in zip(network(waveform), whole, strict=True):
+        assert torch.linalg.norm(found - expected) < 1e-5 * torch.linalg.norm(expected)
+    assert len(sizes) > 3 and max(sizes) <= 8 * 32 + 2 * cnn14.CONTEXT_COLUMNS + 31
+    # The context is needed, and that it is enough is no accident of these weights.
+    monkeypatch.setattr(cnn14, "CONTEXT_COLUMNS", 64)
+    less, _ = network(waveform)
+    assert torch.linalg.norm(less - whole[0]) > 1e-5 * torch.linalg.norm(whole[0])
+
+
+def test_parts_of_the_spectrogram_are_those_of_the_whole():
+    waveform = torch.stack([clip(40_000), clip(40_000, seed=1)])
+    ours = cnn14.LogMel()
+    whole = ours(waveform)
+    for start, stop in ((0, 4), (0, 100), (100, 251), (247, 251), (3, 17)):
+        torch.testing.assert_close(
+            ours(waveform, start, stop), whole[:, :, start:stop], atol=1e-4, rtol=0
+        )
+
+
 @pytest.mark.parametrize("part", ["real", "imag"])
 def test_another_transform_is_refused(state, part):
     name = f"spectrogram_extractor.stft.conv_{part}.weight"

@@ -1,7 +1,9 @@
 """Features of many clips: order, batches, the cache by content, faults."""
 
 import itertools
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,7 +69,7 @@ def test_in_the_order_of_the_files(clips):
     assert lengths(found) == [1600 + 160 * i for i in range(40)]
     peaks = [clip.embeddings[0, 1] for clip in found]
     np.testing.assert_allclose(peaks, [(i + 1) / 64 for i in range(40)], atol=1e-4)
-    assert meter.batches == [16, 16, 8]
+    assert meter.n_heard == 40 and 4 <= max(meter.batches) <= features.WINDOW_CLIPS
     assert list(extract([], meter, cache=None)) == []
 
 
@@ -80,6 +82,59 @@ def test_only_what_is_asked_for_is_read(clips, monkeypatch):
     next(found)
     found.close()
     assert len(read) <= 2 * features.WINDOW_CLIPS
+
+
+def test_of_long_files_fewer_are_read_ahead(clips, monkeypatch):
+    """Two of the first files, or one of the last, which alone have more samples than allowed."""
+    monkeypatch.setattr(features, "MAX_SAMPLES_AHEAD", 4_000)
+    in_memory, most = set(), []
+
+    def read_clip(path, _):
+        in_memory.add(path)
+        most.append(len(in_memory))
+        return torch.full((9,), float(path.stem))
+
+    class Listener(Meter):
+        def embed(self, waveforms):
+            in_memory.difference_update(clips[int(x[0])] for x in waveforms)
+            return super().embed(waveforms)
+
+    monkeypatch.setattr(features, "read_clip", read_clip)
+    listener = Listener()
+    assert len(list(extract(clips, listener, cache=None))) == 40
+    assert max(listener.batches) == 2 and listener.batches[-1] == 1
+    assert max(most) <= 4  # those that are heard, and those that are read meanwhile
+
+
+@pytest.mark.parametrize(("n_threads", "n_each"), [(1, 1), (3, 1), (40, 2)])
+def test_each_listener_has_its_share_of_the_cores(clips, n_threads, n_each):
+    class Listener(Meter):
+        def embed(self, waveforms):
+            self.threads.add((threading.current_thread().name, torch.get_num_threads()))
+            return super().embed(waveforms)
+
+    listener, before = Listener(), torch.get_num_threads()
+    listener.threads = set()
+    try:
+        torch.set_num_threads(n_threads)
+        assert lengths(extract(clips, listener, cache=None)) == [1600 + 160 * i for i in range(40)]
+        assert torch.get_num_threads() == n_threads
+        with ThreadPoolExecutor(1) as another:  # as many as any thread that comes later
+            assert another.submit(torch.get_num_threads).result() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    assert {n for _, n in listener.threads} == {n_each}
+    assert len(listener.threads) <= min(n_threads, features.MAX_LISTENERS)
+    assert all(name.startswith("listener") == (n_threads > 1) for name, _ in listener.threads)
+
+
+def test_what_a_listener_raises_is_raised(clips):
+    class Broken(Meter):
+        def embed(self, waveforms):
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(extract(clips, Broken(), cache=None))
 
 
 def test_a_second_run_hears_nothing(clips, tmp_path):

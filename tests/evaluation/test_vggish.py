@@ -69,3 +69,18 @@ def test_clips_of_all_lengths_at_once(embedder):
         (alone,) = embedder.embed([waveform])
         np.testing.assert_allclose(found.embeddings, alone.embeddings, atol=1e-4, rtol=1e-4)
     assert [found.embeddings.shape for found in embedder.embed([noise(10)])] == [(0, 128)]
+
+
+def test_a_long_clip_is_heard_a_part_at_a_time(embedder, monkeypatch):
+    waveform = noise(15_360 * 7 + 1_000)
+    (whole,) = embedder.embed([waveform])
+    sizes = []
+    spectrogram = embedder.spectrogram.forward
+    monkeypatch.setattr(
+        embedder.spectrogram, "forward", lambda x: sizes.append(len(x)) or spectrogram(x)
+    )
+    monkeypatch.setitem(vggish.FRAMES_AT_ONCE, "cpu", 3)
+    monkeypatch.setattr(vggish, "PICTURES_AT_ONCE", 2)
+    (parts,) = embedder.embed([waveform])
+    assert sizes == [3, 3, 1] and whole.embeddings.shape == (7, 128)
+    np.testing.assert_allclose(parts.embeddings, whole.embeddings, atol=1e-4, rtol=1e-4)

@@ -4,10 +4,8 @@ import hashlib
 import pickle
 import random
 import shutil
-import threading
 import warnings
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -17,8 +15,9 @@ from safetensors.torch import save_file
 
 from auffusion_cli import hub
 from auffusion_cli.errors import AuffusionWarning, CheckpointError, DownloadError
-from auffusion_cli.evaluation import weights
+from auffusion_cli.evaluation import published, weights
 from auffusion_cli.evaluation.protocols import PROTOCOLS
+from file_server import FileServer
 from published_networks import cnn14_state, vggish_state
 
 torch.set_num_threads(1)
@@ -142,48 +141,6 @@ def test_a_truncated_file_is_refused(tmp_path, folder):
 # --- fetching
 
 
-class FileServer(ThreadingHTTPServer):
-    """Serves `content` everywhere, by ranges; the first answers break off after `cuts` bytes."""
-
-    daemon_threads = True
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.content, self.cuts, self.ranges, self.status = content, [], [], 200
-
-    def __enter__(self):
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_error):
-        self.shutdown()
-        self.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: FileServer
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        header = self.headers.get("Range")
-        self.server.ranges.append(header)
-        start = int(header.removeprefix("bytes=").removesuffix("-")) if header else 0
-        body = self.server.content[start:]
-        status = self.server.status if self.server.status != 200 else (206 if header else 200)
-        if header and not body:
-            status = 416
-        self.send_response(status)
-        n_total = len(self.server.content)
-        if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{n_total - 1}/{n_total}")
-        self.send_header("Content-Length", str(len(body) if status < 300 else 0))
-        self.end_headers()
-        if status < 300:
-            self.wfile.write(body[: self.server.cuts.pop(0) if self.server.cuts else None])
-
-
 CONTENT = random.Random(0).randbytes(200_000)
 
 
@@ -194,13 +151,15 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr(hub.time, "sleep", lambda _: None)
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     with FileServer(CONTENT) as server:
-        published = weights.PublishedWeights(
+        file = published.PublishedWeights(
+            "a network",
+            "a licence",
             "net.pth",
             f"http://127.0.0.1:{server.server_address[1]}/net.pth",
             hashlib.sha256(CONTENT).hexdigest(),
             len(CONTENT),
         )
-        monkeypatch.setitem(weights.WEIGHTS, "vggish", published)
+        monkeypatch.setitem(weights.WEIGHTS, "vggish", file)
         yield server
 
 

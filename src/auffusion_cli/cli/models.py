@@ -36,6 +36,8 @@ def register(app: typer.Typer) -> None:
 def list_models(json: options.Json = False) -> None:
     """Show the checkpoints that have a name, and which are on this machine.
 
+    Last come the networks that `evaluate` listens with, and where to put a file brought by hand.
+
     \b
     Example:
       auffusion models list
@@ -61,8 +63,11 @@ def list_models(json: options.Json = False) -> None:
                 "description": known.description,
             }
         )
+    from auffusion_cli.evaluation.published import NAMES
+
+    listeners = [listener_row(name) for name in NAMES]
     if json:
-        for row in rows:
+        for row in rows + listeners:
             console.print_json(row)
         return
     console.print_table(
@@ -75,21 +80,60 @@ def list_models(json: options.Json = False) -> None:
                 row["licence"],
                 row["description"],
             )
-            for row in rows
+            for row in rows + listeners
         ],
     )
+    for row in listeners:
+        if not row["here"] and row["sha256"]:
+            console.note(
+                f"{row['name']} by hand: {row['source']}, SHA-256 {row['sha256']}, "
+                f"as {row['place']}"
+            )
+
+
+def listener_row(name: str) -> dict[str, Any]:
+    """What there is to tell of a network that an evaluation listens with."""
+    from auffusion_cli.evaluation.published import listener
+
+    known = listener(name)
+    n_bytes = known.approximate_bytes
+    if known.here:
+        n_bytes = known.place.stat().st_size if known.place.is_file() else folder_bytes(known.place)
+    return {
+        "name": known.name,
+        "licence": known.licence,
+        "size_bytes": n_bytes,
+        "here": known.here,
+        "source": known.source,
+        "sha256": known.sha256,
+        "place": str(known.place),
+        "description": known.description,
+    }
 
 
 def pull(name: Name, yes: options.Yes = False, json: options.Json = False) -> None:
     """Download a checkpoint from the Hub, or what is missing of it, and verify it.
 
+    Also the networks that `evaluate` listens with: cnn14, vggish and clap.
+
     \b
     Examples:
       auffusion models pull auffusion-full
       auffusion models pull some-org/some-model@main --yes
+      auffusion models pull cnn14
     """
     from auffusion_cli import hub
+    from auffusion_cli.evaluation import published
 
+    if name in published.NAMES:
+        with DownloadProgress(name) as progress:
+            published.pull(name, confirm=ask(yes=yes), on_progress=progress.report)
+        row = listener_row(name)
+        if json:
+            console.print_json(row)
+        else:
+            typer.echo(row["place"])
+        return
     if name == "embedded" or (name not in hub.KNOWN and Path(name).is_dir()):
         checkpoint = hub.resolve(name)
     else:
@@ -119,7 +163,15 @@ def info(name: Name, json: options.Json = False) -> None:
     """
     from auffusion_cli import hub
     from auffusion_cli.errors import CheckpointError
+    from auffusion_cli.evaluation.published import NAMES
 
+    if name in NAMES:
+        description = listener_row(name)
+        if json:
+            console.print_json(description)
+        else:
+            _print_fields(description)
+        return
     checkpoint = find(name)
     if checkpoint is None:
         raise CheckpointError(
@@ -140,6 +192,10 @@ def info(name: Name, json: options.Json = False) -> None:
     if json:
         console.print_json(description)
         return
+    _print_fields(description)
+
+
+def _print_fields(description: dict[str, Any]) -> None:
     for field, value in description.items():
         if value is None:
             continue
@@ -150,6 +206,8 @@ def info(name: Name, json: options.Json = False) -> None:
             value = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in value.items())
         elif isinstance(value, list):
             value = "; ".join(map(str, value))
+        elif isinstance(value, bool):
+            value = "yes" if value else "no"
         typer.echo(f"{label + ':':<20} {value}")
 
 

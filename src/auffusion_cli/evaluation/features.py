@@ -161,11 +161,12 @@ class _Listeners:
 
     def __enter__(self) -> _Listeners:
         if self._n > 1:
-            # torch's count of threads holds for the calling thread, and for those that come after:
-            # so all of these have to be there before it is set back.
+            # torch's count of threads holds for the calling thread, and for all that ask for it for
+            # the first time: so all of these must have asked before it is set back.
             all_there = Barrier(self._n + 1)
 
             def settle_in() -> None:
+                torch.get_num_threads()
                 torch.set_num_threads(self._n_threads // self._n)
                 all_there.wait()
 

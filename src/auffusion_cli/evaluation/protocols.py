@@ -41,7 +41,7 @@ class Backbone:
 
     name: Literal["cnn14", "vggish", "clap", "tagger"]
     weights: str
-    """A name in `weights.WEIGHTS`, a Hub id, or the folder that comes with this package."""
+    """A name in `published.WEIGHTS`, a Hub id, or the folder that comes with this package."""
     audio_input: AudioInput
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +20,9 @@ from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.evaluation import clap, cnn14, vggish
 from auffusion_cli.evaluation.embedders import Embedder
 from auffusion_cli.evaluation.protocols import Backbone
+from auffusion_cli.evaluation.published import WEIGHTS, brought, find_or_fetch
 from auffusion_cli.provenance import hash_file
 from auffusion_cli.weights import read_file
-
-
-@dataclass(frozen=True)
-class PublishedWeights:
-    """A weight file that is not on the Hub."""
-
-    file_name: str
-    url: str
-    sha256: str
-    approximate_bytes: int
-
-
-# The checksums of these two files are recorded by many independent users of them; that of VGGish
-# is moreover in its name, and that of Cnn14 belongs to the MD5 that Zenodo publishes
-# (362fc5ff18f1d6ad2f6d464b45893f2c).
-WEIGHTS: dict[str, PublishedWeights] = {
-    "cnn14": PublishedWeights(
-        "Cnn14_16k_mAP=0.438.pth",
-        "https://zenodo.org/records/3987831/files/Cnn14_16k_mAP%3D0.438.pth",
-        "e2ee543a27919542c2ea03eabaa70b24dcd4e6c8e05621de6b67a94e4c5058e6",
-        358_668_570,
-    ),
-    "vggish": PublishedWeights(
-        "vggish-10086976.pth",
-        "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
-        "10086976245803799d9194e9a73d9b6c1549c71d1b80106f5cade5608a561f4b",
-        288_570_000,
-    ),
-}
 
 # Cnn14's pickle holds the state of its training, too, with NumPy arrays of integers in it. These
 # make arrays and run nothing else.
@@ -86,7 +57,7 @@ def load_embedder(
     """
     match backbone.name:
         case "clap":
-            folder = _own(weights_folder, "clap")
+            folder = brought(weights_folder, "clap")
             if folder is None:
                 source = hub.resolve(backbone.weights, confirm=confirm, on_progress=on_progress)
                 folder = source.folder
@@ -94,7 +65,7 @@ def load_embedder(
         case "tagger":
             from auffusion_cli.evaluation.tagger import WEIGHTS_FILE, TaggerEmbedder, load_tagger
 
-            folder = _own(weights_folder, "tagger") or embedded_tagger()
+            folder = brought(weights_folder, "tagger") or embedded_tagger()
             tagger = load_tagger(folder, device)
             return TaggerEmbedder(tagger, backbone.audio_input, hash_file(folder / WEIGHTS_FILE))
         case "cnn14":
@@ -167,37 +138,6 @@ def _filled(network_class: type[nn.Module], tensors: Mapping[str, Tensor], path:
 # --- finding files
 
 
-def find_or_fetch(
-    name: str, weights_folder: Path | None, on_progress: hub.Report | None = None
-) -> Path:
-    """The weight file of "cnn14" or "vggish": the user's, the cache's, or fetched into the cache.
-
-    Raises DownloadError where it cannot be had, saying how to bring it.
-    """
-    published = WEIGHTS[name]
-    for file_name in (published.file_name, f"{name}.safetensors"):
-        if (found := _own(weights_folder, file_name)) is not None:
-            return found
-    target = cache_folder() / published.file_name
-    if not target.is_file():
-        hub.download_url(
-            name,
-            published.url,
-            target,
-            sha256=published.sha256,
-            approximate_bytes=published.approximate_bytes,
-            on_progress=on_progress,
-        )
-    return target
-
-
-def cache_folder() -> Path:
-    """Where fetched weight files that are not on the Hub lie: beside those that are."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE) / "auffusion--evaluation"
-
-
 def embedded_tagger() -> Path:
     """The tagger that comes with the package; CheckpointError if this installation lacks it."""
     folder = hub.embedded_folder().parent / "tagger"
@@ -207,13 +147,6 @@ def embedded_tagger() -> Path:
             hint="Install the package again, or bring one: DIR/tagger with --weights DIR.",
         )
     return folder
-
-
-def _own(weights_folder: Path | None, name: str) -> Path | None:
-    """What the user brought, where they did."""
-    if weights_folder is None or not (weights_folder / name).exists():
-        return None
-    return weights_folder / name
 
 
 def _identify(name: str, path: Path) -> str:
