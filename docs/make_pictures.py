@@ -25,7 +25,7 @@ N_COLOURS = 64
 
 FROGS, RIVER = str(SOUNDS / "frogs.flac"), str(SOUNDS / "river.flac")
 COMMANDS = {
-    "wolf-howling": ["generate", "a wolf howling", "--seed", "1"],
+    "dog-barking-in-rain": ["generate", "dog barking in rain", "--seed", "3"],
     "frogs-inpainted": [
         *("inpaint", FROGS, "--mask", "2-4s", "--prompt", "a dog barking", "--seed", "1"),
     ],

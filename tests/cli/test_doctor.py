@@ -145,6 +145,16 @@ def test_missing_and_old_packages_are_problems(monkeypatch):
     ]
 
 
+def test_sources_that_are_not_installed_are_advised_about(monkeypatch):
+    def requires(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", requires)
+    assert whats(doctor.check_versions(), "advice") == [
+        "auffusion is not installed: its packages are not checked"
+    ]
+
+
 def test_downloads_counts_each_file_once(tmp_path, monkeypatch):
     from huggingface_hub import constants
 

@@ -110,7 +110,12 @@ def check_versions() -> Section:
     section.facts["auffusion"] = __version__
     section.facts["python"] = f"{platform.python_version()} ({sys.executable})"
     section.facts["system"] = platform.platform()
-    for line in metadata.requires("auffusion") or ():
+    try:
+        required = metadata.requires("auffusion") or []
+    except metadata.PackageNotFoundError:
+        required = []
+        section.advice("auffusion is not installed: its packages are not checked", "pip install .")
+    for line in required:
         requirement = Requirement(line)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
