@@ -1,4 +1,4 @@
-"""Pack what the diffusion stage needs, for a GPU machine that is reached through a narrow door.
+"""Pack what the diffusion stage needs, for a GPU machine to which only little can be copied.
 
     python recipes/embedded/pack.py --data data/embedded-sounds --text-encoder runs/minilm -o pack
 

@@ -6,6 +6,8 @@ traceback unless `--debug`. Library users catch `AuffusionError`.
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class AuffusionError(Exception):
     """An expected failure: says what is wrong, with what value, and what would be valid."""
@@ -16,6 +18,10 @@ class AuffusionError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple:
+        """With the hint, where it comes out of another process."""
+        return partial(type(self), hint=self.hint), (self.message,)
 
 
 class UsageError(AuffusionError):

@@ -14,12 +14,14 @@ def folder_of(path: Path) -> Iterator[None]:
     So that a command that fails or is stopped before it writes leaves nothing behind.
     """
     made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield
     finally:
         for folder in made:
             try:
                 folder.rmdir()
+            except FileNotFoundError:  # it could not be made
+                continue
             except OSError:  # not empty
                 break

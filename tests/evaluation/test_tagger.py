@@ -109,7 +109,7 @@ def test_weights_of_other_kinds_are_refused(tagger, tmp_path):
         load_tagger(tmp_path)
 
 
-def test_the_tagger_of_this_package_knows_what_the_embedded_model_makes():
-    config = yaml.safe_load((ROOT / "recipes" / "embedded" / "diffusion.yaml").read_text())
+def test_the_tagger_of_this_package_knows_the_kinds_of_its_recipe():
+    config = yaml.safe_load((ROOT / "recipes" / "embedded" / "tagger.yaml").read_text())
     embedder = load_embedder(find_protocol("embedded").classifier)
     assert embedder.tagger.kinds == tuple(config["scenes"]["kinds"])

@@ -201,7 +201,7 @@ def test_a_run_that_reads_ahead_is_stopped_and_goes_on(tmp_path):
     assert not multiprocessing.active_children()  # the workers went with the run
 
 
-def test_compiled_networks_learn_the_same_and_save_under_the_same_names(tmp_path, monkeypatch):
+def test_networks_are_compiled_in_place_and_saved_under_the_same_names(tmp_path, monkeypatch):
     compiled = []
 
     def compile(network):  # the compiler itself takes minutes

@@ -85,7 +85,7 @@ def print_json(value: Mapping[str, Any]) -> None:
 
     Every command with `--json` prints such lines, one for each result, and nothing else on stdout.
     """
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

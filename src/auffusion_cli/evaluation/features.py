@@ -127,7 +127,7 @@ class _Jobs:
             self._next = next(self._left, None)
 
     def done(self, n: int) -> None:
-        """The `n` that were given out first are no longer in memory."""
+        """The `n` that were given out first are no longer being read."""
         for _ in range(n):
             self._given.popleft()
 
@@ -171,9 +171,13 @@ class _Listeners:
                 all_there.wait()
 
             self._pool = ThreadPoolExecutor(self._n, "listener", initializer=settle_in)
-            for _ in range(self._n):
-                self._pool.submit(int)
-            all_there.wait()
+            try:
+                for _ in range(self._n):
+                    self._pool.submit(int)
+                all_there.wait()
+            except BaseException:
+                all_there.abort()  # or those that have come would wait for ever
+                raise
             torch.set_num_threads(self._n_threads)
         return self
 

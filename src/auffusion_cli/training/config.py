@@ -70,8 +70,8 @@ class LoopConfig:
     compile: bool = False
     """Compile the networks first (`torch.compile`): minutes of waiting, then shorter steps."""
     workers: int | None = None
-    """Processes that read and compose the next batches meanwhile; none: as many as suit a GPU, and
-    on a CPU 0. They change nothing of the result."""
+    """Processes that read and compose the next batches meanwhile; none: on a GPU one less than the
+    cores, at most 16 (on Linux), on a CPU 0. They change nothing of the result."""
     log_every_steps: int = 50
     """To TensorBoard."""
     checkpoint_every_steps: int = 2_000

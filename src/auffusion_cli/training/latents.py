@@ -135,12 +135,14 @@ def prepare(
     seed: int,
     on_progress: Callable[[str, int, int], None] | None = None,
     n_workers: int = 0,
+    before_composing: Callable[[], None] = lambda: None,
 ) -> LatentCache:
     """Open the cache under `root` that belongs to exactly these inputs, making it if needed.
 
-    `on_progress(what, done, total)` is called now and then; `n_workers` processes compose the
-    scenes, which changes nothing of them. A killed preparation leaves a
-    `.partial` folder, which the next one replaces. `scenes.n_cached` 0 has no cache.
+    `on_progress(what, done, total)` is called now and then, `before_composing()` where there is
+    something to make. `n_workers` processes compose the scenes, which changes nothing of them. A
+    killed preparation leaves a `.partial` folder, which the next one replaces. `scenes.n_cached` 0
+    has no cache.
     """
     n_scenes = scenes.n_cached or len(store)
     folder = root / _digest(codec, text, store, scenes, seed, n_scenes)
@@ -149,6 +151,7 @@ def prepare(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
+            before_composing()
             batches = _SceneBatches(store, scenes, seed, n_scenes)
             captions = _write_latents(partial, codec, batches, n_workers, on_progress)
             _HiddenStates.write(partial, text, sorted(set(captions)), on_progress)

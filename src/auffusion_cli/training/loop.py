@@ -252,9 +252,7 @@ def train(
     started_s = loop_started_s if started_s is None else started_s
     first_step = saved_step = step
     weights_are_whole = True
-    n_workers = choose_workers(
-        loop.workers, accelerator.device, int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    )
+    n_workers = choose_workers(loop.workers, accelerator.device)
     to_come = range(step, loop.max_steps)
     steps = read_ahead(_Steps(stage, config, accelerator), to_come, n_workers, accelerator.device)
     try:
@@ -326,6 +324,7 @@ def train(
             if loop.preview_every_steps and step % loop.preview_every_steps == 0:
                 with_ema(partial(stage.preview, output / PREVIEWS_NAME, step))
     finally:
+        steps.close()
         # Only between steps: after a Ctrl-C in the middle of one the last checkpoint stands.
         if step > saved_step and weights_are_whole:
             save()
@@ -462,6 +461,8 @@ def _load_checkpoint(
             weights = load_file(folder / f"{name}.safetensors")
             accelerator.unwrap_model(network).load_state_dict(weights)
             optimizers[name].load_state_dict(_load_state(folder / f"{name}.optimizer.pt"))
+            for group in optimizers[name].param_groups:
+                group["fused"] = accelerator.device.type == "cuda"  # of this machine
         if ema is not None:
             ema.load_state_dict(_load_state(folder / "ema.pt"))
             ema.to(accelerator.device)

@@ -67,6 +67,9 @@ class PatchAutoencoderStage:
         self.model = build_patch_autoencoder(self.config).to(device).train()
         if self.config.init_from is None:
             self._fit(config.seed, on_prepare)
+        mel, f = self.log_mel.config, self.model.downsample
+        n_columns = round(config.scenes.duration_s * mel.sample_rate_hz) // mel.hop_length_samples
+        self.latent_shape = (self.model.latent_channels, mel.n_mels // f, -(-n_columns // f))
         self.networks: dict[str, nn.Module] = {"refinement": self.model.refinement}
 
     def _fit(self, seed: int, on_prepare: Callable[[str, int, int], None] | None) -> None:
@@ -84,17 +87,20 @@ class PatchAutoencoderStage:
     def trains(self, name: str, step: int) -> bool:
         return True
 
-    def load(self, batch: Sequence[Sample]) -> tuple[Tensor, list[int]]:
-        """Waveforms (B, N), and the seeds of the noise on their latents."""
-        seeds = [sample.seed for sample in batch]
-        return self._waveforms(seeds), seeds
+    def load(self, batch: Sequence[Sample]) -> tuple[Tensor, Tensor | None]:
+        """Waveforms (B, N), and the noise on their latents (B, C, h, w), if there is any."""
+        waveforms = self._waveforms([sample.seed for sample in batch])
+        noise = torch.stack([self._noise(s) for s in batch]) if self.config.latent_noise else None
+        return waveforms, noise
 
-    def losses(self, loaded: tuple[Tensor, list[int]], step: int) -> Losses:
-        waveforms, seeds = loaded
+    def losses(self, loaded: tuple[Tensor, Tensor | None], step: int) -> Losses:
+        waveforms, noise = loaded
         images = self._images(waveforms)
         with torch.no_grad():
             latents = self.model.encode(images)
-            linear = self.model.decode_linear(latents + self._noise(latents, seeds))
+            if noise is not None:
+                latents = latents + noise.to(latents)
+            linear = self.model.decode_linear(latents)
         refined = self.networks["refinement"](linear).float()
         l1 = (refined - images).abs().mean()
         gradient = gradient_loss(images, refined)
@@ -127,14 +133,11 @@ class PatchAutoencoderStage:
         Image.fromarray(pixels).save(partial, format="png")
         os.replace(partial, path)
 
-    def _noise(self, latents: Tensor, seeds: Sequence[int]) -> Tensor:
-        """For each sample as much as its seed says, up to `latent_noise`."""
-        noise = torch.zeros(latents.shape)
-        for row, seed in zip(noise, seeds, strict=True):
-            generator = torch.Generator().manual_seed(seed)
-            level = self.config.latent_noise * torch.rand(1, generator=generator)
-            row.copy_(level * torch.randn(row.shape, generator=generator))
-        return noise.to(latents)
+    def _noise(self, sample: Sample) -> Tensor:
+        """(C, h, w), as much as its seed says, up to `latent_noise`."""
+        generator = sample.generator()
+        level = self.config.latent_noise * torch.rand(1, generator=generator)
+        return level * torch.randn(self.latent_shape, generator=generator)
 
     def _waveforms(self, seeds: Sequence[int]) -> Tensor:
         return torch.stack([compose(self.store, self.scenes, seed).waveform for seed in seeds])

@@ -72,7 +72,7 @@ def run(
             f"loop.mixed_precision: {precision!r} is not possible here: {error}"
         ) from error
     if accelerator.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # every step has the same shapes
+        torch.backends.cudnn.benchmark = True  # the steps have few different shapes
     # Before the stage is built: fresh weights are drawn there.
     set_seed(config.seed)
     # The main process fills the caches; the others find them full.
@@ -101,9 +101,12 @@ def build_stage(
     """The stage that `config` describes, its frozen inputs computed and cached."""
     store = ClipStore(_of_kinds(clips, config.scenes.kinds), SpectrogramConfig().sample_rate_hz)
     n_workers = choose_workers(config.loop.workers, device)
-    if n_workers:  # they share what is in memory when they are started
-        report = partial(on_prepare, "reading sounds") if on_prepare is not None else None
-        store.preload(report)
+
+    def read_clips() -> None:
+        """Before the workers start: they share what is in memory then."""
+        if n_workers:
+            store.preload(None if on_prepare is None else partial(on_prepare, "reading sounds"))
+
     if config.stage == "diffusion":
         from auffusion_cli.training.diffusion import DiffusionStage, build_model
         from auffusion_cli.training.latents import FreshScenes, prepare
@@ -119,6 +122,7 @@ def build_stage(
                 hint=f"--set scenes.duration_s={window_s:g}",
             )
         if config.scenes.n_cached == 0:
+            read_clips()
             source = FreshScenes(model.codec, model.text, store, config.scenes)
         else:
             source = prepare(
@@ -130,8 +134,10 @@ def build_stage(
                 config.seed,
                 on_prepare,
                 n_workers,
+                read_clips,
             )
         return DiffusionStage(model, source, config.diffusion)
+    read_clips()
     if config.stage == "vocoder":
         from auffusion_cli.training.vocoder import VocoderStage
 

@@ -97,11 +97,14 @@ class ClipStore:
         return pcm.float() / 32767
 
     def preload(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Read all clips now, in threads, as far as memory allows."""
+        """Read the clips now, in threads, until one finds no room in memory."""
         with ThreadPoolExecutor() as pool:
-            for n_done, _ in enumerate(pool.map(self.__getitem__, range(len(self))), start=1):
+            for index, _ in enumerate(pool.map(self.__getitem__, range(len(self)))):
                 if progress:
-                    progress(n_done, len(self))
+                    progress(index + 1, len(self))
+                if index not in self._pcm:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    break
 
     def _read(self, index: int) -> Tensor:
         clip = self.clips[index]
