@@ -13,7 +13,7 @@ from auffusion_cli.provenance import Provenance
 from auffusion_cli.request import GenerateSettings, InpaintRequest
 from auffusion_cli.samplers import keep_known, make_scheduler, sample
 from auffusion_cli.tasks import inpaint as inpaint_module
-from auffusion_cli.tasks.inpaint import inpaint
+from auffusion_cli.tasks.inpaint import continued, inpaint
 from auffusion_cli.tasks.reproduce import reproduce
 
 FAST = GenerateSettings(1.0, steps=2, guidance_scale=3.0, guidance_rescale=0.0, scheduler="ddim")
@@ -161,7 +161,9 @@ def test_seams_do_not_click(quick_model, tmp_path):
     tone = 0.3 * np.sin(2 * np.pi * 200 * t)[:, None]
     soundfile.write(tmp_path / "clip.wav", tone, 48000, subtype="PCM_24")
     clip = read_recording(tmp_path / "clip.wav")
-    result = inpaint(quick_model, clip, request(clip, masks=("0.7-1.2s",)), FAST)
+    # With a prompt, so that what is new is no tone that would hide a bad seam.
+    asked = request(clip, masks=("0.7-1.2s",), prompt="a dog")
+    result = inpaint(quick_model, clip, asked, FAST)
     after = to_full_scale(result.recording.samples)[:, 0]
 
     jumps = np.abs(np.diff(after))
@@ -226,6 +228,42 @@ def test_masks_are_checked_against_the_clip(quick_model, tmp_path):
     slow = dataclasses.replace(FAST, scheduler="pndm")
     with pytest.raises(UsageError, match="--resample 2"):
         inpaint(quick_model, clip, request(clip, masks=("1-2s",), resample=2), slow)
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ("##..##", [0, 1, 2, 3, 4, 5]),  # 1 and 0 from the left, 5 and 4 from the right
+        ("##....", [0, 1, 1, 0, 0, 1]),  # there is only the left: to and fro
+        ("..##..", [3, 2, 2, 3, 3, 2]),
+        (".#.#", [1, 1, 2, 3]),
+        ("####", [0, 1, 2, 3]),
+    ],
+)
+def test_what_is_not_known_is_mirrored_from_both_sides(known, expected):
+    columns = torch.arange(float(len(known)))
+    filled = continued(torch.stack([columns, -columns]), torch.tensor([c == "#" for c in known]))
+    torch.testing.assert_close(filled[0], torch.tensor(expected, dtype=torch.float32))
+    assert torch.equal(filled[1], -filled[0])
+
+
+def test_without_a_prompt_a_hole_begins_as_the_sound_around_it(quick_model, tmp_path, monkeypatch):
+    begun = []
+
+    def watched(denoise, scheduler, noise, n_steps, *, clean, first_step, **options):
+        begun.append((clean, first_step))
+        return sample(
+            denoise, scheduler, noise, n_steps, clean=clean, first_step=first_step, **options
+        )
+
+    monkeypatch.setattr(inpaint_module, "sample", watched)
+    source = write_clip(tmp_path / "clip.wav", 16000, 1, "PCM_16")
+    for prompt in ("", "a dog"):
+        asked = request(source, masks=("1-1.2s",), prompt=prompt)
+        inpaint(quick_model, source, asked, dataclasses.replace(FAST, steps=5))
+    (unprompted, first_step), with_prompt = begun
+    assert first_step == 2 and unprompted is not None
+    assert with_prompt == (None, 0)
 
 
 def test_resampling_visits_each_step_but_the_last_again_and_stays_at_its_noise_level(tiny_model):

@@ -4,7 +4,9 @@ Blended in latent space at every step (Blended Latent Diffusion, Avrahami et al.
 2206.02779, section 4.1): after each step all but the mask is replaced by the recording's own
 latents, noised to that step's level. With `resample` > 1 every step is taken several times, noised
 back in between (RePaint, Lugmayr et al. 2022, arXiv 2201.09865, section 4.2), which lets the two
-parts agree better.
+parts agree better. With a prompt a mask begins as noise. Without one nothing says what is heard
+there but the recording: it begins as the sound around it, mirrored and noised (SDEdit, Meng et al.
+2022).
 
 Only the mask itself is taken from what the model made. It is matched in level to the recording
 around it, turned down where it would be louder than the recording ever is, resampled to the
@@ -44,6 +46,10 @@ CONTEXT_SHARE = 0.25
 """The part of a window, on either side, that is kept for the recording around a mask."""
 OVERLAP_S = 0.16
 """Where a mask is longer than a window, its parts overlap by this and are cross-faded."""
+UNPROMPTED_STRENGTH = 0.6
+"""The part of the steps that a mirrored surrounding is taken through, where there is no prompt.
+
+With 0.85 steady noise gets holes in it; with little more than 0 everything repeats itself."""
 EDGE_SHARE, MIN_EDGE_HZ = 0.05, 30.0
 """A band's edges fall off over this share of their frequency, and no steeper than that."""
 
@@ -223,7 +229,8 @@ def _make(
 
     waveform = torch.from_numpy(mono / scale).float()
     waveform = F.pad(waveform, (0, len(free) * hop - len(waveform))).to(model.device)
-    clean = codec.encode_log_mel(codec.spectrogram(waveform[None])).float()
+    log_mel = codec.spectrogram(waveform[None])
+    clean = codec.encode_log_mel(log_mel).float()
     n_columns = clean.shape[-1] * codec.width_multiple
     free = np.pad(free, (0, n_columns - len(free)))
     cells = _band_rows(plan.bands, config)[:, None] & free
@@ -233,6 +240,12 @@ def _make(
 
     noise = initial_noise([request.seed], tuple(clean.shape[1:]), model.device)
     says_nothing = not (request.prompt or request.negative_prompt)
+    known = ~free[: log_mel.shape[-1]]
+    known[plan.n_columns - window.start :] = False
+    start, first_step = None, 0
+    if says_nothing and known.any():
+        start = codec.encode_log_mel(continued(log_mel, torch.from_numpy(known))).float()
+        first_step = round((1 - UNPROMPTED_STRENGTH) * settings.steps)
     denoise = guided_denoiser(
         model.unet,
         model.text.encode([request.prompt], [request.negative_prompt]),
@@ -244,7 +257,14 @@ def _make(
     back_noise = torch.Generator().manual_seed((request.seed + 1) % MAX_SEED)
     keep = keep_known(clean, noise, mask, scheduler, back_noise if request.resample > 1 else None)
     steps = sample(
-        denoise, scheduler, noise, settings.steps, after_step=keep, visits=request.resample
+        denoise,
+        scheduler,
+        noise,
+        settings.steps,
+        clean=start,
+        first_step=first_step,
+        after_step=keep,
+        visits=request.resample,
     )
     for step in steps:
         on_step(step.index + 1, step.n_steps)
@@ -287,6 +307,38 @@ def latent_mask(cells: np.ndarray, downsample: int) -> Tensor:
     """Mel cells (n_mels, W), lowest first -> (1, 1, h, w): 1 where a latent covers any of them."""
     image = torch.from_numpy(cells[::-1].copy()).float()
     return F.max_pool2d(image[None, None], downsample)
+
+
+def continued(log_mel: Tensor, known: Tensor) -> Tensor:
+    """(..., W) with the columns that are not `known` (W,) filled from those that are.
+
+    What is known on either side is mirrored into the hole, again and again where it is short, and
+    the one mirror image fades into the other.
+    """
+    columns = torch.arange(len(known))
+    ends = torch.nonzero(known[1:] != known[:-1]).flatten() + 1
+    runs = [run for run in torch.tensor_split(columns, ends) if known[run[0]]]
+    filled = log_mel.clone()
+    for run in torch.tensor_split(columns, ends):
+        if known[run[0]]:
+            continue
+        depth = torch.arange(len(run))  # how far into the hole
+        sides = []  # where the hole reaches an end of the sound, there is only one
+        if before := [r for r in runs if r[-1] < run[0]]:
+            left = before[-1].flip(0)
+            sides.append(log_mel[..., left[_bounce(depth, len(left))]])
+        if after := [r for r in runs if r[0] > run[-1]]:
+            right = after[0]
+            sides.append(log_mel[..., right[_bounce(depth, len(right))]].flip(-1))
+        share = ((depth + 0.5) / len(run)).to(log_mel)
+        filled[..., run] = sides[0].lerp(sides[-1], share)
+    return filled
+
+
+def _bounce(depth: Tensor, length: int) -> Tensor:
+    """0, 1, ... `length` - 1, and back again, for ever."""
+    place = depth % (2 * length)
+    return torch.minimum(place, 2 * length - 1 - place)
 
 
 # --- from what the model made to samples
