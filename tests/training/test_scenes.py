@@ -222,12 +222,14 @@ def test_memory_is_bounded_and_preload_reports(clips):
     calls = []
     store.preload(lambda *counts: calls.append(counts))
     assert calls == [(n, 6) for n in range(1, len(calls) + 1)]
-    assert 1 < len(calls) < 6  # the first clip that finds no room is the last one read
     held = sum(pcm.numel() * 2 for pcm in store._pcm.values())
     assert 0 < held <= 20_000
     assert float(store[0].abs().max()) == pytest.approx(1, abs=1e-4)
     ClipStore(clips, RATE_HZ).preload(lambda *counts: calls.append(counts))
     assert calls[-1] == (6, 6)
+    calls.clear()
+    ClipStore(clips, RATE_HZ, memory_bytes=1).preload(lambda *counts: calls.append(counts))
+    assert calls == [(1, 6)]  # no more is read when one finds no room
 
 
 def test_phrases_make_prompts(store):
