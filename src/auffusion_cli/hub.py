@@ -495,7 +495,7 @@ def download_url(
 
     target.parent.mkdir(parents=True, exist_ok=True)
     incomplete = target.with_name(f"{target.name}.incomplete")
-    by_hand = f"By hand: put {url} into a folder and name the folder with --weights."
+    by_hand = f"By hand: save {url} as {target}, or in a folder for `evaluate --weights`."
     with WeakFileLock(target.with_name(f"{target.name}.lock")):
         if target.is_file():
             return  # another process was faster
