@@ -6,7 +6,7 @@
 Both sides hear the same clips of 10 s with the same random weights of Cnn14 and VGGish, on the same
 device. The one side reads a file, then runs the published network on it and waits for its output,
 then takes the next. The other is `evaluation.features.extract`. On a CPU both have all of torch's
-threads, and they take turns, a few clips each, so that what else the machine does is shared; wall
+threads, and they take turns, some clips each, so that what else the machine does is shared; wall
 time and processor time are both shown. Last come the peaks of memory after a quarter of the clips
 and after all of them.
 
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default="cpu", help="cpu or cuda")
     parser.add_argument("--tf32", action="store_true", help="let a GPU's convolutions round")
     parser.add_argument(
-        "--turn", type=int, help="clips of one side before the other's; 10, on a GPU all"
+        "--turn", type=int, help="clips of one side before the other's; 40, on a GPU all"
     )
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -55,7 +55,7 @@ def main() -> None:
         paths = sorted(options.memory_of.iterdir())
         print(json.dumps(memory_peaks(paths, options.device)))
         return
-    n_in_turn = options.turn or (options.clips if on_cuda else 10)
+    n_in_turn = options.turn or (options.clips if on_cuda else 40)
     with tempfile.TemporaryDirectory(prefix="auffusion-evaluate-") as temporary:
         paths = write_clips(Path(temporary), options.clips)
         print(f"{options.clips} clips of {DURATION_S} s, {describe(options.device)}")

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from auffusion_cli.evaluation.convolution import ConvReLU, WinogradConvReLU, for_listening
+from auffusion_cli.evaluation.convolution import (
+    MAX_CACHED_PAIRS,
+    ConvReLU,
+    OneChannelConvReLU,
+    WinogradConvReLU,
+    for_listening,
+)
 from published_networks import spread_out
 
 torch.set_num_threads(1)
@@ -33,6 +39,30 @@ def test_all_ways_give_the_same(height, width, norm):
         assert found.shape == (3, 12, height, width)
         torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
         assert found.std() > 0.1
+
+
+@torch.no_grad()
+def test_weights_that_no_cache_holds():
+    conv, batch_norm = layer(512, 1024, bias=False, norm=True)
+    assert conv.in_channels * conv.out_channels > MAX_CACHED_PAIRS
+    x = torch.randn(2, 512, 5, 4, generator=torch.Generator().manual_seed(0))
+    expected = batch_norm(conv(x)).relu()
+    found = WinogradConvReLU(conv, batch_norm, 4)(x)
+    assert torch.linalg.norm(found - expected) < 1e-5 * torch.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@torch.no_grad()
+def test_one_channel(norm):
+    conv, batch_norm = layer(1, 12, bias=not norm, norm=norm)
+    x = torch.randn(3, 1, 50, 13, generator=torch.Generator().manual_seed(0))
+    expected = (conv(x) if batch_norm is None else batch_norm(conv(x))).relu()
+    quick = for_listening(conv, batch_norm, 13)
+    assert isinstance(quick, OneChannelConvReLU)
+    found = quick(x)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert quick(x[:0]).shape == (0, 12, 50, 13)
 
 
 def test_many_channels_take_fewer_multiplications():

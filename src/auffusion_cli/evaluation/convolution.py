@@ -16,6 +16,9 @@ MIN_CHANNEL_PAIRS = 64 * 128
 """Of an input and an output. With fewer, transforming the patches takes what they save."""
 PATCHES_AT_ONCE = 128
 """Few enough that a processor's cache holds them between the steps."""
+MAX_CACHED_PAIRS = 512 * 512
+"""With more, the weights come from memory for each product: quicker where those of one output lie
+together, as otherwise those of one input do."""
 
 # (B^T, G, A^T) of the paper's sections 4.1 and 4.3, for patches of 2 and of 4 outputs.
 TRANSFORMS = {
@@ -68,6 +71,25 @@ class ConvReLU(nn.Module):
         return conv2d(x, self.weight, self.bias, padding=1).relu_()
 
 
+class OneChannelConvReLU(ConvReLU):
+    """The same as a matrix product, for the first layer on a CPU.
+
+    torch's convolution of a single channel is several times slower, and puts the channels of what
+    it returns first, which slows all that follows.
+    """
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> None:
+        super().__init__(conv, norm)
+        self.weight = self.weight.reshape(len(self.bias), 9).T.contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, H, W) -> (B, K, H, W)"""
+        n_batch, _, height, width = x.shape
+        patches = pad(x[:, 0], (1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)
+        y = torch.addmm(self.bias, patches.reshape(-1, 9), self.weight).relu_()
+        return y.view(n_batch, height, width, len(self.bias)).permute(0, 3, 1, 2)
+
+
 class WinogradConvReLU(ConvReLU):
     """The same with fewer multiplications, for inputs of a known width, on a CPU."""
 
@@ -84,10 +106,13 @@ class WinogradConvReLU(ConvReLU):
         # One row after another: the last layers' weights are too large for further copies.
         rows = torch.kron(g_h, g_w)
         n_out, n_in = self.weight.shape[:2]
-        kernels = self.weight.permute(2, 3, 1, 0).reshape(9, n_in * n_out)
-        self.weight = torch.empty(len(rows), n_in, n_out)
-        for transformed, row in zip(self.weight, rows, strict=True):
+        cached = n_in * n_out <= MAX_CACHED_PAIRS
+        axes, shape = ((2, 3, 1, 0), (n_in, n_out)) if cached else ((2, 3, 0, 1), (n_out, n_in))
+        kernels = self.weight.permute(axes).reshape(9, n_in * n_out)
+        weight = torch.empty(len(rows), *shape)
+        for transformed, row in zip(weight, rows, strict=True):
             torch.mv(kernels.T, row, out=transformed.view(-1))
+        self.weight = weight if cached else weight.transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K, H, W)"""
@@ -115,8 +140,11 @@ class WinogradConvReLU(ConvReLU):
 
 
 def for_listening(conv: nn.Conv2d, norm: nn.BatchNorm2d | None, width: int) -> ConvReLU:
-    """The quickest of the two for a convolution on inputs of `width`, and for its device."""
-    n_pairs = conv.in_channels * conv.out_channels
-    if conv.weight.device.type == "cpu" and n_pairs >= MIN_CHANNEL_PAIRS:
+    """The quickest of the three for a convolution on inputs of `width`, and for its device."""
+    if conv.weight.device.type != "cpu":
+        return ConvReLU(conv, norm)
+    if conv.in_channels == 1:
+        return OneChannelConvReLU(conv, norm)
+    if conv.in_channels * conv.out_channels >= MIN_CHANNEL_PAIRS:
         return WinogradConvReLU(conv, norm, width)
     return ConvReLU(conv, norm)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from auffusion_cli.evaluation.protocols import AudioInput
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Goes up when a change of the code changes what a network returns, so that no cache goes stale."""
 
 
