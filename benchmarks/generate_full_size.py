@@ -1,0 +1,142 @@
+"""Seconds a sound of a model of the published size, against diffusers' own pipeline.
+
+    python benchmarks/generate_full_size.py --device cuda
+    python benchmarks/generate_full_size.py --device cpu --sounds 1 --steps 2
+
+Both sides have the same random weights (860 M parameters in the UNet), the same precision, PNDM,
+guidance of 7.5, and make sounds of 10 s through the same HiFi-GAN. The one side is what the
+original's scripts do: a prompt after the other through `StableDiffusionPipeline`. The other is
+`tasks.generate`, one at a time and in batches. Loading and the first sound of either are not
+counted. Also shown: how many sounds a second the embedded model makes on the same device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from load_memory import WRITE
+
+from auffusion_cli.checkpoints import choose_dtype, load_model
+from auffusion_cli.model import Model
+from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.samplers import make_scheduler
+from auffusion_cli.tasks.generate import default_batch_size, generate
+
+DURATION_S = 10.0
+GUIDANCE_SCALE = 7.5
+EMBEDDED_SOUNDS = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="auto", help="fp32, fp16, bf16; fp16 on a GPU")
+    parser.add_argument("--sounds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--embedded", action="store_true", help="only the embedded model")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    dtype = choose_dtype(options.dtype, device)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    print(f"{name}, torch {torch.__version__}, {dtype}, sounds of {DURATION_S:g} s")
+    if not options.embedded:
+        measure_full_size(options)
+    measure_embedded(options)
+
+
+def measure_full_size(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="auffusion-full-size-") as temporary:
+        subprocess.run([sys.executable, "-c", WRITE, temporary, "float16"], check=True)
+        model = load_model(Path(temporary, "sd"), device=options.device, dtype=options.dtype)
+    prompts = [f"dog barking in rain, number {i}" for i in range(options.sounds)]
+    settings = GenerateSettings(
+        duration_s=DURATION_S,
+        steps=options.steps,
+        guidance_scale=GUIDANCE_SCALE,
+        guidance_rescale=0.0,
+        scheduler="pndm",
+    )
+    pipeline = as_pipeline(model)
+    print(f"\npublished size, {options.steps} steps    seconds a sound   ratio")
+    theirs_s = seconds(lambda part: by_pipeline(model, pipeline, part, settings), prompts, 1)
+    print(f"diffusers, one at a time {theirs_s:19.2f} {1:9.2f}", flush=True)
+    for batch_size in dict.fromkeys((1, default_batch_size(model.device))):
+        ours_s = seconds(
+            lambda part, n=batch_size: by_us(model, part, settings, n), prompts, batch_size
+        )
+        print(f"ours, {batch_size} at once {ours_s:28.2f} {theirs_s / ours_s:9.2f}", flush=True)
+    if model.device.type == "cuda":
+        print(f"peak of the GPU's memory: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
+
+
+def measure_embedded(options: argparse.Namespace) -> None:
+    model = load_model("embedded", device=options.device, dtype=options.dtype)
+    settings = GenerateSettings.from_defaults(model.defaults)
+    prompts = ["dog barking in rain"] * EMBEDDED_SOUNDS
+    print(f"\nembedded, {settings.steps} steps, sounds of {settings.duration_s:g} s")
+    for batch_size in dict.fromkeys((1, default_batch_size(model.device), EMBEDDED_SOUNDS)):
+        ours_s = seconds(
+            lambda part, n=batch_size: by_us(model, part, settings, n), prompts, batch_size
+        )
+        print(f"{batch_size:2} at once: {1 / ours_s:6.1f} sounds a second", flush=True)
+
+
+def as_pipeline(model: Model) -> StableDiffusionPipeline:
+    encoder = model.text.encoders[0]
+    pipeline = StableDiffusionPipeline(
+        vae=model.codec.autoencoder.vae,
+        text_encoder=encoder.encoder,
+        tokenizer=encoder.tokenizer,
+        unet=model.unet,
+        scheduler=make_scheduler("pndm", model.scheduler_config),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@torch.no_grad()
+def by_pipeline(model: Model, pipeline, prompts: list[str], settings: GenerateSettings) -> None:
+    n_mels = model.codec.spectrogram_config.n_mels
+    n_columns = model.window * model.codec.width_multiple
+    for seed, prompt in enumerate(prompts):
+        image = pipeline(
+            prompt,
+            height=n_mels,
+            width=n_columns,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="pt",
+        ).images
+        config = model.codec.image_config
+        log_mel = image[:, 0].flip(1) * (config.log_mel_max - config.log_mel_min)
+        model.codec.vocode(log_mel.float() + config.log_mel_min).cpu()
+
+
+def by_us(model: Model, prompts: list[str], settings: GenerateSettings, batch_size: int) -> None:
+    requests = [GenerateRequest(prompt, seed) for seed, prompt in enumerate(prompts)]
+    for _ in generate(model, requests, settings, batch_size=batch_size):
+        pass
+
+
+def seconds(side: Callable[[list[str]], None], prompts: list[str], n_first: int) -> float:
+    """A sound's, after `n_first` have been made, as many as a batch holds."""
+    side(prompts[:n_first])
+    started = time.perf_counter()
+    side(prompts)
+    return (time.perf_counter() - started) / len(prompts)
+
+
+if __name__ == "__main__":
+    main()
