@@ -10,8 +10,8 @@ threads, and they take turns, some clips each, so that what else the machine doe
 time and processor time are both shown. Last come the peaks of memory after a quarter of the clips
 and after all of them.
 
-On an NVIDIA GPU both sides compute in float32, as `auffusion evaluate` does; with `--tf32` both
-round inside convolutions, as torch does by default.
+On an NVIDIA GPU both sides compute in float32; with `--tf32` the published networks round inside
+their convolutions, as torch does by default. `auffusion evaluate` never does.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--device", type=torch.device, default="cpu", help="cpu or cuda")
-    parser.add_argument("--tf32", action="store_true", help="let a GPU's convolutions round")
+    parser.add_argument("--tf32", action="store_true", help="let the other side round")
     parser.add_argument(
         "--turn", type=int, help="clips of one side before the other's; 40, on a GPU all"
     )
@@ -87,7 +87,7 @@ def describe(device: torch.device) -> str:
     if device.type == "cpu":
         return f"{torch.get_num_threads()} threads"
     rounding = "TF32" if torch.backends.cudnn.allow_tf32 else "float32"
-    return f"{torch.cuda.get_device_name(device)}, convolutions in {rounding}"
+    return f"{torch.cuda.get_device_name(device)}, one at a time in {rounding}"
 
 
 def print_row(name: str, seconds: np.ndarray, difference: str = "") -> None:

@@ -1,13 +1,13 @@
 """Seconds a sound of a model of the published size, against diffusers' own pipeline.
 
     python benchmarks/generate_full_size.py --device cuda
-    python benchmarks/generate_full_size.py --device cpu --sounds 1 --steps 2
 
 Both sides have the same random weights (860 M parameters in the UNet), the same precision, PNDM,
 guidance of 7.5, and make sounds of 10 s through the same HiFi-GAN. The one side is what the
 original's scripts do: a prompt after the other through `StableDiffusionPipeline`. The other is
 `tasks.generate`, one at a time and in batches. Loading and the first sound of either are not
-counted. Also shown: how many sounds a second the embedded model makes on the same device.
+counted. Also shown: how many sounds a second the embedded model makes on the same device. On a CPU
+one sound of two steps is enough to compare, and takes minutes.
 """
 
 from __future__ import annotations
@@ -32,18 +32,20 @@ from auffusion_cli.tasks.generate import default_batch_size, generate
 
 DURATION_S = 10.0
 GUIDANCE_SCALE = 7.5
-EMBEDDED_SOUNDS = 32
+N_EMBEDDED = {"cpu": 4, "cuda": 32}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="auto", help="fp32, fp16, bf16; fp16 on a GPU")
-    parser.add_argument("--sounds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--sounds", type=int, help="by default 8 on a GPU, 1 on a CPU")
+    parser.add_argument("--steps", type=int, help="by default 100 on a GPU, 2 on a CPU")
     parser.add_argument("--embedded", action="store_true", help="only the embedded model")
     options = parser.parse_args()
     device = torch.device(options.device)
+    options.sounds = options.sounds or (8 if device.type == "cuda" else 1)
+    options.steps = options.steps or (100 if device.type == "cuda" else 2)
     dtype = choose_dtype(options.dtype, device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}, {dtype}, sounds of {DURATION_S:g} s")
@@ -80,9 +82,10 @@ def measure_full_size(options: argparse.Namespace) -> None:
 def measure_embedded(options: argparse.Namespace) -> None:
     model = load_model("embedded", device=options.device, dtype=options.dtype)
     settings = GenerateSettings.from_defaults(model.defaults)
-    prompts = ["dog barking in rain"] * EMBEDDED_SOUNDS
+    n_sounds = N_EMBEDDED[model.device.type]
+    prompts = ["dog barking in rain"] * n_sounds
     print(f"\nembedded, {settings.steps} steps, sounds of {settings.duration_s:g} s")
-    for batch_size in dict.fromkeys((1, default_batch_size(model.device), EMBEDDED_SOUNDS)):
+    for batch_size in dict.fromkeys((1, default_batch_size(model.device), n_sounds)):
         ours_s = seconds(
             lambda part, n=batch_size: by_us(model, part, settings, n), prompts, batch_size
         )

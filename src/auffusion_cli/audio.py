@@ -87,11 +87,14 @@ def read_audio(
     path = Path(path)
     with _open(path) as sound:
         rate_hz = sound.samplerate
-        blocks = [
-            block.mean(axis=1, keepdims=True) if mono else block
-            for block in _read_blocks(path, sound, "float32")
-        ]
-    waveform = torch.from_numpy(np.concatenate(blocks).T.copy())
+        # libsndfile takes five times as long where it makes the same floats of 16 bits itself.
+        dtype, scale = ("int16", 2.0**-15) if sound.subtype == "PCM_16" else ("float32", 1.0)
+        blocks = []
+        for block in _read_blocks(path, sound, dtype):
+            samples = block if scale == 1 else block * np.float32(scale)
+            blocks.append(samples.mean(axis=1, keepdims=True) if mono else samples)
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    waveform = torch.from_numpy(np.ascontiguousarray(samples.T))
     if sample_rate_hz is None:
         return waveform, rate_hz
     return resample(waveform, rate_hz, sample_rate_hz), sample_rate_hz
@@ -170,7 +173,7 @@ def _read_blocks(path: Path, sound: soundfile.SoundFile, dtype: str) -> Iterator
         n_read += len(block)
         if n_read * sound.channels > MAX_SAMPLES:
             raise AudioError(f"{path}: too long: more than {MAX_SAMPLES:,} samples in all channels")
-        if block.dtype != np.int32 and not np.isfinite(block).all():
+        if block.dtype.kind == "f" and not np.isfinite(block).all():
             raise AudioError(f"{path}: has samples that are not numbers (NaN or infinity)")
         yield block
     # The length in an mp3's header may be off by the encoder's padding, hence the tolerance.

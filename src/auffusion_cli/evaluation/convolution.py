@@ -1,7 +1,7 @@
-"""3x3 convolutions for listening: fewer multiplications on a CPU.
+"""3x3 convolutions for listening: fewer multiplications.
 
-Cnn14 and VGGish are nearly nothing but 3x3 convolutions, and on a CPU their multiplications are
-what an evaluation waits for. Winograd's minimal filtering (Lavin & Gray 2016, arXiv 1509.09308)
+Cnn14 and VGGish are nearly nothing but 3x3 convolutions, and their multiplications are what an
+evaluation waits for. Winograd's minimal filtering (Lavin & Gray 2016, arXiv 1509.09308)
 computes a 4x4 patch of the output with 36 of them for each pair of channels, instead of 144. Its
 sums are rounded otherwise: outputs differ by a few parts in 100,000.
 """
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-MIN_CHANNEL_PAIRS = 64 * 128
+MIN_CHANNEL_PAIRS = {"cpu": 64 * 128, "cuda": 64 * 64}
 """Of an input and an output. With fewer, transforming the patches takes what they save."""
-PATCHES_AT_ONCE = 128
-"""Few enough that a processor's cache holds them between the steps."""
+PATCHES_AT_ONCE = {"cpu": 128, "cuda": 2**16}
+"""On a CPU few enough that its cache holds them between the steps, on a GPU enough to keep it
+busy."""
 MAX_CACHED_PAIRS = 512 * 512
 """With more, the weights come from memory for each product: quicker where those of one output lie
 together, as otherwise those of one input do."""
@@ -60,9 +61,7 @@ class ConvReLU(nn.Module):
             scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
             weight = weight * scale[:, None, None, None]
             bias = norm.bias.detach() + (bias - norm.running_mean) * scale
-        # On a CPU with channels last; cuDNN's quickest ways in float32 want them first.
-        if weight.device.type == "cpu":
-            weight = weight.contiguous(memory_format=torch.channels_last)
+        weight = weight.contiguous(memory_format=torch.channels_last)
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
@@ -72,10 +71,10 @@ class ConvReLU(nn.Module):
 
 
 class OneChannelConvReLU(ConvReLU):
-    """The same as a matrix product, for the first layer on a CPU.
+    """The same as a matrix product, for the first layer.
 
-    torch's convolution of a single channel is several times slower, and puts the channels of what
-    it returns first, which slows all that follows.
+    On a CPU torch's convolution of a single channel is several times slower, and puts the channels
+    of what it returns first, which slows all that follows.
     """
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> None:
@@ -91,14 +90,13 @@ class OneChannelConvReLU(ConvReLU):
 
 
 class WinogradConvReLU(ConvReLU):
-    """The same with fewer multiplications, for inputs of a known width, on a CPU."""
+    """The same with fewer multiplications, for inputs of a known width."""
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, width: int) -> None:
         super().__init__(conv, norm)
         self.patch = (4, 4 if width > 2 else 2)
         (b_h, g_h, a_h), (b_w, g_w, a_w) = (
-            tuple(torch.tensor(matrix, dtype=torch.float32) for matrix in TRANSFORMS[n])
-            for n in self.patch
+            tuple(self.weight.new_tensor(matrix) for matrix in TRANSFORMS[n]) for n in self.patch
         )
         # Both axes at once: one product with a Kronecker product.
         self.register_buffer("input_transform", torch.kron(b_h, b_w))
@@ -109,7 +107,7 @@ class WinogradConvReLU(ConvReLU):
         cached = n_in * n_out <= MAX_CACHED_PAIRS
         axes, shape = ((2, 3, 1, 0), (n_in, n_out)) if cached else ((2, 3, 0, 1), (n_out, n_in))
         kernels = self.weight.permute(axes).reshape(9, n_in * n_out)
-        weight = torch.empty(len(rows), *shape)
+        weight = kernels.new_empty(len(rows), *shape)
         for transformed, row in zip(weight, rows, strict=True):
             torch.mv(kernels.T, row, out=transformed.view(-1))
         self.weight = weight if cached else weight.transpose(1, 2)
@@ -126,7 +124,7 @@ class WinogradConvReLU(ConvReLU):
         x = pad(x, (0, 0, 1, columns * p_w + 1 - width, 1, rows * p_h + 1 - height))
         patches = x.unfold(1, p_h + 2, p_h).unfold(2, p_w + 2, p_w)
         y = x.new_empty(n_batch, rows, p_h, columns, p_w, n_out)
-        step = max(PATCHES_AT_ONCE // (n_batch * columns), 1)
+        step = max(PATCHES_AT_ONCE[x.device.type] // (n_batch * columns), 1)
         for start in range(0, rows, step):
             part = patches[:, start : start + step]  # (B, rows, columns, C, p_h + 2, p_w + 2)
             flat = part.permute(4, 5, 0, 1, 2, 3).reshape(len(self.input_transform), -1)
@@ -141,10 +139,11 @@ class WinogradConvReLU(ConvReLU):
 
 def for_listening(conv: nn.Conv2d, norm: nn.BatchNorm2d | None, width: int) -> ConvReLU:
     """The quickest of the three for a convolution on inputs of `width`, and for its device."""
-    if conv.weight.device.type != "cpu":
+    device = conv.weight.device.type
+    if device not in MIN_CHANNEL_PAIRS:
         return ConvReLU(conv, norm)
     if conv.in_channels == 1:
         return OneChannelConvReLU(conv, norm)
-    if conv.in_channels * conv.out_channels >= MIN_CHANNEL_PAIRS:
+    if conv.in_channels * conv.out_channels >= MIN_CHANNEL_PAIRS[device]:
         return WinogradConvReLU(conv, norm, width)
     return ConvReLU(conv, norm)

@@ -235,8 +235,10 @@ def prepare_clip(waveform: Tensor, rate_hz: int, audio_input: AudioInput) -> Ten
                 x = torchaudio.functional.resample(x, rate_hz, to_hz, **KAISER_BEST)
     if audio_input.peak_normalize and (peak := x.abs().max()) > 0:
         x = x / peak
-    x = x[: audio_input.max_samples]
-    return torch.nn.functional.pad(x, (0, max(audio_input.min_samples - len(x), 0)))
+    if audio_input.max_samples is not None and len(x) > audio_input.max_samples:
+        return x[: audio_input.max_samples].clone()  # without the rest, which may be hours
+    n_missing = audio_input.min_samples - len(x)
+    return torch.nn.functional.pad(x, (0, n_missing)) if n_missing > 0 else x
 
 
 class FeatureCache:
