@@ -3,8 +3,9 @@
     python recipes/embedded/measure_levels.py --model embedded
 
 Lengthens each clip by 2 s and replaces 2 s of it, without a prompt and with several seeds: two
-recordings, and steady sounds made here. Prints a Markdown table, in dB: the softest 0.1 s of what is new against the softest of the clip, at the worst and the median seed, the
-same for its median 0.1 s, and for how long it is more than 3 dB under the clip's softest twentieth.
+recordings, and steady sounds made here. Prints a Markdown table, in dB: the softest 0.1 s of what
+is new against the softest of the clip, at the worst and the median seed, the same for its median
+0.1 s, and for how long it is more than 3 dB under the clip's softest twentieth.
 """
 
 from __future__ import annotations
