@@ -22,7 +22,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr("auffusion_cli.evaluation.bootstrap.MAX_RESAMPLES", 40)
     monkeypatch.setattr("auffusion_cli.evaluation.measure.MAX_RESAMPLES", 40)
     monkeypatch.setattr(
-        "auffusion_cli.evaluation.weights.load_embedder", lambda *_, **__: FakeClassifier()
+        "auffusion_cli.evaluation.weights.load_embedder", lambda *_, **__: (FakeClassifier(), None)
     )
     for seed, folder in enumerate(("made", "real")):
         (tmp_path / folder).mkdir()
@@ -142,6 +142,8 @@ def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_pat
         (("made", "--report", "a.htm"), 2, "--report a.htm: has to end in .html"),
         (("made", "--backbone", "embedded", "--protocol", "tango"), 2, "contradict each other"),
         (("made", "--backbone", "published", "--protocol", "embedded"), 2, "contradict"),
+        (("made", "--weights", "nosuch"), 2, "--weights nosuch: no such folder"),
+        (("made", "--weights", "empty"), 2, "--weights empty: has none of the networks"),
         (("made", "--prompts", "none.csv"), 1, "none.csv: No such file"),
         (("made", "--compare", "a.json", "b.json"), 2, "--compare takes two results"),
         (("--compare", "a.json", "b.json"), 1, "a.json: cannot be read"),
@@ -151,6 +153,25 @@ def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_pat
         assert result.exit_code == code, (arguments, result.output)
         assert message in result.stderr and "Traceback" not in result.stderr
         assert result.stdout == ""
+
+
+def test_weights_that_may_be_others_are_told_in_the_result_and_on_the_page(
+    run, tmp_path, monkeypatch
+):
+    from auffusion_cli.evaluation.published import Unverified
+
+    note = "tagger's weights come from the folder w/tagger and were not verified"
+    found = Unverified("w/tagger, not verified", note)
+    monkeypatch.setattr(
+        "auffusion_cli.evaluation.weights.load_embedder", lambda *_, **__: (FakeClassifier(), found)
+    )
+    result = run("made", "--reference", "real", "--json", "--report", "page.html")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert note in told["notes"]
+    assert told["backbones"]["tagger"]["weights"] == "w/tagger, not verified"
+    page = (tmp_path / "page.html").read_text()
+    assert "come from the folder w/tagger" in page and "w/tagger, not verified" in page
 
 
 def test_a_report_that_is_stopped_leaves_no_folder(run, tmp_path, monkeypatch):

@@ -222,6 +222,7 @@ def test_what_is_stopped_in_its_first_cell_leaves_nothing(run, tmp_path, monkeyp
         (("dog", "--picture", "a.jpg"), "--picture a.jpg"),
         (("dog", "--csv", "a.txt"), "--csv a.txt"),
         (("dog", "--reference", "nowhere"), "nowhere"),
+        (("dog", "--weights", "nosuch"), "--weights nosuch: no such folder"),
         (("--prompts", "names.csv"), "'../dog' cannot be the name"),
         (("--prompts", "twice.csv"), "a second sound named 'a'"),
         (("--prompts", "bad.csv"), "line 2"),

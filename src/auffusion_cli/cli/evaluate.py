@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from auffusion_cli.evaluation.result import Evaluation, Metric
     from auffusion_cli.model import Model
     from auffusion_cli.provenance import Provenance
+    from auffusion_cli.tasks.evaluate import Networks
     from auffusion_cli.tasks.evaluate_attention import LoadModel
 
 MAX_NAME_CHARACTERS = 60
@@ -137,6 +138,7 @@ def evaluate(
 
     folders = _systems(generated, systems or [])
     chosen = choose_protocol(backbone, protocol)
+    check_weights(weights, chosen)
     _check_files(output, table, report, attention, overwrite=overwrite)
     if model is not None and attention is None:
         raise UsageError("--model goes with --attention: the other numbers need no model.")
@@ -184,8 +186,7 @@ def evaluate(
             evaluation = add_attention(
                 evaluation, _model_loader(model, device, yes=yes), attention, on_progress
             )
-    for note in evaluation.notes:
-        console.warn(note)
+    warn_of(evaluation, networks)
     if output is not None:
         evaluation.save(output)
     if table is not None:
@@ -284,28 +285,58 @@ def _check_files(
 
 def load_networks(
     chosen: Protocol, has_reference: bool, weights: Path | None, device: str, *, yes: bool
-):
-    """The networks that will be needed: the one for frames only where there is a reference."""
+) -> Networks:
+    """The networks that will be needed: the one for frames only where there is a reference.
+
+    All are fetched before the first is loaded, so that what is missing is told at once.
+    """
     from auffusion_cli.checkpoints import choose_device
     from auffusion_cli.cli.models import DownloadProgress, ask
+    from auffusion_cli.evaluation import published
     from auffusion_cli.evaluation.weights import load_embedder
     from auffusion_cli.tasks.evaluate import Networks
 
-    loaded = {}
-    for role in ("classifier", "frames", "text"):
-        network = getattr(chosen, role)
-        if network is None or (role == "frames" and not has_reference):
-            continue
-        console.note(f"loading {network.name}")
-        with DownloadProgress(network.name) as progress:
-            loaded[role] = load_embedder(
-                network,
-                weights_folder=weights,
-                device=choose_device(device),
+    roles = {
+        role: network
+        for role in ("classifier", "frames", "text")
+        if (network := getattr(chosen, role)) is not None and (role != "frames" or has_reference)
+    }
+    missing = published.missing([network.name for network in roles.values()], weights)
+    for n, name in enumerate(missing):
+        console.note(f"fetching {name}")
+        with DownloadProgress(name) as progress:
+            published.fetch(
+                name,
+                then=missing[n + 1 :],
                 confirm=ask(yes=yes),
                 on_progress=progress.report,
             )
-    return Networks(**loaded)
+    loaded, unverified = {}, {}
+    for role, network in roles.items():
+        console.note(f"loading {network.name}")
+        loaded[role], found = load_embedder(
+            network, weights_folder=weights, device=choose_device(device)
+        )
+        if found is not None:
+            unverified[network.name] = found
+    return Networks(**loaded, unverified=unverified)
+
+
+def check_weights(weights: Path | None, chosen: Protocol) -> None:
+    """Before any work: that --weights names a folder with something that can be used."""
+    from auffusion_cli.evaluation.published import check_weights_folder
+
+    if weights is not None:
+        networks = (chosen.classifier, chosen.frames, chosen.text)
+        check_weights_folder(weights, [network.name for network in networks if network is not None])
+
+
+def warn_of(evaluation: Evaluation, networks: Networks) -> None:
+    """What to mind about all of it; what concerns weights was told when they were loaded."""
+    told = {unverified.note for unverified in networks.unverified.values()}
+    for note in evaluation.notes:
+        if note not in told:
+            console.warn(note)
 
 
 def _model_loader(named: str | None, device: str, *, yes: bool) -> LoadModel:

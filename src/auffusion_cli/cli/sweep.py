@@ -109,7 +109,7 @@ def sweep(
       auffusion sweep "thunder" -n 10 --scheduler "ddim,dpm++,unipc" --steps 8,16,32
     """
     from auffusion_cli.cli import resolve
-    from auffusion_cli.cli.evaluate import choose_protocol
+    from auffusion_cli.cli.evaluate import check_weights, choose_protocol
     from auffusion_cli.cli.models import find, resolve_model
     from auffusion_cli.cli.plan import check_free
     from auffusion_cli.request import MAX_DURATION_S, GenerateSettings
@@ -133,6 +133,7 @@ def sweep(
         axes,
     )
     chosen = choose_protocol(backbone, protocol)
+    check_weights(weights, chosen)
     own_picture = output / PICTURE
     _check_files(output, picture or own_picture, table)
     check_free([] if overwrite else [path for path in (picture, table) if path is not None])
@@ -156,7 +157,7 @@ def sweep(
         return
     resolve.warn_of_cut_prompts(checkpoint, (request.prompt for request in sounds.values()))
 
-    from auffusion_cli.cli.evaluate import cache_folder, load_networks
+    from auffusion_cli.cli.evaluate import cache_folder, load_networks, warn_of
     from auffusion_cli.tasks.sweep import score_cells
 
     # Before hours of rendering: what is missing for measuring is told now.
@@ -173,8 +174,7 @@ def sweep(
                 description=what, completed=n_done, total=n
             ),
         )
-    for note in evaluation.notes:
-        console.warn(note)
+    warn_of(evaluation, networks)
     for note in _notes_of_all(scored):
         console.note(note)
     _draw(scored, picture)

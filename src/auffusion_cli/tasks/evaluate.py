@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,8 @@ from auffusion_cli.evaluation.metrics import (
     Activation,
     clap_scores,
 )
-from auffusion_cli.evaluation.protocols import Protocol
+from auffusion_cli.evaluation.protocols import Backbone, Protocol
+from auffusion_cli.evaluation.published import Unverified
 from auffusion_cli.evaluation.result import Backbone as BackboneRecord
 from auffusion_cli.evaluation.result import (
     Clip,
@@ -73,6 +74,8 @@ class Networks:
     classifier: Embedder
     frames: Embedder | None = None
     text: TextEmbedder | None = None
+    unverified: Mapping[str, Unverified] = field(default_factory=dict)
+    """network name -> what to say of its weights, where they may not be the published ones"""
 
 
 def evaluate(
@@ -150,7 +153,7 @@ def evaluate(
         reference=None if real is None else real.record,
         systems=tuple(evaluated),
         versions=current_versions(),
-        notes=tuple(_notes(protocol, evaluated, None if real is None else real.record)),
+        notes=tuple(_notes(protocol, networks, evaluated, None if real is None else real.record)),
     )
 
 
@@ -334,7 +337,7 @@ def _describe_networks(protocol: Protocol, networks: Networks) -> dict[str, Back
     return {
         embedder.name: BackboneRecord(
             name=embedder.name,
-            weights=backbone.weights,
+            weights=_weights(backbone, networks),
             weights_sha256=embedder.weights_sha256,
             identity=identity(embedder),
             sample_rate_hz=embedder.audio_input.sample_rate_hz,
@@ -344,8 +347,16 @@ def _describe_networks(protocol: Protocol, networks: Networks) -> dict[str, Back
     }
 
 
+def _weights(backbone: Backbone, networks: Networks) -> str:
+    unverified = networks.unverified.get(backbone.name)
+    return backbone.weights if unverified is None else unverified.weights
+
+
 def _notes(
-    protocol: Protocol, systems: Sequence[System], reference: ClipSet | None
+    protocol: Protocol,
+    networks: Networks,
+    systems: Sequence[System],
+    reference: ClipSet | None,
 ) -> Iterator[str]:
     """What to mind about all of it, the gravest first."""
     if not protocol.comparable_with_papers:
@@ -353,6 +364,7 @@ def _notes(
             f"the protocol {protocol.name!r} listens with a network of its own: its numbers can be"
             " compared with each other, never with those of a paper"
         )
+    yield from (unverified.note for unverified in networks.unverified.values())
     sets = [(system.name, system.clips) for system in systems]
     if reference is not None:
         sets.append(("the reference", reference))
