@@ -159,7 +159,20 @@ def test_two_clips_are_measured_as_far_as_they_go(sets, tmp_path):
     assert "2 clips are few (under 500)" in system.metric("FD-tagger").note
     assert system.metric("IS-tagger").value is None
     assert system.metric("IS-tagger").note == "needs 20 clips"
+    kad = system.metric("KAD-tagger")
+    assert kad.value is not None and kad.ci_95 is None and kad.n_resamples == 0
+    assert kad.note == "no interval: needs 3 clips in each folder"
     Evaluation.from_json(result.to_json(), "it")
+
+
+def test_of_three_clips_kad_has_an_interval_of_the_resamples_that_have_a_distance(sets, tmp_path):
+    for name in ("00.wav", "01.wav", "02.wav"):
+        (tmp_path / name).write_bytes((sets / "made" / name).read_bytes())
+    result = evaluate({"ours": tmp_path}, sets / "real", PROTOCOLS["embedded"], EMBEDDED)
+    kad = result.systems[0].metric("KAD-tagger")
+    low, high = kad.ci_95
+    assert low < kad.value < high
+    assert 20 < kad.n_resamples < 40  # one in nine has one clip alone
 
 
 def test_one_clip_and_silence_break_nothing(tmp_path):
