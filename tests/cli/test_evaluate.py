@@ -106,6 +106,16 @@ def test_results_are_compared_only_on_the_same_sets(run, tmp_path):
     assert "cannot be compared: the references real (12 files" in other.stderr
 
 
+def test_a_comparison_tells_what_to_mind_about_each_result(run):
+    assert run("made", "--reference", "real", "-o", "a.json").exit_code == 0
+    assert run("real", "--reference", "real", "-o", "b.json").exit_code == 0
+    result = run("--compare", "a.json", "b.json")
+    assert "warning: first and second: the protocol 'embedded' listens" in result.stderr
+    assert "warning: second: real: 12 of 12 sounds are in the reference too" in result.stderr
+    notes = json.loads(run("--compare", "a.json", "b.json", "--json").stdout)["notes"]
+    assert len(notes["first"]) == 1 and len(notes["second"]) == 2
+
+
 def test_a_report_is_written_and_not_overwritten(run, tmp_path):
     assert run("made", "--reference", "real", "--report", "page.html").exit_code == 0
     assert "FD-tagger" in (tmp_path / "page.html").read_text()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from auffusion_cli.cli import console, options
-from auffusion_cli.errors import UsageError
+from auffusion_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from auffusion_cli.evaluation.compare import Difference
@@ -131,7 +131,8 @@ def evaluate(
       auffusion evaluate --compare before.json after.json
     """
     if compare is not None:
-        if generated or systems or reference or prompts or output or table or report or attention:
+        asked = (generated, reference, systems, prompts, backbone, protocol, weights, model)
+        if any((*asked, output, table, report, attention)):
             raise UsageError("--compare takes two results and nothing else to measure or write.")
         show_comparison(*compare, as_json=json)
         return
@@ -453,15 +454,25 @@ def _metric_notes(evaluation: Evaluation) -> list[str]:
 
 
 def show_comparison(first: Path, second: Path, *, as_json: bool) -> None:
-    """How two results differ; DataError where they cannot be compared."""
+    """How two results differ, and what to mind about each.
+
+    DataError where they cannot be compared.
+    """
     from auffusion_cli.evaluation.compare import compare
     from auffusion_cli.evaluation.result import Evaluation
 
-    differences = compare(Evaluation.load(first), Evaluation.load(second))
+    try:
+        results = Evaluation.load(first), Evaluation.load(second)
+    except DataError as error:
+        raise UsageError(f"--compare {error.message}", hint=error.hint) from None
+    differences = compare(*results)
+    notes = {which: each.notes for which, each in zip(("first", "second"), results, strict=True)}
+    for note in dict.fromkeys(notes["first"] + notes["second"]):
+        about = [which for which, of_result in notes.items() if note in of_result]
+        console.warn(f"{' and '.join(about)}: {note}")
     if as_json:
-        console.print_json(
-            {pair: [asdict(each) for each in of_pair] for pair, of_pair in differences.items()}
-        )
+        pairs = {pair: [asdict(each) for each in of_pair] for pair, of_pair in differences.items()}
+        console.print_json({**pairs, "notes": notes})
         return
     for pair, of_pair in differences.items():
         console.print_table(
