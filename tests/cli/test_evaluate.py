@@ -135,12 +135,14 @@ def test_a_dry_run_tells_what_would_be_done(run, nothing_heard):
 def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_path):
     (tmp_path / "there.json").write_text("{}")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "x.csv").write_text("name,prompt\nx,rain\n")
     for arguments, code, message in (
         ((), 2, "What is to be measured?"),
-        (("nowhere",), 1, "nowhere: no such folder"),
-        (("there.json",), 1, "there.json: is not a folder"),
-        (("empty",), 1, "empty: holds no sound files"),
-        (("made", "--reference", "nowhere"), 1, "nowhere: no such folder"),
+        (("nowhere",), 2, "GENERATED nowhere: no such folder"),
+        (("there.json",), 2, "GENERATED there.json: is not a folder"),
+        (("empty",), 2, "GENERATED empty: holds no sound files"),
+        (("made", "--reference", "nowhere"), 2, "--reference nowhere: no such folder"),
+        (("--system", "a=nowhere"), 2, "--system a=nowhere: no such folder"),
         (("--system", "made"), 2, "--system 'made': not a name and a folder"),
         (("--system", "../a=made"), 2, "--system '../a=made': not a name"),
         (("made", "--model", "embedded"), 2, "--model goes with --attention"),
@@ -154,10 +156,13 @@ def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_pat
         (("made", "--backbone", "published", "--protocol", "embedded"), 2, "contradict"),
         (("made", "--weights", "nosuch"), 2, "--weights nosuch: no such folder"),
         (("made", "--weights", "empty"), 2, "--weights empty: has none of the networks"),
-        (("made", "--prompts", "none.csv"), 1, "none.csv: No such file"),
+        (("made", "--prompts", "none.csv"), 2, "--prompts none.csv: No such file"),
+        (("made", "--prompts", "x.csv", "--dry-run"), 2, "names none of the 12 sounds in made"),
         (("made", "--compare", "a.json", "b.json"), 2, "--compare takes two results"),
-        (("--compare", "a.json", "b.json"), 1, "a.json: cannot be read"),
-        (("--compare", "there.json", "there.json"), 1, "there.json: not a result"),
+        (("--compare", "a.json", "b.json", "--model", "x"), 2, "--compare takes two results"),
+        (("--compare", "a.json", "b.json", "--weights", "x"), 2, "--compare takes two results"),
+        (("--compare", "a.json", "b.json"), 2, "--compare a.json: cannot be read"),
+        (("--compare", "there.json", "there.json"), 2, "--compare there.json: not a result"),
     ):
         result = run(*arguments)
         assert result.exit_code == code, (arguments, result.output)

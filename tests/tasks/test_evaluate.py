@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from auffusion_cli.audio import write_audio
-from auffusion_cli.errors import DataError
+from auffusion_cli.errors import UsageError
 from auffusion_cli.evaluation.frechet import Moments, frechet_distance
 from auffusion_cli.evaluation.metrics import KernelDistance, kl_divergences
 from auffusion_cli.evaluation.protocols import PROTOCOLS
@@ -207,7 +207,13 @@ def test_captions_replace_what_the_files_say(sets):
     )
     prompts = [row.prompt for row in result.systems[0].rows]
     assert prompts == ["a horn", "a horn and wind", *[None] * (N_CLIPS - 2)]
-    with pytest.raises(DataError, match="names none of the 21 sounds"):
+    assert "the list of prompts: 1 of 3 names in it belong to no sound: zz" in result.notes
+    assert any(
+        "ours: 19 of 21 sounds have no prompt in the list: 02.wav, 03.wav, 04.wav and 16 more"
+        in note
+        for note in result.notes
+    )
+    with pytest.raises(UsageError, match="names none of the 21 sounds"):
         evaluate(
             {"ours": sets / "made"}, None, PROTOCOLS["embedded"], EMBEDDED, captions={"x": "y"}
         )

@@ -144,11 +144,18 @@ def evaluate(
     if model is not None and attention is None:
         raise UsageError("--model goes with --attention: the other numbers need no model.")
 
-    from auffusion_cli.evaluation.clips import find_sounds, read_captions
+    from auffusion_cli.evaluation.clips import clip_name, match_captions, read_captions
 
     captions = None if prompts is None else read_captions(prompts)
+    n_files = {}
+    for name, folder in folders.items():
+        sounds = sounds_in("GENERATED " if folder is generated else f"--system {name}=", folder)
+        n_files[name] = len(sounds)
+        if captions is not None:
+            match_captions(captions, [clip_name(sound) for sound in sounds], folder)
     named = {**folders, "reference": reference} if reference is not None else folders
-    n_files = {name: len(find_sounds(folder)) for name, folder in named.items()}
+    if reference is not None:
+        n_files["reference"] = len(sounds_in("--reference ", reference))
     if backbone is None and protocol is None:
         console.note(
             "listening with the embedded network; for the papers' numbers: --backbone published"
@@ -234,6 +241,16 @@ def _systems(generated: Path | None, named: Sequence[str]) -> dict[str, Path]:
             hint="For example: auffusion evaluate generated/ --reference real/",
         )
     return folders
+
+
+def sounds_in(named_by: str, folder: Path) -> list[str]:
+    """Its sound files. UsageError, beginning with `named_by`, where there are none."""
+    from auffusion_cli.evaluation.clips import find_sounds
+
+    try:
+        return find_sounds(folder)
+    except DataError as error:
+        raise UsageError(f"{named_by}{error.message}", hint=error.hint) from None
 
 
 def choose_protocol(backbone: str | None, name: str | None) -> Protocol:
