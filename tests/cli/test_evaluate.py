@@ -170,6 +170,28 @@ def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_pat
         assert result.stdout == ""
 
 
+def test_networks_that_are_missing_are_told_together_before_one_is_loaded(
+    run, nothing_heard, tmp_path, monkeypatch
+):
+    from huggingface_hub import constants
+
+    from auffusion_cli.errors import DownloadError
+
+    def refused(name, *_, **__):
+        raise DownloadError(f"{name}: cannot be fetched")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("auffusion_cli.hub.download_url", refused)
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w/Cnn14_16k_mAP=0.438.pth").touch()
+    options = ("made", "--backbone", "published", "--weights", "w")
+    result = run(*options, "--reference", "real")
+    assert result.exit_code == 1
+    assert "error: vggish: cannot be fetched; missing too: clap" in result.stderr
+    assert "vggish-10086976.pth" in result.stderr and "in FOLDER/clap" in result.stderr
+    assert "zenodo" not in result.stderr
+
+
 def test_weights_that_may_be_others_are_told_in_the_result_and_on_the_page(
     run, tmp_path, monkeypatch
 ):

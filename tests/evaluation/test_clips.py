@@ -312,7 +312,7 @@ def test_captions_are_matched_by_the_path_in_the_folder_or_with_it(tmp_path):
     assert matched("made/01") == {"made/01": "made/01"}  # which is a clip's own name
     with pytest.raises(UsageError, match="names none of the 3 sounds in") as caught:
         matched("x")
-    assert caught.value.hint == "It has 'x'; looked for '00'."
+    assert caught.value.hint == "It has 'x'; looked for '00', '01', 'made/01'."
 
 
 @given(st.binary(max_size=300))

@@ -291,3 +291,9 @@ def test_the_hub_is_asked_for_one_copy_of_clap():
     wanted += ["tokenizer.json", "model.safetensors"]
     others = ["pytorch_model.bin", "onnx/model.onnx", "tf_model.h5"]
     assert hub.needed_files(wanted + others) == sorted(wanted)
+
+
+def test_a_tagger_that_is_not_in_its_folder_is_named(tmp_path):
+    (tmp_path / "tagger").mkdir()
+    with pytest.raises(CheckpointError, match="tagger"):
+        weights.load_embedder(PROTOCOLS["embedded"].classifier, weights_folder=tmp_path)

@@ -8,6 +8,7 @@ A silent clip stays in: it is what the system made.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -349,6 +350,10 @@ def named_clip(columns: Mapping[str, str]) -> str | None:
     return next((values[name] for name in NAME_COLUMNS if values.get(name)), None)
 
 
+def _first(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in itertools.islice(names, 3))
+
+
 def match_captions(
     captions: Mapping[str, str], names: Collection[str], folder: Path
 ) -> dict[str, str]:
@@ -368,6 +373,6 @@ def match_captions(
     if not found:
         raise UsageError(
             f"--prompts: names none of the {len(names)} sounds in {folder}",
-            hint=f"It has {next(iter(captions))!r}; looked for {min(names)!r}.",
+            hint=f"It has {_first(captions)}; looked for {_first(sorted(names))}.",
         )
     return found

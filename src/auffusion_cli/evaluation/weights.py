@@ -64,8 +64,9 @@ def load_embedder(
             from auffusion_cli.evaluation.tagger import WEIGHTS_FILE, TaggerEmbedder, load_tagger
 
             path = brought(weights_folder, "tagger") or embedded_tagger()
+            tagger = load_tagger(path, device)
             sha256 = hash_file(path / WEIGHTS_FILE)
-            embedder = TaggerEmbedder(load_tagger(path, device), backbone.audio_input, sha256)
+            embedder = TaggerEmbedder(tagger, backbone.audio_input, sha256)
         case "cnn14":
             path = find_or_fetch("cnn14", weights_folder, on_progress)
             network = load_cnn14(path).to(device)
@@ -166,10 +167,11 @@ def _unverified(
             "with a paper's only if its tensors are the same",
         )
     elif brought(weights_folder, name) is not None:
+        others = backbone.weights if name == "clap" else "the network that comes with this package"
         found = Unverified(
             f"{path}, not verified",
             f"{name}'s weights come from the folder {path} and were not verified; numbers made "
-            f"with them can be compared with others only if they are those of {backbone.weights}",
+            f"with them can be compared with others only if they are those of {others}",
         )
     else:
         return None
