@@ -17,8 +17,6 @@ from auffusion_cli.windows import windowed_denoiser
 
 FADE_S = 0.32
 """From one region to the next, centred on where they meet."""
-BED_SHARE = 0.3
-"""What the bed's words keep where a region has words of its own."""
 
 
 def region_weights(

@@ -74,9 +74,20 @@ def test_words_only_change_their_own_region(tiny_model):
     one = made("0-1s a dog; 3-4s rain")
     other = made("0-1s a dog; 3-4s thunder")
     assert (one[:, 330:] - other[:, 330:]).abs().mean() > 1e-4
-    # The first window ends at 1.28 s; what lies beyond is led by the averaging of the bed.
     assert (one[:, :90] - other[:, :90]).abs().mean() < 1e-4
     assert (made("0-4s rain", prompt="") - made("0-4s rain", prompt="a dog")).abs().mean() > 1e-4
+
+
+def test_a_bed_sounds_below_the_regions_as_it_would_alone(tiny_model):
+    timeline = "0.5-1.5s a dog; 3-4s rain"
+    regions, both = (
+        next(generate(tiny_model, [TimelineRequest(bed, 1, "", timeline)], LONG)).log_mel
+        for bed in ("", "wind")
+    )
+    bed = next(generate(tiny_model, [GenerateRequest("wind", 2)], LONG)).log_mel
+    expected = (2 * torch.stack([regions, bed])).logsumexp(0) / 2
+    torch.testing.assert_close(both, expected, atol=2e-3, rtol=0)
+    assert (both - regions).mean() > 0.1 and (both - bed).mean() > 0.1
 
 
 @pytest.mark.parametrize("scheduler", ["pndm", "ddim", "dpm++", "unipc", "euler"])

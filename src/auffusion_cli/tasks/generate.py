@@ -22,8 +22,8 @@ from auffusion_cli.audio import to_pcm16, write_audio
 from auffusion_cli.denoiser import Denoise, guided_denoiser
 from auffusion_cli.errors import AuffusionError, AuffusionWarning
 from auffusion_cli.provenance import Provenance, hash_samples
-from auffusion_cli.regions import BED_SHARE, region_weights, regional_denoiser
-from auffusion_cli.request import GenerateRequest, GenerateSettings, TimelineRequest
+from auffusion_cli.regions import region_weights, regional_denoiser
+from auffusion_cli.request import MAX_SEED, GenerateRequest, GenerateSettings, TimelineRequest
 from auffusion_cli.samplers import (
     AfterStep,
     Step,
@@ -154,18 +154,21 @@ def generate_each(
 def _take(
     n: int, pending: deque[GenerateRequest], requests: Iterator[GenerateRequest]
 ) -> list[GenerateRequest]:
-    """Up to `n` requests with the same timeline, if any; the pending ones first."""
+    """Up to `n` requests that can be denoised together; the pending ones first."""
     pending.extend(islice(requests, max(n - len(pending), 0)))
     batch: list[GenerateRequest] = []
     while pending and len(batch) < n:
-        if batch and _timeline(pending[0]) != _timeline(batch[0]):
+        if batch and _course(pending[0]) != _course(batch[0]):
             break
         batch.append(pending.popleft())
     return batch
 
 
-def _timeline(request: GenerateRequest) -> str | None:
-    return request.timeline if isinstance(request, TimelineRequest) else None
+def _course(request: GenerateRequest) -> tuple[str, bool] | None:
+    """The timeline and whether there is a bed below it; None for words that do not change."""
+    if not isinstance(request, TimelineRequest):
+        return None
+    return request.timeline, bool(request.prompt)
 
 
 def default_batch_size(device: torch.device) -> int:
@@ -181,11 +184,15 @@ def _generate_batch(
 ) -> list[GenerateResult]:
     # The model always fills the window it was trained on; a shorter sound is cut from its start.
     shape = model.codec.latent_shape(max(settings.duration_s, model.defaults.max_duration_s))
-    noise = initial_noise([request.seed for request in requests], shape, model.device)
+    seeds = [request.seed for request in requests]
+    if _course(requests[0]) and requests[0].prompt:
+        seeds += [(seed + 1) % (MAX_SEED + 1) for seed in seeds]  # the beds'
+    noise = initial_noise(seeds, shape, model.device)
     latents = sample_latents(model, requests, settings, noise, on_step)
     # One by one, so that the peak of memory does not grow with the batch.
     return [
-        decode(model, latents[i : i + 1], request, settings) for i, request in enumerate(requests)
+        decode(model, latents[i :: len(requests)], request, settings)
+        for i, request in enumerate(requests)
     ]
 
 
@@ -198,7 +205,8 @@ def sample_latents(
 ) -> Tensor:
     """Latents (B, C, h, w) for B requests, denoised from `noise` of the same shape.
 
-    All of them have the same timeline, if any.
+    All of them have the same timeline, if any. Where there are beds below it, latents and noise are
+    (2B, C, h, w): the regions of all, then the beds.
     """
     scheduler = make_scheduler(settings.scheduler, model.scheduler_config)
     overlap = round(model.window * OVERLAP_SHARE)
@@ -213,7 +221,7 @@ def sample_latents(
         )
 
     after_step = None
-    if _timeline(requests[0]) is None:
+    if _course(requests[0]) is None:
         denoise = denoiser([request.prompt for request in requests])
         denoise = windowed_denoiser(denoise, model.window, overlap)
     else:
@@ -235,20 +243,22 @@ def _follow_timeline(
     denoiser: Callable[[Sequence[str]], Denoise],
     overlap: int,
 ) -> tuple[Denoise, AfterStep | None]:
-    """The denoiser of all regions and their bed; without a bed there is silence between them."""
+    """The denoiser of all regions, with silence between them, and of the beds.
+
+    A bed is a layer of its own: blended with a region, one of the two sounds would win.
+    """
+    n_regions = len(requests)
+    noise = noise[:n_regions]
     regions = parse_timeline(requests[0].timeline, settings.duration_s)
     config = model.codec.spectrogram_config
     column_s = config.frames_to_seconds(model.codec.width_multiple)
     weights = region_weights(regions, settings.duration_s, noise.shape[-1], column_s)
     weights = weights.to(noise.device)
-    beds = [request.prompt for request in requests]
     parts = [
         (denoiser([region.prompt] * len(requests)), weight)
         for region, weight in zip(regions, weights, strict=True)
     ]
     covered = weights.sum(dim=0).clamp(max=1)
-    if any(beds):
-        parts.append((denoiser(beds), (1 - covered).clamp(min=BED_SHARE)))
     silence = _silence(model).to(noise)
 
     def noised_silence(timestep: Tensor) -> Tensor | None:
@@ -259,11 +269,23 @@ def _follow_timeline(
         noised = scheduler.add_noise(silence.expand_as(noise), noise, timestep[None])
         return scheduler.scale_model_input(noised, timestep)
 
-    denoise = regional_denoiser(parts, model.window, overlap, noised_silence)
-    if any(beds):
-        return denoise, None
+    denoise_regions = regional_denoiser(parts, model.window, overlap, noised_silence)
     mask = covered[None, None, None]
-    return denoise, keep_known(silence.expand_as(noise), noise, mask, scheduler)
+    keep_silence = keep_known(silence.expand_as(noise), noise, mask, scheduler)
+    beds = [request.prompt for request in requests]
+    if not beds[0]:
+        return denoise_regions, keep_silence
+    denoise_beds = windowed_denoiser(denoiser(beds), model.window, overlap)
+
+    def denoise(latents: Tensor, timestep: Tensor) -> Tensor:
+        regions, below = latents[:n_regions], latents[n_regions:]
+        return torch.cat([denoise_regions(regions, timestep), denoise_beds(below, timestep)])
+
+    def after_step(latents: Tensor, timestep: Tensor, following: Tensor | None) -> Tensor:
+        regions = keep_silence(latents[:n_regions], timestep, following)
+        return torch.cat([regions, latents[n_regions:]])
+
+    return denoise, after_step
 
 
 @torch.no_grad()
@@ -280,10 +302,12 @@ def _silence(model: Model) -> Tensor:
 def decode(
     model: Model, latents: Tensor, request: GenerateRequest, settings: GenerateSettings
 ) -> GenerateResult:
-    """The sound of `latents` (1, C, h, w), cut to the duration asked for."""
+    """The sound of `latents` (L, C, h, w), L layers that sound at once, cut to the duration."""
     config = model.codec.spectrogram_config
     overlap = round(model.window * OVERLAP_SHARE)
     log_mel = in_windows(model.codec.decode_log_mel, latents, model.window, overlap)
+    if len(log_mel) > 1:  # powers add up
+        log_mel = (2 * log_mel).logsumexp(dim=0, keepdim=True) / 2
     n_samples = round(settings.duration_s * config.sample_rate_hz)
     waveform = model.codec.vocode(log_mel)[0, :n_samples].float().cpu()
     # Griffin-Lim knows no full scale, and a file would clip what is beyond. HiFi-GAN's tanh stays
