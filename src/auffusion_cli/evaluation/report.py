@@ -35,7 +35,7 @@ from auffusion_cli.errors import (
     OutputExistsError,
     UsageError,
 )
-from auffusion_cli.evaluation.report_html import render, shown
+from auffusion_cli.evaluation.report_html import decimals, render, shown
 from auffusion_cli.evaluation.result import Clip, Evaluation, System
 from auffusion_cli.files import folder_of
 from auffusion_cli.plot import colour
@@ -334,12 +334,13 @@ def _clips_data(
                     clip
                     and {
                         "file": number[_generated(system, clip)],
+                        "path": shown(clip.path),
                         "scores": clip.scores,
                         "flags": list(clip.flags),
                     }
                     for system, clip in zip(evaluation.systems, made, strict=True)
                 ],
-                "reference": real and {"file": number[real]},
+                "reference": real and {"file": number[real], "path": shown(real.path)},
             }
         )
     return {
@@ -359,11 +360,18 @@ def _clips_data(
     }
 
 
-def _clip_scores(systems: Sequence[System]) -> list[dict[str, str]]:
-    """The scores that single clips have, each with the direction of its metric."""
-    names = dict.fromkeys(name for s in systems for clip in s.rows for name in clip.scores)
+def _clip_scores(systems: Sequence[System]) -> list[dict[str, str | int]]:
+    """The scores that single clips have, with the direction of the metric and decimals to show."""
+    values: dict[str, list[float]] = {}
+    for clip in (clip for system in systems for clip in system.rows):
+        for name, value in clip.scores.items():
+            values.setdefault(name, []).append(value)
     metrics = {m.name: m for system in systems for m in system.metrics}
     return [
-        {"name": name, "better": metrics[name].better if name in metrics else "higher"}
-        for name in names
+        {
+            "name": name,
+            "better": metrics[name].better if name in metrics else "higher",
+            "decimals": decimals(of_clips, [max(of_clips) - min(of_clips)]),
+        }
+        for name, of_clips in values.items()
     ]
