@@ -41,20 +41,29 @@ from auffusion_cli.evaluation.rows import blocks
 from auffusion_cli.provenance import current_versions
 
 METRIC_ORDER = ("FD", "FAD", "KL", "KL-sigmoid", "IS", "CLAP", "KAD", "FD-inf", "FAD-inf")
-PHRASES: dict[Flag, str] = {
-    "unreadable": "cannot be read and are left out",
-    "same-name": "have the name of another and are left out",
-    "silent": "are silent",
-    "constant": "never change",
-    "clipped": "are clipped",
-    "too-short": "are too short",
-    "duplicate": "are the same as another",
-    "in-reference": "are in the reference too",
-    "no-partner": "have no partner in the reference",
-    "wrong-rate": "have another sample rate and are resampled",
-    "several-channels": "have several channels, of which the protocol makes one",
+PHRASES: dict[Flag, tuple[str, str]] = {
+    "unreadable": ("cannot be read and is left out", "cannot be read and are left out"),
+    "same-name": (
+        "has the name of another and is left out",
+        "have the name of another and are left out",
+    ),
+    "silent": ("is silent", "are silent"),
+    "constant": ("never changes", "never change"),
+    "clipped": ("is clipped", "are clipped"),
+    "too-short": ("is too short", "are too short"),
+    "duplicate": ("is the same as another", "are the same as another"),
+    "in-reference": ("is in the reference too", "are in the reference too"),
+    "no-partner": ("has no partner in the reference", "have no partner in the reference"),
+    "wrong-rate": (
+        "has another sample rate and is resampled",
+        "have another sample rate and are resampled",
+    ),
+    "several-channels": (
+        "has several channels, of which the protocol makes one",
+        "have several channels, of which the protocol makes one",
+    ),
 }
-"""The guards, gravest first."""
+"""The guards, gravest first: what is said of one sound, and of several."""
 PAIRED_SHARE = 0.99
 """KL is told where more than this share of the names of both folders match."""
 NAMED_IN_NOTES = 3
@@ -360,11 +369,17 @@ def _notes(
         for flag, phrase in PHRASES.items():
             paths = [finding.path for finding in clips.findings if finding.flag == flag]
             if paths:
-                listed = ", ".join(paths[:NAMED_IN_NOTES])
-                more = len(paths) - NAMED_IN_NOTES
-                listed += f" and {more} more" if more > 0 else ""
-                yield f"{name}: {len(paths)} of {clips.n_files} sounds {phrase}: {listed}"
+                n, of = len(paths), f"of {clips.n_files} sounds"
+                yield f"{name}: {n} {of} {phrase[n > 1]}: {some_of(paths)}"
     for system in systems:
-        if n_alone := len(system.reference_without_partner):
-            listed = ", ".join(system.reference_without_partner[:NAMED_IN_NOTES])
-            yield f"{system.name}: {n_alone} reference sounds have no partner in it: {listed}"
+        if alone := system.reference_without_partner:
+            have = "sounds have" if len(alone) > 1 else "sound has"
+            yield (
+                f"{system.name}: {len(alone)} reference {have} no partner in it: {some_of(alone)}"
+            )
+
+
+def some_of(paths: Sequence[str]) -> str:
+    """The first of `paths`, and how many more there are."""
+    more = len(paths) - NAMED_IN_NOTES
+    return ", ".join(paths[:NAMED_IN_NOTES]) + (f" and {more} more" if more > 0 else "")
