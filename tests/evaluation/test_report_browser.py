@@ -12,6 +12,7 @@ import pytest
 
 from auffusion_cli.evaluation.report import write_report
 from auffusion_cli.evaluation.report_html import shown
+from auffusion_cli.evaluation.result import WordAttention
 from report_sets import HOSTILE, make_evaluation
 
 sync_api = pytest.importorskip(
@@ -238,6 +239,24 @@ def test_a_phone_shows_it_without_scrolling_sideways(inside, open_page):
     assert page.locator(".wide").evaluate("e => e.scrollWidth <= e.clientWidth")
     page.locator(".play").first.tap()
     wait_for(page, "audio.currentTime > 0.1")
+
+
+def test_the_attention_of_words_stands_below_their_sound(evaluation, open_page, tmp_path):
+    words = (WordAttention("dog", 0.99712, 0.83, True), WordAttention("<b>", 0.99734, 0.5, False))
+    ours = evaluation.systems[0]
+    rows = (dataclasses.replace(ours.rows[0], words=words), *ours.rows[1:])
+    path = tmp_path / "report.html"
+    write_report(
+        dataclasses.replace(evaluation, systems=(dataclasses.replace(ours, rows=rows),)), path
+    )
+    page = open_page(path)
+    page.fill("#filter", "0000")
+    (listed,) = page.locator(".words").all()
+    assert listed.inner_text().split("\n") == ["dog", "0.99712, 0.83", "<b>", "0.99734, 0.50"]
+    strips = [
+        strip.bounding_box()["y"] for strip in page.locator(".clip:not([hidden]) .strip").all()
+    ]
+    assert len(strips) == 2 and strips[0] == strips[1]
 
 
 def test_three_systems_and_a_reference_stand_side_by_side(open_page, tmp_path):

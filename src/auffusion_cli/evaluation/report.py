@@ -18,7 +18,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -337,6 +337,7 @@ def _clips_data(
                         "path": shown(clip.path),
                         "scores": clip.scores,
                         "flags": list(clip.flags),
+                        "words": [asdict(word) | {"word": shown(word.word)} for word in clip.words],
                     }
                     for system, clip in zip(evaluation.systems, made, strict=True)
                 ],
@@ -347,6 +348,7 @@ def _clips_data(
         "systems": [shown(system.name) for system in evaluation.systems],
         "hasReference": evaluation.reference is not None,
         "scores": _clip_scores(evaluation.systems),
+        "wordDecimals": _word_decimals(evaluation.systems),
         "clips": clips,
         "files": [
             {
@@ -375,3 +377,9 @@ def _clip_scores(systems: Sequence[System]) -> list[dict[str, str | int]]:
         }
         for name, of_clips in values.items()
     ]
+
+
+def _word_decimals(systems: Sequence[System]) -> int:
+    """Decimals of the entropy of words: those that tell apart the words of all clips."""
+    entropies = [word.entropy for s in systems for clip in s.rows for word in clip.words]
+    return decimals(entropies, [max(entropies) - min(entropies)] if entropies else ())

@@ -150,6 +150,7 @@ function soundColumn(clip, index, sound, longestS) {
   const controls = make("div", "controls");
   controls.append(button, time);
   figure.append(strip, controls);
+  if (sound.words?.length) figure.append(wordList(sound.words));
 
   const column = {
     figure,
@@ -193,6 +194,19 @@ function soundColumn(clip, index, sound, longestS) {
   });
   column.show(false);
   return column;
+}
+
+// How spread out the attention to each word is, and how loud the sound is where it is greatest.
+function wordList(words) {
+  const list = make("dl", "words");
+  list.title = "attention-entropy and attention-level of each word";
+  for (const { word, entropy, level } of words) {
+    const pair = make("div");
+    const numbers = `${entropy.toFixed(data.wordDecimals)}, ${level.toFixed(2)}`;
+    pair.append(make("dt", "", word), make("dd", "", numbers));
+    list.append(pair);
+  }
+  return list;
 }
 
 // --- one clip: its heading at once, its sounds when it comes near the view
