@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from auffusion_cli.config import SpectrogramConfig
+from auffusion_cli.files import naming
 from auffusion_cli.spectrogram import DB_PER_NEPER, mel_filterbank
 
 RANGE_DB = 80.0
@@ -72,11 +73,12 @@ def save_png(picture: Image.Image, path: Path, record: str | None = None) -> Non
     comments = PngInfo()
     if record is not None:
         comments.add_itxt(RECORD_KEY, record)
-    try:
-        picture.save(beside, format="PNG", pnginfo=comments)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with naming(path):
+        try:
+            picture.save(beside, format="PNG", pnginfo=comments)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def read_record(path: Path) -> str | None:

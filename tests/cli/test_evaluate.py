@@ -1,7 +1,9 @@
 """`evaluate` as a user runs it, with spectra in place of what the network hears."""
 
 import csv
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,6 +187,25 @@ def test_a_report_that_is_stopped_leaves_no_folder(run, tmp_path, monkeypatch):
     result = run("made", "--reference", "real", "--report", "a/page.html")
     assert result.exit_code == 130
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [("-o", "a.json"), ("--csv", "a.csv"), ("--report", "a.html")]
+)
+def test_a_full_disk_does_not_take_the_numbers_with_it(run, tmp_path, monkeypatch, option, name):
+    write_text = Path.write_text
+
+    def full(path, *args, **kwargs):
+        if tmp_path / "out" in path.absolute().parents:
+            raise OSError(errno.ENOSPC, "No space left on device")  # as a write says it: no name
+        return write_text(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    result = run("made", "--reference", "real", option, f"out/{name}")
+    assert result.exit_code == 1
+    assert f"error: no space left on the disk: out/{name}" in result.stderr
+    assert "FD-tagger" in result.stdout
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

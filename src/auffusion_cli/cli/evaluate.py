@@ -190,16 +190,18 @@ def evaluate(
             )
     for note in evaluation.notes:
         console.warn(note)
-    if output is not None:
-        evaluation.save(output)
-    if table is not None:
-        _write_table(evaluation, table)
-    if report is not None:
-        _write_report(evaluation, report, overwrite=overwrite)
-    if json:
-        console.print_json(asdict(evaluation))
-    else:
-        show(evaluation)
+    try:
+        if output is not None:
+            evaluation.save(output)
+        if table is not None:
+            _write_table(evaluation, table)
+        if report is not None:
+            _write_report(evaluation, report, overwrite=overwrite)
+    finally:  # a full disk does not take the numbers with it
+        if json:
+            console.print_json(asdict(evaluation))
+        else:
+            show(evaluation)
 
 
 def cache_folder() -> Path:

@@ -179,13 +179,15 @@ def sweep(
         console.warn(note)
     for note in _notes_of_all(scored):
         console.note(note)
-    _draw(scored, picture, about)
-    if table is not None:
-        _write_table(scored, table)
-    if json:
-        console.print_json(_as_json(scored, evaluation, picture))
-    else:
-        console.print_table(*_rows(scored))
+    try:
+        _draw(scored, picture, about)
+        if table is not None:
+            _write_table(scored, table)
+    finally:  # a full disk does not take the numbers with it
+        if json:
+            console.print_json(_as_json(scored, evaluation, picture))
+        else:
+            console.print_table(*_rows(scored))
 
 
 # --- what is asked for

@@ -37,7 +37,7 @@ from auffusion_cli.errors import (
 )
 from auffusion_cli.evaluation.report_html import decimals, render, shown
 from auffusion_cli.evaluation.result import Clip, Evaluation, System
-from auffusion_cli.files import folder_of
+from auffusion_cli.files import folder_of, naming
 from auffusion_cli.plot import colour
 from auffusion_cli.spectrogram import LogMel
 
@@ -113,7 +113,7 @@ def write_report(
     check_target(path, overwrite=overwrite)
     names, sounds = _sounds_of(evaluation)
     n_bytes = sum(_size(sound) for sound in sounds)
-    with folder_of(path):
+    with folder_of(path), naming(path):
         unfinished = path.parent / f".{secrets.token_hex(8)}.part"
         try:
             unfinished.mkdir()

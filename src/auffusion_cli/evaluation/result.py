@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from auffusion_cli.errors import DataError
-from auffusion_cli.files import folder_of
+from auffusion_cli.files import folder_of, naming
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 200_000_000
@@ -212,7 +212,7 @@ class Evaluation:
 def write_text(path: Path, text: str) -> None:
     """Write `text` beside `path` and rename it, making its folder where there is none."""
     temporary = path.parent / f".{secrets.token_hex(8)}.part"
-    with folder_of(path):
+    with folder_of(path), naming(path):
         try:
             temporary.write_text(text, encoding="utf-8")
             os.replace(temporary, path)
