@@ -251,6 +251,7 @@ def test_the_attention_of_words_stands_below_their_sound(evaluation, open_page, 
     )
     page = open_page(path)
     page.fill("#filter", "0000")
+    assert page.get_by_text("Below a sound: the attention-entropy").is_visible()
     (listed,) = page.locator(".words").all()
     assert listed.inner_text().split("\n") == ["dog", "0.99712, 0.83", "<b>", "0.99734, 0.50"]
     strips = [

@@ -80,7 +80,8 @@ def render(evaluation: Evaluation, clips: dict[str, object], where: str) -> str:
 <span><kbd>1</kbd> to <kbd>9</kbd> play a column</span>
 <span><kbd>Esc</kbd> stop</span></p>
 <p class="small">Spectrograms show 0 to 8 kHz on the mel scale, each relative to its loudest
-moment; those of a clip share one axis of time. A click on one plays from there.</p>
+moment; those of a clip share one axis of time. A click on one plays from there.
+{_words_hint(evaluation)}</p>
 <noscript><p class="note">The clips are drawn by a script in this page, which is turned off.</p>
 </noscript>
 <div id="list"></div>
@@ -142,6 +143,12 @@ def _lead(evaluation: Evaluation, n_clips: int) -> str:
     if evaluation.reference:
         facts.append(f"{evaluation.reference.n_used:,} reference sounds")
     return f'<p class="lead">{" · ".join(facts)}</p>'
+
+
+def _words_hint(evaluation: Evaluation) -> str:
+    if not any(clip.words for system in evaluation.systems for clip in system.rows):
+        return ""
+    return "Below a sound: the attention-entropy and attention-level of each word."
 
 
 def _theme_choices() -> str:
