@@ -1,8 +1,8 @@
-"""Folders of results: there when there is something in them."""
+"""Folders of results, and errors that name them."""
 
 import pytest
 
-from auffusion_cli.files import folder_of
+from auffusion_cli.files import folder_of, naming
 
 
 def test_a_folder_with_a_file_stays(tmp_path):
@@ -26,3 +26,13 @@ def test_what_came_in_beside_stays(tmp_path):
         (tmp_path / "a" / "other.txt").write_text("x")
         raise OSError
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["other.txt"]
+
+
+def test_an_error_names_the_result_and_not_the_file_beside(tmp_path):
+    path = tmp_path / "a.json"
+    with pytest.raises(OSError) as caught, naming(path):
+        (tmp_path / "none" / ".a.part").write_text("")
+    assert (caught.value.filename, caught.value.strerror) == (
+        str(path),
+        "No such file or directory",
+    )

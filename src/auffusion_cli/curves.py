@@ -50,10 +50,12 @@ class Panel:
     curves: tuple[Curve, ...]
 
 
-def save_curves(panels: Sequence[Panel], x_title: str, path: Path) -> None:
+def save_curves(
+    panels: Sequence[Panel], x_title: str, path: Path, record: str | None = None
+) -> None:
     """Write a PNG of panels with at least a point each, all with the same axis of x.
 
-    Written beside and renamed.
+    Written beside and renamed; `plot.read_record` gives `record` back.
     """
     names = list(dict.fromkeys(curve.name for panel in panels for curve in panel.curves))
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
@@ -73,7 +75,7 @@ def save_curves(panels: Sequence[Panel], x_title: str, path: Path) -> None:
         y = height * n_rows + LEGEND_ROW_PX * (i // n_columns) + 6
         _line(draw, [(x, y), (x + 26, y)], colours[name], 3)
         _text(draw, (x + 36, y), name, INK, "lm")
-    save_png(picture.resize(size, Image.LANCZOS), path)
+    save_png(picture.resize(size, Image.LANCZOS), path, record)
 
 
 def _draw_panel(

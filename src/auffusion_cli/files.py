@@ -1,4 +1,4 @@
-"""Folders of results: there when there is something in them."""
+"""Results on the disk: folders with something in them, errors that name the result."""
 
 from __future__ import annotations
 
@@ -25,3 +25,13 @@ def folder_of(path: Path) -> Iterator[None]:
                 continue
             except OSError:  # not empty
                 break
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within it an OSError names `path`, and not the file beside that is written first."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise

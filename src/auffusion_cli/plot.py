@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from auffusion_cli.config import SpectrogramConfig
+from auffusion_cli.files import naming
 from auffusion_cli.spectrogram import DB_PER_NEPER, mel_filterbank
 
 RANGE_DB = 80.0
@@ -25,6 +27,8 @@ MIN_PLOT_WIDTH_PX, MAX_PLOT_WIDTH_PX = 480, 1600
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 64, 24, 16, 52
 FONT_SIZE_PX = 16
 TITLE_PX = 28
+RECORD_KEY = "auffusion"
+"""Of the comment in a PNG that says what the picture was drawn from."""
 TICKS_KHZ = (0.25, 0.5, 1, 2, 4, 8)
 COLOURS = np.array(  # from silence to the loudest, evenly spaced
     [(0, 0, 8), (52, 16, 96), (140, 38, 110), (222, 82, 74), (252, 166, 74), (252, 248, 190)]
@@ -63,14 +67,28 @@ def save_comparison(
     save_png(whole, Path(path))
 
 
-def save_png(picture: Image.Image, path: Path) -> None:
-    """Written beside and renamed, so that it is whole or not there."""
+def save_png(picture: Image.Image, path: Path, record: str | None = None) -> None:
+    """Written beside and renamed, so that it is whole or not there; `record` for `read_record`."""
     beside = path.with_name(f".{path.name}.part")
+    comments = PngInfo()
+    if record is not None:
+        comments.add_itxt(RECORD_KEY, record)
+    with naming(path):
+        try:
+            picture.save(beside, format="PNG", pnginfo=comments)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def read_record(path: Path) -> str | None:
+    """What `save_png` was given besides the picture; None if this is not such a file."""
     try:
-        picture.save(beside, format="PNG")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+        with Image.open(path, formats=["PNG"]) as picture:
+            record = picture.info.get(RECORD_KEY)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return record if isinstance(record, str) else None
 
 
 def draw_spectrogram(

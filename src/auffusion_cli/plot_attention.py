@@ -43,9 +43,13 @@ def save_attention(
     columns: Sequence[AttentionColumn],
     path: str | Path,
     config: SpectrogramConfig | None = None,
+    record: str | None = None,
 ) -> None:
-    """Write a PNG: a row for each of `words`, the spectrogram below, a column for each sound."""
-    save_png(draw_attention(words, columns, config or SpectrogramConfig()), Path(path))
+    """Write a PNG: a row for each of `words`, the spectrogram below, a column for each sound.
+
+    `plot.read_record` gives `record` back.
+    """
+    save_png(draw_attention(words, columns, config or SpectrogramConfig()), Path(path), record)
 
 
 def draw_attention(

@@ -1,7 +1,9 @@
 """`evaluate` as a user runs it, with spectra in place of what the network hears."""
 
 import csv
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,6 +79,29 @@ def test_the_result_the_table_of_clips_and_json_agree(run, tmp_path):
     kl = told["systems"][0]["rows"][0]["scores"]["KL-tagger"]
     assert float(rows[0]["KL-tagger"]) == kl
     assert told["systems"][0]["name"] == "made"
+
+
+def test_files_that_are_left_out_have_a_line_too(run, tmp_path):
+    (tmp_path / "made/bad.wav").write_bytes(b"")
+    (tmp_path / "made/00.flac").write_bytes(b"")
+    soundfile.write(tmp_path / "made/00.flac", np.zeros(RATE_HZ), RATE_HZ)
+    for n in range(2, 6):
+        (tmp_path / f"made/{n:02d}.wav").unlink()
+    result = run("made", "--reference", "real", "--csv", "clips.csv")
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "clips.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    told = [(line["system"], line["name"], line["path"], line["flags"]) for line in lines[-2:]]
+    assert sorted(told) == [
+        ("made", "00", "00.wav", "same-name"),
+        ("made", "bad", "bad.wav", "unreadable"),
+    ]
+    assert len(lines) == 8 + 2 and lines[-1]["KL-tagger"] == lines[-1]["sha256"] == ""
+    assert "made: 1 of 10 sounds cannot be read and is left out: bad.wav" in result.stderr
+    assert (
+        "made: 4 reference sounds have no partner in it: 02.wav, 03.wav, 04.wav and 1 more"
+        in result.stderr
+    )
 
 
 def test_several_systems_are_columns(run):
@@ -222,9 +247,28 @@ def test_a_report_that_is_stopped_leaves_no_folder(run, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
-def test_attention_is_measured_on_sounds_made_again(
-    run, tiny_checkpoint, tiny_model, tmp_path, monkeypatch
-):
+@pytest.mark.parametrize(
+    ("option", "name"), [("-o", "a.json"), ("--csv", "a.csv"), ("--report", "a.html")]
+)
+def test_a_full_disk_does_not_take_the_numbers_with_it(run, tmp_path, monkeypatch, option, name):
+    write_text = Path.write_text
+
+    def full(path, *args, **kwargs):
+        if tmp_path / "out" in path.absolute().parents:
+            raise OSError(errno.ENOSPC, "No space left on device")  # as a write says it: no name
+        return write_text(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    result = run("made", "--reference", "real", option, f"out/{name}")
+    assert result.exit_code == 1
+    assert f"error: no space left on the disk: out/{name}" in result.stderr
+    assert "FD-tagger" in result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def own(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
+    """Two sounds that the tiny model made and one of another origin, in own/: how to watch them."""
     from auffusion_cli.request import GenerateRequest, GenerateSettings
     from auffusion_cli.tasks.generate import generate
 
@@ -234,10 +278,29 @@ def test_attention_is_measured_on_sounds_made_again(
     (tmp_path / "own").mkdir()
     for sound, name in zip(generate(tiny_model, requests, settings), ("dog", "rain"), strict=True):
         sound.save(tmp_path / f"own/{name}.wav")
-    (tmp_path / "own/other.wav").write_bytes((tmp_path / "made/00.wav").read_bytes())
+    soundfile.write(
+        tmp_path / "own/other.wav", np.random.default_rng(0).normal(size=16_000), 16_000
+    )
+    return "own", "--attention", "maps", "--model", tiny_checkpoint
 
-    arguments = ("own", "--attention", "maps", "--model", tiny_checkpoint)
-    result = run(*arguments, "--json")
+
+@pytest.fixture
+def watched(monkeypatch):
+    """The prompts of the sounds that are made again."""
+    from auffusion_cli.tasks import evaluate_attention as task
+
+    prompts, make = [], task.generate_with_attention
+
+    def counted(model, request, settings):
+        prompts.append(request.prompt)
+        return make(model, request, settings)
+
+    monkeypatch.setattr(task, "generate_with_attention", counted)
+    return prompts
+
+
+def test_attention_is_measured_on_sounds_made_again(run, own, tmp_path):
+    result = run(*own, "--json", "--csv", "clips.csv")
     assert result.exit_code == 0, result.output
     (system,) = json.loads(result.stdout)["systems"]
     scores = {row["name"]: row["scores"] for row in system["rows"]}
@@ -249,9 +312,90 @@ def test_attention_is_measured_on_sounds_made_again(
     assert whole["n"] == 2 and whole["ci_95"] is not None
     pictures = sorted(path.name for path in (tmp_path / "maps/own").iterdir())
     assert pictures == ["dog.png", "rain.png"]
-    assert "own: 1 sounds were not watched: does not say how it was made" in result.stderr
-    assert "come out otherwise" not in result.stderr
+    assert "own: 1 sound was not watched: does not say how it was made: other.wav" in result.stderr
+    assert "out otherwise" not in result.stderr
 
-    assert "maps exists" in run(*arguments).stderr
+    dog = system["rows"][0]["words"]
+    assert [(word["word"], word["counted"]) for word in dog] == [
+        *(("a", False), ("dog", True), ("barks", True)),
+    ]
+    for number in ("entropy", "level"):
+        mean = (dog[1][number] + dog[2][number]) / 2
+        assert scores["dog"][f"attention-{number}"] == pytest.approx(mean)
+    with (tmp_path / "clips.csv").open(newline="") as file:
+        told = {row["name"]: row["attention-words"] for row in csv.DictReader(file)}
+    assert told["dog"].startswith(f"a {dog[0]['entropy']} {dog[0]['level']}; dog ")
+    assert told["other"] == ""
+
     refused = run("own", "--attention", "other-maps")
     assert "2 sounds were not watched: was made by the model" in refused.stderr
+    assert ": dog.wav, rain.wav" in refused.stderr
+
+
+def test_attention_goes_on_where_it_was_stopped(run, own, watched, tmp_path, monkeypatch):
+    from auffusion_cli.tasks import evaluate_attention as task
+
+    make = task.generate_with_attention
+
+    def stopped(model, request, settings):
+        if watched:
+            raise KeyboardInterrupt
+        return make(model, request, settings)
+
+    monkeypatch.setattr(task, "generate_with_attention", stopped)
+    assert run(*own).exit_code == 130
+    (tmp_path / "maps/own/.rain.png.part").write_bytes(b"of a run that was killed")
+    monkeypatch.setattr(task, "generate_with_attention", make)
+    watched.clear()
+    goes_on = run(*own, "-o", "a.json")
+    assert goes_on.exit_code == 0 and watched == ["rain and wind"]
+    assert sorted(p.name for p in (tmp_path / "maps/own").iterdir()) == ["dog.png", "rain.png"]
+    run(*own, "--overwrite", "-o", "b.json")
+    assert watched == ["rain and wind"]
+    run("own", "--attention", "anew", *own[3:], "-o", "c.json")
+    assert len(watched) == 3
+    results = [(tmp_path / f"{name}.json").read_text() for name in "abc"]
+    assert results[0] == results[1] == results[2]
+
+
+def test_a_picture_of_something_else_is_neither_taken_nor_replaced(run, own, watched, tmp_path):
+    assert run(*own).exit_code == 0
+    picture = tmp_path / "maps/own/dog.png"
+    before = picture.read_bytes()
+    (tmp_path / "own/dog.wav").write_bytes((tmp_path / "own/rain.wav").read_bytes())
+    watched.clear()
+    refused = run(*own)
+    assert refused.exit_code == 2 and "dog.png was drawn from another sound" in refused.stderr
+    assert picture.read_bytes() == before and watched == []
+    assert run(*own, "--overwrite").exit_code == 0
+    assert picture.read_bytes() != before and watched == ["rain and wind"]
+
+    (tmp_path / "maps/thesis.doc").write_text("three years")
+    refused = run(*own)
+    assert refused.exit_code == 2 and "maps holds thesis.doc" in refused.stderr
+
+
+def test_a_sound_that_was_changed_after_it_was_made_is_told(run, own, tmp_path):
+    path = tmp_path / "own/dog.wav"
+    content = bytearray(path.read_bytes())
+    start = content.index(b"data") + 8
+    content[start : start + 2000] = bytes(2000)
+    path.write_bytes(content)
+    result = run(*own)
+    assert result.exit_code == 0, result.output
+    assert "own: 1 sound comes out otherwise here than in the file" in result.stderr
+    assert "what was made here: dog.wav" in result.stderr
+
+
+def test_whatever_format_holds_a_sound_it_is_the_same(run, own, tiny_model, tmp_path):
+    from auffusion_cli.request import GenerateRequest
+    from auffusion_cli.tasks.generate import generate
+
+    (sound,) = generate(tiny_model, [GenerateRequest("a dog barks", 1, "")])
+    sound.save(tmp_path / "own/float.wav", subtype="float")
+    sound.save(tmp_path / "own/wide.flac", subtype="pcm24")
+    sound.save(tmp_path / "own/lossy.ogg")
+    result = run(*own)
+    assert result.exit_code == 0, result.output
+    assert "own: 1 sound was not watched" in result.stderr
+    assert "out otherwise" not in result.stderr

@@ -154,14 +154,70 @@ def test_more_values_only_render_what_is_new_and_all_is_in_the_tables(run, rende
 def test_a_cell_of_other_words_or_damaged_is_never_taken_for_this_one(run, rendered):
     run("dog", "--steps", "1,2", "--picture", "a.png")
     other = run("cat", "--steps", "1,2", "--picture", "b.png")
-    assert other.exit_code == 2 and "ddim-steps1-guidance3 exists" in other.stderr
+    assert other.exit_code == 2
+    assert "ddim-steps1-guidance3 exists, but is not this cell" in other.stderr
+    assert "it is of other sounds, such as 00001-dog" in other.stderr
     sound = Path("sweep/ddim-steps1-guidance3/00001-dog.wav")
     sound.write_bytes(sound.read_bytes()[:-2] + b"xx")
     again = run("dog", "--steps", "1,2", "--picture", "b.png")
-    assert again.exit_code == 2 and "exists" in again.stderr
+    assert again.exit_code == 2 and "00001-dog.wav has been changed" in again.stderr
     rendered[:] = []
     assert run("dog", "--steps", "1,2", "--picture", "b.png", "--overwrite").exit_code == 0
     assert rendered == [(1, 3.0)]
+
+
+def test_what_differs_of_a_cell_is_told(run):
+    run("dog", "--steps", "1,2")
+    folder = Path("sweep/ddim-steps1-guidance3")
+    for options, words in (
+        (("--seed", "3"), "the seed of 00001-dog is 0, and not 3"),
+        (("--negative", "wind"), "the negative prompt of 00001-dog is '', and not 'wind'"),
+        (("--duration", "0.5"), "its duration s is 1.0, and not 0.5"),
+        (("--vocoder", "griffin-lim"), "its vocoder is 'hifigan', and not 'griffin-lim'"),
+    ):
+        result = run("dog", "--steps", "1,2", *options)
+        assert result.exit_code == 2 and words in result.stderr, (words, result.stderr)
+    (folder / "00001-dog.wav").unlink()
+    assert "00001-dog.wav is missing" in run("dog", "--steps", "1,2").stderr
+    (folder / "cell.json").write_text("{}")
+    assert "its cell.json cannot be read" in run("dog", "--steps", "1,2").stderr
+    (folder / "cell.json").unlink()
+    gone = run("dog", "--steps", "1,2", "--overwrite")
+    assert gone.exit_code == 2 and "has no cell.json" in gone.stderr
+
+
+def test_curves_that_show_more_are_not_replaced(run):
+    assert run("dog", "--steps", "1,2,3").exit_code == 0
+    before = Path("sweep/curves.png").read_bytes()
+    for options, words in (
+        (("--steps", "1,2"), "shows other cells"),
+        (("--steps", "1,2,3", "--reference", "sweep/ddim-steps1-guidance3"), "another reference"),
+    ):
+        result = run("dog", *options)
+        assert result.exit_code == 2 and words in result.stderr, result.stderr
+        assert Path("sweep/curves.png").read_bytes() == before
+        assert run("dog", *options, "--overwrite", "--picture", "other.png").exit_code == 0
+    assert run("dog", "--steps", "1,2,3").exit_code == 0
+    assert run("dog", "--steps", "1,2", "--overwrite").exit_code == 0
+    assert Path("sweep/curves.png").read_bytes() != before
+
+
+def test_what_is_the_same_in_every_cell_is_said_once(run):
+    run("dog", "--steps", "1", "--picture", "a.png", "-o", "real")
+    Path("real/ddim-steps1-guidance3/00001-dog.wav").rename("real/other.wav")
+    result = run("dog", "--steps", "1,2,3", "--reference", "real")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("no partner in the reference") == 1
+    assert "every cell: 1 of 1 sounds has no partner in the reference" in result.stderr
+    assert result.stderr.count("no partner in it: other.wav") == 1
+
+
+def test_what_a_killed_run_left_of_a_cell_goes(run):
+    left = Path("sweep/.ddim-steps1-guidance3.part")
+    left.mkdir(parents=True)
+    (left / "00001-dog.wav").write_bytes(b"half")
+    assert run("dog", "--steps", "1,2").exit_code == 0
+    assert not left.exists()
 
 
 def test_a_folder_that_is_no_cell_is_never_replaced(run):

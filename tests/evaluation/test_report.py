@@ -124,6 +124,49 @@ def test_a_number_stands_apart_only_without_overlap():
     assert not stands_apart(best, [best, dataclasses.replace(far, ci_95=None)])
 
 
+def test_numbers_close_together_are_shown_apart_and_zero_has_no_sign(evaluation, tmp_path):
+    def system(name, value, low, high):
+        zero = Metric("KL-tagger", -1e-17, (-1e-17, -0.0), 100, 3, "lower", "nats", "t")
+        entropy = Metric("attention-entropy", value, (low, high), 100, 3, "lower", "", "t")
+        rows = [
+            dataclasses.replace(row, scores={"attention-entropy": value + i / 10_000})
+            for i, row in enumerate(evaluation.systems[0].rows)
+        ]
+        return dataclasses.replace(
+            evaluation.systems[0], name=name, metrics=(zero, entropy), rows=tuple(rows)
+        )
+
+    systems = (system("a", 0.99712, 0.9966, 0.9978), system("b", 0.99734, 0.9968, 0.998))
+    path = tmp_path / "report.html"
+    write_report(dataclasses.replace(evaluation, systems=systems), path)
+    source = path.read_text("utf-8")
+    assert "0.9966 to 0.9978" in source and "0.9971<" in source and "0.9973<" in source
+    assert "0.000 to 0.000" in source and "−0.000" not in source
+    assert clips_of(path)["scores"][0]["decimals"] == 5
+
+
+def test_a_note_on_some_systems_names_them(evaluation, tmp_path):
+    ours, tango = evaluation.systems
+    kl = ours.metric("KL-tagger")
+    ours = dataclasses.replace(ours, metrics=(dataclasses.replace(kl, note="about one"),))
+    tango = dataclasses.replace(tango, metrics=(dataclasses.replace(kl, note="about another"),))
+    path = tmp_path / "report.html"
+    write_report(dataclasses.replace(evaluation, systems=(ours, tango)), path)
+    remarks = re.findall(r'<span class="remark">(.*?)</span>', path.read_text("utf-8"))
+    assert [re.sub("<.*?>", "", remark) for remark in remarks] == [
+        "ours: about one",
+        "tango: about another",
+    ]
+    write_report(evaluation, path, overwrite=True)
+    assert "ours: compare with" not in re.sub("<.*?>", "", path.read_text("utf-8"))
+
+
+def test_the_title_is_text(evaluation, tmp_path):
+    path = tmp_path / "report.html"
+    write_report(evaluation, path)
+    assert Page(path.read_text("utf-8")).texts["title"][0] == "ours and tango against reference"
+
+
 def test_what_the_guards_found_is_listed(evaluation, tmp_path):
     found = (
         Finding("silent", "0001.wav", "nothing above -60 dBFS", False),

@@ -12,6 +12,7 @@ import pytest
 
 from auffusion_cli.evaluation.report import write_report
 from auffusion_cli.evaluation.report_html import shown
+from auffusion_cli.evaluation.result import WordAttention
 from report_sets import HOSTILE, make_evaluation
 
 sync_api = pytest.importorskip(
@@ -176,6 +177,8 @@ def test_clips_are_filtered_by_words_names_and_flags(inside, open_page):
     assert names(page) == ["0001"]
     page.fill("#filter", "0004")
     assert names(page) == ["0004"]
+    page.fill("#filter", "0003.WAV")
+    assert names(page) == ["0003"]
     page.fill("#filter", "no such words")
     assert names(page) == [] and page.locator("#none").is_visible()
     page.fill("#filter", "")
@@ -236,6 +239,52 @@ def test_a_phone_shows_it_without_scrolling_sideways(inside, open_page):
     assert page.locator(".wide").evaluate("e => e.scrollWidth <= e.clientWidth")
     page.locator(".play").first.tap()
     wait_for(page, "audio.currentTime > 0.1")
+
+
+def test_the_attention_of_words_stands_below_their_sound(evaluation, open_page, tmp_path):
+    words = (WordAttention("dog", 0.99712, 0.83, True), WordAttention("<b>", 0.99734, 0.5, False))
+    ours = evaluation.systems[0]
+    rows = (dataclasses.replace(ours.rows[0], words=words), *ours.rows[1:])
+    path = tmp_path / "report.html"
+    write_report(
+        dataclasses.replace(evaluation, systems=(dataclasses.replace(ours, rows=rows),)), path
+    )
+    page = open_page(path)
+    page.fill("#filter", "0000")
+    assert page.get_by_text("Below a sound: the attention-entropy").is_visible()
+    (listed,) = page.locator(".words").all()
+    assert listed.inner_text().split("\n") == ["dog", "0.99712, 0.83", "<b>", "0.99734, 0.50"]
+    strips = [
+        strip.bounding_box()["y"] for strip in page.locator(".clip:not([hidden]) .strip").all()
+    ]
+    assert len(strips) == 2 and strips[0] == strips[1]
+
+
+def test_three_systems_and_a_reference_stand_side_by_side(open_page, tmp_path):
+    evaluation = make_evaluation(tmp_path / "sets", n_clips=1, names=("a", "b", "c"))
+    path = tmp_path / "report.html"
+    write_report(evaluation, path)
+    for width, n_rows in ((1300, 1), (400, 4)):
+        page = open_page(path, viewport={"width": width, "height": 800})
+        boxes = [each.bounding_box() for each in page.locator(".sound").all()]
+        assert len(boxes) == 4 and len({round(box["y"]) for box in boxes}) == n_rows
+        assert all(box["x"] + box["width"] <= width for box in boxes)
+
+
+def test_a_note_on_a_name_from_right_to_left_is_read_from_the_left(evaluation, open_page, tmp_path):
+    name = "דבר"
+    ours = dataclasses.replace(evaluation.systems[0], name=name)
+    notes = (f"{name}: 3 of 5 sounds are silent",)
+    path = tmp_path / "report.html"
+    write_report(dataclasses.replace(evaluation, systems=(ours,), notes=notes), path)
+    page = open_page(path)
+    isolated, words = page.locator(".note li bdi").all()
+    assert (isolated.inner_text(), words.inner_text()) == (name, "3 of 5 sounds are silent")
+    assert isolated.bounding_box()["x"] < words.bounding_box()["x"]
+    assert (
+        page.evaluate("getComputedStyle(document.querySelectorAll('.note bdi')[1]).direction")
+        == "ltr"
+    )
 
 
 def test_hostile_prompts_are_shown_and_do_nothing(evaluation, open_page, tmp_path):

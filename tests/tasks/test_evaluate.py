@@ -185,7 +185,7 @@ def test_one_clip_and_silence_break_nothing(tmp_path):
     (system,) = result.systems
     assert system.metric("FD-tagger").value is None
     assert system.metric("KAD-tagger").value is None
-    assert any("ours: 1 of 1 sounds are silent: a.wav" in note for note in result.notes)
+    assert any("ours: 1 of 1 sounds is silent: a.wav" in note for note in result.notes)
     Evaluation.from_json(result.to_json(), "it")
 
 

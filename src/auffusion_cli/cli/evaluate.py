@@ -6,8 +6,9 @@ import csv
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from auffusion_cli.model import Model
     from auffusion_cli.provenance import Provenance
     from auffusion_cli.tasks.evaluate import Networks
-    from auffusion_cli.tasks.evaluate_attention import LoadModel
 
 MAX_NAME_CHARACTERS = 60
 
@@ -192,19 +192,25 @@ def evaluate(
             from auffusion_cli.tasks.evaluate_attention import add_attention
 
             evaluation = add_attention(
-                evaluation, _model_loader(model, device, yes=yes), attention, on_progress
+                evaluation,
+                _Models(model, device, yes=yes),
+                attention,
+                overwrite=overwrite,
+                on_progress=on_progress,
             )
-    warn_of(evaluation, networks)
-    if output is not None:
-        evaluation.save(output)
-    if table is not None:
-        _write_table(evaluation, table)
-    if report is not None:
-        _write_report(evaluation, report, overwrite=overwrite)
-    if json:
-        console.print_json(asdict(evaluation))
-    else:
-        show(evaluation)
+    warn_of(evaluation.notes, networks)
+    try:
+        if output is not None:
+            evaluation.save(output)
+        if table is not None:
+            _write_table(evaluation, table)
+        if report is not None:
+            _write_report(evaluation, report, overwrite=overwrite)
+    finally:  # a full disk does not take the numbers with it
+        if json:
+            console.print_json(asdict(evaluation))
+        else:
+            show(evaluation)
 
 
 def cache_folder() -> Path:
@@ -297,8 +303,10 @@ def _check_files(
         check_target(report, overwrite=overwrite)  # the folder beside it too
     if attention is not None:
         check_writable([attention / "picture.png"], "--attention")
-        if not overwrite and attention.is_dir() and any(attention.iterdir()):
-            check_free([attention])
+        if not overwrite and attention.is_dir():
+            from auffusion_cli.tasks.evaluate_attention import check_pictures
+
+            check_pictures(attention)  # pictures of a run that was stopped may be there
 
 
 def load_networks(
@@ -349,32 +357,47 @@ def check_weights(weights: Path | None, chosen: Protocol) -> None:
         check_weights_folder(weights, [network.name for network in networks if network is not None])
 
 
-def warn_of(evaluation: Evaluation, networks: Networks) -> None:
+def warn_of(notes: Iterable[str], networks: Networks) -> None:
     """What to mind about all of it; what concerns weights was told when they were loaded."""
     told = {unverified.note for unverified in networks.unverified.values()}
-    for note in evaluation.notes:
+    for note in notes:
         if note not in told:
             console.warn(note)
 
 
-def _model_loader(named: str | None, device: str, *, yes: bool) -> LoadModel:
-    """Loads the model that a file names, if everybody knows it, or the one `named`; keeps one."""
-    from functools import lru_cache
+class _Models:
+    """The model that a file names, if everybody knows it, or the one `named`; keeps one loaded."""
 
-    from auffusion_cli.checkpoints import load_model
-    from auffusion_cli.cli.models import resolve_model
-    from auffusion_cli.cli.recorded import recorded_model
+    def __init__(self, named: str | None, device: str, *, yes: bool) -> None:
+        self.named, self.device, self.yes = named, device, yes
+        self._weights = cache(self._look_at_weights)
+        self._loaded = lru_cache(maxsize=1)(self._load)
 
-    @lru_cache(maxsize=1)
-    def load(name: str, dtype: str, vocoder: str) -> Model:
-        resolve_model(name, yes=yes)
-        return load_model(name, device=device, dtype=dtype, vocoder=vocoder)
+    def identity(self, recorded: Provenance, path: Path) -> str:
+        from auffusion_cli.checkpoints import choose_device
 
-    def model_of(recorded: Provenance, path: Path) -> Model:
-        name = named or recorded_model(recorded, path)
-        return load(name, recorded.dtype, recorded.vocoder)
+        name = self._name(recorded, path)
+        device = choose_device(self.device).type
+        return " ".join((name, self._weights(name), device, recorded.dtype, recorded.vocoder))
 
-    return model_of
+    def load(self, recorded: Provenance, path: Path) -> Model:
+        return self._loaded(self._name(recorded, path), recorded.dtype, recorded.vocoder)
+
+    def _name(self, recorded: Provenance, path: Path) -> str:
+        from auffusion_cli.cli.recorded import recorded_model
+
+        return self.named or recorded_model(recorded, path)
+
+    def _look_at_weights(self, name: str) -> str:
+        from auffusion_cli.cli.models import resolve_model
+        from auffusion_cli.tasks.sweep import weights_of
+
+        return weights_of(resolve_model(name, yes=self.yes).folder)
+
+    def _load(self, name: str, dtype: str, vocoder: str) -> Model:
+        from auffusion_cli.checkpoints import load_model
+
+        return load_model(name, device=self.device, dtype=dtype, vocoder=vocoder)
 
 
 def _show_plan(
@@ -536,6 +559,8 @@ def _print_rich(renderable) -> None:
 
 
 def _write_table(evaluation: Evaluation, path: Path) -> None:
+    """A line a clip, then one for each file that was left out."""
+    from auffusion_cli.evaluation.clips import clip_name
     from auffusion_cli.evaluation.result import write_text
 
     scores = list(
@@ -544,15 +569,25 @@ def _write_table(evaluation: Evaluation, path: Path) -> None:
         )
     )
     plain = ("name", "path", "reference_path", "prompt", "n_events", "duration_s", "sha256")
+    has_words = any(row.words for system in evaluation.systems for row in system.rows)
+    columns = ["system", *plain, "flags", *scores, *(["attention-words"] if has_words else [])]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["system", *plain, "flags", *scores])
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
     for system in evaluation.systems:
+        of_system = {"system": system.name}
         for row in system.rows:
-            fields = [getattr(row, name) for name in plain]
-            writer.writerow(
-                [system.name, *fields, " ".join(row.flags), *map(row.scores.get, scores)]
-            )
+            line = of_system | {name: getattr(row, name) for name in plain} | row.scores
+            line["flags"] = " ".join(row.flags)
+            if has_words:
+                line["attention-words"] = "; ".join(
+                    f"{word.word} {word.entropy} {word.level}" for word in row.words
+                )
+            writer.writerow(line)
+        for found in system.clips.findings:
+            if found.excluded:
+                line = {"name": clip_name(found.path), "path": found.path, "flags": found.flag}
+                writer.writerow(of_system | line)
     write_text(path, text.getvalue())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import json as jsonlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ import typer
 
 from auffusion_cli.cli import console, options
 from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.errors import UsageError
+from auffusion_cli.errors import DataError, OutputExistsError, UsageError
 from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from auffusion_cli.hub import Checkpoint
     from auffusion_cli.prompts import PromptLine
     from auffusion_cli.request import GenerateRequest, GenerateSettings
-    from auffusion_cli.tasks.sweep import Cell, ScoredCell
+    from auffusion_cli.tasks.sweep import Cell, Origin, ScoredCell
 
 T = TypeVar("T")
 
@@ -145,8 +146,9 @@ def sweep(
     cells = _grid(GenerateSettings.from_defaults(defaults, **fixed), axes)
     machine = resolve.describe_machine(device, dtype)
     todo = _plan_cells(output, sounds, cells, checkpoint, model, vocoder_name, machine, overwrite)
-    if not overwrite and not any(cell.there for cell in todo):
-        check_free([own_picture])  # beside cells of the same sweep it is drawn again
+    about = _about_picture(todo, reference, chosen.name)
+    if not overwrite and picture is None:
+        _check_shows_no_more(own_picture, about)
     picture = picture or own_picture
     if dry_run:
         same = {name: getattr(cells[0], name) for name in fixed}
@@ -172,16 +174,19 @@ def sweep(
                 description=what, completed=n_done, total=n
             ),
         )
-    warn_of(evaluation, networks)
+    names = [system.name for system in evaluation.systems]
+    warn_of(_said_once(evaluation.notes, names), networks)
     for note in _notes_of_all(scored):
         console.note(note)
-    _draw(scored, picture)
-    if table is not None:
-        _write_table(scored, table)
-    if json:
-        console.print_json(_as_json(scored, evaluation, picture))
-    else:
-        console.print_table(*_rows(scored))
+    try:
+        _draw(scored, picture, about)
+        if table is not None:
+            _write_table(scored, table)
+    finally:  # a full disk does not take the numbers with it
+        if json:
+            console.print_json(_as_json(scored, evaluation, picture))
+        else:
+            console.print_table(*_rows(scored))
 
 
 # --- what is asked for
@@ -292,7 +297,7 @@ class CellPlan:
 
     settings: GenerateSettings
     folder: Path
-    key: str
+    origin: Origin
     there: Cell | None
 
 
@@ -307,12 +312,11 @@ def _plan_cells(
     overwrite: bool,
 ) -> list[CellPlan]:
     """Which cells are there already; OutputExistsError where a folder holds something else."""
-    from auffusion_cli.cli.plan import check_free
     from auffusion_cli.tasks.sweep import (
-        cell_key,
         cell_name,
+        cell_origin,
         check_replaceable,
-        find_cell,
+        read_cell,
         weights_of,
     )
 
@@ -320,14 +324,55 @@ def _plan_cells(
     plans = []
     for settings in cells:
         folder = output / cell_name(settings)
-        key = cell_key(sounds, settings, model=model, weights=weights, vocoder=vocoder, **machine)
-        there = find_cell(folder, key, settings)
-        if there is None and overwrite and folder.exists():
-            check_replaceable(folder)
-        elif there is None:
-            check_free([folder])
-        plans.append(CellPlan(settings, folder, key, there))
+        origin = cell_origin(
+            sounds, settings, model=model, weights=weights, vocoder=vocoder, **machine
+        )
+        there = None
+        if folder.exists():
+            try:
+                there = read_cell(folder, origin, settings)
+            except DataError as error:
+                check_replaceable(folder)
+                if not overwrite:
+                    raise OutputExistsError(
+                        f"{folder} exists, but is not this cell: {error.message}.",
+                        hint="Give another --output, or --overwrite to replace it.",
+                    ) from None
+        plans.append(CellPlan(settings, folder, origin, there))
     return plans
+
+
+def _about_picture(
+    plans: Sequence[CellPlan], reference: Path | None, protocol: str
+) -> dict[str, Any]:
+    """What the curves are drawn from."""
+    return {
+        "cells": [plan.folder.name for plan in plans],
+        "reference": None if reference is None else str(reference.resolve()),
+        "protocol": protocol,
+    }
+
+
+def _check_shows_no_more(picture: Path, about: dict[str, Any]) -> None:
+    """Raise an OutputExistsError where something would be lost if `picture` were drawn anew."""
+    from auffusion_cli.plot import read_record
+
+    if not picture.exists():
+        return
+    try:
+        there = jsonlib.loads(read_record(picture) or "")
+        others = [
+            f"another {name}" for name in ("reference", "protocol") if there[name] != about[name]
+        ]
+        if not set(there["cells"]) <= set(about["cells"]):
+            others.append("other cells")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        others = ["something else"]
+    if others:
+        raise OutputExistsError(
+            f"{picture} exists, and shows {others[0]} than this sweep.",
+            hint="Give another --picture, or --overwrite to replace it.",
+        )
 
 
 def _render(
@@ -363,7 +408,7 @@ def _render(
                     sounds,
                     plan.settings,
                     plan.folder,
-                    plan.key,
+                    plan.origin,
                     batch_size=batch_size,
                     on_steps=progress.advance,
                 )
@@ -422,6 +467,16 @@ def _show_plan(
 
 
 # --- what is told
+
+
+def _said_once(notes: Sequence[str], systems: Sequence[str]) -> list[str]:
+    """`notes`, and what would be said of each system in the same words is said of all cells."""
+    of_all = {}
+    for note in notes:
+        name, colon, words = note.partition(": ")
+        everywhere = bool(colon) and all(f"{system}: {words}" in notes for system in systems)
+        of_all[f"every cell: {words}" if everywhere and name in systems else note] = None
+    return list(of_all)
 
 
 def _notes_of_all(scored: Sequence[ScoredCell]) -> list[str]:
@@ -503,7 +558,7 @@ def _write_table(scored: Sequence[ScoredCell], path: Path) -> None:
     write_text(path, text.getvalue())
 
 
-def _draw(scored: Sequence[ScoredCell], path: Path) -> None:
+def _draw(scored: Sequence[ScoredCell], path: Path, about: dict[str, Any]) -> None:
     from auffusion_cli.curves import save_curves
     from auffusion_cli.tasks.sweep import trade_offs
 
@@ -514,5 +569,6 @@ def _draw(scored: Sequence[ScoredCell], path: Path) -> None:
         )
         return
     with folder_of(path):
-        save_curves(panels, "seconds a sound; numbers beside the points are steps", path)
+        x_title = "seconds a sound; numbers beside the points are steps"
+        save_curves(panels, x_title, path, record=jsonlib.dumps(about))
     console.note(f"curves: {path}")

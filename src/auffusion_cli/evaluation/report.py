@@ -18,7 +18,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -35,9 +35,9 @@ from auffusion_cli.errors import (
     OutputExistsError,
     UsageError,
 )
-from auffusion_cli.evaluation.report_html import render, shown
+from auffusion_cli.evaluation.report_html import decimals, render, shown
 from auffusion_cli.evaluation.result import Clip, Evaluation, System
-from auffusion_cli.files import folder_of
+from auffusion_cli.files import folder_of, naming
 from auffusion_cli.plot import colour
 from auffusion_cli.spectrogram import LogMel
 
@@ -113,7 +113,7 @@ def write_report(
     check_target(path, overwrite=overwrite)
     names, sounds = _sounds_of(evaluation)
     n_bytes = sum(_size(sound) for sound in sounds)
-    with folder_of(path):
+    with folder_of(path), naming(path):
         unfinished = path.parent / f".{secrets.token_hex(8)}.part"
         try:
             unfinished.mkdir()
@@ -334,18 +334,21 @@ def _clips_data(
                     clip
                     and {
                         "file": number[_generated(system, clip)],
+                        "path": shown(clip.path),
                         "scores": clip.scores,
                         "flags": list(clip.flags),
+                        "words": [asdict(word) | {"word": shown(word.word)} for word in clip.words],
                     }
                     for system, clip in zip(evaluation.systems, made, strict=True)
                 ],
-                "reference": real and {"file": number[real]},
+                "reference": real and {"file": number[real], "path": shown(real.path)},
             }
         )
     return {
         "systems": [shown(system.name) for system in evaluation.systems],
         "hasReference": evaluation.reference is not None,
         "scores": _clip_scores(evaluation.systems),
+        "wordDecimals": _word_decimals(evaluation.systems),
         "clips": clips,
         "files": [
             {
@@ -359,11 +362,24 @@ def _clips_data(
     }
 
 
-def _clip_scores(systems: Sequence[System]) -> list[dict[str, str]]:
-    """The scores that single clips have, each with the direction of its metric."""
-    names = dict.fromkeys(name for s in systems for clip in s.rows for name in clip.scores)
+def _clip_scores(systems: Sequence[System]) -> list[dict[str, str | int]]:
+    """The scores that single clips have, with the direction of the metric and decimals to show."""
+    values: dict[str, list[float]] = {}
+    for clip in (clip for system in systems for clip in system.rows):
+        for name, value in clip.scores.items():
+            values.setdefault(name, []).append(value)
     metrics = {m.name: m for system in systems for m in system.metrics}
     return [
-        {"name": name, "better": metrics[name].better if name in metrics else "higher"}
-        for name in names
+        {
+            "name": name,
+            "better": metrics[name].better if name in metrics else "higher",
+            "decimals": decimals(of_clips, [max(of_clips) - min(of_clips)]),
+        }
+        for name, of_clips in values.items()
     ]
+
+
+def _word_decimals(systems: Sequence[System]) -> int:
+    """Decimals of the entropy of words: those that tell apart the words of all clips."""
+    entropies = [word.entropy for s in systems for clip in s.rows for word in clip.words]
+    return decimals(entropies, [max(entropies) - min(entropies)] if entropies else ())

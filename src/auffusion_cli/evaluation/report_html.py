@@ -10,6 +10,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import PurePosixPath
@@ -20,6 +21,9 @@ from auffusion_cli.evaluation.result import ClipSet, Evaluation, Metric, System
 N_LISTED = 200
 """How many findings of a set the page spells out; the result has them all."""
 BAR_HEIGHT_PX = 16
+MAX_DECIMALS = 6
+ROUNDING = 1e-9
+"""Numbers that are not further apart are the same."""
 
 
 def render(evaluation: Evaluation, clips: dict[str, object], where: str) -> str:
@@ -44,7 +48,7 @@ def render(evaluation: Evaluation, clips: dict[str, object], where: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
 <meta name="color-scheme" content="light dark">
-<title>{text(title)}</title>
+<title>{html.escape(shown(title))}</title>
 <link rel="icon" href="data:,">
 <style>{style}</style>
 </head>
@@ -76,7 +80,8 @@ def render(evaluation: Evaluation, clips: dict[str, object], where: str) -> str:
 <span><kbd>1</kbd> to <kbd>9</kbd> play a column</span>
 <span><kbd>Esc</kbd> stop</span></p>
 <p class="small">Spectrograms show 0 to 8 kHz on the mel scale, each relative to its loudest
-moment; those of a clip share one axis of time. A click on one plays from there.</p>
+moment; those of a clip share one axis of time. A click on one plays from there.
+{_words_hint(evaluation)}</p>
 <noscript><p class="note">The clips are drawn by a script in this page, which is turned off.</p>
 </noscript>
 <div id="list"></div>
@@ -121,6 +126,15 @@ def text(value: object) -> str:
     return f"<bdi>{html.escape(shown(str(value)))}</bdi>"
 
 
+def sentence(words: str, names: Iterable[str] = ()) -> str:
+    """English words as text of the page, read from the left even where a name in another script
+    begins them; one of `names` before a colon stays apart from what follows."""
+    name = next((name for name in names if words.startswith(f"{name}: ")), None)
+    if name is None:
+        return f'<bdi dir="ltr">{html.escape(shown(words))}</bdi>'
+    return f"{text(name)}: {sentence(words[len(name) + 2 :])}"
+
+
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
@@ -130,6 +144,12 @@ def _lead(evaluation: Evaluation, n_clips: int) -> str:
     if evaluation.reference:
         facts.append(f"{evaluation.reference.n_used:,} reference sounds")
     return f'<p class="lead">{" · ".join(facts)}</p>'
+
+
+def _words_hint(evaluation: Evaluation) -> str:
+    if not any(clip.words for system in evaluation.systems for clip in system.rows):
+        return ""
+    return "Below a sound: the attention-entropy and attention-level of each word."
 
 
 def _theme_choices() -> str:
@@ -147,7 +167,8 @@ def _theme_choices() -> str:
 def _notes(evaluation: Evaluation) -> str:
     if not evaluation.notes:
         return ""
-    items = "".join(f"<li>{text(note)}</li>" for note in evaluation.notes)
+    names = [system.name for system in evaluation.systems]
+    items = "".join(f"<li>{sentence(note, names)}</li>" for note in evaluation.notes)
     return f'<ul class="note">{items}</ul>'
 
 
@@ -173,7 +194,8 @@ def _numbers(systems: Sequence[System]) -> str:
 def _metric_row(metrics: Sequence[Metric | None], systems: Sequence[System]) -> str:
     known = next(metric for metric in metrics if metric is not None)
     ends = [x for m in metrics if m for x in (m.value, *(m.ci_95 or ())) if x is not None]
-    digits = decimals(ends)
+    widths = [m.ci_95[1] - m.ci_95[0] for m in metrics if m and m.ci_95]
+    digits = decimals(ends, widths)
     cells = "".join(
         f'<td><span class="of"><span class="dot s{i % 6}"></span>{text(system.name)}</span>'
         f"{_metric_cell(m, digits, stands_apart(m, metrics))}</td>"
@@ -182,13 +204,26 @@ def _metric_row(metrics: Sequence[Metric | None], systems: Sequence[System]) -> 
     unit = f", {text(known.unit)}" if known.unit else ""
     subset = f'<span class="subset">{text(known.subset)}</span>' if known.subset else ""
     arrow = "↑" if known.better == "higher" else "↓"
-    notes = dict.fromkeys(m.note for m in metrics if m is not None and m.note)
-    remarks = "".join(f'<span class="remark">{text(note)}</span>' for note in notes)
+    remarks = "".join(
+        f'<span class="remark">{remark}</span>' for remark in _remarks(metrics, systems)
+    )
     return f"""<tr{' class="part"' if known.subset else ""}><th scope="row">
 <span class="metric">{text(known.name)}{subset}</span>
 <span class="hint"><span aria-hidden="true">{arrow}</span> {known.better} is better{unit}</span>
 {remarks}</th>{cells}
 <td class="bars">{_bars(metrics, systems, ends, digits)}</td></tr>"""
+
+
+def _remarks(metrics: Sequence[Metric | None], systems: Sequence[System]) -> list[str]:
+    """The notes on one metric, each once, with the systems that it is about if not all."""
+    about: dict[str, list[str]] = {}
+    for metric, system in zip(metrics, systems, strict=True):
+        if metric is not None and metric.note:
+            about.setdefault(metric.note, []).append(text(system.name))
+    return [
+        (f"{_listed(names)}: " if len(names) < len(systems) else "") + sentence(note)
+        for note, names in about.items()
+    ]
 
 
 def _metric_cell(metric: Metric | None, digits: int, bold: bool) -> str:
@@ -205,14 +240,18 @@ def _metric_cell(metric: Metric | None, digits: int, bold: bool) -> str:
     )
 
 
-def decimals(numbers: Iterable[float]) -> int:
-    """Decimals for numbers shown in one row: about four digits of the largest."""
+def decimals(numbers: Iterable[float], widths: Iterable[float] = ()) -> int:
+    """Decimals for numbers shown in one row: about four digits of the largest, and more where two
+    digits of the narrowest of `widths`, over which they spread, need them."""
     largest = max((abs(number) for number in numbers), default=0.0)
-    return 1 if largest >= 100 else 2 if largest >= 10 else 3
+    usual = 1 if largest >= 100 else 2 if largest >= 10 else 3
+    needed = [1 - math.floor(math.log10(width)) for width in widths if width > ROUNDING]
+    return max(usual, min(max(needed, default=0), MAX_DECIMALS))
 
 
 def _number(value: float, digits: int) -> str:
-    return f"{value:,.{digits}f}".replace("-", "−")
+    # Adding 0 takes the sign from a zero.
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")
 
 
 def stands_apart(metric: Metric | None, metrics: Sequence[Metric | None]) -> bool:
@@ -288,7 +327,7 @@ def _guard_card(name: str, clips: ClipSet, alone: Sequence[str]) -> str:
     )
     found = f'<ul class="flags">{flags}</ul>' if flags else '<p class="fine">Nothing.</p>'
     listed = "".join(
-        f"<li>{text(f.path)} <span>{text(f.flag)}: {text(f.detail)}"
+        f"<li>{text(f.path)} <span>{text(f.flag)}: {sentence(f.detail)}"
         f"{', left out' if f.excluded else ''}</span></li>"
         for f in clips.findings[:N_LISTED]
     )
@@ -320,7 +359,7 @@ def _provenance(evaluation: Evaluation) -> str:
         (key, f"{b.weights}, {b.sample_rate_hz:,} Hz, weights {b.weights_sha256[:16]}")
         for key, b in evaluation.backbones.items()
     ]
-    facts += [(name, str(value)) for name, value in evaluation.settings.items()]
+    facts += [(name.replace("_", " "), str(value)) for name, value in evaluation.settings.items()]
     facts += list(evaluation.versions.items())
     items = "".join(f"<div><dt>{text(k)}</dt><dd>{text(v)}</dd></div>" for k, v in facts)
     return f'<dl class="facts">{items}</dl>'

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from auffusion_cli.errors import DataError
-from auffusion_cli.files import folder_of
+from auffusion_cli.files import folder_of, naming
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 200_000_000
@@ -110,6 +110,17 @@ class ClipSet:
 
 
 @dataclass(frozen=True)
+class WordAttention:
+    """Where one word of a prompt was heard; `tasks/evaluate_attention.py` defines the numbers."""
+
+    word: str
+    entropy: float
+    level: float
+    counted: bool
+    """Whether the clip's own scores are made from it: it names something, or no word does."""
+
+
+@dataclass(frozen=True)
 class Clip:
     """One generated sound."""
 
@@ -128,6 +139,8 @@ class Clip:
     scores: dict[str, float]
     """Metric name -> the clip's own part in it, for metrics that have such: KL, CLAP."""
     flags: tuple[Flag, ...]
+    words: tuple[WordAttention, ...] = ()
+    """Those of the prompt that the model reads, where their attention was measured."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +188,7 @@ class Evaluation:
             content = json.loads(text)
             if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
                 raise ValueError(f"it is not an evaluation of format {FORMAT_VERSION}")
-            return _decode(cls, content, "the result")
+            return decode(cls, content, "the result")
         except (ValueError, RecursionError) as error:
             raise DataError(f"{source}: not a result of `auffusion evaluate`: {error}") from None
 
@@ -200,7 +213,7 @@ class Evaluation:
 def write_text(path: Path, text: str) -> None:
     """Write `text` beside `path` and rename it, making its folder where there is none."""
     temporary = path.parent / f".{secrets.token_hex(8)}.part"
-    with folder_of(path):
+    with folder_of(path), naming(path):
         try:
             temporary.write_text(text, encoding="utf-8")
             os.replace(temporary, path)
@@ -208,7 +221,7 @@ def write_text(path: Path, text: str) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _decode(kind: Any, value: Any, where: str) -> Any:
+def decode(kind: Any, value: Any, where: str) -> Any:
     """`value`, as JSON has it, as the annotated type `kind`. Raises ValueError, naming `where`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if is_dataclass(kind):
@@ -221,16 +234,16 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         if value is None and len(options) < len(arguments):
             return None
         if len(options) == 1:
-            return _decode(options[0], value, where)
+            return decode(options[0], value, where)
         if type(value) in options:  # several: plain values only
             return value
     elif origin is tuple and isinstance(value, list):
         if arguments[-1] is Ellipsis:
-            return tuple(_decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+            return tuple(decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
         if len(value) == len(arguments):
-            return tuple(_decode(a, v, where) for a, v in zip(arguments, value, strict=True))
+            return tuple(decode(a, v, where) for a, v in zip(arguments, value, strict=True))
     elif origin is dict and isinstance(value, dict):
-        return {key: _decode(arguments[1], v, f"{where}.{key[:40]}") for key, v in value.items()}
+        return {key: decode(arguments[1], v, f"{where}.{key[:40]}") for key, v in value.items()}
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if math.isfinite(value):
             return float(value)
@@ -249,7 +262,7 @@ def _decode_object(kind: type, value: Any, where: str) -> Any:
     for name, one in known.items():
         if name not in value and one.default is MISSING:
             raise ValueError(f"{where} lacks {name!r}")
-    return kind(**{name: _decode(hints[name], v, f"{where}.{name}") for name, v in value.items()})
+    return kind(**{name: decode(hints[name], v, f"{where}.{name}") for name, v in value.items()})
 
 
 @cache

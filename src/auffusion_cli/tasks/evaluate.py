@@ -43,20 +43,29 @@ from auffusion_cli.evaluation.rows import blocks
 from auffusion_cli.provenance import current_versions
 
 METRIC_ORDER = ("FD", "FAD", "KL", "KL-sigmoid", "IS", "CLAP", "KAD", "FD-inf", "FAD-inf")
-PHRASES: dict[Flag, str] = {
-    "unreadable": "cannot be read and are left out",
-    "same-name": "have the name of another and are left out",
-    "silent": "are silent",
-    "constant": "never change",
-    "clipped": "are clipped",
-    "too-short": "are too short",
-    "duplicate": "are the same as another",
-    "in-reference": "are in the reference too",
-    "no-partner": "have no partner in the reference",
-    "wrong-rate": "have another sample rate and are resampled",
-    "several-channels": "have several channels, of which the protocol makes one",
+PHRASES: dict[Flag, tuple[str, str]] = {
+    "unreadable": ("cannot be read and is left out", "cannot be read and are left out"),
+    "same-name": (
+        "has the name of another and is left out",
+        "have the name of another and are left out",
+    ),
+    "silent": ("is silent", "are silent"),
+    "constant": ("never changes", "never change"),
+    "clipped": ("is clipped", "are clipped"),
+    "too-short": ("is too short", "are too short"),
+    "duplicate": ("is the same as another", "are the same as another"),
+    "in-reference": ("is in the reference too", "are in the reference too"),
+    "no-partner": ("has no partner in the reference", "have no partner in the reference"),
+    "wrong-rate": (
+        "has another sample rate and is resampled",
+        "have another sample rate and are resampled",
+    ),
+    "several-channels": (
+        "has several channels, of which the protocol makes one",
+        "have several channels, of which the protocol makes one",
+    ),
 }
-"""The guards, gravest first."""
+"""The guards, gravest first: what is said of one sound, and of several."""
 PAIRED_SHARE = 0.99
 """KL is told where more than this share of the names of both folders match."""
 NAMED_IN_NOTES = 3
@@ -383,11 +392,14 @@ def _notes(
         for flag, phrase in PHRASES.items():
             paths = [finding.path for finding in clips.findings if finding.flag == flag]
             if paths:
-                yield f"{name}: {len(paths)} of {clips.n_files} sounds {phrase}: {_some(paths)}"
+                n, of = len(paths), f"of {clips.n_files} sounds"
+                yield f"{name}: {n} {of} {phrase[n > 1]}: {some_of(paths)}"
     for system in systems:
         if alone := system.reference_without_partner:
-            listed = _some(alone)
-            yield f"{system.name}: {len(alone)} reference sounds have no partner in it: {listed}"
+            have = "sounds have" if len(alone) > 1 else "sound has"
+            yield (
+                f"{system.name}: {len(alone)} reference {have} no partner in it: {some_of(alone)}"
+            )
 
 
 def _notes_of_captions(
@@ -398,17 +410,18 @@ def _notes_of_captions(
     if unused:
         yield (
             f"the list of prompts: {len(unused)} of {len(captions)} names in it belong to no sound:"
-            f" {_some(unused)}"
+            f" {some_of(unused)}"
         )
     for system in systems:
         if without := [row.path for row in system.rows if row.prompt is None]:
             n = len(system.rows)
             yield (
                 f"{system.name}: {len(without)} of {n} sounds have no prompt in the list: "
-                f"{_some(without)}"
+                f"{some_of(without)}"
             )
 
 
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - NAMED_IN_NOTES
-    return ", ".join(names[:NAMED_IN_NOTES]) + (f" and {more} more" if more > 0 else "")
+def some_of(paths: Sequence[str]) -> str:
+    """The first of `paths`, and how many more there are."""
+    more = len(paths) - NAMED_IN_NOTES
+    return ", ".join(paths[:NAMED_IN_NOTES]) + (f" and {more} more" if more > 0 else "")

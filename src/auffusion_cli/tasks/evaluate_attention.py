@@ -1,50 +1,99 @@
-"""How the words of generated sounds were heard: each sound is made again, and watched."""
+"""How the words of generated sounds were heard: each sound is made again, and watched.
+
+A picture carries its numbers and what it was drawn from, as a sound carries its record, so that an
+evaluation that was stopped goes on where it was.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from auffusion_cli.audio import read_provenance
-from auffusion_cli.errors import AudioError, AuffusionError
+from auffusion_cli.audio import read_provenance, read_recording, to_pcm16
+from auffusion_cli.errors import AudioError, AuffusionError, OutputExistsError
 from auffusion_cli.evaluation import measure
 from auffusion_cli.evaluation.events import complexity, names_something
 from auffusion_cli.evaluation.metrics import attention_entropy, level_at_peak
-from auffusion_cli.evaluation.result import Backbone, Clip, Evaluation, System
+from auffusion_cli.evaluation.result import (
+    Backbone,
+    Clip,
+    Evaluation,
+    System,
+    WordAttention,
+    decode,
+)
 from auffusion_cli.files import folder_of
 from auffusion_cli.model import Model
+from auffusion_cli.plot import read_record
 from auffusion_cli.plot_attention import AttentionColumn, save_attention
-from auffusion_cli.provenance import Provenance
+from auffusion_cli.provenance import Provenance, current_versions
 from auffusion_cli.request import GenerateRequest
 from auffusion_cli.tasks.attention import AttentionResult, generate_with_attention
-from auffusion_cli.tasks.evaluate import OnProgress
+from auffusion_cli.tasks.evaluate import OnProgress, some_of
+from auffusion_cli.tasks.generate import GenerateResult
 
 ENTROPY, LEVEL = "attention-entropy", "attention-level"
 GENERATOR = "generator"
 """What `Evaluation.backbones` calls the models that made the sounds."""
+LOSSY_SUFFIXES = (".ogg", ".mp3")
 
-LoadModel = Callable[[Provenance, Path], Model]
-"""The model that made a file; an AuffusionError where it is not to be used."""
+
+class Models(Protocol):
+    """The models that made the files; an AuffusionError where one is not to be used."""
+
+    def identity(self, recorded: Provenance, path: Path) -> str:
+        """Changes with everything on which its sounds depend besides their request."""
+
+    def load(self, recorded: Provenance, path: Path) -> Model: ...
 
 
 @dataclass(frozen=True)
 class Watched:
     """One sound, made again."""
 
-    scores: dict[str, float]
+    words: tuple[WordAttention, ...]
     model: str
     is_same: bool
     """Whether its samples are those of the file."""
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """The means over the words that count."""
+        counted = [word for word in self.words if word.counted]
+        return {
+            ENTROPY: float(np.mean([word.entropy for word in counted])),
+            LEVEL: float(np.mean([word.level for word in counted])),
+        }
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One sound to watch, and where it is drawn."""
+
+    clip: Clip
+    path: Path
+    recorded: Provenance
+    picture: Path
+    key: str
+    """What the picture is drawn from: the file, the model and the versions."""
+
+
+Reasons = dict[str, list[str]]
+"""Why sounds are not watched -> their paths"""
+
 
 def add_attention(
     evaluation: Evaluation,
-    load_model: LoadModel,
+    models: Models,
     pictures: Path,
+    *,
+    overwrite: bool = False,
     on_progress: OnProgress = lambda what, n_done, n: None,
 ) -> Evaluation:
     """`evaluation` with two more numbers for each sound that `generate` made.
@@ -52,24 +101,32 @@ def add_attention(
     attention-entropy: how spread out the attention to a word is, 0 to 1; attention-level: how loud
     the sound is where it is greatest, 0 to 1 with 0.5 for chance. A sound's score is the mean over
     the words of its prompt that name something. A picture of each goes to
-    `pictures/SYSTEM/CLIP.png`.
+    `pictures/SYSTEM/CLIP.png`; one that was drawn from the same file, model and versions is taken
+    as it is.
+
+    Raises OutputExistsError where another picture is there, unless `overwrite` is set.
     """
-    systems, models, notes = [], set(), []
-    for system in evaluation.systems:
+    plans = [_plan(system, models, pictures / system.name) for system in evaluation.systems]
+    if not overwrite:
+        for job in (job for jobs, _ in plans for job in jobs):
+            if job.picture.exists() and _find(job) is None:
+                raise OutputExistsError(
+                    f"{job.picture} was drawn from another sound, by another model or version.",
+                    hint="Give another --attention, or --overwrite to replace it.",
+                )
+    systems, names, notes = [], set(), []
+    for system, (jobs, reasons) in zip(evaluation.systems, plans, strict=True):
         watched: dict[str, Watched] = {}
-        reasons: Counter[str] = Counter()
-        for n_done, clip in enumerate(system.rows):
-            on_progress(f"watching {system.name} being made again", n_done, len(system.rows))
-            path = Path(system.clips.folder) / clip.path
+        for n_done, job in enumerate(jobs):
+            on_progress(f"watching {system.name} being made again", n_done, len(jobs))
             try:
-                picture = pictures / system.name / f"{clip.name}.png"
-                watched[clip.name] = _watch(path, load_model, picture)
+                watched[job.clip.name] = _find(job) or _watch(job, models)
             except AuffusionError as error:
-                reasons[error.message.removeprefix(f"{path}: ").removeprefix(f"{path} ")] += 1
-        models |= {each.model for each in watched.values()}
+                _add_reason(reasons, error, job.path, job.clip)
+        names |= {each.model for each in watched.values()}
         systems.append(_with_scores(system, watched))
-        notes += _notes(system.name, watched, reasons)
-    generator = Backbone(GENERATOR, ", ".join(sorted(models)), "", "", 16_000)
+        notes += _notes(system, watched, reasons)
+    generator = Backbone(GENERATOR, ", ".join(sorted(names)), "", "", 16_000)
     return replace(
         evaluation,
         systems=tuple(systems),
@@ -78,43 +135,114 @@ def add_attention(
     )
 
 
-def _watch(path: Path, load_model: LoadModel, picture: Path) -> Watched:
+def check_pictures(folder: Path) -> None:
+    """Raise an OutputExistsError unless all files below `folder` are pictures of `add_attention`.
+
+    What a picture that was being written has left does not count: it is written over.
+    """
+    for path in sorted(folder.rglob("*")):
+        unfinished = path.name.startswith(".") and path.name.endswith(".png.part")
+        if path.is_dir() or unfinished or read_record(path) is not None:
+            continue
+        raise OutputExistsError(
+            f"{folder} holds {path.relative_to(folder)}, which no evaluation has drawn.",
+            hint="Give another --attention, or --overwrite to draw beside it.",
+        )
+
+
+def _plan(system: System, models: Models, pictures: Path) -> tuple[list[_Job], Reasons]:
+    jobs: list[_Job] = []
+    reasons: Reasons = {}
+    for clip in system.rows:
+        path = Path(system.clips.folder) / clip.path
+        try:
+            recorded = _read_provenance(path)
+            facts = [clip.sha256, models.identity(recorded, path), current_versions()]
+        except AuffusionError as error:
+            _add_reason(reasons, error, path, clip)
+            continue
+        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        jobs.append(_Job(clip, path, recorded, pictures / f"{clip.name}.png", key))
+    return jobs, reasons
+
+
+def _add_reason(reasons: Reasons, error: AuffusionError, path: Path, clip: Clip) -> None:
+    reason = error.message.removeprefix(f"{path}: ").removeprefix(f"{path} ")
+    reasons.setdefault(reason, []).append(clip.path)
+
+
+def _read_provenance(path: Path) -> Provenance:
     record = read_provenance(path)
     if record is None:
         raise AudioError(f"{path}: does not say how it was made")
     recorded = Provenance.from_dict(record, str(path))
     if type(recorded.request) is not GenerateRequest:
         raise AudioError(f"{path}: was made by {recorded.request.task}, not by one prompt")
-    model = load_model(recorded, path)
-    result = generate_with_attention(model, recorded.request, recorded.settings)
-    _draw(result, model, picture)
-    return Watched(
-        scores=attention_scores(result),
-        model=recorded.model,
-        is_same=result.sound.provenance.samples_sha256 == recorded.samples_sha256,
+    return recorded
+
+
+def _find(job: _Job) -> Watched | None:
+    """What the picture says that is there, if it was drawn from the same."""
+    try:
+        record = json.loads(read_record(job.picture) or "")
+        if record["key"] == job.key:
+            return decode(Watched, record["watched"], str(job.picture))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return None
+
+
+def _watch(job: _Job, models: Models) -> Watched:
+    model = models.load(job.recorded, job.path)
+    result = generate_with_attention(model, job.recorded.request, job.recorded.settings)
+    watched = Watched(
+        words=words_heard(result),
+        model=job.recorded.model,
+        is_same=_is_in(job.path, result.sound, job.recorded),
     )
+    _draw(result, model, job.picture, json.dumps({"key": job.key, "watched": asdict(watched)}))
+    return watched
 
 
-def attention_scores(result: AttentionResult) -> dict[str, float]:
-    """The means over the words that name something, or over all where none does."""
+def _is_in(path: Path, sound: GenerateResult, recorded: Provenance) -> bool:
+    """Whether the file holds the samples of `sound`, whatever its record says.
+
+    A file of more than 16 bits may round otherwise, by one step. The samples of an ogg or mp3 are
+    others in any case; there the record has to do.
+    """
+    if path.suffix.lower() in LOSSY_SUFFIXES:
+        return sound.provenance.samples_sha256 == recorded.samples_sha256
+    recording = read_recording(path)
+    there, made = to_pcm16(recording.waveform()), to_pcm16(sound.waveform)[None]
+    if recording.sample_rate_hz != sound.sample_rate_hz or there.shape != made.shape:
+        return False
+    return int((there.int() - made.int()).abs().max()) <= 1
+
+
+def words_heard(result: AttentionResult) -> tuple[WordAttention, ...]:
+    """The words that the model reads; those that name something count, or all where none does."""
     log_mel = result.sound.log_mel.float().cpu().numpy()
-    maps = list(zip(result.words, result.maps.float().cpu().numpy(), strict=True))
+    maps = zip(result.words, result.maps.float().cpu().numpy(), strict=True)
     heard = [(word, attention) for word, attention in maps if attention.max() > 0]
     if not heard:
         raise AuffusionError("the model reads no word of the prompt")
-    naming = [attention for word, attention in heard if names_something(word)]
-    chosen = naming or [attention for _, attention in heard]
-    return {
-        ENTROPY: float(np.mean([attention_entropy(attention) for attention in chosen])),
-        LEVEL: float(np.mean([level_at_peak(attention, log_mel) for attention in chosen])),
-    }
+    none_names = not any(names_something(word) for word, _ in heard)
+    return tuple(
+        WordAttention(
+            word,
+            attention_entropy(attention),
+            level_at_peak(attention, log_mel),
+            counted=none_names or names_something(word),
+        )
+        for word, attention in heard
+    )
 
 
-def _draw(result: AttentionResult, model: Model, picture: Path) -> None:
+def _draw(result: AttentionResult, model: Model, picture: Path, record: str) -> None:
     title = f"{result.sound.request.prompt}, seed {result.sound.request.seed}"
     column = AttentionColumn(title, result.sound.log_mel, result.maps, result.shares)
     with folder_of(picture):
-        save_attention(result.words, [column], picture, model.codec.spectrogram_config)
+        save_attention(result.words, [column], picture, model.codec.spectrogram_config, record)
 
 
 def _with_scores(system: System, watched: dict[str, Watched]) -> System:
@@ -129,17 +257,23 @@ def _with_scores(system: System, watched: dict[str, Watched]) -> System:
             metrics.append(measure.absent(name, GENERATOR, better, 0, why))
 
     def with_scores(clip: Clip) -> Clip:
-        more = watched[clip.name].scores if clip.name in watched else {}
-        return replace(clip, scores=clip.scores | more)
+        if clip.name not in watched:
+            return clip
+        each = watched[clip.name]
+        return replace(clip, scores=clip.scores | each.scores, words=each.words)
 
     return replace(system, metrics=tuple(metrics), rows=tuple(map(with_scores, system.rows)))
 
 
-def _notes(name: str, watched: dict[str, Watched], reasons: Counter[str]) -> Iterator[str]:
-    for reason, n in reasons.most_common():
-        yield f"{name}: {n} sounds were not watched: {reason}"
-    if n_others := sum(not each.is_same for each in watched.values()):
+def _notes(system: System, watched: Mapping[str, Watched], reasons: Reasons) -> Iterator[str]:
+    for reason, paths in sorted(reasons.items(), key=lambda item: -len(item[1])):
+        were = "sounds were" if len(paths) > 1 else "sound was"
+        yield f"{system.name}: {len(paths)} {were} not watched: {reason}: {some_of(paths)}"
+    others = [c.path for c in system.rows if c.name in watched and not watched[c.name].is_same]
+    if others:
+        come = "sounds come" if len(others) > 1 else "sound comes"
+        files = "files" if len(others) > 1 else "file"
         yield (
-            f"{name}: {n_others} of {len(watched)} sounds come out otherwise here than in their"
-            " files; the attention is that of the ones made here"
+            f"{system.name}: {len(others)} {come} out otherwise here than in the {files}, and the"
+            f" attention is that of what was made here: {some_of(others)}"
         )

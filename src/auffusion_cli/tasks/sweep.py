@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from auffusion_cli.audio import read_audio
 from auffusion_cli.curves import Curve, Panel, Point
-from auffusion_cli.errors import AuffusionError, OutputExistsError
+from auffusion_cli.errors import AuffusionError, DataError, OutputExistsError
 from auffusion_cli.evaluation.protocols import Protocol
 from auffusion_cli.evaluation.result import Evaluation, Metric, write_text
 from auffusion_cli.files import folder_of
@@ -37,14 +36,15 @@ if TYPE_CHECKING:
 NOT_DRAWN = ("FD-inf", "FAD-inf", "KL-sigmoid")
 """Numbers that are in the tables and not in the picture."""
 RECORD = "cell.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 OnSteps = Callable[[float], None]
 """How many denoising steps have been taken for a sound since the last call."""
 
-
 Sounds = Mapping[str, GenerateRequest]
 """File name without suffix, which pairs it with a reference -> what every cell makes for it."""
+Origin = dict[str, Any]
+"""What decides about the sounds and seconds of a cell, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def weights_of(folder: Path) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def cell_key(
+def cell_origin(
     sounds: Sounds,
     settings: GenerateSettings,
     *,
@@ -103,41 +103,80 @@ def cell_key(
     vocoder: str,
     device: str,
     dtype: str,
-) -> str:
+) -> Origin:
     """What a cell is made from, and where its seconds were measured; see `weights_of`."""
-    asked = [(name, asdict(request)) for name, request in sounds.items()]
-    facts = [asked, settings.to_dict(), model, weights, vocoder, device, dtype]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return {
+        "sounds": {name: asdict(request) for name, request in sounds.items()},
+        "settings": settings.to_dict(),
+        "model": model,
+        "weights": weights,
+        "vocoder": vocoder,
+        "device": device,
+        "dtype": dtype,
+    }
 
 
 # --- rendering
 
 
-def find_cell(folder: Path, key: str, settings: GenerateSettings) -> Cell | None:
-    """The cell in `folder`, if it was made from what `key` stands for and is whole."""
+def read_cell(folder: Path, origin: Origin, settings: GenerateSettings) -> Cell:
+    """The cell in `folder`. Raises DataError, saying why it is not `origin`'s, or not whole."""
     try:
         record = read_json(folder / RECORD)
+        if record["format_version"] != FORMAT_VERSION:
+            raise DataError(f"{RECORD} was written by another version")
+        if (difference := _difference(record["origin"], origin)) is not None:
+            raise DataError(difference)
         sha256s = record["sounds"]
-        whole = record["format_version"] == FORMAT_VERSION and record["key"] == key
-        whole = whole and {path.name for path in folder.iterdir()} == {RECORD, *sha256s}
-        if not whole or any(hash_file(folder / name) != sha256s[name] for name in sha256s):
-            return None
+        there = {path.name for path in folder.iterdir()}
+        if others := sorted(there - {RECORD, *sha256s}):
+            raise DataError(f"{others[0]} is not one of its sounds")
+        for name in sorted(sha256s):
+            if name not in there:
+                raise DataError(f"{name} is missing")
+            if hash_file(folder / name) != sha256s[name]:
+                raise DataError(f"{name} has been changed")
         seconds = float(record["seconds_per_sound"])
         if not 0 < seconds < float("inf"):
-            return None
+            raise ValueError
         return Cell(settings, folder, seconds, str(record["device"]), str(record["dtype"]))
+    except DataError:
+        raise
     except (AuffusionError, OSError, KeyError, TypeError, ValueError, AttributeError):
-        return None
+        missing = "is missing" if not (folder / RECORD).exists() else "cannot be read"
+        raise DataError(f"its {RECORD} {missing}") from None
+
+
+def _difference(there: Origin, asked: Origin) -> str | None:
+    """The first thing in which two origins differ, in words."""
+    if there["sounds"] != asked["sounds"]:
+        names, asked_names = set(there["sounds"]), set(asked["sounds"])
+        if surplus := sorted(names - asked_names):
+            return f"it is of other sounds, such as {surplus[0]}"
+        if lacking := sorted(asked_names - names):
+            return f"it has no {lacking[0]}"
+        for name, request in asked["sounds"].items():
+            for field, value in request.items():
+                if (old := there["sounds"][name].get(field)) != value:
+                    return f"the {field.replace('_', ' ')} of {name} is {old!r}, and not {value!r}"
+    for field, value in asked["settings"].items():
+        if (old := there["settings"].get(field)) != value:
+            return f"its {field.replace('_', ' ')} is {old!r}, and not {value!r}"
+    for field in ("model", "vocoder", "device", "dtype"):
+        if there[field] != asked[field]:
+            return f"its {field} is {there[field]!r}, and not {asked[field]!r}"
+    return None if there == asked else "the files of the model have changed since"
 
 
 def check_replaceable(folder: Path) -> None:
     """Raise an OutputExistsError unless `folder` is a cell of some sweep and nothing else."""
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    only_sounds = all(name == RECORD or name.endswith(".wav") for name in names)
-    if folder.is_symlink() or RECORD not in names or not only_sounds:
+    others = sorted(name for name in names if name != RECORD and not name.endswith(".wav"))
+    if folder.is_symlink() or RECORD not in names or others:
+        problem = f"holds {others[0]}" if others else f"has no {RECORD}"
         raise OutputExistsError(
-            f"{folder} is there and holds what no sweep has written: it is not replaced.",
-            hint="Give another --output.",
+            f"{folder} exists and {problem}: no sweep has written it so, and it is not replaced.",
+            hint="Give another --output, or move that folder away.",
         )
 
 
@@ -146,7 +185,7 @@ def render_cell(
     sounds: Sounds,
     settings: GenerateSettings,
     folder: Path,
-    key: str,
+    origin: Origin,
     *,
     batch_size: int | None = None,
     on_steps: OnSteps = lambda n: None,
@@ -159,7 +198,7 @@ def render_cell(
     """
     if folder.exists():
         check_replaceable(folder)
-    unfinished = folder.parent / f".{secrets.token_hex(8)}.part"
+    unfinished = folder.parent / f".{folder.name}.part"
     size = batch_size or default_batch_size(model.device)
 
     def on_step(batch: Sequence[GenerateRequest], step) -> None:
@@ -167,6 +206,8 @@ def render_cell(
 
     with folder_of(folder):
         try:
+            # What a run that was killed has left.
+            shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
             spent_s, sha256s = 0.0, {}
             results = generate(model, sounds.values(), settings, batch_size=size, on_step=on_step)
@@ -182,8 +223,7 @@ def render_cell(
             )
             record = {
                 "format_version": FORMAT_VERSION,
-                "key": key,
-                "settings": settings.to_dict(),
+                "origin": origin,
                 "seconds_per_sound": cell.seconds_per_sound,
                 "device": cell.device,
                 "dtype": cell.dtype,

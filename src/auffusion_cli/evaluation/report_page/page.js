@@ -113,7 +113,8 @@ function soundColumn(clip, index, sound, longestS) {
   for (const score of data.scores) {
     if (sound.scores?.[score.name] === undefined) continue;
     const pair = make("div");
-    pair.append(make("dt", "", score.name), make("dd", "", formatScore(sound.scores[score.name])));
+    const value = sound.scores[score.name].toFixed(score.decimals);
+    pair.append(make("dt", "", score.name), make("dd", "", value.replace("-", "−")));
     scores.append(pair);
   }
   caption.append(scores);
@@ -149,6 +150,7 @@ function soundColumn(clip, index, sound, longestS) {
   const controls = make("div", "controls");
   controls.append(button, time);
   figure.append(strip, controls);
+  if (sound.words?.length) figure.append(wordList(sound.words));
 
   const column = {
     figure,
@@ -194,9 +196,17 @@ function soundColumn(clip, index, sound, longestS) {
   return column;
 }
 
-function formatScore(value) {
-  const size = Math.abs(value);
-  return value.toFixed(size >= 100 ? 1 : size >= 10 ? 2 : 3).replace("-", "−");
+// How spread out the attention to each word is, and how loud the sound is where it is greatest.
+function wordList(words) {
+  const list = make("dl", "words");
+  list.title = "attention-entropy and attention-level of each word";
+  for (const { word, entropy, level } of words) {
+    const pair = make("div");
+    const numbers = `${entropy.toFixed(data.wordDecimals)}, ${level.toFixed(2)}`;
+    pair.append(make("dt", "", word), make("dd", "", numbers));
+    list.append(pair);
+  }
+  return list;
 }
 
 // --- one clip: its heading at once, its sounds when it comes near the view
@@ -211,7 +221,8 @@ const rows = data.clips.map((clip) => {
   if (clip.events) facts.append(make("span", "", clip.events === 1 ? "1 event" : `${clip.events} events`));
   element.append(heading, facts);
   const flags = clip.sounds.flatMap((sound) => sound?.flags ?? []);
-  const words = [clip.prompt ?? "", clip.name, ...flags].join("\n").toLocaleLowerCase();
+  const paths = [...clip.sounds, clip.reference].map((sound) => sound?.path ?? "");
+  const words = [clip.prompt ?? "", clip.name, ...paths, ...flags].join("\n").toLocaleLowerCase();
   return { clip, element, words, columns: null };
 });
 const rowOf = new Map(rows.map((row) => [row.element, row]));
@@ -223,6 +234,7 @@ function build(row) {
   const longestS = Math.max(...sounds.map((sound) => (sound ? data.files[sound.file].duration : 0)), 0.01);
   row.columns = sounds.map((sound, index) => soundColumn(clip, index, sound, longestS));
   const side = make("div", "sounds");
+  side.style.setProperty("--columns", sounds.length);
   side.append(...row.columns.map((column) => column.figure));
   row.element.append(side);
 }
