@@ -43,9 +43,12 @@ def save_attention(
     columns: Sequence[AttentionColumn],
     path: str | Path,
     config: SpectrogramConfig | None = None,
+    *,
+    overwrite: bool = True,
 ) -> None:
     """Write a PNG: a row for each of `words`, the spectrogram below, a column for each sound."""
-    save_png(draw_attention(words, columns, config or SpectrogramConfig()), Path(path))
+    picture = draw_attention(words, columns, config or SpectrogramConfig())
+    save_png(picture, Path(path), overwrite=overwrite)
 
 
 def draw_attention(

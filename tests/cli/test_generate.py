@@ -224,6 +224,25 @@ def test_an_existing_file_is_replaced_only_when_told(run):
     assert read_provenance(Path("a.wav"))["prompt"] == "dog"
 
 
+def test_a_file_that_another_program_wrote_meanwhile_stays(run, monkeypatch):
+    """Both have looked and found nothing; one of two in a folder writes it first."""
+    real = task.GenerateResult.save
+
+    def save(self, path, **options):
+        if "dog" in path.name:
+            path.write_bytes(b"of the other")
+        real(self, path, **options)
+
+    monkeypatch.setattr(task.GenerateResult, "save", save)
+    result = run("generate", "dog", "-o", "a/")
+    assert result.exit_code == 2 and "a/dog.wav exists" in result.stderr
+    result = run("generate", "--prompts", "-", "-o", "b/", stdin="dog\nrain\n")
+    assert result.exit_code == 1 and "line 1: b/00001-dog.wav exists" in result.stderr
+    assert Path("a/dog.wav").read_bytes() == b"of the other"
+    assert Path("b/00001-dog.wav").read_bytes() == b"of the other"
+    assert Path("b/00002-rain.wav").exists()
+
+
 def test_dry_run_resolves_everything_and_makes_nothing(run, no_model, tiny_checkpoint):
     result = run("generate", "dog", "-n", "2", "--seed", "1", "--dry-run", "--json")
     shown = json.loads(result.stdout)
@@ -331,10 +350,10 @@ def test_one_file_that_cannot_be_written_does_not_stop_a_list(run, monkeypatch):
 
 
 def test_a_full_disk_stops_a_list_at_once(run, monkeypatch):
-    def replace(source, target):
-        raise OSError(28, "No space left on device", target)
+    def write(path, content):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.replace", replace)
+    monkeypatch.setattr(Path, "write_bytes", write)
     result = run("generate", "--prompts", "-", "-o", "out", stdin="dog\nrain\n")
     assert result.exit_code == 1
     assert result.stderr.lower().count("no space left") == 1

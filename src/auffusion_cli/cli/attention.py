@@ -174,10 +174,10 @@ def attention(
         results.append(result)
         if data_paths:
             with folder_of(data_paths[i]):
-                result.save_data(data_paths[i])
+                result.save_data(data_paths[i], overwrite=overwrite)
         if sound_paths:
             with folder_of(sound_paths[i]):
-                result.sound.save(sound_paths[i])
+                result.sound.save(sound_paths[i], overwrite=overwrite)
     drawn_words = _fewer_words(drawn_words, results)
     titles = names if len(names) > 1 else [origin.request.prompt]
     columns = [
@@ -185,7 +185,8 @@ def attention(
         for title, result in zip(titles, results, strict=True)
     ]
     with folder_of(picture):
-        save_attention([word for word, _ in drawn_words], columns, picture, config)
+        shown = [word for word, _ in drawn_words]
+        save_attention(shown, columns, picture, config, overwrite=overwrite)
     _report(picture, data_paths, sound_paths, names, results, as_json=json)
 
 

@@ -86,7 +86,7 @@ def codec_command(
             on_window=lambda n_done, n: progress.update(completed=n_done, total=n),
         )
     with folder_of(output):
-        write_audio(output, sound, rate_hz)
+        write_audio(output, sound, rate_hz, overwrite=overwrite)
     if json:
         console.print_json(
             {

@@ -179,9 +179,10 @@ def edit(
             (f"after: {edited_prompt}", result.edited.log_mel),
         ]
         with folder_of(picture):
-            save_comparison(titled, picture, loaded.codec.spectrogram_config)
+            config = loaded.codec.spectrogram_config
+            save_comparison(titled, picture, config, overwrite=overwrite)
     with folder_of(path):
-        result.edited.save(path)
+        result.edited.save(path, overwrite=overwrite)
     if json:
         record = {"edited_prompt": edited_prompt, **result.edited.provenance.to_dict()}
         console.print_json({"status": "made", "file": str(path), **record})

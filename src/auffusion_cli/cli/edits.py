@@ -154,10 +154,10 @@ def show_plan(
         console.print_table(("FILE", str(path)), console.fields(asdict(request)))
 
 
-def write(result: EditResult, path: Path, *, as_json: bool) -> None:
+def write(result: EditResult, path: Path, *, as_json: bool, overwrite: bool) -> None:
     """Write one result and say so."""
     with folder_of(path):
-        result.save(path)
+        result.save(path, overwrite=overwrite)
     if turned_down_db := result.provenance.turned_down_db:
         console.note(
             f"the new part is turned down by up to {turned_down_db:g} dB, to the loudest moment of"
@@ -169,7 +169,9 @@ def write(result: EditResult, path: Path, *, as_json: bool) -> None:
         typer.echo(path)
 
 
-def draw(picture: Path, titled: Sequence[tuple[str, Recording]], model: Model) -> None:
+def draw(
+    picture: Path, titled: Sequence[tuple[str, Recording]], model: Model, *, overwrite: bool
+) -> None:
     """The spectrograms of several recordings of one length, one below the other."""
     from auffusion_cli.audio import resample
     from auffusion_cli.plot import save_comparison
@@ -183,4 +185,4 @@ def draw(picture: Path, titled: Sequence[tuple[str, Recording]], model: Model) -
         log_mel = log_mel_of(model.codec, mono, model.defaults.max_duration_s)
         log_mels.append((title, log_mel))
     with folder_of(picture):
-        save_comparison(log_mels, picture, config)
+        save_comparison(log_mels, picture, config, overwrite=overwrite)

@@ -131,8 +131,9 @@ def extend(
         )
     if spectrogram:
         place = _in_place(recording, result.recording, before=before)
-        edits.draw(Path(spectrogram), [("before", place), ("after", result.recording)], loaded)
-    edits.write(result, path, as_json=json)
+        titled = [("before", place), ("after", result.recording)]
+        edits.draw(Path(spectrogram), titled, loaded, overwrite=overwrite)
+    edits.write(result, path, as_json=json, overwrite=overwrite)
 
 
 def _in_place(recording: Recording, longer: Recording, *, before: bool) -> Recording:

@@ -168,7 +168,13 @@ def generate(
     if checkpoint is not None and jobs:
         texts = [text for job in jobs for text in (job.request.prompt, job.request.negative_prompt)]
         resolve.warn_of_cut_prompts(checkpoint, texts + [region.prompt for region in regions])
-    run = Run(failures=failures, n_finished=len(finished), as_json=json, player=player)
+    run = Run(
+        failures=failures,
+        n_finished=len(finished),
+        as_json=json,
+        player=player,
+        overwrite=overwrite,
+    )
     if dry_run:
         from auffusion_cli.checkpoints import choose_device
         from auffusion_cli.tasks.generate import default_batch_size
@@ -208,6 +214,7 @@ class Run:
     n_finished: int
     as_json: bool
     player: list[str] | None
+    overwrite: bool
     n_made: int = 0
 
     def make(
@@ -263,10 +270,10 @@ class Run:
             from auffusion_cli.plot import save_spectrogram
 
             with folder_of(job.picture):
-                save_spectrogram(result.log_mel, job.picture)
+                save_spectrogram(result.log_mel, job.picture, overwrite=self.overwrite)
         # The sound comes last: where it is there, a list that is taken up again leaves it out.
         with folder_of(job.path):
-            result.save(job.path, subtype=subtype)
+            result.save(job.path, subtype=subtype, overwrite=self.overwrite)
         if self.as_json:
             console.print_json(
                 {"status": "made", "file": str(job.path), **result.provenance.to_dict()}

@@ -143,5 +143,5 @@ def inpaint(
         )
     if spectrogram:
         titled = [("before", recording), ("after", result.recording)]
-        edits.draw(Path(spectrogram), titled, loaded)
-    edits.write(result, path, as_json=json)
+        edits.draw(Path(spectrogram), titled, loaded, overwrite=overwrite)
+    edits.write(result, path, as_json=json, overwrite=overwrite)

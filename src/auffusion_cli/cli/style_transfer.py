@@ -130,9 +130,9 @@ def style_transfer(
             )
         if picture:
             titled.append((f"strength {request.strength:g}", result.recording))
-        edits.write(result, path, as_json=json)
+        edits.write(result, path, as_json=json, overwrite=overwrite)
     if picture:
-        edits.draw(picture, titled, loaded)
+        edits.draw(picture, titled, loaded, overwrite=overwrite)
         console.note(f"spectrograms: {picture}")
 
 
