@@ -366,6 +366,20 @@ def test_what_will_be_cut_from_a_long_prompt_is_shown_before_a_model_is_loaded(r
     assert result.stderr.rstrip().endswith("dog dog and a whistle'")
 
 
+def test_of_a_very_long_prompt_only_the_ends_are_shown(run, no_model):
+    result = run("generate", "dog " * 2_000 + "and a whistle", "--seed", "1", "--dry-run")
+    (warning,) = [line for line in result.stderr.splitlines() if "longer" in line]
+    assert len(warning) < 250 and " … " in warning and warning.endswith("and a whistle'")
+
+
+def test_what_the_model_cannot_read_is_shown_before_a_model_is_loaded(run, no_model):
+    prompts = ("rain 🐸🌧 and 雨", "dog barking")
+    result = run("generate", *prompts, "--dry-run", model="embedded")
+    assert result.exit_code == 0, result.output
+    (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
+    assert "cannot read '🐸🌧 雨' in the prompt 'rain 🐸🌧 and 雨'" in warning
+
+
 def test_play_needs_a_player_before_anything_else(run, no_model, monkeypatch):
     monkeypatch.setattr(play.shutil, "which", lambda name: None)
     result = run("generate", "dog", "--play")

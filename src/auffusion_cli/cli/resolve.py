@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from auffusion_cli.hub import Checkpoint
     from auffusion_cli.text import TextConditioner
 
+MAX_SHOWN_CHARACTERS = 60
+"""Of each end of a long text."""
+
 
 def describe(checkpoint: Checkpoint | None, vocoder: str) -> tuple[GenerationDefaults, str]:
     """(the checkpoint's defaults, the vocoder that will be used), before it is loaded."""
@@ -37,7 +40,7 @@ def describe_machine(device: str, dtype: str) -> dict[str, str]:
 
 
 def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> TextConditioner:
-    """Show what of the prompts the checkpoint's text encoders will not see.
+    """Show what of the prompts the checkpoint's text encoders will not see, or do not know.
 
     Returns them, without their weights.
     """
@@ -46,7 +49,20 @@ def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> TextC
     from auffusion_cli.checkpoints import load_text
 
     encoders = load_text(checkpoint.folder, torch.float32, weights=False)
-    for text in dict.fromkeys(prompts):
-        if text and (cut := encoders.overflow(text)) is not None:
-            console.warn(f"the prompt is longer than the model can read; left out: {cut!r}")
+    for text in filter(None, dict.fromkeys(prompts)):
+        if (cut := encoders.overflow(text)) is not None:
+            console.warn(
+                f"the prompt is longer than the model can read; left out: {_shortened(cut)!r}"
+            )
+        if unknown := " ".join(encoders.unknown(text)):
+            console.warn(
+                f"the model cannot read {_shortened(unknown)!r} in the prompt {_shortened(text)!r}"
+            )
     return encoders
+
+
+def _shortened(text: str) -> str:
+    """Its start and its end, by which the user knows it again."""
+    if len(text) <= 2 * MAX_SHOWN_CHARACTERS:
+        return text
+    return f"{text[:MAX_SHOWN_CHARACTERS]} … {text[-MAX_SHOWN_CHARACTERS:]}"
