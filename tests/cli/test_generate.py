@@ -306,6 +306,29 @@ def test_a_stopped_list_goes_on_where_it_was(run, monkeypatch):
     assert made == []
 
 
+def test_prompts_as_arguments_go_on_where_they_were_stopped(run):
+    command = ("generate", "dog", "rain", "-n", "2", "-o", "out", "--seed", "3")
+    assert run(*command).exit_code == 0
+    Path("out/rain-1.wav").unlink()
+    before = Path("out/dog-1.wav").read_bytes()
+    again = run(*command)
+    assert again.exit_code == 0, again.output
+    assert again.stdout == "out/rain-1.wav\n" and "already there and skipped: 3" in again.stderr
+    assert Path("out/dog-1.wav").read_bytes() == before
+
+    other_seed = run(*command[:-1], "4")
+    assert other_seed.exit_code == 2 and "out/dog-1.wav exists and does not" in other_seed.stderr
+    no_seed = run(*command[:-2])
+    assert no_seed.exit_code == 2 and "out/dog-1.wav exists (and 3 more)" in no_seed.stderr
+
+
+def test_a_sound_whose_picture_is_missing_is_not_finished(run):
+    command = ("generate", "dog", "-o", "dog.wav", "--seed", "1")
+    assert run(*command).exit_code == 0
+    result = run(*command, "--spectrogram", "dog.png")
+    assert result.exit_code == 2 and "not its spectrogram dog.png" in result.stderr
+
+
 def test_a_file_is_skipped_for_its_content_not_for_its_name(run, no_model):
     import torch
 

@@ -1,7 +1,7 @@
 """What `generate` will do: prompts and names -> one job a sound, checked before loading a model.
 
-A list of prompts (`--prompts`) is forgiving: a line that cannot be met becomes a `Failure`, and a
-file that already holds what its line asks for is left as it is. Prompts given as arguments are not.
+A list of prompts (`--prompts`) is forgiving: a line that cannot be met becomes a `Failure`. Prompts
+given as arguments are not. A file that already holds what is asked for is left as it is.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ def _check_names(jobs: Sequence[Job]) -> None:
 def leave_out_finished(
     jobs: Sequence[Job], answers: Callable[[Provenance, Job], bool]
 ) -> tuple[list[Job], list[Job]]:
-    """(to do, finished): finished are those whose file is there and `answers` its job.
+    """(to do, finished): finished are those whose file is there and `answers` its job, and whose
+    picture is there, too.
 
     Raises:
         OutputExistsError: a file is there and is something else.
@@ -163,13 +164,18 @@ def leave_out_finished(
     for job in jobs:
         if not job.path.exists():
             todo.append(job)
-        elif (record := _record_of(job.path)) is not None and answers(record, job):
-            finished.append(job)
-        else:
+        elif (record := _record_of(job.path)) is None or not answers(record, job):
             raise OutputExistsError(
                 f"{job.path} exists and does not hold what {job.source} asks for.",
                 hint="Give another --output, or --overwrite to replace what is there.",
             )
+        elif job.picture and not job.picture.exists():
+            raise OutputExistsError(
+                f"{job.path} exists, but not its spectrogram {job.picture}.",
+                hint="Give another --output, or --overwrite to make both.",
+            )
+        else:
+            finished.append(job)
     check_free([job.picture for job in todo if job.picture])
     return todo, finished
 
