@@ -167,7 +167,9 @@ def test_formats_spectrogram_and_json_lines(run):
         (["dog", "-o", "taken.wav/dog.wav"], "not a folder"),
         (["dog", "-o", "a.xyz"], ".xyz"),
         (["dog", "-o", "a.wav", "--format", "mp3"], "--format asks for .mp3"),
-        (["dog", "rain", "-o", "one.wav"], "more than one sound"),
+        (["dog", "rain", "-o", "one.wav"], "more than one result"),
+        (["dog", "dog", "-o", "two/"], "if no prompt is given twice"),
+        (["dog", "-o", "-"], "not to standard output"),
         (["dog", "-o", "{speed}.wav"], "{speed}"),
         (["dog", "--spectrogram", "a.jpg"], ".jpg"),
         (["--prompts", "missing.txt"], "missing.txt"),
@@ -304,6 +306,14 @@ def test_a_stopped_list_goes_on_where_it_was(run, monkeypatch):
     made.clear()
     assert run(*arguments, stdin=stdin).exit_code == 0
     assert made == []
+
+
+def test_prompts_that_begin_alike_get_names_of_their_own(run, no_model):
+    long = "a very long prompt " * 5
+    result = run("generate", long + "dog", long + "rain", "-o", "out/", "--json", "--dry-run")
+    assert result.exit_code == 0, result.output
+    files = [sound["file"] for sound in json.loads(result.stdout)["sounds"]]
+    assert [file[:15] for file in files] == ["out/00001-a-ver", "out/00002-a-ver"]
 
 
 def test_prompts_as_arguments_go_on_where_they_were_stopped(run):

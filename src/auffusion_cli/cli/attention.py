@@ -311,12 +311,7 @@ def _check_paths(picture: Path, data: list[Path], sounds: list[Path], *, overwri
     from auffusion_cli.cli.plan import check_free
 
     for option, paths in (("--output", [picture]), ("--data", data), ("--audio", sounds)):
-        if option != "--output" and len(set(paths)) < len(paths):
-            raise UsageError(
-                f"{option}: several models would be written to {paths[0]}.",
-                hint="Give a name with {model} in it.",
-            )
-        check_distinct(paths, option)
+        check_distinct(paths, option, hint="Give a name with {model} in it.")
         check_writable(paths, option)
     if not overwrite:
         check_free([picture, *data, *sounds])
@@ -354,7 +349,7 @@ def _report(
 ) -> None:
     if not as_json:
         for path in (picture, *data, *sounds):
-            typer.echo(path)
+            console.print_path(path)
         return
     told = [
         {

@@ -187,4 +187,4 @@ def edit(
         record = {"edited_prompt": edited_prompt, **result.edited.provenance.to_dict()}
         console.print_json({"status": "made", "file": str(path), **record})
     else:
-        typer.echo(path)
+        console.print_path(path)

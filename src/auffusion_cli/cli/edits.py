@@ -129,7 +129,7 @@ def check_outputs(paths: Sequence[Path], picture: str | Path | None, *, overwrit
     from auffusion_cli.cli.outputs import as_template, check_distinct, check_writable
     from auffusion_cli.cli.plan import check_free
 
-    check_distinct(paths, "--output")
+    check_distinct(paths, "--output", hint="Valid: a folder, or a template with {strength}.")
     check_writable(paths, "--output")
     pictures = []
     if picture is not None:
@@ -166,7 +166,7 @@ def write(result: EditResult, path: Path, *, as_json: bool, overwrite: bool) -> 
     if as_json:
         console.print_json({"status": "made", "file": str(path), **result.provenance.to_dict()})
     else:
-        typer.echo(path)
+        console.print_path(path)
 
 
 def draw(

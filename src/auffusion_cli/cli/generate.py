@@ -280,7 +280,7 @@ class Run:
                 {"status": "made", "file": str(job.path), **result.provenance.to_dict()}
             )
         else:
-            typer.echo(job.path)
+            console.print_path(job.path)
         if self.player:
             from auffusion_cli.cli.play import play
 

@@ -148,6 +148,10 @@ def _read_strengths(strength: float | None, strengths: str | None) -> list[float
         raise UsageError(
             f"--strengths {strengths!r} cannot be read.", hint="For example: 0.2,0.4,0.6."
         ) from None
+    if len({f"{value:g}" for value in values}) < len(values):
+        raise UsageError(
+            f"--strengths {strengths!r} has one of them twice.", hint="Give each once."
+        )
     if len(values) > MAX_SERIES:
         raise UsageError(f"--strengths: {len(values)} of them; at most {MAX_SERIES} are made.")
     return values
