@@ -196,6 +196,12 @@ def test_a_saved_model_loads_as_the_same(layout, request, tmp_path):
         assert StableDiffusionPipeline.from_pretrained(saved, local_files_only=True)
 
 
+def test_credits_go_on_with_the_model(checkpoint, tmp_path):
+    (checkpoint / "CREDITS.md").write_text("Thanks to Zoë.\n", "utf-8")
+    save_model(load_model(checkpoint), tmp_path / "saved")
+    assert (tmp_path / "saved" / "CREDITS.md").read_text("utf-8") == "Thanks to Zoë.\n"
+
+
 def test_saving_in_half_precision(checkpoint, tmp_path):
     model = load_model(checkpoint, device="cpu", dtype="bf16", vocoder="griffin-lim")
     assert model.unet.dtype == torch.bfloat16 and isinstance(model.codec.vocoder, GriffinLim)

@@ -31,10 +31,12 @@ from auffusion_cli.errors import (
 from auffusion_cli.files import folder_of
 from auffusion_cli.hub import Confirm, Report, resolve
 from auffusion_cli.layout import (
+    CREDITS_NAME,
     Condition,
     choose_vocoder,
     is_adapter_layout,
     read_conditions,
+    read_credits,
     read_identity,
     read_json,
 )
@@ -98,6 +100,7 @@ def load_model(
         defaults=identity.defaults,
         device=torch_device,
         dtype=torch_dtype,
+        credits=read_credits(folder),
     )
 
 
@@ -189,6 +192,8 @@ def _write_model(model: Model, folder: Path, dtype: torch.dtype) -> None:
         | {name: value for name, value in identity.items() if value}
         | {"generation": asdict(defaults)},
     )
+    if model.credits is not None:
+        (folder / CREDITS_NAME).write_text(model.credits, "utf-8")
 
 
 def _write_text(text: TextConditioner, folder: Path, dtype: torch.dtype) -> None:

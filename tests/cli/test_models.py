@@ -68,6 +68,21 @@ def test_pull_asks_before_a_large_download(server, monkeypatch):
     assert run("pull", "org/model", "--yes").exit_code == 0
 
 
+def test_the_embedded_models_card_and_credits_are_there_to_read():
+    info = json.loads(run("info", "embedded", "--json").stdout)
+    assert "kinds of sound" in Path(info["model_card"]).read_text()
+    assert info["licence"] == "see CREDITS.md"
+    assert Path(info["credits"]).is_file() and info["credits"] in run("list").stderr
+
+
+def test_what_a_training_keeps_beside_its_result_is_no_part_of_the_model(tmp_path):
+    folder = shutil.copytree(GOLDEN, tmp_path / "run")
+    before = json.loads(run("info", folder, "--json").stdout)
+    shutil.copytree(GOLDEN, folder / "checkpoints" / "step-00000001")
+    after = json.loads(run("info", folder, "--json").stdout)
+    assert after == before
+
+
 def test_info_of_a_folder_in_words():
     result = run("info", GOLDEN)
     assert result.exit_code == 0

@@ -44,6 +44,7 @@ def list_models(json: options.Json = False) -> None:
     """
     from auffusion_cli import hub
     from auffusion_cli.errors import CheckpointError
+    from auffusion_cli.layout import credits_path
 
     rows = []
     for known in hub.KNOWN.values():
@@ -60,6 +61,7 @@ def list_models(json: options.Json = False) -> None:
                 "revision": found.revision if found else known.revision,
                 "repo_id": known.repo_id,
                 "folder": str(found.folder) if found else None,
+                "credits": credits_path(found.folder) if found else None,
                 "description": known.description,
             }
         )
@@ -83,6 +85,9 @@ def list_models(json: options.Json = False) -> None:
             for row in rows + listeners
         ],
     )
+    for row in rows:
+        if row["credits"]:
+            console.note(f"{row['name']}: credits and licences of its sounds in {row['credits']}")
     for row in listeners:
         if not row["here"] and row["sha256"]:
             console.note(
@@ -317,5 +322,7 @@ def find(name: str):
 
 
 def folder_bytes(folder: Path) -> int:
-    """Size of the files in `folder`; the Hub's cache links to them."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Size of the model's files in `folder`; the Hub's cache links to them."""
+    from auffusion_cli.layout import model_files
+
+    return sum(path.stat().st_size for path in model_files(folder))
