@@ -87,10 +87,10 @@ def edit(
 
     \b
     Examples:
-      auffusion edit dog.wav --swap dog=cat -o cat.wav
+      auffusion edit dog.wav --swap "dog barking=cat meowing" -o cat.wav
       auffusion edit rain.wav --reweight rain=2.0 --spectrogram before-after.png
       auffusion edit --prompt "dog barking in rain" --seed 3 --refine "… in a cathedral"
-      auffusion edit rain.wav --swap dog=cat --refine "a loud …" --reweight loud=3
+      auffusion edit dog.wav --swap barking=growling --refine "a loud …" --reweight loud=3
     """
     from auffusion_cli.cli import resolve
     from auffusion_cli.cli.models import find, resolve_model
