@@ -344,6 +344,12 @@ def break_tokenizer(folder):
     (folder / "text_encoder_0" / "tokenizer.json").write_text("{")
 
 
+def break_encoder_and_tokenizer(folder):
+    """As where a tokenizer's loader looks into the encoder's config."""
+    break_architectures(folder)
+    break_tokenizer(folder)
+
+
 def break_scheduler(folder):
     (folder / "scheduler" / "scheduler_config.json").unlink()
 
@@ -365,6 +371,7 @@ def break_layout(folder):
         (break_channels, r"adapter 0 gives 16 channels, but the UNet.* takes 32"),
         (break_architecture, r"config.json: not a text encoder: architecture 'ViTModel'"),
         (break_architectures, r"config.json: not a text encoder"),
+        (break_encoder_and_tokenizer, r"config.json: not a text encoder"),
         (break_tokenizer, r"cannot load the tokenizer"),
         (break_scheduler, r"scheduler_config.json: missing"),
         (break_layout, r"not a checkpoint: it has neither"),

@@ -300,8 +300,8 @@ def load_text(folder: Path, dtype: torch.dtype, *, weights: bool = True) -> Text
     """
     load_encoder = load_text_encoder if weights else _empty_text_encoder
     if not is_adapter_layout(folder):
-        tokenizer = load_tokenizer(folder / "tokenizer")
         encoder = load_encoder(folder / "text_encoder", dtype)
+        tokenizer = load_tokenizer(folder / "tokenizer")
         positions = getattr(encoder.config, "max_position_embeddings", None)
         if positions is None:
             raise CheckpointError(
@@ -317,9 +317,11 @@ def load_text(folder: Path, dtype: torch.dtype, *, weights: bool = True) -> Text
     encoders, adapters = [], []
     for condition in read_conditions(folder):
         encoder_folder = folder / condition.text_encoder_name
+        # Before the tokenizer, whose loader may look into the encoder's config, too.
+        model = load_encoder(encoder_folder, dtype)
         encoder = TextEncoder(
             load_tokenizer(encoder_folder),
-            load_encoder(encoder_folder, dtype),
+            model,
             condition.condition_max_length,
             source=condition.pretrained_model_name_or_path,
         )

@@ -399,6 +399,13 @@ def test_what_will_be_cut_from_a_long_prompt_is_shown_before_a_model_is_loaded(r
     assert result.stderr.rstrip().endswith("dog dog and a whistle'")
 
 
+def test_a_negative_prompt_without_guidance_is_told(run, no_model):
+    for guidance, n_told in (("1", 1), ("1.5", 0)):
+        options = ("--negative", "rain", "--guidance", guidance, "--dry-run")
+        result = run("generate", "dog", *options)
+        assert result.exit_code == 0 and result.stderr.count("has no effect") == n_told
+
+
 def test_of_a_very_long_prompt_only_the_ends_are_shown(run, no_model):
     result = run("generate", "dog " * 2_000 + "and a whistle", "--seed", "1", "--dry-run")
     (warning,) = [line for line in result.stderr.splitlines() if "longer" in line]

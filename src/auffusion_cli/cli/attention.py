@@ -205,7 +205,7 @@ def _check_parts(
         return
     from auffusion_cli.attention import cross_layers
     from auffusion_cli.checkpoints import empty_unet
-    from auffusion_cli.cli.resolve import warn_of_cut_prompts
+    from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
     from auffusion_cli.layout import read_json
 
     folder = setup.checkpoint.folder
@@ -214,6 +214,7 @@ def _check_parts(
     task.choose_layers(cross_layers(empty_unet(folder)), layers, heads)
     text = warn_of_cut_prompts(setup.checkpoint, (request.prompt, request.negative_prompt))
     task.choose_rows(text, request.prompt)
+    warn_of_idle_negatives([request.negative_prompt], setup.settings)
 
 
 def _read_phase(text: str) -> tuple[float, float]:

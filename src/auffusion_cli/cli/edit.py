@@ -140,6 +140,7 @@ def edit(
     defaults, vocoder = resolve.describe(checkpoint, vocoder or origin.vocoder)
     settings = GenerateSettings.from_defaults(defaults, **origin.asked)
     device, dtype = device or origin.device, dtype or origin.dtype
+    resolve.warn_of_idle_negatives([request.negative_prompt], settings)
     if checkpoint:
         from auffusion_cli.attention import align_tokens
 

@@ -53,6 +53,8 @@ def read(source: Path) -> Recording:
             f"{source} lasts {recording.duration_s:g} s.",
             hint=f"Valid: {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s.",
         )
+    if not recording.samples.any():
+        console.warn(f"{source} is silent")
     return recording
 
 

@@ -169,6 +169,7 @@ def generate(
     if checkpoint is not None and jobs:
         texts = [text for job in jobs for text in (job.request.prompt, job.request.negative_prompt)]
         resolve.warn_of_cut_prompts(checkpoint, texts + [region.prompt for region in regions])
+    resolve.warn_of_idle_negatives([job.request.negative_prompt for job in jobs], settings)
     run = Run(
         failures=failures,
         n_finished=len(finished),

@@ -10,6 +10,7 @@ from auffusion_cli.config import GenerationDefaults
 
 if TYPE_CHECKING:
     from auffusion_cli.hub import Checkpoint
+    from auffusion_cli.request import GenerateSettings
     from auffusion_cli.text import TextConditioner
 
 MAX_SHOWN_CHARACTERS = 60
@@ -59,6 +60,14 @@ def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> TextC
                 f"the model cannot read {_shortened(unknown)!r} in the prompt {_shortened(text)!r}"
             )
     return encoders
+
+
+def warn_of_idle_negatives(negative_prompts: Iterable[str], settings: GenerateSettings) -> None:
+    """Say that negative prompts are not heard where there is no guidance."""
+    if settings.guidance_scale == 1 and any(negative_prompts):
+        console.warn(
+            "the negative prompt has no effect: guidance is 1, which is off (try --guidance 3)"
+        )
 
 
 def _shortened(text: str) -> str:

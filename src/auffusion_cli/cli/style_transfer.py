@@ -64,6 +64,7 @@ def style_transfer(
       auffusion style-transfer dog.wav "a cat meowing" --strengths 0.2,0.4,0.6 -o cats/
       auffusion style-transfer dog.wav "a drum" --method inversion --scheduler ddim -o drum.wav
     """
+    from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
     from auffusion_cli.request import StyleTransferRequest, draw_seed
 
     values = _read_strengths(strength, strengths)
@@ -103,9 +104,8 @@ def style_transfer(
     setup = edits.set_up(model, vocoder, recording, asked, dry_run=dry_run, yes=yes)
     for request in requests.values():
         check_method(request, setup.settings)
+    warn_of_idle_negatives([negative], setup.settings)
     if setup.checkpoint:
-        from auffusion_cli.cli.resolve import warn_of_cut_prompts
-
         warn_of_cut_prompts(setup.checkpoint, (prompt, negative))
     if dry_run:
         resolved = setup.describe(device, dtype)
