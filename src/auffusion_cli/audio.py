@@ -24,7 +24,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from auffusion_cli.errors import AudioError
+from auffusion_cli.errors import AudioError, MissingAudioError
 from auffusion_cli.files import whole_file
 
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
@@ -216,6 +216,8 @@ def _open(path: Path, *, check_whole: bool = True) -> Iterator[soundfile.SoundFi
             if check_whole:
                 _check_whole(path, sound.format)
             yield sound
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise MissingAudioError(f"{path}: cannot be read: {error.strerror}") from error
     except OSError as error:
         raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (soundfile.SoundFileError, RuntimeError) as error:

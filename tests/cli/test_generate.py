@@ -164,6 +164,7 @@ def test_formats_spectrogram_and_json_lines(run):
         (["dog", "-n", "0"], "whole numbers from 1"),
         (["dog", "--vocoder", "hifigan", "--model", "embedded"], "has no vocoder"),
         (["dog", "-o", "taken.wav"], "taken.wav exists"),
+        (["dog", "--model", "nope"], "--model 'nope': there is no such folder"),
         (["dog", "-o", "taken.wav/dog.wav"], "not a folder"),
         (["dog", "-o", "a.xyz"], ".xyz"),
         (["dog", "-o", "a.wav", "--format", "mp3"], "--format asks for .mp3"),
@@ -194,6 +195,15 @@ def test_a_sound_that_cannot_be_made_leaves_no_folder(run, monkeypatch):
     result = run("generate", "dog", "-o", "many/folders/dog.wav")
     assert result.exit_code == 130 and result.stderr.endswith("error: stopped\n")
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize("command", ["info", "reproduce"])
+def test_a_missing_file_cannot_be_met_and_a_damaged_one_fails(run, no_model, command):
+    Path("damaged.wav").write_bytes(b"RIFF")
+    Path("folder").mkdir()
+    for path, exit_code in (("nofile.wav", 2), ("folder", 2), ("damaged.wav", 1)):
+        result = run(command, path)
+        assert result.exit_code == exit_code and path in result.stderr
 
 
 @pytest.mark.parametrize("output", ["again.xyz", "plain.wav/again.wav"])

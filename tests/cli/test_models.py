@@ -113,7 +113,8 @@ def test_convert_refuses_damage_without_leaving_anything(tmp_path):
 @pytest.mark.parametrize("command", ["info", "pull"])
 def test_no_such_checkpoint(command):
     result = run(command, "no such")
-    assert result.exit_code == 1 and "known name" in result.stderr
+    assert result.exit_code == 2 and "NAME 'no such'" in result.stderr
+    assert "auffusion-full" in result.stderr
 
 
 def test_an_installation_without_the_embedded_model(monkeypatch):

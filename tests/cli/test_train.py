@@ -168,7 +168,7 @@ def test_overwriting_waits_until_the_data_is_known_to_be_good(run, clips, no_tra
     Path("out/checkpoints/step-00000001").mkdir(parents=True)
     Path("out/training.yaml").write_text("seed: 1")
     result = run("-o", "out", "--overwrite", data="absent")
-    assert result.exit_code == 1 and "absent does not exist" in result.stderr
+    assert result.exit_code == 2 and "--data absent does not exist" in result.stderr
     assert Path("out/checkpoints/step-00000001").exists() and Path("out/training.yaml").exists()
 
 
