@@ -326,12 +326,12 @@ def test_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
 def test_a_device_that_is_full(tmp_path, monkeypatch):
-    monkeypatch.setattr(audio.secrets, "token_hex", lambda _: "name")
     (tmp_path / "a.wav").touch()
     opened = type(tmp_path).open
 
     def open_full(self, mode="r", *args):
-        return opened(type(tmp_path)("/dev/full"), "wb") if "x" in mode else opened(self, mode)
+        is_full = self.suffix == ".part" and "w" in mode
+        return opened(type(tmp_path)("/dev/full") if is_full else self, mode)
 
     monkeypatch.setattr(type(tmp_path), "open", open_full)
     with pytest.raises(AudioError, match="No space left"):

@@ -196,6 +196,12 @@ def test_a_saved_model_loads_as_the_same(layout, request, tmp_path):
         assert StableDiffusionPipeline.from_pretrained(saved, local_files_only=True)
 
 
+def test_credits_go_on_with_the_model(checkpoint, tmp_path):
+    (checkpoint / "CREDITS.md").write_text("Thanks to Zoë.\n", "utf-8")
+    save_model(load_model(checkpoint), tmp_path / "saved")
+    assert (tmp_path / "saved" / "CREDITS.md").read_text("utf-8") == "Thanks to Zoë.\n"
+
+
 def test_saving_in_half_precision(checkpoint, tmp_path):
     model = load_model(checkpoint, device="cpu", dtype="bf16", vocoder="griffin-lim")
     assert model.unet.dtype == torch.bfloat16 and isinstance(model.codec.vocoder, GriffinLim)
@@ -338,6 +344,12 @@ def break_tokenizer(folder):
     (folder / "text_encoder_0" / "tokenizer.json").write_text("{")
 
 
+def break_encoder_and_tokenizer(folder):
+    """As where a tokenizer's loader looks into the encoder's config."""
+    break_architectures(folder)
+    break_tokenizer(folder)
+
+
 def break_scheduler(folder):
     (folder / "scheduler" / "scheduler_config.json").unlink()
 
@@ -359,6 +371,7 @@ def break_layout(folder):
         (break_channels, r"adapter 0 gives 16 channels, but the UNet.* takes 32"),
         (break_architecture, r"config.json: not a text encoder: architecture 'ViTModel'"),
         (break_architectures, r"config.json: not a text encoder"),
+        (break_encoder_and_tokenizer, r"config.json: not a text encoder"),
         (break_tokenizer, r"cannot load the tokenizer"),
         (break_scheduler, r"scheduler_config.json: missing"),
         (break_layout, r"not a checkpoint: it has neither"),

@@ -32,7 +32,7 @@ def test_what_did_not_change_looks_the_same_before_and_after(tmp_path):
 
 def test_a_picture_carries_a_record_and_others_have_none(tmp_path):
     path = tmp_path / "a.png"
-    save_png(Image.new("RGB", (2, 2)), path, '{"of": "Ünïcode 🐕"}')
+    save_png(Image.new("RGB", (2, 2)), path, record='{"of": "Ünïcode 🐕"}')
     assert read_record(path) == '{"of": "Ünïcode 🐕"}'
     save_png(Image.new("RGB", (2, 2)), path)
     assert read_record(path) is None

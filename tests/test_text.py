@@ -7,6 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -15,6 +18,7 @@ from transformers import (
     ClapTextModelWithProjection,
     CLIPTextConfig,
     CLIPTextModel,
+    PreTrainedTokenizerFast,
     T5Config,
     T5EncoderModel,
 )
@@ -185,6 +189,20 @@ def test_overflow_beyond_max_length_though_the_encoder_sees_it(tokenizer):
     tail = text.overflow("dog rain dog rain dog rain dog rain")
     short = text.encoders[0].overflow("dog rain dog rain dog rain dog rain")
     assert tail.endswith(short) and len(tail) > len(short)
+
+
+def test_what_no_encoder_has_a_token_for_is_unknown(golden_text):
+    words = {"[UNK]": 0, "dog": 1, "barks": 2}
+    backend = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    backend.pre_tokenizer = Whitespace()
+    few_words = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
+    text = make_conditioner([make_encoder("bert", few_words)])
+    assert text.unknown("dog barks") == []
+    assert text.unknown("a dog barks 🐸 a") == ["a", "🐸"]
+    # Bytes stand for all there is: what one encoder reads is not lost.
+    assert golden_text.unknown("a dog barks 🐸") == []
+    both = make_conditioner([make_encoder("bert", few_words), golden_text.encoders[0]])
+    assert both.unknown("a dog barks 🐸") == []
 
 
 @settings(max_examples=30, deadline=None)

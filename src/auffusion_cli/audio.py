@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import secrets
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,8 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from auffusion_cli.errors import AudioError
+from auffusion_cli.errors import AudioError, MissingAudioError
+from auffusion_cli.files import whole_file
 
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 MAX_CHANNELS = 64
@@ -216,6 +216,8 @@ def _open(path: Path, *, check_whole: bool = True) -> Iterator[soundfile.SoundFi
             if check_whole:
                 _check_whole(path, sound.format)
             yield sound
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise MissingAudioError(f"{path}: cannot be read: {error.strerror}") from error
     except OSError as error:
         raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (soundfile.SoundFileError, RuntimeError) as error:
@@ -314,6 +316,7 @@ def write_audio(
     *,
     subtype: str = "pcm16",
     provenance: dict[str, Any] | None = None,
+    overwrite: bool = True,
 ) -> None:
     """Write (C, N) or (N,) samples; the suffix chooses the format: .wav, .flac, .ogg or .mp3.
 
@@ -323,6 +326,7 @@ def write_audio(
         subtype: "pcm16"; "pcm24" in wav and flac; "float" in wav. Ogg and mp3 have one form and
             take the default. What exceeds full scale is clipped, except in "float".
         provenance: JSON-serialisable record for `read_provenance`, kept in the file's comment.
+        overwrite: whether a file that is there is replaced, or an OutputExistsError raised.
 
     Raises AudioError where the samples or the format cannot be written, or the disk refuses.
     """
@@ -342,15 +346,20 @@ def write_audio(
     comment = json.dumps(provenance) if provenance is not None else None
     samples = _quantize(waveform, codec).T.contiguous().numpy()
     content = _encode(path, samples, sample_rate_hz, format_name, codec, comment)
-    _replace_file(path, content)
+    _write_file(path, content, overwrite)
 
 
 def write_recording(
-    path: str | Path, recording: Recording, *, provenance: dict[str, Any] | None = None
+    path: str | Path,
+    recording: Recording,
+    *,
+    provenance: dict[str, Any] | None = None,
+    overwrite: bool = True,
 ) -> None:
     """Write a .wav or .flac with exactly the samples of `recording`; whole, or as it was before.
 
-    Raises AudioError where the format cannot hold them, or the disk refuses.
+    Raises AudioError where the format cannot hold them, or the disk refuses; OutputExistsError
+    where a file is there that is not to be overwritten.
     """
     path = Path(path)
     format_name, codec = lossless_format_of(path, recording.subtype)
@@ -358,7 +367,7 @@ def write_recording(
     content = _encode(
         path, recording.samples, recording.sample_rate_hz, format_name, codec, comment
     )
-    _replace_file(path, content)
+    _write_file(path, content, overwrite)
 
 
 def lossless_format_of(path: Path, subtype: str) -> tuple[str, str]:
@@ -462,15 +471,9 @@ def _read_riff_comment(path: Path) -> str:
     return ""
 
 
-def _replace_file(path: Path, content: bytes) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one, never a part."""
-    temporary = path.parent / f".{secrets.token_hex(8)}.part"
+def _write_file(path: Path, content: bytes, overwrite: bool) -> None:
     try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(path, overwrite=overwrite) as beside:
+            beside.write_bytes(content)
     except OSError as error:
         raise AudioError(f"{path}: cannot be written: {error.strerror or error}") from error

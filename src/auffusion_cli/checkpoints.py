@@ -31,10 +31,12 @@ from auffusion_cli.errors import (
 from auffusion_cli.files import folder_of
 from auffusion_cli.hub import Confirm, Report, resolve
 from auffusion_cli.layout import (
+    CREDITS_NAME,
     Condition,
     choose_vocoder,
     is_adapter_layout,
     read_conditions,
+    read_credits,
     read_identity,
     read_json,
 )
@@ -98,6 +100,7 @@ def load_model(
         defaults=identity.defaults,
         device=torch_device,
         dtype=torch_dtype,
+        credits=read_credits(folder),
     )
 
 
@@ -189,6 +192,8 @@ def _write_model(model: Model, folder: Path, dtype: torch.dtype) -> None:
         | {name: value for name, value in identity.items() if value}
         | {"generation": asdict(defaults)},
     )
+    if model.credits is not None:
+        (folder / CREDITS_NAME).write_text(model.credits, "utf-8")
 
 
 def _write_text(text: TextConditioner, folder: Path, dtype: torch.dtype) -> None:
@@ -295,8 +300,8 @@ def load_text(folder: Path, dtype: torch.dtype, *, weights: bool = True) -> Text
     """
     load_encoder = load_text_encoder if weights else _empty_text_encoder
     if not is_adapter_layout(folder):
-        tokenizer = load_tokenizer(folder / "tokenizer")
         encoder = load_encoder(folder / "text_encoder", dtype)
+        tokenizer = load_tokenizer(folder / "tokenizer")
         positions = getattr(encoder.config, "max_position_embeddings", None)
         if positions is None:
             raise CheckpointError(
@@ -312,9 +317,11 @@ def load_text(folder: Path, dtype: torch.dtype, *, weights: bool = True) -> Text
     encoders, adapters = [], []
     for condition in read_conditions(folder):
         encoder_folder = folder / condition.text_encoder_name
+        # Before the tokenizer, whose loader may look into the encoder's config, too.
+        model = load_encoder(encoder_folder, dtype)
         encoder = TextEncoder(
             load_tokenizer(encoder_folder),
-            load_encoder(encoder_folder, dtype),
+            model,
             condition.condition_max_length,
             source=condition.pretrained_model_name_or_path,
         )

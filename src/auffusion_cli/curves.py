@@ -75,7 +75,7 @@ def save_curves(
         y = height * n_rows + LEGEND_ROW_PX * (i // n_columns) + 6
         _line(draw, [(x, y), (x + 26, y)], colours[name], 3)
         _text(draw, (x + 36, y), name, INK, "lm")
-    save_png(picture.resize(size, Image.LANCZOS), path, record)
+    save_png(picture.resize(size, Image.LANCZOS), path, record=record)
 
 
 def _draw_panel(

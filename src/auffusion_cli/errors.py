@@ -34,6 +34,10 @@ class AudioError(AuffusionError):
     """An audio file cannot be read, or written as asked."""
 
 
+class MissingAudioError(AudioError, UsageError):
+    """An audio file that is named is not there, which is known before any model is loaded."""
+
+
 class CheckpointError(AuffusionError):
     """A checkpoint is missing, damaged, unsafe, or does not fit this program."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,15 @@ from typing import Any
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.samplers import SCHEDULERS
+from auffusion_cli.training.config import CACHE_NAME, CHECKPOINTS_NAME, LOGS_NAME, PREVIEWS_NAME
 
 VOCODERS = ("hifigan", "griffin-lim")
+
+CREDITS_NAME = "CREDITS.md"
+"""Beside the weights: whom their licence asks to name."""
+MODEL_CARD_NAME = "README.md"
+RUN_FOLDERS = (CHECKPOINTS_NAME, LOGS_NAME, PREVIEWS_NAME, CACHE_NAME)
+"""What a training run keeps beside its result."""
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 """In order of preference."""
@@ -77,6 +85,18 @@ def read_identity(folder: Path) -> Identity:
         if value not in valid:
             raise CheckpointError(f"{path}: {name} is {value!r}; valid: {', '.join(valid)}")
     return Identity(content.get("name"), content.get("licence"), defaults)
+
+
+def credits_path(folder: Path) -> str | None:
+    """Where `CREDITS.md` of `folder` is, if it has one."""
+    path = folder / CREDITS_NAME
+    return str(path) if path.is_file() else None
+
+
+def read_credits(folder: Path) -> str | None:
+    """What `CREDITS.md` of `folder` says; None where it has none."""
+    path = credits_path(folder)
+    return None if path is None else Path(path).read_text("utf-8", errors="replace")
 
 
 def choose_vocoder(folder: Path, asked: str, defaults: GenerationDefaults) -> str:
@@ -168,9 +188,11 @@ def describe(folder: Path) -> dict[str, Any]:
     else:
         encoder_folders = [folder / "text_encoder"]
     unet = read_json(folder / "unet" / "config.json")
-    weight_files = [path for path in folder.rglob("*") if path.suffix in WEIGHT_SUFFIXES]
+    weight_files = [path for path in model_files(folder) if path.suffix in WEIGHT_SUFFIXES]
     return {
         "licence": identity.licence,
+        "credits": credits_path(folder),
+        "model_card": str(card) if (card := folder / MODEL_CARD_NAME).is_file() else None,
         "layout": "adapter" if adapters else "Stable Diffusion",
         "text_encoders": [_architecture(encoder / "config.json") for encoder in encoder_folders],
         "cross_attention_dim": unet.get("cross_attention_dim"),
@@ -181,6 +203,13 @@ def describe(folder: Path) -> dict[str, Any]:
         "weights_bytes": sum(path.stat().st_size for path in weight_files),
         "generation": asdict(identity.defaults),
     }
+
+
+def model_files(folder: Path) -> Iterator[Path]:
+    """All files of the model in `folder`, without what a training run keeps beside its result."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).parts[0] not in RUN_FOLDERS:
+            yield path
 
 
 def _architecture(config_path: Path) -> str:

@@ -39,7 +39,7 @@ def parse_times(
 
     Raises:
         UsageError: a text is no span, or spans are empty, reversed, outside of the clip, or
-            overlap; the message tells the clip's length.
+            overlap; where the clip's length matters, the message tells it.
     """
     whole = f"{whole}, which lasts {duration_s:.3f} s"
     spans = []
@@ -50,7 +50,7 @@ def parse_times(
         if end is not None and end > duration_s + TOLERANCE_S:
             raise UsageError(f"{option} {text} reaches beyond {whole}.")
         span = Span(start or 0.0, duration_s if end is None else min(end, duration_s))
-        _check_order(option, text, span, whole)
+        _check_order(option, text, span)
         spans.append((span, text))
     return _in_order(spans, option, whole)
 
@@ -70,7 +70,7 @@ def parse_bands(texts: Sequence[str], top_hz: float, option: str = "--band") -> 
         if max(start or 0.0, end or 0.0) > top_hz or start == top_hz:
             raise UsageError(f"{option} {text} reaches beyond {whole}.")
         band = Span(start or 0.0, top_hz if end is None else end)
-        _check_order(option, text, band, whole)
+        _check_order(option, text, band)
         bands.append((band, text))
     return _in_order(bands, option, whole)
 
@@ -115,11 +115,11 @@ def _parse_range(
     )
 
 
-def _check_order(option: str, text: str, span: Span, whole: str) -> None:
+def _check_order(option: str, text: str, span: Span) -> None:
     if span.start == span.end:
-        raise UsageError(f"{option} {text} is empty: nothing of {whole}.")
+        raise UsageError(f"{option} {text} is empty: it ends where it starts.")
     if span.start > span.end:
-        raise UsageError(f"{option} {text} ends before it starts, in {whole}.")
+        raise UsageError(f"{option} {text} ends before it starts.")
 
 
 def _in_order(spans: Sequence[tuple[Span, str]], option: str, whole: str) -> list[Span]:

@@ -28,6 +28,7 @@ class Model:
     revision: str | None
     """The commit on the Hub; None for a folder."""
     licence: str | None
+    """Its name, or where it is told."""
     codec: Codec
     text: TextConditioner
     unet: UNet2DConditionModel
@@ -35,6 +36,8 @@ class Model:
     defaults: GenerationDefaults
     device: torch.device
     dtype: torch.dtype
+    credits: str | None = None
+    """CREDITS.md: whom a licence asks to name. It goes on with whatever is made of the model."""
 
     @property
     def window(self) -> int:

@@ -6,7 +6,6 @@ does not ask for a plotting library.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from auffusion_cli.config import SpectrogramConfig
-from auffusion_cli.files import naming
+from auffusion_cli.files import whole_file
 from auffusion_cli.spectrogram import DB_PER_NEPER, mel_filterbank
 
 RANGE_DB = 80.0
@@ -36,16 +35,23 @@ COLOURS = np.array(  # from silence to the loudest, evenly spaced
 
 
 def save_spectrogram(
-    log_mel: Tensor, path: str | Path, config: SpectrogramConfig | None = None
+    log_mel: Tensor,
+    path: str | Path,
+    config: SpectrogramConfig | None = None,
+    *,
+    overwrite: bool = True,
 ) -> None:
     """Write a PNG of a log-mel (256, T): time in seconds to the right, kHz upwards (mel scale)."""
-    save_png(draw_spectrogram(log_mel, config or SpectrogramConfig()), Path(path))
+    picture = draw_spectrogram(log_mel, config or SpectrogramConfig())
+    save_png(picture, Path(path), overwrite=overwrite)
 
 
 def save_comparison(
     titled_log_mels: Sequence[tuple[str, Tensor]],
     path: str | Path,
     config: SpectrogramConfig | None = None,
+    *,
+    overwrite: bool = True,
 ) -> None:
     """Write a PNG of several (title, log-mel (256, T)), one below the other on one time axis.
 
@@ -64,21 +70,18 @@ def save_comparison(
         draw.text((LEFT_PX, y + TITLE_PX - 6), title, fill="black", font=font, anchor="ls")
         whole.paste(picture, (0, y + TITLE_PX))
         y += TITLE_PX + picture.height
-    save_png(whole, Path(path))
+    save_png(whole, Path(path), overwrite=overwrite)
 
 
-def save_png(picture: Image.Image, path: Path, record: str | None = None) -> None:
+def save_png(
+    picture: Image.Image, path: Path, *, record: str | None = None, overwrite: bool = True
+) -> None:
     """Written beside and renamed, so that it is whole or not there; `record` for `read_record`."""
-    beside = path.with_name(f".{path.name}.part")
     comments = PngInfo()
     if record is not None:
         comments.add_itxt(RECORD_KEY, record)
-    with naming(path):
-        try:
-            picture.save(beside, format="PNG", pnginfo=comments)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+    with whole_file(path, overwrite=overwrite) as beside:
+        picture.save(beside, format="PNG", pnginfo=comments)
 
 
 def read_record(path: Path) -> str | None:

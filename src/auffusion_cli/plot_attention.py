@@ -43,13 +43,16 @@ def save_attention(
     columns: Sequence[AttentionColumn],
     path: str | Path,
     config: SpectrogramConfig | None = None,
+    *,
     record: str | None = None,
+    overwrite: bool = True,
 ) -> None:
     """Write a PNG: a row for each of `words`, the spectrogram below, a column for each sound.
 
     `plot.read_record` gives `record` back.
     """
-    save_png(draw_attention(words, columns, config or SpectrogramConfig()), Path(path), record)
+    picture = draw_attention(words, columns, config or SpectrogramConfig())
+    save_png(picture, Path(path), record=record, overwrite=overwrite)
 
 
 def draw_attention(

@@ -159,6 +159,15 @@ class TextEncoder(nn.Module):
         end = max(stop for _, stop in kept[: self.max_length])
         return prompt[end:].strip() or None
 
+    def unknown(self, prompt: str) -> list[str]:
+        """The parts of `prompt` that the tokenizer has no token for, in order."""
+        unknown_id = self.tokenizer.unk_token_id
+        return [
+            prompt[token.start : token.end]
+            for token in self.tokens(prompt)
+            if token.id == unknown_id and token.end > token.start  # CLIP's end has that id, too
+        ]
+
     def _ids(self, prompt: str) -> list[int]:
         return self.tokenizer(prompt, verbose=False)["input_ids"]
 
@@ -234,6 +243,11 @@ class TextConditioner(nn.Module):
         """The tail of `prompt` that will be cut, the longest over the encoders; None if it fits."""
         tails = [encoder.overflow(prompt) for encoder in self.encoders]
         return max((tail for tail in tails if tail), key=len, default=None)
+
+    def unknown(self, prompt: str) -> list[str]:
+        """The different parts of `prompt` that no encoder has a token for, in order."""
+        first, *others = [encoder.unknown(prompt) for encoder in self.encoders]
+        return [part for part in dict.fromkeys(first) if all(part in parts for parts in others)]
 
     @torch.no_grad()
     def _embed(self, prompt: str) -> Tensor:

@@ -40,6 +40,13 @@ def test_griffin_lim_and_a_line_for_people(run):
     assert result.stdout.startswith("out.wav  ") and result.stdout.endswith(" dB\n")
 
 
+def test_silence_is_told(run):
+    write_audio("silent.wav", torch.zeros(16_000), 16_000)
+    result = run("silent.wav", "-o", "out.wav")
+    assert result.exit_code == 0, result.output
+    assert "silent.wav is silent" in result.stderr
+
+
 def test_nothing_is_overwritten_unasked(run, tmp_path):
     before = (tmp_path / "in.wav").read_bytes()
     result = run("in.wav", "-o", "in.wav")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,12 @@ def test_json_goes_to_stdout_unescaped(capsys):
     assert json.loads(captured.out) == {"prompt": "Möwen"}
     assert "Möwen" in captured.out
     assert captured.err == ""
+
+
+def test_a_path_is_never_taken_for_an_option(capsys):
+    for name in ("-y.wav", "sounds/-y.wav"):
+        console.print_path(Path(name))
+    assert capsys.readouterr().out == "./-y.wav\nsounds/-y.wav\n"
 
 
 def test_table_aligns_columns(capsys):
@@ -67,6 +74,33 @@ def test_progress_prints_plain_lines_without_a_terminal(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("training: 2 of 4 steps, about ")
+
+
+def test_progress_counts_what_is_whole_and_tells_no_time_at_the_end(capsys):
+    with console.Progress("generating", total=6, unit="sounds", line_interval_s=0) as progress:
+        progress.update(completed=4.875)
+        progress.update(completed=6)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("generating: 4 of 6 sounds, about ")
+    assert last == "generating: 6 of 6 sounds"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_next_phase_of_the_same_size_has_its_own_time(capsys, monkeypatch, terminal):
+    now_s = 0.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with console.Progress("slow", total=10, unit="clips", delay_s=0, line_interval_s=0) as progress:
+        now_s = 1000.0
+        progress.update(completed=10)
+        now_s = 1002.0
+        progress.update(completed=1, description="quick")
+        if terminal:
+            progress._bar.refresh()
+    shown = capsys.readouterr().err
+    assert "quick" in shown and "about 18 s left" in shown
 
 
 def test_progress_draws_a_bar_on_a_terminal(capsys, monkeypatch):

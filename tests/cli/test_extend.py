@@ -47,6 +47,16 @@ def test_a_clip_goes_on_is_shown_and_made_again(run):
     assert again.stdout == "identical: all 43200 samples\n"
 
 
+def test_silence_and_a_negative_prompt_without_guidance_are_told(run):
+    soundfile.write("silent.wav", np.zeros(8000), 16000)
+    command = ("extend", "--by", "400ms", "--negative", "rain", "--dry-run")
+    result = run(*command, "silent.wav", "--guidance", "1")
+    assert result.exit_code == 0, result.output
+    assert "silent.wav is silent" in result.stderr and "guidance is 1" in result.stderr
+    result = run(*command, "clip.wav", "--guidance", "2")
+    assert result.exit_code == 0 and "warning" not in result.stderr
+
+
 def test_a_loop_is_a_second_longer_and_a_dry_run_writes_nothing(run, tmp_path):
     result = run("extend", "clip.wav", "--loop", "--dry-run", "--json", "-o", "out/")
     assert result.exit_code == 0, result.output

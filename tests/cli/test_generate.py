@@ -164,10 +164,13 @@ def test_formats_spectrogram_and_json_lines(run):
         (["dog", "-n", "0"], "whole numbers from 1"),
         (["dog", "--vocoder", "hifigan", "--model", "embedded"], "has no vocoder"),
         (["dog", "-o", "taken.wav"], "taken.wav exists"),
+        (["dog", "--model", "nope"], "--model 'nope': there is no such folder"),
         (["dog", "-o", "taken.wav/dog.wav"], "not a folder"),
         (["dog", "-o", "a.xyz"], ".xyz"),
         (["dog", "-o", "a.wav", "--format", "mp3"], "--format asks for .mp3"),
-        (["dog", "rain", "-o", "one.wav"], "more than one sound"),
+        (["dog", "rain", "-o", "one.wav"], "more than one result"),
+        (["dog", "dog", "-o", "two/"], "if no prompt is given twice"),
+        (["dog", "-o", "-"], "not to standard output"),
         (["dog", "-o", "{speed}.wav"], "{speed}"),
         (["dog", "--spectrogram", "a.jpg"], ".jpg"),
         (["--prompts", "missing.txt"], "missing.txt"),
@@ -192,6 +195,15 @@ def test_a_sound_that_cannot_be_made_leaves_no_folder(run, monkeypatch):
     result = run("generate", "dog", "-o", "many/folders/dog.wav")
     assert result.exit_code == 130 and result.stderr.endswith("error: stopped\n")
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize("command", ["info", "reproduce"])
+def test_a_missing_file_cannot_be_met_and_a_damaged_one_fails(run, no_model, command):
+    Path("damaged.wav").write_bytes(b"RIFF")
+    Path("folder").mkdir()
+    for path, exit_code in (("nofile.wav", 2), ("folder", 2), ("damaged.wav", 1)):
+        result = run(command, path)
+        assert result.exit_code == exit_code and path in result.stderr
 
 
 @pytest.mark.parametrize("output", ["again.xyz", "plain.wav/again.wav"])
@@ -222,6 +234,25 @@ def test_an_existing_file_is_replaced_only_when_told(run):
     Path("a.wav").write_bytes(b"precious")
     assert run("generate", "dog", "-o", "a.wav", "--overwrite").exit_code == 0
     assert read_provenance(Path("a.wav"))["prompt"] == "dog"
+
+
+def test_a_file_that_another_program_wrote_meanwhile_stays(run, monkeypatch):
+    """Both have looked and found nothing; one of two in a folder writes it first."""
+    real = task.GenerateResult.save
+
+    def save(self, path, **options):
+        if "dog" in path.name:
+            path.write_bytes(b"of the other")
+        real(self, path, **options)
+
+    monkeypatch.setattr(task.GenerateResult, "save", save)
+    result = run("generate", "dog", "-o", "a/")
+    assert result.exit_code == 2 and "a/dog.wav exists" in result.stderr
+    result = run("generate", "--prompts", "-", "-o", "b/", stdin="dog\nrain\n")
+    assert result.exit_code == 1 and "line 1: b/00001-dog.wav exists" in result.stderr
+    assert Path("a/dog.wav").read_bytes() == b"of the other"
+    assert Path("b/00001-dog.wav").read_bytes() == b"of the other"
+    assert Path("b/00002-rain.wav").exists()
 
 
 def test_dry_run_resolves_everything_and_makes_nothing(run, no_model, tiny_checkpoint):
@@ -287,6 +318,37 @@ def test_a_stopped_list_goes_on_where_it_was(run, monkeypatch):
     assert made == []
 
 
+def test_prompts_that_begin_alike_get_names_of_their_own(run, no_model):
+    long = "a very long prompt " * 5
+    result = run("generate", long + "dog", long + "rain", "-o", "out/", "--json", "--dry-run")
+    assert result.exit_code == 0, result.output
+    files = [sound["file"] for sound in json.loads(result.stdout)["sounds"]]
+    assert [file[:15] for file in files] == ["out/00001-a-ver", "out/00002-a-ver"]
+
+
+def test_prompts_as_arguments_go_on_where_they_were_stopped(run):
+    command = ("generate", "dog", "rain", "-n", "2", "-o", "out", "--seed", "3")
+    assert run(*command).exit_code == 0
+    Path("out/rain-1.wav").unlink()
+    before = Path("out/dog-1.wav").read_bytes()
+    again = run(*command)
+    assert again.exit_code == 0, again.output
+    assert again.stdout == "out/rain-1.wav\n" and "already there and skipped: 3" in again.stderr
+    assert Path("out/dog-1.wav").read_bytes() == before
+
+    other_seed = run(*command[:-1], "4")
+    assert other_seed.exit_code == 2 and "out/dog-1.wav exists and does not" in other_seed.stderr
+    no_seed = run(*command[:-2])
+    assert no_seed.exit_code == 2 and "out/dog-1.wav exists (and 3 more)" in no_seed.stderr
+
+
+def test_a_sound_whose_picture_is_missing_is_not_finished(run):
+    command = ("generate", "dog", "-o", "dog.wav", "--seed", "1")
+    assert run(*command).exit_code == 0
+    result = run(*command, "--spectrogram", "dog.png")
+    assert result.exit_code == 2 and "not its spectrogram dog.png" in result.stderr
+
+
 def test_a_file_is_skipped_for_its_content_not_for_its_name(run, no_model):
     import torch
 
@@ -331,10 +393,10 @@ def test_one_file_that_cannot_be_written_does_not_stop_a_list(run, monkeypatch):
 
 
 def test_a_full_disk_stops_a_list_at_once(run, monkeypatch):
-    def replace(source, target):
-        raise OSError(28, "No space left on device", target)
+    def write(path, content):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.replace", replace)
+    monkeypatch.setattr(Path, "write_bytes", write)
     result = run("generate", "--prompts", "-", "-o", "out", stdin="dog\nrain\n")
     assert result.exit_code == 1
     assert result.stderr.lower().count("no space left") == 1
@@ -345,6 +407,27 @@ def test_what_will_be_cut_from_a_long_prompt_is_shown_before_a_model_is_loaded(r
     assert result.exit_code == 0, result.output
     assert result.stderr.count("warning") == 1
     assert result.stderr.rstrip().endswith("dog dog and a whistle'")
+
+
+def test_a_negative_prompt_without_guidance_is_told(run, no_model):
+    for guidance, n_told in (("1", 1), ("1.5", 0)):
+        options = ("--negative", "rain", "--guidance", guidance, "--dry-run")
+        result = run("generate", "dog", *options)
+        assert result.exit_code == 0 and result.stderr.count("has no effect") == n_told
+
+
+def test_of_a_very_long_prompt_only_the_ends_are_shown(run, no_model):
+    result = run("generate", "dog " * 2_000 + "and a whistle", "--seed", "1", "--dry-run")
+    (warning,) = [line for line in result.stderr.splitlines() if "longer" in line]
+    assert len(warning) < 250 and " … " in warning and warning.endswith("and a whistle'")
+
+
+def test_what_the_model_cannot_read_is_shown_before_a_model_is_loaded(run, no_model):
+    prompts = ("rain 🐸🌧 and 雨", "dog barking")
+    result = run("generate", *prompts, "--dry-run", model="embedded")
+    assert result.exit_code == 0, result.output
+    (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
+    assert "cannot read '🐸🌧 雨' in the prompt 'rain 🐸🌧 and 雨'" in warning
 
 
 def test_play_needs_a_player_before_anything_else(run, no_model, monkeypatch):

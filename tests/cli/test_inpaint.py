@@ -81,7 +81,7 @@ def test_a_dry_run_tells_windows_and_price_and_writes_nothing(run, tmp_path):
     [
         ((), "What is to change?"),
         (("--mask", "2-3s"), "the clip, which lasts 1.000 s"),
-        (("--mask", "0.5-0.2"), "the clip, which lasts 1.000 s"),
+        (("--mask", "0.5-0.2"), "ends before it starts"),
         (("--mask", "soon"), "--mask 'soon' cannot be read"),
         (("--band", "9k-"), "--band 9k-"),
         (("--mask", "0-1", "--crossfade", "long"), "--crossfade 'long'"),

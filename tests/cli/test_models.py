@@ -68,6 +68,21 @@ def test_pull_asks_before_a_large_download(server, monkeypatch):
     assert run("pull", "org/model", "--yes").exit_code == 0
 
 
+def test_the_embedded_models_card_and_credits_are_there_to_read():
+    info = json.loads(run("info", "embedded", "--json").stdout)
+    assert "kinds of sound" in Path(info["model_card"]).read_text()
+    assert info["licence"] == "see CREDITS.md"
+    assert Path(info["credits"]).is_file() and info["credits"] in run("list").stderr
+
+
+def test_what_a_training_keeps_beside_its_result_is_no_part_of_the_model(tmp_path):
+    folder = shutil.copytree(GOLDEN, tmp_path / "run")
+    before = json.loads(run("info", folder, "--json").stdout)
+    shutil.copytree(GOLDEN, folder / "checkpoints" / "step-00000001")
+    after = json.loads(run("info", folder, "--json").stdout)
+    assert after == before
+
+
 def test_info_of_a_folder_in_words():
     result = run("info", GOLDEN)
     assert result.exit_code == 0
@@ -98,7 +113,8 @@ def test_convert_refuses_damage_without_leaving_anything(tmp_path):
 @pytest.mark.parametrize("command", ["info", "pull"])
 def test_no_such_checkpoint(command):
     result = run(command, "no such")
-    assert result.exit_code == 1 and "known name" in result.stderr
+    assert result.exit_code == 2 and "NAME 'no such'" in result.stderr
+    assert "auffusion-full" in result.stderr
 
 
 def test_an_installation_without_the_embedded_model(monkeypatch):

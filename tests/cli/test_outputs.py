@@ -61,6 +61,12 @@ def test_a_suffix_that_contradicts_the_format_is_refused():
         as_template("rain.wav", ".mp3", "{prompt}", "-o")
 
 
+def test_standard_output_is_no_folder():
+    with pytest.raises(UsageError, match="not to standard output") as error:
+        as_template("-", None, "{prompt}", "--output")
+    assert ".flac" in error.value.hint
+
+
 def test_fields_cannot_lead_out_of_the_folder():
     assert fill("out/{prompt}.wav", {"prompt": "../../x"}, "-o") == Path("out/x.wav")
     assert fill("out/{id}.wav", {"id": "/etc/cron.d/x"}, "-o") == Path("out/etc-cron.d-x.wav")
@@ -74,7 +80,7 @@ def test_an_unknown_field_is_named_with_those_there_are():
 
 def test_two_results_in_one_file_are_refused():
     with pytest.raises(UsageError, match=r"rain\.wav"):
-        check_distinct([Path("rain.wav"), Path("dog.wav"), Path("rain.wav")], "-o")
+        check_distinct([Path("rain.wav"), Path("dog.wav"), Path("rain.wav")], "-o", hint="")
 
 
 def test_folders_files_and_missing_rights_are_told(tmp_path, monkeypatch):

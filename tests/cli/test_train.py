@@ -153,11 +153,22 @@ def test_bad_clips_are_listed_and_refused(run, clips, monkeypatch):
     assert len(trained_on[0]) == 17
 
 
+def test_a_resumed_run_still_leaves_out_the_bad_clips(run, clips):
+    data = Path("data")
+    shutil.copytree(clips, data)
+    (data / "3.wav").unlink()
+    started = run("-o", "out", "--skip-bad", "--max-steps", "1", *SMALL, data=data)
+    assert started.exit_code == 0, started.output
+    resumed = run("-o", "out", "--resume", "--max-steps", "2", data=None, model=None)
+    assert resumed.exit_code == 0, resumed.output
+    assert "on 19 clips" in resumed.stderr
+
+
 def test_overwriting_waits_until_the_data_is_known_to_be_good(run, clips, no_training):
     Path("out/checkpoints/step-00000001").mkdir(parents=True)
     Path("out/training.yaml").write_text("seed: 1")
     result = run("-o", "out", "--overwrite", data="absent")
-    assert result.exit_code == 1 and "absent does not exist" in result.stderr
+    assert result.exit_code == 2 and "--data absent does not exist" in result.stderr
     assert Path("out/checkpoints/step-00000001").exists() and Path("out/training.yaml").exists()
 
 

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auffusion_cli.errors import AuffusionWarning, DataError
+from auffusion_cli.errors import AuffusionWarning, DataError, UsageError
 from auffusion_cli.training import data as data_module
 from auffusion_cli.training.data import Clip, Manifest, check_clips, load_clips, load_waveform
 
@@ -239,7 +239,7 @@ def test_clips_that_contradict_themselves(tmp_path):
 
 
 def test_nothing_recognised(tmp_path):
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(UsageError, match=r"--data .* does not exist"):
         load_clips(tmp_path / "absent")
     with pytest.raises(DataError, match=r"no train\.csv"):
         load_clips(tmp_path)
@@ -247,7 +247,7 @@ def test_nothing_recognised(tmp_path):
     with pytest.raises(DataError) as caught:
         load_clips(tmp_path)
     assert "list.jsonl" in caught.value.hint
-    with pytest.raises(DataError, match="neither a folder nor"):
+    with pytest.raises(UsageError, match="neither a folder nor"):
         load_clips(write_sound(tmp_path / "a.wav"))
 
 

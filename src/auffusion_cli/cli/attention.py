@@ -174,10 +174,10 @@ def attention(
         results.append(result)
         if data_paths:
             with folder_of(data_paths[i]):
-                result.save_data(data_paths[i])
+                result.save_data(data_paths[i], overwrite=overwrite)
         if sound_paths:
             with folder_of(sound_paths[i]):
-                result.sound.save(sound_paths[i])
+                result.sound.save(sound_paths[i], overwrite=overwrite)
     drawn_words = _fewer_words(drawn_words, results)
     titles = names if len(names) > 1 else [origin.request.prompt]
     columns = [
@@ -185,7 +185,8 @@ def attention(
         for title, result in zip(titles, results, strict=True)
     ]
     with folder_of(picture):
-        save_attention([word for word, _ in drawn_words], columns, picture, config)
+        shown = [word for word, _ in drawn_words]
+        save_attention(shown, columns, picture, config, overwrite=overwrite)
     _report(picture, data_paths, sound_paths, names, results, as_json=json)
 
 
@@ -204,7 +205,7 @@ def _check_parts(
         return
     from auffusion_cli.attention import cross_layers
     from auffusion_cli.checkpoints import empty_unet
-    from auffusion_cli.cli.resolve import warn_of_cut_prompts
+    from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
     from auffusion_cli.layout import read_json
 
     folder = setup.checkpoint.folder
@@ -213,6 +214,7 @@ def _check_parts(
     task.choose_layers(cross_layers(empty_unet(folder)), layers, heads)
     text = warn_of_cut_prompts(setup.checkpoint, (request.prompt, request.negative_prompt))
     task.choose_rows(text, request.prompt)
+    warn_of_idle_negatives([request.negative_prompt], setup.settings)
 
 
 def _read_phase(text: str) -> tuple[float, float]:
@@ -310,12 +312,7 @@ def _check_paths(picture: Path, data: list[Path], sounds: list[Path], *, overwri
     from auffusion_cli.cli.plan import check_free
 
     for option, paths in (("--output", [picture]), ("--data", data), ("--audio", sounds)):
-        if option != "--output" and len(set(paths)) < len(paths):
-            raise UsageError(
-                f"{option}: several models would be written to {paths[0]}.",
-                hint="Give a name with {model} in it.",
-            )
-        check_distinct(paths, option)
+        check_distinct(paths, option, hint="Give a name with {model} in it.")
         check_writable(paths, option)
     if not overwrite:
         check_free([picture, *data, *sounds])
@@ -353,7 +350,7 @@ def _report(
 ) -> None:
     if not as_json:
         for path in (picture, *data, *sounds):
-            typer.echo(path)
+            console.print_path(path)
         return
     told = [
         {

@@ -60,6 +60,8 @@ def codec_command(
     rate_hz = SpectrogramConfig().sample_rate_hz
     info = audio_info(path)
     waveform, _ = read_audio(path, rate_hz, mono=True)
+    if not waveform.any():
+        console.warn(f"{path} is silent")
     if info.n_channels > 1:
         console.note(f"{path}: {info.n_channels} channels are mixed to one")
     if info.sample_rate_hz != rate_hz:
@@ -86,7 +88,7 @@ def codec_command(
             on_window=lambda n_done, n: progress.update(completed=n_done, total=n),
         )
     with folder_of(output):
-        write_audio(output, sound, rate_hz)
+        write_audio(output, sound, rate_hz, overwrite=overwrite)
     if json:
         console.print_json(
             {

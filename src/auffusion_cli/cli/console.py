@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -88,6 +90,11 @@ def print_json(value: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
+def print_path(path: Path) -> None:
+    """The name of a result on stdout, so that it can be given to a command again."""
+    typer.echo(f"./{path}" if str(path).startswith("-") else path)
+
+
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Aligned columns on stdout, never cut, so that they can be piped."""
     cells = [[str(cell) for cell in row] for row in rows]
@@ -150,6 +157,8 @@ class Progress:
         total: how many units there are; None while not known (see `update`).
         unit: "steps", "clips" …; "bytes" shows sizes and speed.
         initial: units done before, by a run that this one goes on with.
+
+    Work that counts anew is a next phase, whose time left is told from its own speed.
     """
 
     def __init__(
@@ -173,6 +182,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._start_s = self._last_line_s = time.monotonic()
+        self._phase_start_s = self._last_update_s = self._start_s
         return self
 
     def __exit__(
@@ -196,6 +206,9 @@ class Progress:
         description: str | None = None,
     ) -> None:
         """Set what is done, how much there is, or what is being done."""
+        if completed is not None and completed < self.completed:
+            self._phase_start_s, self.initial = self._last_update_s, 0
+        self._last_update_s = time.monotonic()
         self.completed = self.completed if completed is None else completed
         self.total = self.total if total is None else total
         self.description = description or self.description
@@ -207,17 +220,14 @@ class Progress:
     def _draw_bar(self) -> None:
         if self._bar is None:
             self._bar = self._make_bar()
-            # The task starts now but the work started earlier: `start` is what times are told from.
-            self._task = self._bar.add_task(
-                self.description, total=self.total, completed=self.initial
-            )
-            self._bar.tasks[0].start_time = self._start_s
+            self._task = self._bar.add_task(self.description, total=self.total, time_left="")
             self._bar.start()
         self._bar.update(
             self._task,
             description=self.description,
             completed=self.completed,
             total=self.total,
+            time_left=self._time_left(),
         )
 
     def _make_bar(self):
@@ -233,7 +243,7 @@ class Progress:
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
             *counts,
-            progress.TimeRemainingColumn(elapsed_when_finished=True),
+            progress.TextColumn("{task.fields[time_left]}"),
             console=Console(stderr=True),
             transient=True,
             # Results that go to a file or a pipe must not be drawn above the bar instead.
@@ -249,14 +259,22 @@ class Progress:
         if self.total is not None:
             completed = text.removesuffix(f" {self.unit}")  # named once
             text = f"{completed} of {self._amount(self.total)}"
-            done = self.completed - self.initial
-            if done > 0:
-                left_s = (now_s - self._start_s) * (self.total - self.completed) / done
-                text += f", about {format_duration(left_s)} left"
+        if time_left := self._time_left():
+            text += f", {time_left}"
         note(text)
 
+    def _time_left(self) -> str:
+        """In words; nothing where it is not known, or at the end."""
+        done = self.completed - self.initial
+        if self.total is None or done <= 0 or self.completed >= self.total:
+            return ""
+        passed_s = time.monotonic() - self._phase_start_s
+        return f"about {format_duration(passed_s * (self.total - self.completed) / done)} left"
+
     def _amount(self, amount: float) -> str:
-        return format_bytes(amount) if self.unit == "bytes" else f"{amount:g} {self.unit}".rstrip()
+        if self.unit == "bytes":
+            return format_bytes(amount)
+        return f"{math.floor(amount)} {self.unit}".rstrip()  # a part of a sound is none yet
 
 
 # --- sizes and times as people read them

@@ -87,10 +87,10 @@ def edit(
 
     \b
     Examples:
-      auffusion edit dog.wav --swap dog=cat -o cat.wav
+      auffusion edit dog.wav --swap "dog barking=cat meowing" -o cat.wav
       auffusion edit rain.wav --reweight rain=2.0 --spectrogram before-after.png
       auffusion edit --prompt "dog barking in rain" --seed 3 --refine "… in a cathedral"
-      auffusion edit rain.wav --swap dog=cat --refine "a loud …" --reweight loud=3
+      auffusion edit dog.wav --swap barking=growling --refine "a loud …" --reweight loud=3
     """
     from auffusion_cli.cli import resolve
     from auffusion_cli.cli.models import find, resolve_model
@@ -140,6 +140,7 @@ def edit(
     defaults, vocoder = resolve.describe(checkpoint, vocoder or origin.vocoder)
     settings = GenerateSettings.from_defaults(defaults, **origin.asked)
     device, dtype = device or origin.device, dtype or origin.dtype
+    resolve.warn_of_idle_negatives([request.negative_prompt], settings)
     if checkpoint:
         from auffusion_cli.attention import align_tokens
 
@@ -179,11 +180,12 @@ def edit(
             (f"after: {edited_prompt}", result.edited.log_mel),
         ]
         with folder_of(picture):
-            save_comparison(titled, picture, loaded.codec.spectrogram_config)
+            config = loaded.codec.spectrogram_config
+            save_comparison(titled, picture, config, overwrite=overwrite)
     with folder_of(path):
-        result.edited.save(path)
+        result.edited.save(path, overwrite=overwrite)
     if json:
         record = {"edited_prompt": edited_prompt, **result.edited.provenance.to_dict()}
         console.print_json({"status": "made", "file": str(path), **record})
     else:
-        typer.echo(path)
+        console.print_path(path)

@@ -53,6 +53,8 @@ def read(source: Path) -> Recording:
             f"{source} lasts {recording.duration_s:g} s.",
             hint=f"Valid: {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s.",
         )
+    if not recording.samples.any():
+        console.warn(f"{source} is silent")
     return recording
 
 
@@ -129,7 +131,7 @@ def check_outputs(paths: Sequence[Path], picture: str | Path | None, *, overwrit
     from auffusion_cli.cli.outputs import as_template, check_distinct, check_writable
     from auffusion_cli.cli.plan import check_free
 
-    check_distinct(paths, "--output")
+    check_distinct(paths, "--output", hint="Valid: a folder, or a template with {strength}.")
     check_writable(paths, "--output")
     pictures = []
     if picture is not None:
@@ -154,10 +156,10 @@ def show_plan(
         console.print_table(("FILE", str(path)), console.fields(asdict(request)))
 
 
-def write(result: EditResult, path: Path, *, as_json: bool) -> None:
+def write(result: EditResult, path: Path, *, as_json: bool, overwrite: bool) -> None:
     """Write one result and say so."""
     with folder_of(path):
-        result.save(path)
+        result.save(path, overwrite=overwrite)
     if turned_down_db := result.provenance.turned_down_db:
         console.note(
             f"the new part is turned down by up to {turned_down_db:g} dB, to the loudest moment of"
@@ -166,10 +168,12 @@ def write(result: EditResult, path: Path, *, as_json: bool) -> None:
     if as_json:
         console.print_json({"status": "made", "file": str(path), **result.provenance.to_dict()})
     else:
-        typer.echo(path)
+        console.print_path(path)
 
 
-def draw(picture: Path, titled: Sequence[tuple[str, Recording]], model: Model) -> None:
+def draw(
+    picture: Path, titled: Sequence[tuple[str, Recording]], model: Model, *, overwrite: bool
+) -> None:
     """The spectrograms of several recordings of one length, one below the other."""
     from auffusion_cli.audio import resample
     from auffusion_cli.plot import save_comparison
@@ -183,4 +187,4 @@ def draw(picture: Path, titled: Sequence[tuple[str, Recording]], model: Model) -
         log_mel = log_mel_of(model.codec, mono, model.defaults.max_duration_s)
         log_mels.append((title, log_mel))
     with folder_of(picture):
-        save_comparison(log_mels, picture, config)
+        save_comparison(log_mels, picture, config, overwrite=overwrite)

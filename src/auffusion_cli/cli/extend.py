@@ -69,6 +69,7 @@ def extend(
       auffusion extend clip.wav --by 3s --before --prompt "footsteps come closer" -o longer.wav
       auffusion extend rain.wav --loop -o rain-loop.wav --spectrogram before-after.png
     """
+    from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
     from auffusion_cli.masks import parse_duration
     from auffusion_cli.request import MAX_DURATION_S, ExtendRequest, draw_seed
 
@@ -107,9 +108,8 @@ def extend(
     setup = edits.set_up(model, vocoder, recording, asked, dry_run=dry_run, yes=yes)
     settings = replace(setup.settings, duration_s=recording.duration_s + by_s)
     setup = replace(setup, settings=settings)
+    warn_of_idle_negatives([negative], setup.settings)
     if setup.checkpoint:
-        from auffusion_cli.cli.resolve import warn_of_cut_prompts
-
         warn_of_cut_prompts(setup.checkpoint, (prompt, negative))
     if dry_run:
         edits.show_plan(setup.describe(device, dtype), {path: request}, as_json=json)
@@ -131,8 +131,9 @@ def extend(
         )
     if spectrogram:
         place = _in_place(recording, result.recording, before=before)
-        edits.draw(Path(spectrogram), [("before", place), ("after", result.recording)], loaded)
-    edits.write(result, path, as_json=json)
+        titled = [("before", place), ("after", result.recording)]
+        edits.draw(Path(spectrogram), titled, loaded, overwrite=overwrite)
+    edits.write(result, path, as_json=json, overwrite=overwrite)
 
 
 def _in_place(recording: Recording, longer: Recording, *, before: bool) -> Recording:

@@ -87,9 +87,10 @@ def generate(
     """Make sounds from words.
 
     What is left out is the model's default; `--dry-run` shows it. Each file carries its prompt,
-    seed and settings (`auffusion info`). A list given by --prompts can be stopped and started
-    again: files that are already there, from the same request, are skipped. With --timeline the
-    prompt is what goes on below all of it; without a prompt there is silence in between.
+    seed and settings (`auffusion info`). A list given by --prompts, or prompts with --seed, can be
+    stopped and started again: files that are already there, from the same request, are skipped.
+    With --timeline the prompt is what goes on below all of it; without a prompt there is silence
+    in between.
 
     \b
     Examples:
@@ -149,8 +150,8 @@ def generate(
     regions = [] if timeline is None else parse_timeline(timeline, settings.duration_s)
 
     finished: list[Job] = []
-    if prompts_file and not overwrite:
-        # A drawn seed is not part of the question, or a list could not be taken up again.
+    if not overwrite and (prompts_file or seed is not None):
+        # A drawn seed is not part of what a list asks, or it could not be taken up again.
         def answers(record, job: Job) -> bool:
             return record.answers(
                 job.request,
@@ -158,7 +159,7 @@ def generate(
                 model=checkpoint.name if checkpoint else model,
                 revision=checkpoint.revision if checkpoint else None,
                 vocoder=vocoder_name,
-                any_seed=seed is None and "{seed}" not in (output or ""),
+                any_seed=bool(prompts_file) and seed is None and "{seed}" not in (output or ""),
             )
 
         jobs, finished = plan.leave_out_finished(jobs, answers)
@@ -168,7 +169,14 @@ def generate(
     if checkpoint is not None and jobs:
         texts = [text for job in jobs for text in (job.request.prompt, job.request.negative_prompt)]
         resolve.warn_of_cut_prompts(checkpoint, texts + [region.prompt for region in regions])
-    run = Run(failures=failures, n_finished=len(finished), as_json=json, player=player)
+    resolve.warn_of_idle_negatives([job.request.negative_prompt for job in jobs], settings)
+    run = Run(
+        failures=failures,
+        n_finished=len(finished),
+        as_json=json,
+        player=player,
+        overwrite=overwrite,
+    )
     if dry_run:
         from auffusion_cli.checkpoints import choose_device
         from auffusion_cli.tasks.generate import default_batch_size
@@ -208,6 +216,7 @@ class Run:
     n_finished: int
     as_json: bool
     player: list[str] | None
+    overwrite: bool
     n_made: int = 0
 
     def make(
@@ -263,16 +272,16 @@ class Run:
             from auffusion_cli.plot import save_spectrogram
 
             with folder_of(job.picture):
-                save_spectrogram(result.log_mel, job.picture)
+                save_spectrogram(result.log_mel, job.picture, overwrite=self.overwrite)
         # The sound comes last: where it is there, a list that is taken up again leaves it out.
         with folder_of(job.path):
-            result.save(job.path, subtype=subtype)
+            result.save(job.path, subtype=subtype, overwrite=self.overwrite)
         if self.as_json:
             console.print_json(
                 {"status": "made", "file": str(job.path), **result.provenance.to_dict()}
             )
         else:
-            typer.echo(job.path)
+            console.print_path(job.path)
         if self.player:
             from auffusion_cli.cli.play import play
 
@@ -284,9 +293,9 @@ class Run:
             console.print_json({"status": "skipped", "file": str(job.path)})
 
     def conclude(self) -> None:
-        """Say what became of a list; exit with 1 if anything failed."""
+        """Say what was there already and what failed; exit with 1 if anything did."""
         if self.n_finished:
-            console.note(f"{self.n_finished} of the list were there already and were skipped")
+            console.note(f"already there and skipped: {self.n_finished}")
         if not self.failures:
             return
         for failure in self.failures:

@@ -72,6 +72,7 @@ def inpaint(
       auffusion inpaint clip.flac --mask 500-900ms --mask 8s- --spectrogram before-after.png
       auffusion inpaint clip.wav --mask 2-4s --band 0-500 --resample 4 --scheduler ddim
     """
+    from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
     from auffusion_cli.masks import parse_duration
     from auffusion_cli.request import InpaintRequest, draw_seed
 
@@ -113,9 +114,8 @@ def inpaint(
     check_resample(request, setup.settings)
     plan = plan_inpaint(request, duration_s, config, setup.defaults.max_duration_s)
     n_windows = len(plan.windows)
+    warn_of_idle_negatives([negative], setup.settings)
     if setup.checkpoint:
-        from auffusion_cli.cli.resolve import warn_of_cut_prompts
-
         warn_of_cut_prompts(setup.checkpoint, (prompt, negative))
     if resample > 1:
         n_steps = setup.settings.steps
@@ -143,5 +143,5 @@ def inpaint(
         )
     if spectrogram:
         titled = [("before", recording), ("after", result.recording)]
-        edits.draw(Path(spectrogram), titled, loaded)
-    edits.write(result, path, as_json=json)
+        edits.draw(Path(spectrogram), titled, loaded, overwrite=overwrite)
+    edits.write(result, path, as_json=json, overwrite=overwrite)

@@ -44,6 +44,7 @@ def list_models(json: options.Json = False) -> None:
     """
     from auffusion_cli import hub
     from auffusion_cli.errors import CheckpointError
+    from auffusion_cli.layout import credits_path
 
     rows = []
     for known in hub.KNOWN.values():
@@ -60,6 +61,7 @@ def list_models(json: options.Json = False) -> None:
                 "revision": found.revision if found else known.revision,
                 "repo_id": known.repo_id,
                 "folder": str(found.folder) if found else None,
+                "credits": credits_path(found.folder) if found else None,
                 "description": known.description,
             }
         )
@@ -83,6 +85,9 @@ def list_models(json: options.Json = False) -> None:
             for row in rows + listeners
         ],
     )
+    for row in rows:
+        if row["credits"]:
+            console.note(f"{row['name']}: credits and licences of its sounds in {row['credits']}")
     for row in listeners:
         if not row["here"] and row["sha256"]:
             console.note(
@@ -134,10 +139,10 @@ def pull(name: Name, yes: options.Yes = False, json: options.Json = False) -> No
         else:
             typer.echo(row["place"])
         return
-    if name == "embedded" or (name not in hub.KNOWN and Path(name).is_dir()):
+    source = _source(name, "NAME")
+    if source is None:
         checkpoint = hub.resolve(name)
     else:
-        source = hub.parse_name(name)
         with DownloadProgress(name) as progress:
             checkpoint = hub.pull(source, confirm=ask(yes=yes), on_progress=progress.report)
     if json:
@@ -162,7 +167,7 @@ def info(name: Name, json: options.Json = False) -> None:
       auffusion models info runs/dogs --json
     """
     from auffusion_cli import hub
-    from auffusion_cli.errors import CheckpointError
+    from auffusion_cli.errors import UsageError
     from auffusion_cli.evaluation.published import NAMES
 
     if name in NAMES:
@@ -172,9 +177,9 @@ def info(name: Name, json: options.Json = False) -> None:
         else:
             _print_fields(description)
         return
-    checkpoint = find(name)
+    checkpoint = find(name, "NAME")
     if checkpoint is None:
-        raise CheckpointError(
+        raise UsageError(
             f"{name} is not on this machine", hint=f"`auffusion models pull {name}` fetches it."
         )
     from auffusion_cli.layout import describe
@@ -234,7 +239,7 @@ def convert(
     from auffusion_cli.cli.outputs import check_writable
 
     check_writable([output / "auffusion.json"], "--output")
-    checkpoint = resolve_model(name, yes=yes)
+    checkpoint = resolve_model(name, "NAME", yes=yes)
 
     from auffusion_cli.checkpoints import load_model, save_model
 
@@ -258,10 +263,14 @@ def convert(
 # --- What other commands use too
 
 
-def resolve_model(name: str, *, yes: bool = False):
-    """The `hub.Checkpoint` called `name`; downloaded, after a question, where it is not here."""
+def resolve_model(name: str, option: str = "--model", *, yes: bool = False):
+    """The `hub.Checkpoint` called `name`; downloaded, after a question, where it is not here.
+
+    Raises UsageError, naming `option`, where it can be no checkpoint's name.
+    """
     from auffusion_cli import hub
 
+    _source(name, option)
     with DownloadProgress(name) as progress:
         return hub.resolve(name, confirm=ask(yes=yes), on_progress=progress.report)
 
@@ -304,18 +313,36 @@ class DownloadProgress:
             self.bar.__exit__(*error)
 
 
-def find(name: str):
+def find(name: str, option: str = "--model"):
     """The `hub.Checkpoint` called `name` if it is on this machine; the network is not asked.
 
-    Raises CheckpointError where it cannot be fetched either.
+    Raises UsageError, naming `option`, where it cannot be fetched either.
     """
     from auffusion_cli import hub
 
+    source = _source(name, option)
+    return hub.resolve(name) if source is None else hub.find_cached(source)
+
+
+def _source(name: str, option: str):
+    """The `hub.HubSource` called `name`; None where it is the embedded model or a folder."""
+    from auffusion_cli import hub
+    from auffusion_cli.errors import CheckpointError, UsageError
+
     if name == "embedded" or (name not in hub.KNOWN and Path(name).is_dir()):
-        return hub.resolve(name)
-    return hub.find_cached(hub.parse_name(name))
+        return None
+    try:
+        return hub.parse_name(name)
+    except CheckpointError:
+        raise UsageError(
+            f"{option} {name!r}: there is no such folder, and it is not a known name or a Hub id.",
+            hint=f"Valid: {', '.join(hub.KNOWN)}; org/name or org/name@revision; or the folder of a"
+            " checkpoint.",
+        ) from None
 
 
 def folder_bytes(folder: Path) -> int:
-    """Size of the files in `folder`; the Hub's cache links to them."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Size of the model's files in `folder`; the Hub's cache links to them."""
+    from auffusion_cli.layout import model_files
+
+    return sum(path.stat().st_size for path in model_files(folder))

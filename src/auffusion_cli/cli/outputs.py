@@ -37,8 +37,14 @@ def as_template(
     asked for by `--format`, if anything; the first of `suffixes`, the valid ones, is the default.
 
     Raises:
-        UsageError: the name's own suffix is not valid, or contradicts `suffix`.
+        UsageError: it is standard output (-), or the name's own suffix is not valid, or contradicts
+            `suffix`.
     """
+    if output == "-":
+        raise UsageError(
+            f"{option} -: results are written to files, not to standard output.",
+            hint=f"Valid: a file ({', '.join(suffixes)}), a folder, or a template.",
+        )
     if output is None:
         output = ""
     added_suffix = suffix or suffixes[0]
@@ -80,14 +86,13 @@ def fill(template: str, fields: Mapping[str, object], option: str) -> Path:
     return Path(FIELD.sub(value, template))
 
 
-def check_distinct(paths: Sequence[Path], option: str) -> None:
-    """Raise a UsageError if two results would be written to the same file."""
+def check_distinct(paths: Sequence[Path], option: str, hint: str) -> None:
+    """Raise a UsageError, with `hint`, if two results would be written to the same file."""
     seen: set[Path] = set()
     for path in paths:
         if path in seen:
             raise UsageError(
-                f"{option}: more than one sound would be written to {path}.",
-                hint="Give a folder, or a template with {index}, {n} or {prompt}.",
+                f"{option}: more than one result would be written to {path}.", hint=hint
             )
         seen.add(path)
 

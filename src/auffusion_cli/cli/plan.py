@@ -1,7 +1,7 @@
 """What `generate` will do: prompts and names -> one job a sound, checked before loading a model.
 
-A list of prompts (`--prompts`) is forgiving: a line that cannot be met becomes a `Failure`, and a
-file that already holds what its line asks for is left as it is. Prompts given as arguments are not.
+A list of prompts (`--prompts`) is forgiving: a line that cannot be met becomes a `Failure`. Prompts
+given as arguments are not. A file that already holds what is asked for is left as it is.
 """
 
 from __future__ import annotations
@@ -11,11 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from auffusion_cli.cli.outputs import as_template, check_distinct, check_writable, fill
+from auffusion_cli.cli.outputs import as_template, check_distinct, check_writable, fill, slug
 from auffusion_cli.errors import AuffusionError, OutputExistsError, UsageError
 from auffusion_cli.prompts import BadLine, PromptLine, format_of, read_prompts
 from auffusion_cli.provenance import Provenance
 from auffusion_cli.request import GenerateRequest, TimelineRequest
+
+DISTINCT_HINT = (
+    "Valid: a folder if no prompt is given twice, or a template with {index}, the prompt's number,"
+    " such as '{index}-{prompt}-{n}.wav'."
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ def read_list(prompts_file: str) -> list[PromptLine | BadLine]:
 def plan_arguments(prompts: Sequence[str], options: PlanOptions) -> list[Job]:
     """Jobs for prompts given as arguments; whatever is wrong with one of them raises."""
     name = "{prompt}-{n}" if options.n_variations > 1 else "{prompt}"
+    if len(set(map(slug, prompts))) < len(set(prompts)):  # names are short, prompts may be long
+        name = "{index}-" + name
     lines = [PromptLine(number, prompt) for number, prompt in enumerate(prompts, 1)]
     jobs = [job for line in lines for job in _plan_line(line, repr(line.prompt), name, options)]
     _check_names(jobs)
@@ -147,14 +154,15 @@ def _plan_line(line: PromptLine, source: str, default_name: str, options: PlanOp
 def _check_names(jobs: Sequence[Job]) -> None:
     pictures = [job.picture for job in jobs if job.picture]
     for option, paths in (("--output", [job.path for job in jobs]), ("--spectrogram", pictures)):
-        check_distinct(paths, option)
+        check_distinct(paths, option, hint=DISTINCT_HINT)
         check_writable(paths, option)
 
 
 def leave_out_finished(
     jobs: Sequence[Job], answers: Callable[[Provenance, Job], bool]
 ) -> tuple[list[Job], list[Job]]:
-    """(to do, finished): finished are those whose file is there and `answers` its job.
+    """(to do, finished): finished are those whose file is there and `answers` its job, and whose
+    picture is there, too.
 
     Raises:
         OutputExistsError: a file is there and is something else.
@@ -163,13 +171,18 @@ def leave_out_finished(
     for job in jobs:
         if not job.path.exists():
             todo.append(job)
-        elif (record := _record_of(job.path)) is not None and answers(record, job):
-            finished.append(job)
-        else:
+        elif (record := _record_of(job.path)) is None or not answers(record, job):
             raise OutputExistsError(
                 f"{job.path} exists and does not hold what {job.source} asks for.",
                 hint="Give another --output, or --overwrite to replace what is there.",
             )
+        elif job.picture and not job.picture.exists():
+            raise OutputExistsError(
+                f"{job.path} exists, but not its spectrogram {job.picture}.",
+                hint="Give another --output, or --overwrite to make both.",
+            )
+        else:
+            finished.append(job)
     check_free([job.picture for job in todo if job.picture])
     return todo, finished
 

@@ -99,7 +99,7 @@ def reproduce(
         )
     if output is not None:
         with folder_of(output):
-            reproduction.result.save(output)
+            reproduction.result.save(output, overwrite=overwrite)
     _show(reproduction, output, as_json=json)
     if not reproduction.identical:
         raise typer.Exit(1)

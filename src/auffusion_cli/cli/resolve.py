@@ -10,7 +10,11 @@ from auffusion_cli.config import GenerationDefaults
 
 if TYPE_CHECKING:
     from auffusion_cli.hub import Checkpoint
+    from auffusion_cli.request import GenerateSettings
     from auffusion_cli.text import TextConditioner
+
+MAX_SHOWN_CHARACTERS = 60
+"""Of each end of a long text."""
 
 
 def describe(checkpoint: Checkpoint | None, vocoder: str) -> tuple[GenerationDefaults, str]:
@@ -37,7 +41,7 @@ def describe_machine(device: str, dtype: str) -> dict[str, str]:
 
 
 def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> TextConditioner:
-    """Show what of the prompts the checkpoint's text encoders will not see.
+    """Show what of the prompts the checkpoint's text encoders will not see, or do not know.
 
     Returns them, without their weights.
     """
@@ -46,7 +50,28 @@ def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> TextC
     from auffusion_cli.checkpoints import load_text
 
     encoders = load_text(checkpoint.folder, torch.float32, weights=False)
-    for text in dict.fromkeys(prompts):
-        if text and (cut := encoders.overflow(text)) is not None:
-            console.warn(f"the prompt is longer than the model can read; left out: {cut!r}")
+    for text in filter(None, dict.fromkeys(prompts)):
+        if (cut := encoders.overflow(text)) is not None:
+            console.warn(
+                f"the prompt is longer than the model can read; left out: {_shortened(cut)!r}"
+            )
+        if unknown := " ".join(encoders.unknown(text)):
+            console.warn(
+                f"the model cannot read {_shortened(unknown)!r} in the prompt {_shortened(text)!r}"
+            )
     return encoders
+
+
+def warn_of_idle_negatives(negative_prompts: Iterable[str], settings: GenerateSettings) -> None:
+    """Say that negative prompts are not heard where there is no guidance."""
+    if settings.guidance_scale == 1 and any(negative_prompts):
+        console.warn(
+            "the negative prompt has no effect: guidance is 1, which is off (try --guidance 3)"
+        )
+
+
+def _shortened(text: str) -> str:
+    """Its start and its end, by which the user knows it again."""
+    if len(text) <= 2 * MAX_SHOWN_CHARACTERS:
+        return text
+    return f"{text[:MAX_SHOWN_CHARACTERS]} … {text[-MAX_SHOWN_CHARACTERS:]}"

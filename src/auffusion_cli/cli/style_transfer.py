@@ -64,6 +64,7 @@ def style_transfer(
       auffusion style-transfer dog.wav "a cat meowing" --strengths 0.2,0.4,0.6 -o cats/
       auffusion style-transfer dog.wav "a drum" --method inversion --scheduler ddim -o drum.wav
     """
+    from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
     from auffusion_cli.request import StyleTransferRequest, draw_seed
 
     values = _read_strengths(strength, strengths)
@@ -103,9 +104,8 @@ def style_transfer(
     setup = edits.set_up(model, vocoder, recording, asked, dry_run=dry_run, yes=yes)
     for request in requests.values():
         check_method(request, setup.settings)
+    warn_of_idle_negatives([negative], setup.settings)
     if setup.checkpoint:
-        from auffusion_cli.cli.resolve import warn_of_cut_prompts
-
         warn_of_cut_prompts(setup.checkpoint, (prompt, negative))
     if dry_run:
         resolved = setup.describe(device, dtype)
@@ -130,9 +130,9 @@ def style_transfer(
             )
         if picture:
             titled.append((f"strength {request.strength:g}", result.recording))
-        edits.write(result, path, as_json=json)
+        edits.write(result, path, as_json=json, overwrite=overwrite)
     if picture:
-        edits.draw(picture, titled, loaded)
+        edits.draw(picture, titled, loaded, overwrite=overwrite)
         console.note(f"spectrograms: {picture}")
 
 
@@ -148,6 +148,10 @@ def _read_strengths(strength: float | None, strengths: str | None) -> list[float
         raise UsageError(
             f"--strengths {strengths!r} cannot be read.", hint="For example: 0.2,0.4,0.6."
         ) from None
+    if len({f"{value:g}" for value in values}) < len(values):
+        raise UsageError(
+            f"--strengths {strengths!r} has one of them twice.", hint="Give each once."
+        )
     if len(values) > MAX_SERIES:
         raise UsageError(f"--strengths: {len(values)} of them; at most {MAX_SERIES} are made.")
     return values

@@ -113,7 +113,9 @@ def train(
     if resume and config is None and output is not None:
         _require_run(output)
         config = output / CONFIG_NAME
-    settled = _settle(config, data, output, stage, init_from, max_steps, max_minutes, settings)
+    settled = _settle(
+        config, data, skip_bad, output, stage, init_from, max_steps, max_minutes, settings
+    )
     if settled.data is None:
         raise UsageError("--data is missing", hint="name the folder or list of training sounds")
     folder = Path(settled.output) if settled.output else None
@@ -136,7 +138,7 @@ def train(
                 settled, fit_window=fit_window, download=not dry_run, yes=yes
             )
         cache_file = None if dry_run else folder / CLIP_CHECK_NAME
-        clips = _checked_clips(Path(settled.data), cache_file, skip_bad=skip_bad)
+        clips = _checked_clips(Path(settled.data), cache_file, skip_bad=settled.skip_bad)
         if overwrite and not dry_run and processes.is_main_process:
             _delete_run(folder)
     if dry_run:
@@ -201,6 +203,7 @@ DEFAULT_RUN: dict[str, Any] = {
 def _settle(
     config: Path | None,
     data: Path | None,
+    skip_bad: bool,
     output: Path | None,
     stage: str | None,
     init_from: str | None,
@@ -224,6 +227,7 @@ def _settle(
             raise UsageError(f"--set {setting!r}: the value is not YAML: {error}") from error
     named = {
         "data": None if data is None else str(data),
+        "skip_bad": skip_bad or None,
         "output": None if output is None else str(output),
         "stage": stage,
         "loop.max_steps": max_steps,

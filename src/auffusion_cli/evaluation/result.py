@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import secrets
 import types
 import typing
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
@@ -20,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from auffusion_cli.errors import DataError
-from auffusion_cli.files import folder_of, naming
+from auffusion_cli.files import folder_of, whole_file
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 200_000_000
@@ -212,13 +210,8 @@ class Evaluation:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` beside `path` and rename it, making its folder where there is none."""
-    temporary = path.parent / f".{secrets.token_hex(8)}.part"
-    with folder_of(path), naming(path):
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with folder_of(path), whole_file(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def decode(kind: Any, value: Any, where: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from auffusion_cli.attention import (
     rows_of_words,
 )
 from auffusion_cli.errors import AuffusionError, UsageError
+from auffusion_cli.files import whole_file
 from auffusion_cli.request import GenerateRequest, GenerateSettings
 from auffusion_cli.samplers import make_scheduler
 from auffusion_cli.tasks.edits import OnProgress
@@ -52,10 +52,8 @@ class AttentionResult:
         """How much of all attention each word has, 0..1."""
         return self.maps.mean(dim=(1, 2)).tolist()
 
-    def save_data(self, path: str | Path) -> None:
+    def save_data(self, path: str | Path, *, overwrite: bool = True) -> None:
         """Write all of it but the waveform as .npz, beside and renamed; see docs/attention.md."""
-        path = Path(path)
-        beside = path.with_name(f".{path.name}.part")
         arrays = {
             "words": np.array(self.words),
             "maps": self.maps.numpy(),
@@ -67,12 +65,11 @@ class AttentionResult:
             "duration_s": np.array(self.sound.settings.duration_s),
             "provenance": np.array(json.dumps(self.sound.provenance.to_dict())),
         }
-        try:
-            with beside.open("wb") as file:
-                np.savez_compressed(file, **arrays)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with (
+            whole_file(Path(path), overwrite=overwrite) as beside,
+            beside.open("wb") as file,
+        ):
+            np.savez_compressed(file, **arrays)
 
 
 def generate_with_attention(

@@ -39,9 +39,11 @@ class EditResult:
     recording: Recording
     provenance: Provenance
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, overwrite: bool = True) -> None:
         """Write a .wav or .flac that carries `provenance`; see `audio.write_recording`."""
-        write_recording(path, self.recording, provenance=self.provenance.to_dict())
+        write_recording(
+            path, self.recording, provenance=self.provenance.to_dict(), overwrite=overwrite
+        )
 
 
 def edit_result(

@@ -138,10 +138,10 @@ def add_attention(
 def check_pictures(folder: Path) -> None:
     """Raise an OutputExistsError unless all files below `folder` are pictures of `add_attention`.
 
-    What a picture that was being written has left does not count: it is written over.
+    What a killed run has left of a picture does not count.
     """
     for path in sorted(folder.rglob("*")):
-        unfinished = path.name.startswith(".") and path.name.endswith(".png.part")
+        unfinished = path.name.startswith(".") and path.name.endswith(".part")
         if path.is_dir() or unfinished or read_record(path) is not None:
             continue
         raise OutputExistsError(
@@ -242,7 +242,8 @@ def _draw(result: AttentionResult, model: Model, picture: Path, record: str) -> 
     title = f"{result.sound.request.prompt}, seed {result.sound.request.seed}"
     column = AttentionColumn(title, result.sound.log_mel, result.maps, result.shares)
     with folder_of(picture):
-        save_attention(result.words, [column], picture, model.codec.spectrogram_config, record)
+        config = model.codec.spectrogram_config
+        save_attention(result.words, [column], picture, config, record=record)
 
 
 def _with_scores(system: System, watched: dict[str, Watched]) -> System:

@@ -60,7 +60,7 @@ class GenerateResult:
     settings: GenerateSettings
     provenance: Provenance
 
-    def save(self, path: str | Path, *, subtype: str = "pcm16") -> None:
+    def save(self, path: str | Path, *, subtype: str = "pcm16", overwrite: bool = True) -> None:
         """Write a .wav, .flac, .ogg or .mp3 that carries `provenance`; see `audio.write_audio`."""
         write_audio(
             path,
@@ -68,6 +68,7 @@ class GenerateResult:
             self.sample_rate_hz,
             subtype=subtype,
             provenance=self.provenance.to_dict(),
+            overwrite=overwrite,
         )
 
 

@@ -301,6 +301,8 @@ class TrainingConfig:
     """Which part is trained."""
     data: str | None = None
     """Folder or list of sounds (docs/training-data.md)."""
+    skip_bad: bool = False
+    """Train without the clips that cannot be used; otherwise such a clip is an error."""
     output: str | None = None
     """Folder for checkpoints, logs and the result."""
     seed: int = 0

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from auffusion_cli.audio import read_audio
-from auffusion_cli.errors import AudioError, AuffusionWarning, DataError
+from auffusion_cli.errors import AudioError, AuffusionWarning, DataError, UsageError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 ROLES = ("event", "background")
@@ -90,7 +90,8 @@ def load_clips(data: Path, split: str = "train") -> Manifest:
     `metadata.jsonl|csv`; a `.jsonl` or `.json` file is itself the list. The last two know no
     splits and are all training data.
 
-    Raises DataError if nothing is recognised, a list is damaged, or the split does not exist.
+    Raises UsageError if `data` is not there or can be no list; DataError if nothing is recognised,
+    a list is damaged, or the split does not exist.
     """
     data = Path(data)
     if split not in SPLIT_NAMES:
@@ -101,11 +102,11 @@ def load_clips(data: Path, split: str = "train") -> Manifest:
         _require_train(data, split)
         manifest = _load_list_file(data)
     elif data.exists():
-        raise DataError(f"data {data} is neither a folder nor a .jsonl or .json list")
+        raise UsageError(f"--data {data} is neither a folder nor a .jsonl or .json list.")
     else:
-        raise DataError(f"data {data} does not exist")
+        raise UsageError(f"--data {data} does not exist.")
     if not manifest.clips and not manifest.problems:
-        raise DataError(f"data {data} lists no clips for split {split!r}")
+        raise DataError(f"--data {data} lists no clips for split {split!r}")
     return manifest
 
 
@@ -120,7 +121,7 @@ def _load_folder(folder: Path, split: str) -> Manifest:
         return _load_metadata(metadata)
     lists = sorted(path.name for path in folder.glob("*.json*"))
     raise DataError(
-        f"data {folder} has no {split}.csv, {split}/metadata.jsonl|csv or metadata.jsonl|csv",
+        f"--data {folder} has no {split}.csv, {split}/metadata.jsonl|csv or metadata.jsonl|csv",
         hint=f"To train from a list, name it: --data {folder / lists[0]}" if lists else None,
     )
 
