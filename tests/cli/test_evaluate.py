@@ -171,7 +171,7 @@ def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_pat
         (("--system", "made"), 2, "--system 'made': not a name and a folder"),
         (("--system", "../a=made"), 2, "--system '../a=made': not a name"),
         (("made", "--model", "embedded"), 2, "--model goes with --attention"),
-        (("made", "--attention", "maps", "--model", "no such"), 2, "no checkpoint 'no such'"),
+        (("made", "--attention", "maps", "--model", "no such"), 2, "--model 'no such'"),
         (("--system", "a=made", "--system", "a=real"), 2, "--system a: there are two"),
         (("made", "-o", "there.json"), 2, "there.json exists"),
         (("made", "-o", "result.txt"), 2, "--output result.txt: has to end in .json"),
