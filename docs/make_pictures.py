@@ -38,7 +38,7 @@ COMMANDS = {
     ],
     "attention": ["attention", "dog barking in rain", "--seed", "3"],
     "river-extended": [
-        *("extend", RIVER, "--by", "2s", "--prompt", "a flowing stream", "--seed", "1"),
+        *("extend", RIVER, "--by", "2s", "--seed", "1"),
     ],
 }
 TIMELINE = "0-3.2s a dog barking; 3.2-6.4s birds singing"

@@ -48,6 +48,18 @@ def test_csv_lines_with_too_few_or_too_many_fields_are_bad():
 def test_a_csv_without_a_column_of_prompts_is_refused():
     with pytest.raises(UsageError, match="title"):
         read_prompts(b"title,seed\nrain,1\n", "csv")
+    with pytest.raises(UsageError, match=r"list\.csv: the CSV header has no column"):
+        read_prompts(b"title,seed\nrain,1\n", "csv", "list.csv")
+    with pytest.raises(UsageError, match=r"list\.csv: the CSV header cannot be read"):
+        read_prompts(b'"prompt\nrain\n', "csv", "list.csv")
+
+
+def test_names_of_columns_may_begin_with_a_capital():
+    (line,) = read_prompts(b"Name,Prompt,Seed\na,rain,7\n", "csv")
+    assert (line.prompt, line.seed) == ("rain", 7)
+    assert line.columns == {"Name": "a", "Prompt": "rain", "Seed": "7"}
+    (line,) = read_prompts(b"prompt,Prompt\nrain,wind\n", "csv")
+    assert line.prompt == "rain"
 
 
 def test_json_lines_take_objects_and_strings():

@@ -495,7 +495,6 @@ def download_url(
 
     target.parent.mkdir(parents=True, exist_ok=True)
     incomplete = target.with_name(f"{target.name}.incomplete")
-    by_hand = f"By hand: save {url} as {target}, or in a folder for `evaluate --weights`."
     with WeakFileLock(target.with_name(f"{target.name}.lock")):
         if target.is_file():
             return  # another process was faster
@@ -515,12 +514,12 @@ def download_url(
                     break
                 if isinstance(error, OfflineModeIsEnabled):
                     raise DownloadError(
-                        f"{name} is not on this machine, and HF_HUB_OFFLINE is set", hint=by_hand
+                        f"{name} is not on this machine, and HF_HUB_OFFLINE is set"
                     ) from error
                 if incomplete.stat().st_size == n_before or not n_attempts_left:
                     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                     raise DownloadError(
-                        f"{name}: cannot be fetched from {url}: {reason}", hint=by_hand
+                        f"{name}: cannot be fetched from {url}: {reason}"
                     ) from error
                 time.sleep(1)
         found = hash_file(incomplete)

@@ -37,23 +37,26 @@ class BadLine:
     reason: str
 
 
-def read_prompts(content: bytes, format: str | None = None) -> list[PromptLine | BadLine]:
+def read_prompts(
+    content: bytes, format: str | None = None, source: str = "--prompts"
+) -> list[PromptLine | BadLine]:
     """The lines of a list in UTF-8; blank ones are left out.
 
     Args:
         content: the bytes of the file.
         format: "txt" (a prompt a line), "csv" (with a header) or "jsonl" (an object or a string a
             line). None guesses: JSON Lines if the first character is a brace, else text.
+        source: what errors begin with.
 
     Raises:
-        UsageError: the CSV header has no column for prompts.
+        UsageError: the CSV header cannot be read, or has no column for prompts.
     """
     lines = content.removeprefix(b"\xef\xbb\xbf").splitlines()
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if format is None:
         format = "jsonl" if numbered and numbered[0][1].lstrip().startswith(b"{") else "txt"
     if format == "csv":
-        return list(_read_csv(numbered))
+        return list(_read_csv(numbered, source))
     parse = _parse_json if format == "jsonl" else _parse_text
     return [_parse_line(number, line, parse) for number, line in numbered]
 
@@ -92,13 +95,16 @@ def _parse_json(line: str) -> dict:
     return value
 
 
-def _read_csv(numbered: list[tuple[int, bytes]]) -> Iterator[PromptLine | BadLine]:
+def _read_csv(numbered: list[tuple[int, bytes]], source: str) -> Iterator[PromptLine | BadLine]:
     if not numbered:
         return
-    header = [name.strip() for name in _split_csv(numbered[0][1].decode("utf-8", "replace"))]
-    if not set(PROMPT_KEYS) & set(header):
+    try:
+        header = [name.strip() for name in _split_csv(numbered[0][1].decode("utf-8", "replace"))]
+    except csv.Error as error:
+        raise UsageError(f"{source}: the CSV header cannot be read: {error}.") from None
+    if not set(PROMPT_KEYS) & {name.lower() for name in header}:
         raise UsageError(
-            f"--prompts: the CSV header has no column for prompts: {', '.join(header)[:200]}",
+            f"{source}: the CSV header has no column for prompts: {', '.join(header)[:200]}",
             hint=f"Name one of the columns {' or '.join(PROMPT_KEYS)}.",
         )
 
@@ -117,10 +123,11 @@ def _split_csv(line: str) -> list[str]:
 
 
 def _to_prompt(number: int, record: dict) -> PromptLine:
-    prompt = _first(record, PROMPT_KEYS)
+    known = {name.lower(): value for name, value in record.items()} | record
+    prompt = _first(known, PROMPT_KEYS)
     if prompt is None:
         raise ValueError(f"has no {' or '.join(PROMPT_KEYS)}")
-    negative = _first(record, NEGATIVE_KEYS)
+    negative = _first(known, NEGATIVE_KEYS)
     for name, value in (("prompt", prompt), ("negative prompt", negative)):
         if value is not None and not isinstance(value, str):
             raise ValueError(f"the {name} is not text: {value!r}"[:200])
@@ -128,7 +135,7 @@ def _to_prompt(number: int, record: dict) -> PromptLine:
         number=number,
         prompt=prompt,
         negative_prompt=negative,
-        seed=_to_seed(record.get("seed")),
+        seed=_to_seed(known.get("seed")),
         columns={
             name: str(value)
             for name, value in record.items()

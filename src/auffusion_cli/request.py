@@ -323,8 +323,8 @@ def check_text(name: str, text: Any) -> None:
         raise UsageError(f"{name[0].upper()}{name[1:]} is not text: {text!r}.")
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise UsageError(
-            f"{name[0].upper()}{name[1:]} has {len(text)} characters.",
-            hint=f"At most {MAX_PROMPT_CHARACTERS} are read.",
+            f"{name[0].upper()}{name[1:]} is too long: {len(text):,} characters.",
+            hint=f"There can be {MAX_PROMPT_CHARACTERS:,}.",
         )
     for character in text:
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r":

@@ -24,7 +24,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr("auffusion_cli.evaluation.bootstrap.MAX_RESAMPLES", 40)
     monkeypatch.setattr("auffusion_cli.evaluation.measure.MAX_RESAMPLES", 40)
     monkeypatch.setattr(
-        "auffusion_cli.evaluation.weights.load_embedder", lambda *_, **__: FakeClassifier()
+        "auffusion_cli.evaluation.weights.load_embedder", lambda *_, **__: (FakeClassifier(), None)
     )
     for seed, folder in enumerate(("made", "real")):
         (tmp_path / folder).mkdir()
@@ -131,6 +131,16 @@ def test_results_are_compared_only_on_the_same_sets(run, tmp_path):
     assert "cannot be compared: the references real (12 files" in other.stderr
 
 
+def test_a_comparison_tells_what_to_mind_about_each_result(run):
+    assert run("made", "--reference", "real", "-o", "a.json").exit_code == 0
+    assert run("real", "--reference", "real", "-o", "b.json").exit_code == 0
+    result = run("--compare", "a.json", "b.json")
+    assert "warning: first and second: the protocol 'embedded' listens" in result.stderr
+    assert "warning: second: real: 12 of 12 sounds are in the reference too" in result.stderr
+    notes = json.loads(run("--compare", "a.json", "b.json", "--json").stdout)["notes"]
+    assert len(notes["first"]) == 1 and len(notes["second"]) == 2
+
+
 def test_a_report_is_written_and_not_overwritten(run, tmp_path):
     assert run("made", "--reference", "real", "--report", "page.html").exit_code == 0
     assert "FD-tagger" in (tmp_path / "page.html").read_text()
@@ -150,12 +160,14 @@ def test_a_dry_run_tells_what_would_be_done(run, nothing_heard):
 def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_path):
     (tmp_path / "there.json").write_text("{}")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "x.csv").write_text("name,prompt\nx,rain\n")
     for arguments, code, message in (
         ((), 2, "What is to be measured?"),
-        (("nowhere",), 1, "nowhere: no such folder"),
-        (("there.json",), 1, "there.json: is not a folder"),
-        (("empty",), 1, "empty: holds no sound files"),
-        (("made", "--reference", "nowhere"), 1, "nowhere: no such folder"),
+        (("nowhere",), 2, "GENERATED nowhere: no such folder"),
+        (("there.json",), 2, "GENERATED there.json: is not a folder"),
+        (("empty",), 2, "GENERATED empty: holds no sound files"),
+        (("made", "--reference", "nowhere"), 2, "--reference nowhere: no such folder"),
+        (("--system", "a=nowhere"), 2, "--system a=nowhere: no such folder"),
         (("--system", "made"), 2, "--system 'made': not a name and a folder"),
         (("--system", "../a=made"), 2, "--system '../a=made': not a name"),
         (("made", "--model", "embedded"), 2, "--model goes with --attention"),
@@ -167,15 +179,61 @@ def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_pat
         (("made", "--report", "a.htm"), 2, "--report a.htm: has to end in .html"),
         (("made", "--backbone", "embedded", "--protocol", "tango"), 2, "contradict each other"),
         (("made", "--backbone", "published", "--protocol", "embedded"), 2, "contradict"),
-        (("made", "--prompts", "none.csv"), 1, "none.csv: No such file"),
+        (("made", "--weights", "nosuch"), 2, "--weights nosuch: no such folder"),
+        (("made", "--weights", "empty"), 2, "--weights empty: has none of the networks"),
+        (("made", "--prompts", "none.csv"), 2, "--prompts none.csv: No such file"),
+        (("made", "--prompts", "x.csv", "--dry-run"), 2, "names none of the 12 sounds in made"),
         (("made", "--compare", "a.json", "b.json"), 2, "--compare takes two results"),
-        (("--compare", "a.json", "b.json"), 1, "a.json: cannot be read"),
-        (("--compare", "there.json", "there.json"), 1, "there.json: not a result"),
+        (("--compare", "a.json", "b.json", "--model", "x"), 2, "--compare takes two results"),
+        (("--compare", "a.json", "b.json", "--weights", "x"), 2, "--compare takes two results"),
+        (("--compare", "a.json", "b.json"), 2, "--compare a.json: cannot be read"),
+        (("--compare", "there.json", "there.json"), 2, "--compare there.json: not a result"),
     ):
         result = run(*arguments)
         assert result.exit_code == code, (arguments, result.output)
         assert message in result.stderr and "Traceback" not in result.stderr
         assert result.stdout == ""
+
+
+def test_networks_that_are_missing_are_told_together_before_one_is_loaded(
+    run, nothing_heard, tmp_path, monkeypatch
+):
+    from huggingface_hub import constants
+
+    from auffusion_cli.errors import DownloadError
+
+    def refused(name, *_, **__):
+        raise DownloadError(f"{name}: cannot be fetched")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("auffusion_cli.hub.download_url", refused)
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w/Cnn14_16k_mAP=0.438.pth").touch()
+    options = ("made", "--backbone", "published", "--weights", "w")
+    result = run(*options, "--reference", "real")
+    assert result.exit_code == 1
+    assert "error: vggish: cannot be fetched; missing too: clap" in result.stderr
+    assert "vggish-10086976.pth" in result.stderr and "in FOLDER/clap" in result.stderr
+    assert "zenodo" not in result.stderr
+
+
+def test_weights_that_may_be_others_are_told_in_the_result_and_on_the_page(
+    run, tmp_path, monkeypatch
+):
+    from auffusion_cli.evaluation.published import Unverified
+
+    note = "tagger's weights come from the folder w/tagger and were not verified"
+    found = Unverified("w/tagger, not verified", note)
+    monkeypatch.setattr(
+        "auffusion_cli.evaluation.weights.load_embedder", lambda *_, **__: (FakeClassifier(), found)
+    )
+    result = run("made", "--reference", "real", "--json", "--report", "page.html")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert note in told["notes"]
+    assert told["backbones"]["tagger"]["weights"] == "w/tagger, not verified"
+    page = (tmp_path / "page.html").read_text()
+    assert "come from the folder w/tagger" in page and "w/tagger, not verified" in page
 
 
 def test_a_report_that_is_stopped_leaves_no_folder(run, tmp_path, monkeypatch):

@@ -10,19 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auffusion_cli.audio import write_audio
-from auffusion_cli.errors import DataError
+from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.evaluation.clips import (
     against_samples,
     clip_name,
     find_sounds,
     in_reference,
     look_at,
+    match_captions,
     read_captions,
     set_hash,
     without_partner,
 )
 from auffusion_cli.provenance import Provenance, hash_samples
-from auffusion_cli.request import EditRequest, GenerateSettings
+from auffusion_cli.request import EditRequest, GenerateRequest, GenerateSettings
 
 RATE_HZ = 16_000
 
@@ -201,11 +202,16 @@ def test_a_sound_tells_its_prompt(tmp_path):
 
     record = {"prompt": "a dog barks", "seed": 1}
     write_audio(tmp_path / "a.wav", torch.from_numpy(noise(0)), RATE_HZ, provenance=record)
-    for name, prompt in (("b", "two\nlines"), ("c", 7), ("d", "x" * 2000)):
+    for name, prompt in (
+        *(("b", "two\nlines"), ("c", 7), ("d", "x" * 2000), ("e", "x" * 10_001)),
+        *(("f", "a\x1b[31m"), ("g", "👩\u200d🚒 sings")),
+    ):
         path = tmp_path / f"{name}.wav"
         write_audio(path, torch.from_numpy(noise(1)), RATE_HZ, provenance={"prompt": prompt})
     prompts = [clip.prompt for clip in look_at(tmp_path, RATE_HZ).clips]
-    assert prompts == ["a dog barks", None, None, None]
+    assert prompts == [
+        *("a dog barks", "two lines", None, "x" * 2000, None, None, "👩\u200d🚒 sings")
+    ]
 
 
 def test_an_edited_sound_tells_the_edited_prompt(tmp_path):
@@ -248,6 +254,7 @@ def test_lists_of_captions(tmp_path):
         "a": "rain, then wind",
         "sub/b": "a bell",
     }
+    assert captions(tmp_path, "Name,Prompt\n./a.wav,rain\n") == {"a": "rain"}
     lines = '{"name": "a", "prompt": "rain"}\n{"name": "b", "prompt": "wind"}\n'
     assert captions(tmp_path, lines, "captions.jsonl") == {"a": "rain", "b": "wind"}
 
@@ -258,23 +265,58 @@ def test_lists_of_captions(tmp_path):
         ("file,caption\na.wav,rain\na.flac,wind\n", "line 3: another prompt for 'a'"),
         ("caption\nrain\n", "line 2: does not say which clip"),
         ("file,caption\na.wav\n", "line 2: has 1 fields"),
-        ("file,caption\na.wav,\n", "line 2: the prompt is not a line of text"),
+        ("file,caption\na.wav,\n", "line 2: The prompt is empty"),
+        ("file,caption\na.wav,a\x1b[31m\n", r"line 2: .* not text: U\+001B"),
+        ("file,caption\na.wav," + "x" * 10_001 + "\n", "line 2: The prompt is too long: 10,001"),
+        ("file,words\na.wav,x\n", r"--prompts .*captions.csv: the CSV header has no column"),
+        ('file,"caption\na.wav,x\n', "captions.csv: the CSV header cannot be read"),
         ("file,caption\n", "has no prompts"),
         (b"file,caption\na.wav,\xff\n", "line 2: is not UTF-8"),
     ],
 )
 def test_lists_that_cannot_be_used(tmp_path, text, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UsageError, match=message):
         captions(tmp_path, text)
 
 
 def test_a_list_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match="No such file"):
+    with pytest.raises(UsageError, match="No such file"):
         read_captions(tmp_path / "missing.csv")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "heard"),
+    [
+        ("a 👩\u200d🚒 sings", "a 👩\u200d🚒 sings"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("\u200fכלב נובח\u200e", "\u200fכלב נובח\u200e"),
+        ("a\xa0dog\tbarks", "a dog barks"),
+        ("r" + "a" * 5_000 + "in", "r" + "a" * 5_000 + "in"),
+    ],
+)
+def test_captions_are_what_generate_takes(tmp_path, prompt, heard):
+    GenerateRequest(prompt, 0)
+    assert captions(tmp_path, f"name,prompt\na,{prompt}\n") == {"a": heard}
+
+
+def test_captions_are_matched_by_the_path_in_the_folder_or_with_it(tmp_path):
+    folder, names = tmp_path / "made", ["00", "made/01", "01"]
+
+    def matched(*captions):
+        return match_captions(dict.fromkeys(captions, "rain"), names, folder)
+
+    assert matched("00", "02") == {"00": "00"}
+    assert matched("made/00") == {"00": "made/00"}
+    assert matched((folder / "00").as_posix()) == {"00": f"{folder.as_posix()}/00"}
+    assert matched("00", "made/00") == {"00": "00"}
+    assert matched("made/01") == {"made/01": "made/01"}  # which is a clip's own name
+    with pytest.raises(UsageError, match="names none of the 3 sounds in") as caught:
+        matched("x")
+    assert caught.value.hint == "It has 'x'; looked for '00', '01', 'made/01'."
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_list_or_an_error(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("captions")
-    with contextlib.suppress(DataError):
+    with contextlib.suppress(UsageError):
         assert captions(folder, b"file,caption\n" + content)

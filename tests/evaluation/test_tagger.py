@@ -111,5 +111,5 @@ def test_weights_of_other_kinds_are_refused(tagger, tmp_path):
 
 def test_the_tagger_of_this_package_knows_the_kinds_of_its_recipe():
     config = yaml.safe_load((ROOT / "recipes" / "embedded" / "tagger.yaml").read_text())
-    embedder = load_embedder(find_protocol("embedded").classifier)
+    embedder, _ = load_embedder(find_protocol("embedded").classifier)
     assert embedder.tagger.kinds == tuple(config["scenes"]["kinds"])

@@ -6,6 +6,7 @@ import random
 import shutil
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from auffusion_cli import hub
-from auffusion_cli.errors import AuffusionWarning, CheckpointError, DownloadError
+from auffusion_cli.errors import AuffusionWarning, CheckpointError, DownloadError, UsageError
 from auffusion_cli.evaluation import published, weights
 from auffusion_cli.evaluation.protocols import PROTOCOLS
 from file_server import FileServer
@@ -49,10 +50,12 @@ def folder(tmp_path_factory, states):
 
 
 def test_published_files_are_loaded_and_identified(folder, states):
-    with pytest.warns(AuffusionWarning, match="not the published file of cnn14"):
-        cnn14 = weights.load_embedder(PROTOCOL.classifier, weights_folder=folder)
-    with pytest.warns(AuffusionWarning, match="not the published file of vggish"):
-        vggish = weights.load_embedder(PROTOCOL.frames, weights_folder=folder)
+    with pytest.warns(AuffusionWarning, match="cnn14's weights are not the published file"):
+        cnn14, _ = weights.load_embedder(PROTOCOL.classifier, weights_folder=folder)
+    with pytest.warns(AuffusionWarning, match="vggish's weights are not"):
+        vggish, told = weights.load_embedder(PROTOCOL.frames, weights_folder=folder)
+    assert told.note.startswith("vggish's weights are not the published file")
+    assert told.weights == f"{folder / weights.WEIGHTS['vggish'].file_name}, not the published file"
     for embedder in (cnn14, vggish):
         path = folder / weights.WEIGHTS[embedder.name].file_name
         assert embedder.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -70,14 +73,51 @@ def test_the_published_checksum_is_silent(folder, monkeypatch):
     monkeypatch.setitem(weights.WEIGHTS, "vggish", published)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        weights.load_embedder(PROTOCOL.frames, weights_folder=folder)
+        _, told = weights.load_embedder(PROTOCOL.frames, weights_folder=folder)
+    assert told is None
 
 
 def test_safetensors_too(tmp_path, states):
     save_file(states["vggish"], tmp_path / "vggish.safetensors")
     with pytest.warns(AuffusionWarning, match="not the published file"):
-        embedder = weights.load_embedder(PROTOCOL.frames, weights_folder=tmp_path)
+        embedder, _ = weights.load_embedder(PROTOCOL.frames, weights_folder=tmp_path)
     assert torch.equal(embedder.network.embeddings[0].bias, states["vggish"]["embeddings.0.bias"])
+
+
+def test_clap_brought_by_hand_is_not_taken_for_the_published_one(tmp_path, monkeypatch):
+    (tmp_path / "clap").mkdir()
+    embedder = SimpleNamespace(weights_sha256="0" * 64)
+    monkeypatch.setattr(weights.clap, "load_clap", lambda *_: embedder)
+    with pytest.warns(AuffusionWarning, match="clap's weights come from the folder .*not verified"):
+        _, told = weights.load_embedder(PROTOCOL.text, weights_folder=tmp_path)
+    assert told.weights == f"{tmp_path / 'clap'}, not verified"
+
+
+def test_another_network_in_cnn14s_place_is_named_with_its_path(tmp_path, states):
+    path = tmp_path / "cnn14.safetensors"
+    save_file(states["vggish"], path)
+    with pytest.raises(CheckpointError, match=f"{path}: Cnn14 weights lack tensor"):
+        weights.load_embedder(PROTOCOL.classifier, weights_folder=tmp_path)
+
+
+def test_a_folder_of_weights_has_something_that_can_be_used(tmp_path):
+    def refused(folder, *names):
+        with pytest.raises(UsageError) as caught:
+            published.check_weights_folder(folder, names)
+        return f"{caught.value.message} {caught.value.hint}"
+
+    assert "nosuch: no such folder" in refused(tmp_path / "nosuch", "tagger")
+    assert "has none of the networks" in refused(tmp_path, "cnn14", "clap")
+    assert "Looked for Cnn14_16k_mAP=0.438.pth, cnn14.safetensors, clap/." in refused(
+        tmp_path, "cnn14", "clap"
+    )
+    (tmp_path / "clap").touch()
+    assert "is not a folder" in refused(tmp_path / "clap", "clap")
+    assert "clap is a file, not a folder" in refused(tmp_path, "clap")
+    (tmp_path / "vggish.safetensors").mkdir()
+    assert "vggish.safetensors is a folder, not a weight file" in refused(tmp_path, "vggish")
+    (tmp_path / "cnn14.safetensors").touch()
+    published.check_weights_folder(tmp_path, ["cnn14"])
 
 
 def small(states, change) -> dict[str, torch.Tensor]:
@@ -214,6 +254,28 @@ def test_offline_one_is_told_how_to_bring_it(server, monkeypatch, tmp_path):
     assert weights.find_or_fetch("vggish", tmp_path) == tmp_path / "net.pth"
 
 
+def test_all_that_is_missing_is_told_in_one_error(server, tmp_path):
+    server.status = 503
+    missing = published.missing(["vggish", "tagger", "clap"], None)
+    assert missing == ["vggish", "clap"]
+    with pytest.raises(DownloadError, match=r"vggish: cannot be .*; missing too: clap$") as caught:
+        published.fetch("vggish", then=["clap"])
+    assert weights.WEIGHTS["vggish"].url in caught.value.hint
+    assert "huggingface.co/laion/clap-htsat-unfused" in caught.value.hint
+    assert "in FOLDER/clap" in caught.value.hint and "--weights FOLDER" in caught.value.hint
+    (tmp_path / "net.pth").write_bytes(CONTENT)
+    (tmp_path / "clap").mkdir()
+    assert published.missing(["vggish", "clap"], tmp_path) == []
+
+
+def test_without_the_hub_one_is_told_how_to_bring_clap(server, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError, match="connection failed") as caught:
+        weights.load_embedder(PROTOCOL.text)
+    assert "in FOLDER/clap" in caught.value.hint and "--weights FOLDER" in caught.value.hint
+    assert "--model" not in caught.value.hint
+
+
 def test_the_pinned_files_are_those_of_the_papers():
     """Written down a second time, from their publishers: a slip of the keyboard shows."""
     cnn14, vggish = weights.WEIGHTS["cnn14"], weights.WEIGHTS["vggish"]
@@ -229,3 +291,9 @@ def test_the_hub_is_asked_for_one_copy_of_clap():
     wanted += ["tokenizer.json", "model.safetensors"]
     others = ["pytorch_model.bin", "onnx/model.onnx", "tf_model.h5"]
     assert hub.needed_files(wanted + others) == sorted(wanted)
+
+
+def test_a_tagger_that_is_not_in_its_folder_is_named(tmp_path):
+    (tmp_path / "tagger").mkdir()
+    with pytest.raises(CheckpointError, match="tagger"):
+        weights.load_embedder(PROTOCOLS["embedded"].classifier, weights_folder=tmp_path)

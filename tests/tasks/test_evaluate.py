@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from auffusion_cli.audio import write_audio
-from auffusion_cli.errors import DataError
+from auffusion_cli.errors import UsageError
 from auffusion_cli.evaluation.frechet import Moments, frechet_distance
 from auffusion_cli.evaluation.metrics import KernelDistance, kl_divergences
 from auffusion_cli.evaluation.protocols import PROTOCOLS
@@ -159,7 +159,20 @@ def test_two_clips_are_measured_as_far_as_they_go(sets, tmp_path):
     assert "2 clips are few (under 500)" in system.metric("FD-tagger").note
     assert system.metric("IS-tagger").value is None
     assert system.metric("IS-tagger").note == "needs 20 clips"
+    kad = system.metric("KAD-tagger")
+    assert kad.value is not None and kad.ci_95 is None and kad.n_resamples == 0
+    assert kad.note == "no interval: needs 3 clips in each folder"
     Evaluation.from_json(result.to_json(), "it")
+
+
+def test_of_three_clips_kad_has_an_interval_of_the_resamples_that_have_a_distance(sets, tmp_path):
+    for name in ("00.wav", "01.wav", "02.wav"):
+        (tmp_path / name).write_bytes((sets / "made" / name).read_bytes())
+    result = evaluate({"ours": tmp_path}, sets / "real", PROTOCOLS["embedded"], EMBEDDED)
+    kad = result.systems[0].metric("KAD-tagger")
+    low, high = kad.ci_95
+    assert low < kad.value < high
+    assert 20 < kad.n_resamples < 40  # one in nine has one clip alone
 
 
 def test_one_clip_and_silence_break_nothing(tmp_path):
@@ -194,7 +207,13 @@ def test_captions_replace_what_the_files_say(sets):
     )
     prompts = [row.prompt for row in result.systems[0].rows]
     assert prompts == ["a horn", "a horn and wind", *[None] * (N_CLIPS - 2)]
-    with pytest.raises(DataError, match="names none of the 21 sounds"):
+    assert "the list of prompts: 1 of 3 names in it belong to no sound: zz" in result.notes
+    assert any(
+        "ours: 19 of 21 sounds have no prompt in the list: 02.wav, 03.wav, 04.wav and 16 more"
+        in note
+        for note in result.notes
+    )
+    with pytest.raises(UsageError, match="names none of the 21 sounds"):
         evaluate(
             {"ours": sets / "made"}, None, PROTOCOLS["embedded"], EMBEDDED, captions={"x": "y"}
         )

@@ -262,7 +262,7 @@ def test_without_a_prompt_a_hole_begins_as_the_sound_around_it(quick_model, tmp_
         asked = request(source, masks=("1-1.2s",), prompt=prompt)
         inpaint(quick_model, source, asked, dataclasses.replace(FAST, steps=5))
     (unprompted, first_step), with_prompt = begun
-    assert first_step == 2 and unprompted is not None
+    assert first_step == 3 and unprompted is not None
     assert with_prompt == (None, 0)
 
 

@@ -16,6 +16,8 @@ SOUNDS = Path(__file__).parents[2] / "docs" / "sounds"
 SEEDS = (1, 2, 3)
 MARGIN_DB = 3.0
 """The seams are a tenth of the clip: now and then its largest jump is there by chance."""
+MARGIN_OF_LEVEL_DB = 5.0
+"""Tones that are turned up waver."""
 MARGIN_OF_PULSES_DB = 6.0
 """Frogs croak in pulses of 20 ms: one that begins at a seam stands out, as they do everywhere."""
 
@@ -113,6 +115,29 @@ def test_what_comes_after_or_before(embedded, settings, clip, margin_db):
         assert new.std() > 0.1 * to_full_scale(clip.samples).std()
         versions.append(samples)
     check(versions, clip.sample_rate_hz, [seam_s], margin_db, reach_s=0.14)
+
+
+def softest_db(samples, rate_hz):
+    """The level of the softest 0.1 s of (N, C)."""
+    n = round(0.1 * rate_hz)
+    moments = np.lib.stride_tricks.sliding_window_view(samples, n, axis=0)[:: n // 2]
+    return 10 * np.log10((moments**2).mean(axis=(1, 2)).min() + 1e-12)
+
+
+@pytest.mark.parametrize("where", ["inside", "after"])
+def test_nothing_sags(embedded, settings, clip, where):
+    """What goes on all the time goes on in what is new, without a hole."""
+    for seed in SEEDS:
+        if where == "inside":
+            request = InpaintRequest("clip.wav", clip.sha256, seed, masks=("0.5-1.5s",))
+            samples = to_full_scale(inpaint(embedded, clip, request, settings).recording.samples)
+            new = samples[clip.sample_rate_hz // 2 : 3 * clip.sample_rate_hz // 2]
+        else:
+            request = ExtendRequest("clip.wav", clip.sha256, seed, 1.0)
+            samples = to_full_scale(extend(embedded, clip, request, settings).recording.samples)
+            new = samples[-clip.sample_rate_hz :]
+        softest = softest_db(to_full_scale(clip.samples), clip.sample_rate_hz)
+        assert softest_db(new, clip.sample_rate_hz) > softest - MARGIN_OF_LEVEL_DB
 
 
 @pytest.mark.parametrize("damage", ["click", "gap", "cut"])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from auffusion_cli.cli import console, options
-from auffusion_cli.errors import UsageError
+from auffusion_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from auffusion_cli.evaluation.compare import Difference
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from auffusion_cli.evaluation.result import Evaluation, Metric
     from auffusion_cli.model import Model
     from auffusion_cli.provenance import Provenance
+    from auffusion_cli.tasks.evaluate import Networks
 
 MAX_NAME_CHARACTERS = 60
 
@@ -130,22 +131,31 @@ def evaluate(
       auffusion evaluate --compare before.json after.json
     """
     if compare is not None:
-        if generated or systems or reference or prompts or output or table or report or attention:
+        asked = (generated, reference, systems, prompts, backbone, protocol, weights, model)
+        if any((*asked, output, table, report, attention)):
             raise UsageError("--compare takes two results and nothing else to measure or write.")
         show_comparison(*compare, as_json=json)
         return
 
     folders = _systems(generated, systems or [])
     chosen = choose_protocol(backbone, protocol)
+    check_weights(weights, chosen)
     _check_files(output, table, report, attention, overwrite=overwrite)
     if model is not None and attention is None:
         raise UsageError("--model goes with --attention: the other numbers need no model.")
 
-    from auffusion_cli.evaluation.clips import find_sounds, read_captions
+    from auffusion_cli.evaluation.clips import clip_name, match_captions, read_captions
 
     captions = None if prompts is None else read_captions(prompts)
+    n_files = {}
+    for name, folder in folders.items():
+        sounds = sounds_in("GENERATED " if folder is generated else f"--system {name}=", folder)
+        n_files[name] = len(sounds)
+        if captions is not None:
+            match_captions(captions, [clip_name(sound) for sound in sounds], folder)
     named = {**folders, "reference": reference} if reference is not None else folders
-    n_files = {name: len(find_sounds(folder)) for name, folder in named.items()}
+    if reference is not None:
+        n_files["reference"] = len(sounds_in("--reference ", reference))
     if backbone is None and protocol is None:
         console.note(
             "listening with the embedded network; for the papers' numbers: --backbone published"
@@ -188,8 +198,7 @@ def evaluate(
                 overwrite=overwrite,
                 on_progress=on_progress,
             )
-    for note in evaluation.notes:
-        console.warn(note)
+    warn_of(evaluation.notes, networks)
     try:
         if output is not None:
             evaluation.save(output)
@@ -238,6 +247,16 @@ def _systems(generated: Path | None, named: Sequence[str]) -> dict[str, Path]:
             hint="For example: auffusion evaluate generated/ --reference real/",
         )
     return folders
+
+
+def sounds_in(named_by: str, folder: Path) -> list[str]:
+    """Its sound files. UsageError, beginning with `named_by`, where there are none."""
+    from auffusion_cli.evaluation.clips import find_sounds
+
+    try:
+        return find_sounds(folder)
+    except DataError as error:
+        raise UsageError(f"{named_by}{error.message}", hint=error.hint) from None
 
 
 def choose_protocol(backbone: str | None, name: str | None) -> Protocol:
@@ -292,28 +311,58 @@ def _check_files(
 
 def load_networks(
     chosen: Protocol, has_reference: bool, weights: Path | None, device: str, *, yes: bool
-):
-    """The networks that will be needed: the one for frames only where there is a reference."""
+) -> Networks:
+    """The networks that will be needed: the one for frames only where there is a reference.
+
+    All are fetched before the first is loaded, so that what is missing is told at once.
+    """
     from auffusion_cli.checkpoints import choose_device
     from auffusion_cli.cli.models import DownloadProgress, ask
+    from auffusion_cli.evaluation import published
     from auffusion_cli.evaluation.weights import load_embedder
     from auffusion_cli.tasks.evaluate import Networks
 
-    loaded = {}
-    for role in ("classifier", "frames", "text"):
-        network = getattr(chosen, role)
-        if network is None or (role == "frames" and not has_reference):
-            continue
-        console.note(f"loading {network.name}")
-        with DownloadProgress(network.name) as progress:
-            loaded[role] = load_embedder(
-                network,
-                weights_folder=weights,
-                device=choose_device(device),
+    roles = {
+        role: network
+        for role in ("classifier", "frames", "text")
+        if (network := getattr(chosen, role)) is not None and (role != "frames" or has_reference)
+    }
+    missing = published.missing([network.name for network in roles.values()], weights)
+    for n, name in enumerate(missing):
+        console.note(f"fetching {name}")
+        with DownloadProgress(name) as progress:
+            published.fetch(
+                name,
+                then=missing[n + 1 :],
                 confirm=ask(yes=yes),
                 on_progress=progress.report,
             )
-    return Networks(**loaded)
+    loaded, unverified = {}, {}
+    for role, network in roles.items():
+        console.note(f"loading {network.name}")
+        loaded[role], found = load_embedder(
+            network, weights_folder=weights, device=choose_device(device)
+        )
+        if found is not None:
+            unverified[network.name] = found
+    return Networks(**loaded, unverified=unverified)
+
+
+def check_weights(weights: Path | None, chosen: Protocol) -> None:
+    """Before any work: that --weights names a folder with something that can be used."""
+    from auffusion_cli.evaluation.published import check_weights_folder
+
+    if weights is not None:
+        networks = (chosen.classifier, chosen.frames, chosen.text)
+        check_weights_folder(weights, [network.name for network in networks if network is not None])
+
+
+def warn_of(notes: Sequence[str], networks: Networks) -> None:
+    """What to mind about all of it; what concerns weights was told when they were loaded."""
+    told = {unverified.note for unverified in networks.unverified.values()}
+    for note in notes:
+        if note not in told:
+            console.warn(note)
 
 
 class _Models:
@@ -445,15 +494,25 @@ def _metric_notes(evaluation: Evaluation) -> list[str]:
 
 
 def show_comparison(first: Path, second: Path, *, as_json: bool) -> None:
-    """How two results differ; DataError where they cannot be compared."""
+    """How two results differ, and what to mind about each.
+
+    DataError where they cannot be compared.
+    """
     from auffusion_cli.evaluation.compare import compare
     from auffusion_cli.evaluation.result import Evaluation
 
-    differences = compare(Evaluation.load(first), Evaluation.load(second))
+    try:
+        results = Evaluation.load(first), Evaluation.load(second)
+    except DataError as error:
+        raise UsageError(f"--compare {error.message}", hint=error.hint) from None
+    differences = compare(*results)
+    notes = {which: each.notes for which, each in zip(("first", "second"), results, strict=True)}
+    for note in dict.fromkeys(notes["first"] + notes["second"]):
+        about = [which for which, of_result in notes.items() if note in of_result]
+        console.warn(f"{' and '.join(about)}: {note}")
     if as_json:
-        console.print_json(
-            {pair: [asdict(each) for each in of_pair] for pair, of_pair in differences.items()}
-        )
+        pairs = {pair: [asdict(each) for each in of_pair] for pair, of_pair in differences.items()}
+        console.print_json({**pairs, "notes": notes})
         return
     for pair, of_pair in differences.items():
         console.print_table(

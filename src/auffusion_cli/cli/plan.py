@@ -74,7 +74,7 @@ def read_list(prompts_file: str) -> list[PromptLine | BadLine]:
             content = path.read_bytes()
         except OSError as error:
             raise UsageError(f"--prompts {path}: {error.strerror}.") from None
-    lines = read_prompts(content, format)
+    lines = read_prompts(content, format, f"--prompts {prompts_file}")
     if not lines:
         raise UsageError(f"--prompts {prompts_file}: there are no prompts in it.")
     return lines

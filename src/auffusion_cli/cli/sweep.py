@@ -110,7 +110,7 @@ def sweep(
       auffusion sweep "thunder" -n 10 --scheduler "ddim,dpm++,unipc" --steps 8,16,32
     """
     from auffusion_cli.cli import resolve
-    from auffusion_cli.cli.evaluate import choose_protocol
+    from auffusion_cli.cli.evaluate import check_weights, choose_protocol, sounds_in
     from auffusion_cli.cli.models import find, resolve_model
     from auffusion_cli.cli.plan import check_free
     from auffusion_cli.request import MAX_DURATION_S, GenerateSettings
@@ -134,13 +134,12 @@ def sweep(
         axes,
     )
     chosen = choose_protocol(backbone, protocol)
+    check_weights(weights, chosen)
     own_picture = output / PICTURE
     _check_files(output, picture or own_picture, table)
     check_free([] if overwrite else [path for path in (picture, table) if path is not None])
     if reference is not None:
-        from auffusion_cli.evaluation.clips import find_sounds
-
-        find_sounds(reference)
+        sounds_in("--reference ", reference)
 
     checkpoint = find(model) if dry_run else resolve_model(model, yes=yes)
     defaults, vocoder_name = resolve.describe(checkpoint, vocoder)
@@ -158,7 +157,7 @@ def sweep(
         return
     resolve.warn_of_cut_prompts(checkpoint, (request.prompt for request in sounds.values()))
 
-    from auffusion_cli.cli.evaluate import cache_folder, load_networks
+    from auffusion_cli.cli.evaluate import cache_folder, load_networks, warn_of
     from auffusion_cli.tasks.sweep import score_cells
 
     # Before hours of rendering: what is missing for measuring is told now.
@@ -175,8 +174,8 @@ def sweep(
                 description=what, completed=n_done, total=n
             ),
         )
-    for note in _said_once(evaluation.notes, [system.name for system in evaluation.systems]):
-        console.warn(note)
+    names = [system.name for system in evaluation.systems]
+    warn_of(_said_once(evaluation.notes, names), networks)
     for note in _notes_of_all(scored):
         console.note(note)
     try:
@@ -249,12 +248,12 @@ def _sounds(
     A list may name its sounds in a column as captions do, so that they are paired with real ones.
     """
     from auffusion_cli.cli.outputs import slug
-    from auffusion_cli.evaluation.clips import NAME_COLUMNS
+    from auffusion_cli.evaluation.clips import named_clip
     from auffusion_cli.request import GenerateRequest
 
     sounds: dict[str, GenerateRequest] = {}
     for line in lines:
-        own = next((line.columns[key] for key in NAME_COLUMNS if line.columns.get(key)), None)
+        own = named_clip(line.columns)
         stem = f"{line.number:05d}-{slug(line.prompt)}" if own is None else _stem(own, line.number)
         first_seed = seed if line.seed is None else line.seed
         for n in range(n_variations):

@@ -8,10 +8,12 @@ A silent clip stays in: it is what the system made.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,11 +21,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from auffusion_cli.audio import FORMATS, read_audio, read_provenance
-from auffusion_cli.errors import AudioError, AuffusionError, DataError
+from auffusion_cli.errors import AudioError, AuffusionError, DataError, UsageError
 from auffusion_cli.evaluation.result import ClipSet, Finding, Flag
 from auffusion_cli.prompts import BadLine, format_of, read_prompts
-from auffusion_cli.provenance import MAX_FIELD_CHARACTERS, Provenance, hash_file, hash_samples
-from auffusion_cli.request import EditRequest, ExtendRequest, InpaintRequest, TimelineRequest
+from auffusion_cli.provenance import Provenance, hash_file, hash_samples
+from auffusion_cli.request import (
+    EditRequest,
+    ExtendRequest,
+    GenerateRequest,
+    InpaintRequest,
+    TimelineRequest,
+)
 
 SILENCE = 1e-3
 """Full scale is 1, so this is -60 dBFS."""
@@ -167,16 +175,20 @@ def _prompt_inside(path: Path) -> str | None:
     prompt = record.get("prompt")
     if record.get("task") in PARTLY_PROMPTED:
         return None
-    if record.get("task") == EditRequest.task:
-        try:
+    try:
+        if record.get("task") == EditRequest.task:
             prompt = Provenance.from_dict(record, str(path)).request.word_edit.prompt
-        except AuffusionError:
-            return None
-    return prompt if isinstance(prompt, str) and _is_prompt(prompt) else None
+        return _as_prompt(prompt)
+    except AuffusionError:
+        return None
 
 
-def _is_prompt(text: str) -> bool:
-    return text.isprintable() and bool(text.strip()) and len(text) <= MAX_FIELD_CHARACTERS
+def _as_prompt(text: object) -> str:
+    """`text` in one line: tabs and other kinds of spaces become plain ones.
+
+    Raises UsageError where `generate` would not take it.
+    """
+    return re.sub(r"\s", " ", GenerateRequest(text, seed=0).prompt)
 
 
 # --- guards
@@ -299,30 +311,68 @@ def hash_pairs(pairs: Iterable[tuple[str, str]]) -> str:
 def read_captions(path: Path) -> dict[str, str]:
     """clip name -> prompt, from a .csv or .jsonl with a column for each (see `NAME_COLUMNS`).
 
-    Raises DataError: cannot be read, has a line that cannot be used, or names a clip twice.
+    Raises UsageError: cannot be read, has a line that cannot be used, or names a clip twice.
     """
     try:
         if path.stat().st_size > MAX_CAPTIONS_BYTES:
-            raise DataError(f"--prompts {path}: larger than {MAX_CAPTIONS_BYTES:,} bytes")
-        lines = read_prompts(path.read_bytes(), format_of(path))
+            raise UsageError(f"--prompts {path}: larger than {MAX_CAPTIONS_BYTES:,} bytes")
+        lines = read_prompts(path.read_bytes(), format_of(path), f"--prompts {path}")
     except OSError as error:
-        raise DataError(f"--prompts {path}: {error.strerror or error}") from None
+        raise UsageError(f"--prompts {path}: {error.strerror or error}") from None
     captions: dict[str, str] = {}
     for line in lines:
         where = f"--prompts {path}, line {line.number}"
         if isinstance(line, BadLine):
-            raise DataError(f"{where}: {line.reason}")
-        column = next((name for name in NAME_COLUMNS if line.columns.get(name)), None)
-        if column is None:
-            raise DataError(
+            raise UsageError(f"{where}: {line.reason}")
+        named = named_clip(line.columns)
+        if named is None:
+            raise UsageError(
                 f"{where}: does not say which clip it is for",
                 hint=f"Name it in a column {', '.join(NAME_COLUMNS)}; a .txt has none.",
             )
-        if not _is_prompt(line.prompt):
-            raise DataError(f"{where}: the prompt is not a line of text: {line.prompt[:60]!r}")
-        name = clip_name(PurePosixPath(line.columns[column].replace("\\", "/")).as_posix())
-        if captions.setdefault(name, line.prompt) != line.prompt:
-            raise DataError(f"{where}: another prompt for {name!r}; there can be one for each clip")
+        try:
+            prompt = _as_prompt(line.prompt)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error.message}", hint=error.hint) from None
+        name = clip_name(PurePosixPath(named.replace("\\", "/")).as_posix())
+        if captions.setdefault(name, prompt) != prompt:
+            raise UsageError(
+                f"{where}: another prompt for {name!r}; there can be one for each clip"
+            )
     if not captions:
-        raise DataError(f"--prompts {path}: has no prompts")
+        raise UsageError(f"--prompts {path}: has no prompts")
     return captions
+
+
+def named_clip(columns: Mapping[str, str]) -> str | None:
+    """Which clip a line of a list with these columns is for; None where it does not say."""
+    values = {name.lower(): value for name, value in columns.items()} | dict(columns)
+    return next((values[name] for name in NAME_COLUMNS if values.get(name)), None)
+
+
+def _first(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in itertools.islice(names, 3))
+
+
+def match_captions(
+    captions: Mapping[str, str], names: Collection[str], folder: Path
+) -> dict[str, str]:
+    """clip name -> the name that it has in `captions`, of the clips `names` of `folder`.
+
+    A list may name them with the folder before; a clip that is in it under its own name is that.
+    Raises UsageError where the list has none of them.
+    """
+    names = set(names)
+    befores = (f"{folder.resolve().name}/", f"{folder.as_posix()}/")
+    found = {}
+    for name in names:
+        longer = (before + name for before in befores)
+        wanted = [name, *(other for other in longer if other not in names)]
+        if (caption := next((each for each in wanted if each in captions), None)) is not None:
+            found[name] = caption
+    if not found:
+        raise UsageError(
+            f"--prompts: names none of the {len(names)} sounds in {folder}",
+            hint=f"It has {_first(captions)}; looked for {_first(sorted(names))}.",
+        )
+    return found

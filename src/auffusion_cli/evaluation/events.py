@@ -1,9 +1,10 @@
 """How many sounds a prompt asks for. No torch.
 
 The rule, for English captions as AudioCaps and Clotho have them: a prompt is cut at commas,
-semicolons, full stops and at the words that join sounds (`JOINTS`); each part that names something
-is one event. A part names nothing if all that it holds are adverbs and other words that only
-describe how ("loudly", "again and again", "in the background"). "In rain" is a sound of its own.
+semicolons, full stops, at "&" and "+" between spaces, and at the words that join sounds (`JOINTS`);
+each part that names something is one event. A part names nothing if all that it holds are adverbs
+and other words that only describe how ("loudly", "again and again", "in the background"). "In rain"
+is a sound of its own.
 
 It counts what a caption tells apart, not what is heard: "a man and a woman talk" are two, "a crowd
 cheers" is one. Two adjectives with a comma between them ("a large, heavy door") are counted as two:
@@ -35,11 +36,11 @@ MANNER = frozenset(
 """Words that name no sound, besides those in -ly."""
 
 PAIRS = re.compile(
-    r"\b(\w+) and \1\b|\b(?:back and forth|up and down|in and out|on and off|over and out)\b"
+    r"\b(\w+) (?:and|&) \1\b|\b(?:back and forth|up and down|in and out|on and off|over and out)\b"
 )
 """An "and" that joins nothing: "louder and louder", "on and off"."""
 
-JOINT = re.compile(r"[,;.:!?]+|\b(?:" + "|".join(JOINTS) + r")\b")
+JOINT = re.compile(r"[,;.:!?]+|\s[&+]\s|\b(?:" + "|".join(JOINTS) + r")\b")
 
 Complexity = Literal["1 event", "2 events", "3 or more events"]
 

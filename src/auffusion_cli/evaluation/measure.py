@@ -42,6 +42,8 @@ SEED = 0
 """Of all resampling."""
 FEW_CLIPS = 500
 """Below, a Fréchet distance is as much a matter of how many clips there are as of their sound."""
+MIN_CLIPS_FOR_KERNEL_INTERVAL = 3
+"""Of two clips every resample that has a distance is the same."""
 MAX_KERNEL_CLIPS = 4_000
 """Of each set: a kernel has an entry for every two of them, and their rows are in memory."""
 
@@ -153,16 +155,20 @@ def kernel(name: str, backbone: str, generated: Heard, reference: Heard) -> Metr
         distance = KernelDistance(*sets)
     except ValueError as error:
         return absent(name, backbone, "lower", n, str(error))
-    n_drawn = n_resamples(distance.cost)
-    resamples = [
-        np.array(list(draws(len(rows), n_drawn, seed)), dtype=np.float64)
-        for rows, seed in zip(sets, (SEED, SEED + 1), strict=True)
-    ]
-    value = distance.of()
-    limits = interval(value, distance.of_each(*resamples))
-    return Metric(
-        name, value, limits, n_drawn, len(sets[0]), "lower", "", backbone, note="; ".join(notes)
-    )
+    value, limits, n_drawn = distance.of(), None, 0
+    if min(map(len, sets)) < MIN_CLIPS_FOR_KERNEL_INTERVAL:
+        notes.append(f"no interval: needs {MIN_CLIPS_FOR_KERNEL_INTERVAL} clips in each folder")
+    else:
+        resamples = [
+            np.array(list(draws(len(rows), n_resamples(distance.cost), seed)), dtype=np.float64)
+            for rows, seed in zip(sets, (SEED, SEED + 1), strict=True)
+        ]
+        replicates = distance.of_each(*resamples)
+        # Where a resample of few clips has one of them alone, there is no distance.
+        replicates = replicates[np.isfinite(replicates)]
+        limits, n_drawn = interval(value, replicates), len(replicates)
+    note = "; ".join(notes)
+    return Metric(name, value, limits, n_drawn, len(sets[0]), "lower", "", backbone, note=note)
 
 
 def divergences(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from auffusion_cli import hub
-from auffusion_cli.errors import CheckpointError
+from auffusion_cli.errors import CheckpointError, DownloadError, UsageError
 from auffusion_cli.evaluation.protocols import CLAP
 from auffusion_cli.provenance import hash_file
 
@@ -47,6 +48,16 @@ WEIGHTS: dict[str, PublishedWeights] = {
 CLAP_DESCRIPTION, CLAP_LICENCE = "CLAP, for the CLAP score", "Apache-2.0"
 CLAP_APPROXIMATE_BYTES = 620_000_000
 NAMES = (*WEIGHTS, "clap")
+
+
+@dataclass(frozen=True)
+class Unverified:
+    """Weights that are not known to be the published ones."""
+
+    weights: str
+    """What a result calls them."""
+    note: str
+    """What to mind about numbers made with them."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,7 @@ def pull(
         CheckpointError: what is here is another file.
     """
     if name == "clap":
-        hub.pull(hub.parse_name(CLAP.weights), confirm=confirm, on_progress=on_progress)
+        fetch(name, confirm=confirm, on_progress=on_progress)
         return listener(name)
     place = find_or_fetch(name, None, on_progress)
     if (found := hash_file(place)) != WEIGHTS[name].sha256:
@@ -118,34 +129,116 @@ def pull(
 
 
 def find_or_fetch(
-    name: str, weights_folder: Path | None, on_progress: hub.Report | None = None
+    name: str,
+    weights_folder: Path | None,
+    on_progress: hub.Report | None = None,
+    confirm: hub.Confirm | None = None,
 ) -> Path:
-    """The weight file of "cnn14" or "vggish": the user's, the cache's, or fetched into the cache.
+    """The weight file of "cnn14" or "vggish", or the folder of "clap": the user's, the cache's, or
+    fetched into the cache.
 
     Raises DownloadError where it cannot be had, saying how to bring it.
     """
-    published = WEIGHTS[name]
-    for file_name in (published.file_name, f"{name}.safetensors"):
-        if (found := brought(weights_folder, file_name)) is not None:
-            return found
-    target = cache_folder() / published.file_name
-    if not target.is_file():
+    if (found := brought(weights_folder, name)) is not None:
+        return found
+    if not listener(name).here:
+        fetch(name, confirm=confirm, on_progress=on_progress)
+    return listener(name).place
+
+
+def missing(names: Iterable[str], weights_folder: Path | None) -> list[str]:
+    """Those of the published networks `names` that would have to be fetched."""
+    return [
+        name
+        for name in names
+        if name in NAMES and brought(weights_folder, name) is None and not listener(name).here
+    ]
+
+
+def fetch(
+    name: str,
+    *,
+    then: Sequence[str] = (),
+    confirm: hub.Confirm | None = None,
+    on_progress: hub.Report | None = None,
+) -> None:
+    """Fetch the weights of "cnn14", "vggish" or "clap" into the cache, and verify them.
+
+    Args:
+        then: networks that will be fetched after this one: told, too, where this one cannot be.
+
+    Raises DownloadError, saying how to bring all of them.
+    """
+    others = f"; missing too: {', '.join(then)}" if then else ""
+    hint = _by_hand([name, *then])
+    try:
+        if name == "clap":
+            hub.pull(hub.parse_name(CLAP.weights), confirm=confirm, on_progress=on_progress)
+            return
+        published = WEIGHTS[name]
         hub.download_url(
             name,
             published.url,
-            target,
+            cache_folder() / published.file_name,
             sha256=published.sha256,
             approximate_bytes=published.approximate_bytes,
             on_progress=on_progress,
         )
-    return target
+    except DownloadError as error:
+        # What the Hub's errors advise is for models, of which there are others to choose from.
+        own = f"{error.hint} " if error.hint and name != "clap" else ""
+        raise DownloadError(error.message + others, hint=own + hint) from error
+
+
+def _by_hand(names: Sequence[str]) -> str:
+    """How to bring the weights of `names` to a machine that cannot fetch them."""
+    steps = []
+    for name in names:
+        known = listener(name)
+        if name == "clap":
+            source = hub.parse_name(known.source)
+            url = f"https://huggingface.co/{source.repo_id}/tree/{source.revision}"
+            steps.append(f"save the files of {url} in FOLDER/clap")
+        else:
+            steps.append(f"save {known.source} as {known.place}, or in FOLDER")
+    return f"By hand: {'; '.join(steps)}. Then `evaluate --weights FOLDER` finds them in FOLDER."
+
+
+# --- the folder of --weights
+
+
+def names_in_folder(name: str) -> tuple[str, ...]:
+    """What is looked for in the folder of `--weights`; names of folders end in a slash."""
+    return (WEIGHTS[name].file_name, f"{name}.safetensors") if name in WEIGHTS else (f"{name}/",)
 
 
 def brought(weights_folder: Path | None, name: str) -> Path | None:
-    """What the user put into the folder of `--weights`, where they did."""
-    if weights_folder is None or not (weights_folder / name).exists():
-        return None
-    return weights_folder / name
+    """The weights of the network `name` that the user put into the folder of `--weights`.
+
+    Raises UsageError where a folder lies in the place of a file, or a file in that of a folder.
+    """
+    for wanted in names_in_folder(name) if weights_folder is not None else ():
+        path = weights_folder / wanted
+        if not path.exists():
+            continue
+        if path.is_dir() != wanted.endswith("/"):
+            kinds = ("a folder", "a weight file") if path.is_dir() else ("a file", "a folder")
+            raise UsageError(f"--weights: {path} is {kinds[0]}, not {kinds[1]}.")
+        return path
+    return None
+
+
+def check_weights_folder(folder: Path, names: Sequence[str]) -> None:
+    """Raise UsageError unless `folder` holds the weights of one of the networks `names`."""
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "no such folder"
+        raise UsageError(f"--weights {folder}: {problem}.")
+    if not [name for name in names if brought(folder, name) is not None]:
+        wanted = ", ".join(wanted for name in names for wanted in names_in_folder(name))
+        raise UsageError(
+            f"--weights {folder}: has none of the networks that are to listen.",
+            hint=f"Looked for {wanted}.",
+        )
 
 
 def cache_folder() -> Path:

@@ -113,10 +113,11 @@ def _hash(inline: str) -> str:
 def shown(value: str) -> str:
     """`value` with what is invisible or turns text around spelled out: \\u202e.
 
-    The joiners that emoji and some scripts need stay.
+    The joiners and marks that emoji and some scripts need stay.
     """
     return "".join(
-        c if c.isprintable() or c in "\u200c\u200d" else f"\\u{ord(c):04x}" for c in value
+        c if c.isprintable() or c in "\u200c\u200d\u200e\u200f" else f"\\u{ord(c):04x}"
+        for c in value
     )
 
 

@@ -2,7 +2,8 @@
 
 It holds everything that a table, a page or a comparison shows, and everything that is needed to
 believe it: which files were measured (by content), with which networks, under which protocol.
-The same files and settings give the same result, byte for byte.
+The same files and settings give the same result, but for the last digits of its numbers, which
+depend on the order in which threads and batches add them up.
 """
 
 from __future__ import annotations

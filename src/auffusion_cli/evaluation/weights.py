@@ -20,7 +20,7 @@ from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.evaluation import clap, cnn14, vggish
 from auffusion_cli.evaluation.embedders import Embedder
 from auffusion_cli.evaluation.protocols import Backbone
-from auffusion_cli.evaluation.published import WEIGHTS, brought, find_or_fetch
+from auffusion_cli.evaluation.published import WEIGHTS, Unverified, brought, find_or_fetch
 from auffusion_cli.provenance import hash_file
 from auffusion_cli.weights import read_file
 
@@ -42,8 +42,9 @@ def load_embedder(
     device: torch.device | str = "cpu",
     confirm: hub.Confirm | None = None,
     on_progress: hub.Report | None = None,
-) -> Embedder:
-    """The network of `backbone` with its weights.
+) -> tuple[Embedder, Unverified | None]:
+    """The network of `backbone` with its weights, and what to say of these where they are not known
+    to be the published ones; that is warned of, too.
 
     Args:
         weights_folder: where to look before the cache and the network: for a file of the published
@@ -57,32 +58,34 @@ def load_embedder(
     """
     match backbone.name:
         case "clap":
-            folder = brought(weights_folder, "clap")
-            if folder is None:
-                source = hub.resolve(backbone.weights, confirm=confirm, on_progress=on_progress)
-                folder = source.folder
-            return clap.load_clap(folder, backbone.audio_input, device)
+            path = find_or_fetch("clap", weights_folder, on_progress, confirm)
+            embedder = clap.load_clap(path, backbone.audio_input, device)
         case "tagger":
             from auffusion_cli.evaluation.tagger import WEIGHTS_FILE, TaggerEmbedder, load_tagger
 
-            folder = brought(weights_folder, "tagger") or embedded_tagger()
-            tagger = load_tagger(folder, device)
-            return TaggerEmbedder(tagger, backbone.audio_input, hash_file(folder / WEIGHTS_FILE))
+            path = brought(weights_folder, "tagger") or embedded_tagger()
+            tagger = load_tagger(path, device)
+            sha256 = hash_file(path / WEIGHTS_FILE)
+            embedder = TaggerEmbedder(tagger, backbone.audio_input, sha256)
         case "cnn14":
             path = find_or_fetch("cnn14", weights_folder, on_progress)
-            sha256 = _identify("cnn14", path)
             network = load_cnn14(path).to(device)
-            return cnn14.Cnn14Embedder(network, backbone.audio_input, sha256)
+            embedder = cnn14.Cnn14Embedder(network, backbone.audio_input, hash_file(path))
         case "vggish":
             path = find_or_fetch("vggish", weights_folder, on_progress)
-            sha256 = _identify("vggish", path)
             network = load_vggish(path).to(device)
-            return vggish.VGGishEmbedder(network, backbone.audio_input, sha256)
+            embedder = vggish.VGGishEmbedder(network, backbone.audio_input, hash_file(path))
+    return embedder, _unverified(backbone, embedder.weights_sha256, path, weights_folder)
 
 
 def load_cnn14(path: Path) -> cnn14.Cnn14:
     """Cnn14 from its published .pth, or its tensors as safetensors. Raises CheckpointError."""
-    return _filled(cnn14.Cnn14, cnn14.published_state(read_published(path)), path)
+    tensors = read_published(path)
+    try:
+        state = cnn14.published_state(tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error.message}") from None
+    return _filled(cnn14.Cnn14, state, path)
 
 
 def load_vggish(path: Path) -> vggish.VGGish:
@@ -149,15 +152,28 @@ def embedded_tagger() -> Path:
     return folder
 
 
-def _identify(name: str, path: Path) -> str:
-    """The checksum of a weight file, with a warning where it is not the published one."""
-    sha256 = hash_file(path)
-    if sha256 != WEIGHTS[name].sha256:
-        warnings.warn(
-            f"{path}: not the published file of {name} (its checksum is {sha256[:16]}…, that of "
-            f"the published one {WEIGHTS[name].sha256[:16]}…): numbers made with it can be "
-            "compared with a paper's only if its tensors are the same",
-            AuffusionWarning,
-            stacklevel=3,
+def _unverified(
+    backbone: Backbone, sha256: str, path: Path, weights_folder: Path | None
+) -> Unverified | None:
+    """With a warning where there is something to say."""
+    name = backbone.name
+    if name in WEIGHTS:
+        if sha256 == WEIGHTS[name].sha256:
+            return None
+        found = Unverified(
+            f"{path}, not the published file",
+            f"{name}'s weights are not the published file: {path} has the checksum {sha256[:16]}…, "
+            f"the published one {WEIGHTS[name].sha256[:16]}…; numbers made with it can be compared "
+            "with a paper's only if its tensors are the same",
         )
-    return sha256
+    elif brought(weights_folder, name) is not None:
+        others = backbone.weights if name == "clap" else "the network that comes with this package"
+        found = Unverified(
+            f"{path}, not verified",
+            f"{name}'s weights come from the folder {path} and were not verified; numbers made "
+            f"with them can be compared with others only if they are those of {others}",
+        )
+    else:
+        return None
+    warnings.warn(found.note, AuffusionWarning, stacklevel=3)
+    return found

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from auffusion_cli.errors import DataError
 from auffusion_cli.evaluation import bootstrap, measure
 from auffusion_cli.evaluation.clips import (
     SoundFile,
     SoundFolder,
+    clip_name,
     hash_pairs,
     in_reference,
     look_at,
+    match_captions,
     without_partner,
 )
 from auffusion_cli.evaluation.embedders import Embedder, TextEmbedder, identity, whole_float32
@@ -27,7 +28,8 @@ from auffusion_cli.evaluation.metrics import (
     Activation,
     clap_scores,
 )
-from auffusion_cli.evaluation.protocols import Protocol
+from auffusion_cli.evaluation.protocols import Backbone, Protocol
+from auffusion_cli.evaluation.published import Unverified
 from auffusion_cli.evaluation.result import Backbone as BackboneRecord
 from auffusion_cli.evaluation.result import (
     Clip,
@@ -82,6 +84,8 @@ class Networks:
     classifier: Embedder
     frames: Embedder | None = None
     text: TextEmbedder | None = None
+    unverified: Mapping[str, Unverified] = field(default_factory=dict)
+    """network name -> what to say of its weights, where they may not be the published ones"""
 
 
 def evaluate(
@@ -102,7 +106,8 @@ def evaluate(
         cache: folder in which features are kept, by the content of the sound; None keeps none.
 
     Raises:
-        DataError: a folder has no sounds that can be measured, or the captions fit none of them.
+        DataError: a folder has no sounds that can be measured.
+        UsageError: the captions fit none of them.
     """
     rate_hz = protocol.classifier.audio_input.sample_rate_hz
 
@@ -118,7 +123,7 @@ def evaluate(
     # All files are read before any network listens: what is wrong with them is told at once.
     generated = {name: look(folder) for name, folder in systems.items()}
     real = None if reference is None else look(reference)
-    prompts = {name: _prompts(folder, captions) for name, folder in generated.items()}
+    prompts, unused = _prompts(generated, captions)
 
     real_classes = listen(networks.classifier, real)
     real_frames = listen(networks.frames, real)
@@ -159,7 +164,10 @@ def evaluate(
         reference=None if real is None else real.record,
         systems=tuple(evaluated),
         versions=current_versions(),
-        notes=tuple(_notes(protocol, evaluated, None if real is None else real.record)),
+        notes=(
+            *_notes(protocol, networks, evaluated, None if real is None else real.record),
+            *_notes_of_captions(captions, unused, evaluated),
+        ),
     )
 
 
@@ -184,17 +192,23 @@ def _listen(
         return Heard.collect(counted())
 
 
-def _prompts(folder: SoundFolder, captions: Mapping[str, str] | None) -> dict[str, str]:
-    """clip name -> prompt, of the clips that have one."""
-    if captions is None:
-        return {clip.name: clip.prompt for clip in folder.clips if clip.prompt is not None}
-    prompts = {clip.name: captions[clip.name] for clip in folder.clips if clip.name in captions}
-    if not prompts:
-        raise DataError(
-            f"--prompts: names none of the {len(folder.clips)} sounds in {folder.record.folder}",
-            hint=f"It has {next(iter(captions))!r}; there is {folder.clips[0].name!r}.",
-        )
-    return prompts
+def _prompts(
+    generated: Mapping[str, SoundFolder], captions: Mapping[str, str] | None
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """system -> clip name -> prompt, of the clips that have one; and captions of no clip."""
+    prompts: dict[str, dict[str, str]] = {}
+    unused = dict.fromkeys(captions or ())
+    for system, folder in generated.items():
+        if captions is None:
+            prompts[system] = {c.name: c.prompt for c in folder.clips if c.prompt is not None}
+            continue
+        names = [clip.name for clip in folder.clips]
+        left_out = [clip_name(each.path) for each in folder.record.findings if each.excluded]
+        matches = match_captions(captions, names + left_out, Path(folder.record.folder))
+        prompts[system] = {n: captions[matches[n]] for n in names if n in matches}
+        for caption in matches.values():
+            unused.pop(caption, None)
+    return prompts, list(unused)
 
 
 # --- the numbers
@@ -343,7 +357,7 @@ def _describe_networks(protocol: Protocol, networks: Networks) -> dict[str, Back
     return {
         embedder.name: BackboneRecord(
             name=embedder.name,
-            weights=backbone.weights,
+            weights=_weights(backbone, networks),
             weights_sha256=embedder.weights_sha256,
             identity=identity(embedder),
             sample_rate_hz=embedder.audio_input.sample_rate_hz,
@@ -353,8 +367,16 @@ def _describe_networks(protocol: Protocol, networks: Networks) -> dict[str, Back
     }
 
 
+def _weights(backbone: Backbone, networks: Networks) -> str:
+    unverified = networks.unverified.get(backbone.name)
+    return backbone.weights if unverified is None else unverified.weights
+
+
 def _notes(
-    protocol: Protocol, systems: Sequence[System], reference: ClipSet | None
+    protocol: Protocol,
+    networks: Networks,
+    systems: Sequence[System],
+    reference: ClipSet | None,
 ) -> Iterator[str]:
     """What to mind about all of it, the gravest first."""
     if not protocol.comparable_with_papers:
@@ -362,6 +384,7 @@ def _notes(
             f"the protocol {protocol.name!r} listens with a network of its own: its numbers can be"
             " compared with each other, never with those of a paper"
         )
+    yield from (unverified.note for unverified in networks.unverified.values())
     sets = [(system.name, system.clips) for system in systems]
     if reference is not None:
         sets.append(("the reference", reference))
@@ -376,6 +399,25 @@ def _notes(
             have = "sounds have" if len(alone) > 1 else "sound has"
             yield (
                 f"{system.name}: {len(alone)} reference {have} no partner in it: {some_of(alone)}"
+            )
+
+
+def _notes_of_captions(
+    captions: Mapping[str, str] | None, unused: Sequence[str], systems: Sequence[System]
+) -> Iterator[str]:
+    if captions is None:
+        return
+    if unused:
+        yield (
+            f"the list of prompts: {len(unused)} of {len(captions)} names in it belong to no sound:"
+            f" {some_of(unused)}"
+        )
+    for system in systems:
+        if without := [row.path for row in system.rows if row.prompt is None]:
+            n = len(system.rows)
+            yield (
+                f"{system.name}: {len(without)} of {n} sounds have no prompt in the list: "
+                f"{some_of(without)}"
             )
 
 

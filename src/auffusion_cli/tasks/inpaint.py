@@ -9,8 +9,8 @@ there but the recording: it begins as the sound around it, mirrored and noised (
 2022).
 
 Only the mask itself is taken from what the model made. It is matched in level to the recording
-around it, turned down where it would be louder than the recording ever is, resampled to the
-recording's rate, and cross-faded inside the mask.
+around it, gets the recording's room tone under it, is turned down where it would be louder than the
+recording ever is, resampled to the recording's rate, and cross-faded inside the mask.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.loudness import SILENT, Ceiling
 from auffusion_cli.masks import Span, parse_bands, parse_times
 from auffusion_cli.request import MAX_SEED, ExtendRequest, GenerateSettings, InpaintRequest
+from auffusion_cli.room_tone import RoomTone
 from auffusion_cli.samplers import initial_noise, keep_known, make_scheduler, sample
 from auffusion_cli.spectrogram import mel_filterbank
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
@@ -46,10 +47,11 @@ CONTEXT_SHARE = 0.25
 """The part of a window, on either side, that is kept for the recording around a mask."""
 OVERLAP_S = 0.16
 """Where a mask is longer than a window, its parts overlap by this and are cross-faded."""
-UNPROMPTED_STRENGTH = 0.6
+UNPROMPTED_STRENGTH = 0.4
 """The part of the steps that a mirrored surrounding is taken through, where there is no prompt.
 
-With 0.85 steady noise gets holes in it; with little more than 0 everything repeats itself."""
+With more, a steady sound sags: nothing tells the model that it is steady. With little more than 0
+everything repeats itself."""
 EDGE_SHARE, MIN_EDGE_HZ = 0.05, 30.0
 """A band's edges fall off over this share of their frequency, and no steeper than that."""
 
@@ -275,7 +277,9 @@ def _make(
             hint="Try --dtype fp32 or bf16.",
         )
     levels = _levels(heard, made, free_samples, plan.bands, config.sample_rate_hz, scale)
-    return made[:, None] * levels
+    tone = RoomTone.of(heard, ~free_samples, config.sample_rate_hz)
+    # Other numbers than those of the two noises before.
+    return tone.under(made[:, None] * levels, seed=(request.seed + 2) % MAX_SEED)
 
 
 # --- the mask on the grids of columns, rows and latents
