@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from auffusion_cli.errors import OutputExistsError
-from auffusion_cli.files import folder_of, naming, whole_file
+from auffusion_cli.files import folder_of, is_unfinished, naming, whole_file
 
 
 @pytest.fixture(params=["hard links", "no hard links"])
@@ -37,6 +37,12 @@ def test_of_two_at_once_one_writes_and_the_other_is_told(tmp_path, links):
         (written,) = [content for content in pool.map(write, [b"1", b"2", b"3"]) if content]
     assert path.read_bytes() == written
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_program_leaves_can_be_told(tmp_path):
+    with whole_file(tmp_path / "a.wav") as beside:
+        assert is_unfinished(beside) and not is_unfinished(tmp_path / "a.wav")
+        beside.touch()
 
 
 def test_a_name_that_was_taken_in_vain_is_free_again(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,11 @@ def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
                 _rename_to_free(beside, path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether `path` is what `whole_file` leaves where its program is killed."""
+    return re.fullmatch(r"\.[0-9a-f]{16}\.part", path.name) is not None
 
 
 def _rename_to_free(beside: Path, path: Path) -> None:

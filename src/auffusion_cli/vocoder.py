@@ -244,6 +244,8 @@ class GriffinLim(nn.Module):
         n_frames, hop = log_mel.shape[-1], self.config.hop_length_samples
         if n_frames == 0:
             return log_mel.new_zeros(log_mel.shape[0], 0)
+        if len(log_mel) > 1:  # a batch may be rounded otherwise, and the iterations amplify that
+            return torch.cat([self(row) for row in log_mel.split(1)])
         magnitude = (self.inverse_filterbank.float() @ log_mel.float().exp()).clamp(min=0)
 
         # The inverse STFT needs neighbours on both sides of a frame: lengthen, and cut them off.

@@ -344,7 +344,7 @@ def test_attention_goes_on_where_it_was_stopped(run, own, watched, tmp_path, mon
 
     monkeypatch.setattr(task, "generate_with_attention", stopped)
     assert run(*own).exit_code == 130
-    (tmp_path / "maps/own/.rain.png.part").write_bytes(b"of a run that was killed")
+    (tmp_path / "maps/own/.0123456789abcdef.part").write_bytes(b"of a run that was killed")
     monkeypatch.setattr(task, "generate_with_attention", make)
     watched.clear()
     goes_on = run(*own, "-o", "a.json")

@@ -28,7 +28,7 @@ from auffusion_cli.evaluation.result import (
     WordAttention,
     decode,
 )
-from auffusion_cli.files import folder_of
+from auffusion_cli.files import folder_of, is_unfinished
 from auffusion_cli.model import Model
 from auffusion_cli.plot import read_record
 from auffusion_cli.plot_attention import AttentionColumn, save_attention
@@ -107,6 +107,8 @@ def add_attention(
     Raises OutputExistsError where another picture is there, unless `overwrite` is set.
     """
     plans = [_plan(system, models, pictures / system.name) for system in evaluation.systems]
+    for path in filter(is_unfinished, pictures.rglob(".*.part")):
+        path.unlink()
     if not overwrite:
         for job in (job for jobs, _ in plans for job in jobs):
             if job.picture.exists() and _find(job) is None:
@@ -138,11 +140,10 @@ def add_attention(
 def check_pictures(folder: Path) -> None:
     """Raise an OutputExistsError unless all files below `folder` are pictures of `add_attention`.
 
-    What a killed run has left of a picture does not count.
+    What a killed run has left of a picture does not count, and is removed by the next one.
     """
     for path in sorted(folder.rglob("*")):
-        unfinished = path.name.startswith(".") and path.name.endswith(".part")
-        if path.is_dir() or unfinished or read_record(path) is not None:
+        if path.is_dir() or is_unfinished(path) or read_record(path) is not None:
             continue
         raise OutputExistsError(
             f"{folder} holds {path.relative_to(folder)}, which no evaluation has drawn.",
