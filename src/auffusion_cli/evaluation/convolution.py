@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-MIN_CHANNEL_PAIRS = {"cpu": 64 * 128, "cuda": 64 * 64}
+MIN_CHANNEL_PAIRS = 64 * 64
 """Of an input and an output. With fewer, transforming the patches takes what they save."""
 PATCHES_AT_ONCE = {"cpu": 128, "cuda": 2**16}
 """On a CPU few enough that its cache holds them between the steps, on a GPU enough to keep it
@@ -139,11 +139,10 @@ class WinogradConvReLU(ConvReLU):
 
 def for_listening(conv: nn.Conv2d, norm: nn.BatchNorm2d | None, width: int) -> ConvReLU:
     """The quickest of the three for a convolution on inputs of `width`, and for its device."""
-    device = conv.weight.device.type
-    if device not in MIN_CHANNEL_PAIRS:
+    if conv.weight.device.type not in PATCHES_AT_ONCE:
         return ConvReLU(conv, norm)
     if conv.in_channels == 1:
         return OneChannelConvReLU(conv, norm)
-    if conv.in_channels * conv.out_channels >= MIN_CHANNEL_PAIRS[device]:
+    if conv.in_channels * conv.out_channels >= MIN_CHANNEL_PAIRS:
         return WinogradConvReLU(conv, norm, width)
     return ConvReLU(conv, norm)
