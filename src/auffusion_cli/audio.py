@@ -87,7 +87,7 @@ def read_audio(
     path = Path(path)
     with _open(path) as sound:
         rate_hz = sound.samplerate
-        # libsndfile takes five times as long where it makes the same floats of 16 bits itself.
+        # libsndfile takes several times as long to make the same floats of 16 bits itself.
         dtype, scale = ("int16", 2.0**-15) if sound.subtype == "PCM_16" else ("float32", 1.0)
         blocks = []
         for block in _read_blocks(path, sound, dtype):

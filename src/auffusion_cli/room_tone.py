@@ -21,8 +21,6 @@ SMOOTH_BINS, SMOOTH_FRAMES = 7, 8
 """Noise is judged by the mean of neighbours, some 0.2 s and 100 Hz: by itself no bin is steady."""
 SOFTEST = 0.05
 """The share of moments that are softer than what counts as always there."""
-
-
 MAX_RAISE = 10.0
 """Of power: what the model made too softly is turned up by 10 dB before noise is taken."""
 
