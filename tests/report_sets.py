@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from auffusion_cli.audio import write_audio
 from auffusion_cli.evaluation.result import (
     Backbone,
     Clip,
@@ -15,6 +14,7 @@ from auffusion_cli.evaluation.result import (
     Metric,
     System,
 )
+from auffusion_cli.signal.audio import write_audio
 
 RATE_HZ = 16_000
 HOSTILE = (

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from auffusion_cli.errors import CheckpointError
-from auffusion_cli.spectrogram import LogMel, mel_error_db, normalize_peak
+from auffusion_cli.signal.spectrogram import LogMel, mel_error_db, normalize_peak
 from auffusion_cli.vocoder import (
     GriffinLim,
     HiFiGAN,

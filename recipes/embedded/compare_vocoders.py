@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from auffusion_cli.spectrogram import LogMel, mel_error_db, normalize_peak
+from auffusion_cli.signal.spectrogram import LogMel, mel_error_db, normalize_peak
 from auffusion_cli.training.data import check_clips, load_clips, load_waveform
 from auffusion_cli.vocoder import GriffinLim, load_vocoder
 

@@ -38,13 +38,13 @@ from classifier import (
 )
 from torch import Tensor
 
-from auffusion_cli.audio import write_audio
 from auffusion_cli.checkpoints import load_model
 from auffusion_cli.codec import Codec
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.evaluation.tagger import SAMPLE_RATE_HZ, Tagger, TaggerFeatures
 from auffusion_cli.model import Model
 from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.generate import generate
 from auffusion_cli.training.config import SceneConfig
 from auffusion_cli.training.data import Clip, load_clips

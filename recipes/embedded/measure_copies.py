@@ -22,8 +22,8 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor
 
-from auffusion_cli.audio import read_audio
 from auffusion_cli.evaluation.tagger import HOP_SAMPLES, SAMPLE_RATE_HZ, TaggerFeatures
+from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.training.data import Clip, load_clips
 from auffusion_cli.training.scenes import ClipStore
 

@@ -28,7 +28,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from auffusion_cli.audio import Recording, audio_info, read_recording
 from auffusion_cli.checkpoints import load_model
 from auffusion_cli.errors import AuffusionError, DataError
 from auffusion_cli.evaluation.tagger import (
@@ -39,7 +38,8 @@ from auffusion_cli.evaluation.tagger import (
     windows,
 )
 from auffusion_cli.request import GenerateSettings, StyleTransferRequest
-from auffusion_cli.spectrogram import DB_PER_NEPER, LogMel
+from auffusion_cli.signal.audio import Recording, audio_info, read_recording
+from auffusion_cli.signal.spectrogram import DB_PER_NEPER, LogMel
 from auffusion_cli.tasks.style_transfer import style_transfer
 from auffusion_cli.training.data import Clip, load_clips
 

@@ -20,7 +20,7 @@ import soundfile
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from auffusion_cli.spectrogram import LogMel, mel_error_db
+from auffusion_cli.signal.spectrogram import LogMel, mel_error_db
 
 COMPRESSION_LEVEL = 0.75
 """Of Opus in libsndfile, 0 (best) to 1 (smallest)."""

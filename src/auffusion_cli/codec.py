@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from auffusion_cli.config import ImageConfig, SpectrogramConfig
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.image import image_to_log_mel, log_mel_to_image, pad_image
-from auffusion_cli.spectrogram import LogMel, normalize_peak
+from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
 from auffusion_cli.vocoder import GriffinLim, HiFiGAN
 from auffusion_cli.windows import sound_in_windows
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.files import whole_file
-from auffusion_cli.spectrogram import DB_PER_NEPER, mel_filterbank
+from auffusion_cli.signal.spectrogram import DB_PER_NEPER, mel_filterbank
 
 RANGE_DB = 80.0
 """Anything softer than this below the loudest cell is black."""

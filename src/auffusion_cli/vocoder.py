@@ -24,7 +24,7 @@ from torch.nn.utils import parametrizations
 
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import CheckpointError
-from auffusion_cli.spectrogram import mel_filterbank
+from auffusion_cli.signal.spectrogram import mel_filterbank
 from auffusion_cli.weights import read_file
 
 WEIGHT_FILES = ("vocoder.safetensors", "vocoder.pt")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from auffusion_cli.audio import read_audio, write_audio
 from auffusion_cli.cli.app import build_app
+from auffusion_cli.signal.audio import read_audio, write_audio
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auffusion_cli.audio import write_audio
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.evaluation.clips import (
     against_samples,
@@ -24,6 +23,7 @@ from auffusion_cli.evaluation.clips import (
 )
 from auffusion_cli.provenance import Provenance, hash_samples
 from auffusion_cli.request import EditRequest, GenerateRequest, GenerateSettings
+from auffusion_cli.signal.audio import write_audio
 
 RATE_HZ = 16_000
 

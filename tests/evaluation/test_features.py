@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchaudio.functional import resample
 
-from auffusion_cli.audio import write_audio
 from auffusion_cli.errors import AudioError, AuffusionWarning
 from auffusion_cli.evaluation import features
 from auffusion_cli.evaluation.embedders import ClipFeatures, by_length, identity
 from auffusion_cli.evaluation.features import extract, prepare_clip, read_clip
 from auffusion_cli.evaluation.protocols import CLAP_INPUT, FAD_2023, WAVE_DATASET, AudioInput
+from auffusion_cli.signal.audio import write_audio
 
 PLAIN = AudioInput("first", subtract_mean=False, sample_rate_hz=16_000)
 

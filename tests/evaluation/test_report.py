@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from auffusion_cli.audio import read_audio
 from auffusion_cli.errors import (
     AuffusionWarning,
     DataError,
@@ -24,6 +23,7 @@ from auffusion_cli.evaluation import report
 from auffusion_cli.evaluation.report import files_folder, write_report
 from auffusion_cli.evaluation.report_html import shown, stands_apart
 from auffusion_cli.evaluation.result import Evaluation, Finding, Metric
+from auffusion_cli.signal.audio import read_audio
 from report_sets import HOSTILE, make_evaluation
 
 

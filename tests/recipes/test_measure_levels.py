@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from auffusion_cli.audio import read_recording
 from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.signal.audio import read_recording
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes" / "embedded"))
 

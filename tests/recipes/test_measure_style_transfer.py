@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from auffusion_cli.evaluation.tagger import Tagger, TaggerFeatures
-from auffusion_cli.spectrogram import LogMel
+from auffusion_cli.signal.spectrogram import LogMel
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes" / "embedded"))
 

@@ -7,12 +7,12 @@ import pytest
 import soundfile
 import torch
 
-from auffusion_cli.audio import write_audio
 from auffusion_cli.errors import UsageError
 from auffusion_cli.evaluation.frechet import Moments, frechet_distance
 from auffusion_cli.evaluation.metrics import KernelDistance, kl_divergences
 from auffusion_cli.evaluation.protocols import PROTOCOLS
 from auffusion_cli.evaluation.result import Evaluation
+from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.evaluate import Networks, evaluate
 from fake_networks import FakeClassifier, FakeFrames, FakeText
 

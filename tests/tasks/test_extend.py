@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from auffusion_cli.audio import read_provenance, read_recording, to_full_scale
 from auffusion_cli.errors import UsageError
 from auffusion_cli.provenance import Provenance
 from auffusion_cli.request import ExtendRequest, GenerateSettings
+from auffusion_cli.signal.audio import read_provenance, read_recording, to_full_scale
 from auffusion_cli.tasks import inpaint as inpaint_module
 from auffusion_cli.tasks.extend import extend
 from auffusion_cli.tasks.reproduce import reproduce

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from auffusion_cli.audio import read_audio, read_provenance
 from auffusion_cli.checkpoints import load_model
 from auffusion_cli.denoiser import guided_denoiser
 from auffusion_cli.errors import AuffusionError, AuffusionWarning
 from auffusion_cli.provenance import Provenance
 from auffusion_cli.request import GenerateRequest, GenerateSettings
 from auffusion_cli.samplers import make_scheduler, sample
+from auffusion_cli.signal.audio import read_audio, read_provenance
 from auffusion_cli.tasks.generate import (
     GenerateFailure,
     decode,
@@ -269,7 +269,7 @@ def test_reproducing_with_other_weights_or_words_is_told_apart(tiny_model, tmp_p
 
 
 def test_a_file_that_was_cut_has_no_difference_but_is_judged_by_its_hash(tiny_model, tmp_path):
-    from auffusion_cli.audio import write_audio
+    from auffusion_cli.signal.audio import write_audio
 
     (result,) = generate(tiny_model, requests(1), FAST)
     path = tmp_path / "cut.wav"

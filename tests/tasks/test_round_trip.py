@@ -3,7 +3,7 @@ import torch
 
 from auffusion_cli.codec import Codec
 from auffusion_cli.patch_autoencoder import PatchAutoencoder
-from auffusion_cli.spectrogram import LogMel, mel_error_db, normalize_peak
+from auffusion_cli.signal.spectrogram import LogMel, mel_error_db, normalize_peak
 from auffusion_cli.tasks.round_trip import clip_error_db, round_trip
 from auffusion_cli.vocoder import GriffinLim
 

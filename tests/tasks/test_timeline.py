@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from auffusion_cli.audio import read_provenance
 from auffusion_cli.errors import UsageError
 from auffusion_cli.provenance import Provenance
 from auffusion_cli.request import GenerateRequest, GenerateSettings, TimelineRequest
+from auffusion_cli.signal.audio import read_provenance
 from auffusion_cli.tasks.generate import generate
 from auffusion_cli.tasks.reproduce import reproduce
 

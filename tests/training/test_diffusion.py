@@ -9,12 +9,12 @@ from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from auffusion_cli.audio import read_audio
 from auffusion_cli.autoencoder import KLAutoencoder
 from auffusion_cli.checkpoints import load_model
 from auffusion_cli.codec import Codec
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
+from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.training.config import (
     DiffusionConfig,
     LoopConfig,

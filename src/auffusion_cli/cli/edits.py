@@ -15,10 +15,10 @@ from auffusion_cli.errors import UsageError
 from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
-    from auffusion_cli.audio import Recording
     from auffusion_cli.hub import Checkpoint
     from auffusion_cli.model import Model
     from auffusion_cli.request import GenerateSettings, Request
+    from auffusion_cli.signal.audio import Recording
     from auffusion_cli.tasks.edits import EditResult
 
 Source = Annotated[Path, typer.Argument(metavar="FILE", help="A recording: wav, flac, ogg, mp3.")]
@@ -44,8 +44,8 @@ def read(source: Path) -> Recording:
         AudioError: it cannot be read.
         UsageError: it is too short or too long.
     """
-    from auffusion_cli.audio import read_recording
     from auffusion_cli.request import MAX_DURATION_S, MIN_DURATION_S
+    from auffusion_cli.signal.audio import read_recording
 
     recording = read_recording(source)
     if not MIN_DURATION_S <= recording.duration_s <= MAX_DURATION_S:
@@ -113,8 +113,8 @@ def output_path(
 
     A template may name the fields of the request. A flac stays one by default, the rest is a wav.
     """
-    from auffusion_cli.audio import lossless_format_of
     from auffusion_cli.cli.outputs import as_template, fill
+    from auffusion_cli.signal.audio import lossless_format_of
 
     suffixes = (".flac", ".wav") if source.suffix.lower() == ".flac" else (".wav", ".flac")
     template = as_template(output, None, default_name, "--output", suffixes)
@@ -175,8 +175,8 @@ def draw(
     picture: Path, titled: Sequence[tuple[str, Recording]], model: Model, *, overwrite: bool
 ) -> None:
     """The spectrograms of several recordings of one length, one below the other."""
-    from auffusion_cli.audio import resample
     from auffusion_cli.plot import save_comparison
+    from auffusion_cli.signal.audio import resample
     from auffusion_cli.tasks.edits import log_mel_of
 
     config: SpectrogramConfig = model.codec.spectrogram_config

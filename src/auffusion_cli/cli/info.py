@@ -45,8 +45,8 @@ def read_record(path: Path) -> Provenance:
     Raises:
         AudioError: the file cannot be read, or carries no record that can be used.
     """
-    from auffusion_cli.audio import read_provenance
     from auffusion_cli.provenance import Provenance
+    from auffusion_cli.signal.audio import read_provenance
 
     record = read_provenance(path)
     if record is None:

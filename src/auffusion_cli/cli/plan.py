@@ -199,7 +199,9 @@ def check_free(paths: Sequence[Path]) -> None:
 
 def _record_of(path: Path) -> Provenance | None:
     """What a sound file says about itself, if it says anything that can be read."""
-    from auffusion_cli.audio import read_provenance  # torch: only where there is a file to look at
+    from auffusion_cli.signal.audio import (
+        read_provenance,  # torch: only where there is a file to look at
+    )
 
     try:
         record = read_provenance(path)

@@ -97,9 +97,9 @@ def origin_of_file(
             not named either, or something is told or asked besides.
         AudioError: it cannot be read, or carries no record.
     """
-    from auffusion_cli.audio import read_recording
     from auffusion_cli.cli.info import read_record
     from auffusion_cli.request import GenerateRequest
+    from auffusion_cli.signal.audio import read_recording
 
     recorded = read_record(path)
     request = recorded.request

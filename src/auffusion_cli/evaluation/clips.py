@@ -20,7 +20,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from auffusion_cli.audio import FORMATS, read_audio, read_provenance
 from auffusion_cli.errors import AudioError, AuffusionError, DataError, UsageError
 from auffusion_cli.evaluation.result import ClipSet, Finding, Flag
 from auffusion_cli.prompts import BadLine, format_of, read_prompts
@@ -32,6 +31,7 @@ from auffusion_cli.request import (
     InpaintRequest,
     TimelineRequest,
 )
+from auffusion_cli.signal.audio import FORMATS, read_audio, read_provenance
 
 SILENCE = 1e-3
 """Full scale is 1, so this is -60 dBFS."""

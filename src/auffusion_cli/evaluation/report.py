@@ -27,7 +27,6 @@ from urllib.parse import quote
 from PIL import Image
 from torch import Tensor
 
-from auffusion_cli.audio import FORMATS, read_audio
 from auffusion_cli.errors import (
     AudioError,
     AuffusionWarning,
@@ -39,7 +38,8 @@ from auffusion_cli.evaluation.report_html import decimals, render, shown
 from auffusion_cli.evaluation.result import Clip, Evaluation, System
 from auffusion_cli.files import folder_of, naming
 from auffusion_cli.plot import colour
-from auffusion_cli.spectrogram import LogMel
+from auffusion_cli.signal.audio import FORMATS, read_audio
+from auffusion_cli.signal.spectrogram import LogMel
 
 EMBEDDED_BYTES = 20_000_000
 """Sounds of up to this size together are inside of the page, a third larger as base64."""

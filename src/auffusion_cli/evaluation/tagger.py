@@ -20,7 +20,7 @@ from auffusion_cli.errors import CheckpointError
 from auffusion_cli.evaluation.embedders import ClipFeatures, OnItsWay
 from auffusion_cli.evaluation.protocols import AudioInput
 from auffusion_cli.layout import read_json
-from auffusion_cli.spectrogram import DB_PER_NEPER, LogMel
+from auffusion_cli.signal.spectrogram import DB_PER_NEPER, LogMel
 from auffusion_cli.weights import load_weights, save_weights
 
 SAMPLE_RATE_HZ = 16_000

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auffusion_cli.audio import Recording, write_recording
 from auffusion_cli.codec import Codec
 from auffusion_cli.provenance import Provenance, hash_samples
-from auffusion_cli.spectrogram import normalize_peak
+from auffusion_cli.signal.audio import Recording, write_recording
+from auffusion_cli.signal.spectrogram import normalize_peak
 from auffusion_cli.tasks.generate import dtype_name
 from auffusion_cli.vocoder import HiFiGAN
 from auffusion_cli.windows import in_windows

@@ -15,7 +15,6 @@ from typing import Protocol
 
 import numpy as np
 
-from auffusion_cli.audio import read_provenance, read_recording, to_pcm16
 from auffusion_cli.errors import AudioError, AuffusionError, OutputExistsError
 from auffusion_cli.evaluation import measure
 from auffusion_cli.evaluation.events import complexity, names_something
@@ -34,6 +33,7 @@ from auffusion_cli.plot import read_record
 from auffusion_cli.plot_attention import AttentionColumn, save_attention
 from auffusion_cli.provenance import Provenance, current_versions
 from auffusion_cli.request import GenerateRequest
+from auffusion_cli.signal.audio import read_provenance, read_recording, to_pcm16
 from auffusion_cli.tasks.attention import AttentionResult, generate_with_attention
 from auffusion_cli.tasks.evaluate import OnProgress, some_of
 from auffusion_cli.tasks.generate import GenerateResult

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auffusion_cli.audio import Recording, to_full_scale
-from auffusion_cli.extrapolation import go_on
-from auffusion_cli.loudness import Ceiling
 from auffusion_cli.masks import Span
 from auffusion_cli.request import MAX_SEED, ExtendRequest, GenerateSettings
+from auffusion_cli.signal.audio import Recording, to_full_scale
+from auffusion_cli.signal.extrapolation import go_on
+from auffusion_cli.signal.loudness import Ceiling
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
 from auffusion_cli.tasks.inpaint import CONTEXT_SHARE, fill, heard_by, plan_spans
 

@@ -8,16 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auffusion_cli.audio import (
-    Recording,
-    audio_info,
-    format_of,
-    lossless_format_of,
-    read_audio,
-    read_recording,
-    to_full_scale,
-    to_pcm16,
-)
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import AudioError, UsageError
 from auffusion_cli.provenance import Provenance
@@ -27,6 +17,16 @@ from auffusion_cli.request import (
     GenerateRequest,
     InpaintRequest,
     StyleTransferRequest,
+)
+from auffusion_cli.signal.audio import (
+    Recording,
+    audio_info,
+    format_of,
+    lossless_format_of,
+    read_audio,
+    read_recording,
+    to_full_scale,
+    to_pcm16,
 )
 from auffusion_cli.tasks.edit import edit as edit_words
 from auffusion_cli.tasks.edits import EditResult, OnProgress

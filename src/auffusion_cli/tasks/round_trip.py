@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..codec import Codec
-from ..spectrogram import DB_PER_NEPER, LogMel, has_sound, normalize_peak
+from auffusion_cli.codec import Codec
+from auffusion_cli.signal.spectrogram import DB_PER_NEPER, LogMel, has_sound, normalize_peak
 
 Through = Literal["mel", "latent"]
 

@@ -17,7 +17,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auffusion_cli.audio import read_audio
 from auffusion_cli.curves import Curve, Panel, Point
 from auffusion_cli.errors import AuffusionError, DataError, OutputExistsError
 from auffusion_cli.evaluation.protocols import Protocol
@@ -26,7 +25,8 @@ from auffusion_cli.files import folder_of
 from auffusion_cli.layout import read_json
 from auffusion_cli.provenance import hash_file
 from auffusion_cli.request import GenerateRequest, GenerateSettings
-from auffusion_cli.spectrogram import LogMel, mel_error_db
+from auffusion_cli.signal.audio import read_audio
+from auffusion_cli.signal.spectrogram import LogMel, mel_error_db
 from auffusion_cli.tasks.evaluate import Networks, OnProgress, evaluate
 from auffusion_cli.tasks.generate import default_batch_size, dtype_name, generate
 

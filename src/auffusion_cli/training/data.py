@@ -28,8 +28,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from auffusion_cli.audio import read_audio
 from auffusion_cli.errors import AudioError, AuffusionWarning, DataError, UsageError
+from auffusion_cli.signal.audio import read_audio
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 ROLES = ("event", "background")

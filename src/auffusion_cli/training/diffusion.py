@@ -18,7 +18,6 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
-from auffusion_cli.audio import write_audio
 from auffusion_cli.autoencoder import load_autoencoder
 from auffusion_cli.checkpoints import load_model, load_text_encoder, load_tokenizer, save_model
 from auffusion_cli.codec import Codec
@@ -27,6 +26,7 @@ from auffusion_cli.model import Model
 from auffusion_cli.plot import save_spectrogram
 from auffusion_cli.request import GenerateRequest, GenerateSettings
 from auffusion_cli.samplers import SCHEDULERS
+from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.generate import generate
 from auffusion_cli.text import ConditionAdapter, TextConditioner, TextEncoder
 from auffusion_cli.training.config import DiffusionConfig

@@ -15,7 +15,7 @@ from auffusion_cli.autoencoder import load_autoencoder
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.image import log_mel_to_image, pad_image
 from auffusion_cli.patch_autoencoder import PatchAutoencoder
-from auffusion_cli.spectrogram import LogMel, normalize_peak
+from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
 from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
 from auffusion_cli.training.latents import scene_seed
 from auffusion_cli.training.loop import Losses, Sample, replace_folder

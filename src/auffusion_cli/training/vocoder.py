@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from auffusion_cli.audio import write_audio
 from auffusion_cli.autoencoder import KLAutoencoder, load_autoencoder
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import UsageError
 from auffusion_cli.image import image_to_log_mel, log_mel_to_image
 from auffusion_cli.patch_autoencoder import PatchAutoencoder
-from auffusion_cli.spectrogram import LogMel, mel_error_db
+from auffusion_cli.signal.audio import write_audio
+from auffusion_cli.signal.spectrogram import LogMel, mel_error_db
 from auffusion_cli.training.config import TrainingConfig, VocoderConfig
 from auffusion_cli.training.discriminators import WaveformDiscriminator, frozen, judge_pair
 from auffusion_cli.training.loop import Losses, Sample

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auffusion_cli.room_tone import RoomTone
+from auffusion_cli.signal.room_tone import RoomTone
 
 RATE_HZ = 16_000
 EVERYWHERE = np.ones(3 * RATE_HZ, bool)

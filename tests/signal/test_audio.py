@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auffusion_cli import audio
-from auffusion_cli.audio import (
+from auffusion_cli.errors import AudioError
+from auffusion_cli.signal import audio
+from auffusion_cli.signal.audio import (
     FORMATS,
     audio_info,
     read_audio,
@@ -19,7 +20,6 @@ from auffusion_cli.audio import (
     to_pcm16,
     write_audio,
 )
-from auffusion_cli.errors import AudioError
 
 FORMS = [(suffix, subtype) for suffix, (_, codecs) in FORMATS.items() for subtype in codecs]
 TOLERANCE = {"pcm16": 1 / 32768, "pcm24": 1 / 2**23, "float": 0.0}

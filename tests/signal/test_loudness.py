@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auffusion_cli.loudness import Ceiling
+from auffusion_cli.signal.loudness import Ceiling
 
 RATE_HZ = 8000
 

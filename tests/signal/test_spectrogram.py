@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auffusion_cli.spectrogram import LogMel, has_sound, mel_error_db, normalize_peak
+from auffusion_cli.signal.spectrogram import LogMel, has_sound, mel_error_db, normalize_peak
 
-GOLDEN = np.load(Path(__file__).parent / "golden" / "signal_path.npz")
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "signal_path.npz")
 
 
 def golden_waveform() -> torch.Tensor:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from auffusion_cli.extrapolation import go_on
+from auffusion_cli.signal.extrapolation import go_on
 
 RATE_HZ = 16000
 
