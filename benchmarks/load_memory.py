@@ -96,8 +96,8 @@ def write_checkpoints(folder: Path, dtype_name: str) -> None:
     from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
+    from auffusion_cli.codec.vocoder import HiFiGAN, save_vocoder
     from auffusion_cli.text import ConditionAdapter
-    from auffusion_cli.vocoder import HiFiGAN, save_vocoder
 
     dtype = getattr(torch, dtype_name)
     torch.set_default_dtype(dtype)

@@ -45,10 +45,10 @@ def quick_codec():
     """A codec that takes milliseconds, with latents of an eighth of the size."""
     import torch
 
-    from auffusion_cli.codec import Codec
-    from auffusion_cli.image import log_mel_to_image
-    from auffusion_cli.patch_autoencoder import PatchAutoencoder
-    from auffusion_cli.vocoder import GriffinLim
+    from auffusion_cli.codec.codec import Codec
+    from auffusion_cli.codec.image import log_mel_to_image
+    from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
+    from auffusion_cli.codec.vocoder import GriffinLim
 
     torch.manual_seed(0)
     autoencoder = PatchAutoencoder(

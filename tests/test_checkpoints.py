@@ -20,13 +20,13 @@ from transformers import (
 )
 
 from auffusion_cli.checkpoints import load_model, load_text, load_text_encoder, save_model
+from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN
 from auffusion_cli.errors import (
     AuffusionWarning,
     CheckpointError,
     OutputExistsError,
     UsageError,
 )
-from auffusion_cli.vocoder import GriffinLim, HiFiGAN
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 import yaml
 
-from auffusion_cli.autoencoder import load_autoencoder
 from auffusion_cli.checkpoints import load_model, save_model
+from auffusion_cli.codec.autoencoder import load_autoencoder
+from auffusion_cli.codec.vocoder import load_vocoder
 from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.vocoder import load_vocoder
 
 MAX_BYTES = 100_000_000
 CONFIG = Path(__file__).with_name("diffusion.yaml")

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from auffusion_cli.codec.vocoder import GriffinLim, load_vocoder
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db, normalize_peak
 from auffusion_cli.training.data import check_clips, load_clips, load_waveform
-from auffusion_cli.vocoder import GriffinLim, load_vocoder
 
 
 def measure(

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from auffusion_cli.autoencoder import load_autoencoder
-from auffusion_cli.codec import Codec
+from auffusion_cli.codec.autoencoder import load_autoencoder
+from auffusion_cli.codec.codec import Codec
+from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN, fold_weight_norm, load_vocoder
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import (
     AuffusionWarning,
@@ -42,7 +43,6 @@ from auffusion_cli.layout import (
 )
 from auffusion_cli.model import Model
 from auffusion_cli.text import ConditionAdapter, TextConditioner, TextEncoder
-from auffusion_cli.vocoder import GriffinLim, HiFiGAN, fold_weight_norm, load_vocoder
 from auffusion_cli.weights import (
     find_weights,
     load_weights,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from auffusion_cli.codec import Codec
+from auffusion_cli.codec.codec import Codec
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.text import TextConditioner
 

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 import torch
 
+from auffusion_cli.codec.vocoder import HiFiGAN, HiFiGANConfig, save_vocoder
 from auffusion_cli.signal.spectrogram import LogMel
-from auffusion_cli.vocoder import HiFiGAN, HiFiGANConfig, save_vocoder
 
 SCRIPT = Path(__file__).parents[2] / "recipes/embedded/compare_vocoders.py"
 

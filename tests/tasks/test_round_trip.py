@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from auffusion_cli.codec import Codec
-from auffusion_cli.patch_autoencoder import PatchAutoencoder
+from auffusion_cli.codec.codec import Codec
+from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
+from auffusion_cli.codec.vocoder import GriffinLim
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db, normalize_peak
 from auffusion_cli.tasks.round_trip import clip_error_db, round_trip
-from auffusion_cli.vocoder import GriffinLim
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ class WatchedUNet(torch.nn.Module):
 def test_no_part_of_the_model_ever_sees_more_than_a_window(quick_model, monkeypatch):
     """So that memory does not grow with the sound but for the sound itself."""
     model = dataclasses.replace(quick_model, unet=WatchedUNet(quick_model.unet))
-    monkeypatch.setattr("auffusion_cli.codec.VOCODER_WINDOW_S", 3.0)
+    monkeypatch.setattr("auffusion_cli.codec.codec.VOCODER_WINDOW_S", 3.0)
     widths = {"decode": set(), "vocode": set()}
     decode, vocode = model.codec.autoencoder.decode, model.codec.vocoder.forward
 

@@ -9,9 +9,10 @@ from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from auffusion_cli.autoencoder import KLAutoencoder
 from auffusion_cli.checkpoints import load_model
-from auffusion_cli.codec import Codec
+from auffusion_cli.codec.autoencoder import KLAutoencoder
+from auffusion_cli.codec.codec import Codec
+from auffusion_cli.codec.vocoder import GriffinLim
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
 from auffusion_cli.signal.audio import read_audio
@@ -25,7 +26,6 @@ from auffusion_cli.training.config import (
 from auffusion_cli.training.diffusion import DiffusionStage, build_model
 from auffusion_cli.training.latents import FreshScenes
 from auffusion_cli.training.loop import Sample, train
-from auffusion_cli.vocoder import GriffinLim
 
 CPU = torch.device("cpu")
 SCENES = SceneConfig(duration_s=0.64)

@@ -8,12 +8,12 @@ import torch
 from accelerate import Accelerator
 
 import auffusion_cli.training.vocoder as vocoder_stage
+from auffusion_cli.codec.vocoder import load_vocoder
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db
 from auffusion_cli.training.config import LoopConfig, TrainingConfig, VocoderConfig
 from auffusion_cli.training.loop import Sample, train
 from auffusion_cli.training.vocoder import VocoderStage, build_vocoder, load_frozen_autoencoder
-from auffusion_cli.vocoder import load_vocoder
 
 TINY = {
     "upsample_initial_channel": 32,

@@ -72,9 +72,9 @@ def codec_command(
     import torch
 
     from auffusion_cli.checkpoints import choose_device, load_codec
+    from auffusion_cli.codec.vocoder import HiFiGAN
     from auffusion_cli.layout import read_identity
     from auffusion_cli.tasks.round_trip import round_trip
-    from auffusion_cli.vocoder import HiFiGAN
 
     defaults = read_identity(checkpoint.folder).defaults
     codec = load_codec(checkpoint.folder, torch.float32, vocoder, defaults)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from auffusion_cli.codec.vocoder import HiFiGAN
 from auffusion_cli.denoiser import Denoise, guided_denoiser
 from auffusion_cli.errors import AuffusionError, AuffusionWarning
 from auffusion_cli.provenance import Provenance, hash_samples
@@ -33,7 +34,6 @@ from auffusion_cli.samplers import (
 )
 from auffusion_cli.signal.audio import to_pcm16, write_audio
 from auffusion_cli.timeline import parse_timeline
-from auffusion_cli.vocoder import HiFiGAN
 from auffusion_cli.windows import OVERLAP_SHARE, in_windows, windowed_denoiser
 
 if TYPE_CHECKING:

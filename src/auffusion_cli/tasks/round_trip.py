@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from auffusion_cli.codec import Codec
+from auffusion_cli.codec.codec import Codec
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER, LogMel, has_sound, normalize_peak
 
 Through = Literal["mel", "latent"]

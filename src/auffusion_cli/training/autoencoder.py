@@ -16,9 +16,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from auffusion_cli.autoencoder import KLAutoencoder, load_autoencoder
+from auffusion_cli.codec.autoencoder import KLAutoencoder, load_autoencoder
+from auffusion_cli.codec.image import log_mel_to_image, pad_image
 from auffusion_cli.errors import CheckpointError, UsageError
-from auffusion_cli.image import log_mel_to_image, pad_image
 from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
 from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
 from auffusion_cli.training.discriminators import PatchDiscriminator, frozen, judge_pair

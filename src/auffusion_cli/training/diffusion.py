@@ -18,9 +18,10 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
-from auffusion_cli.autoencoder import load_autoencoder
 from auffusion_cli.checkpoints import load_model, load_text_encoder, load_tokenizer, save_model
-from auffusion_cli.codec import Codec
+from auffusion_cli.codec.autoencoder import load_autoencoder
+from auffusion_cli.codec.codec import Codec
+from auffusion_cli.codec.vocoder import GriffinLim, load_vocoder
 from auffusion_cli.errors import UsageError
 from auffusion_cli.model import Model
 from auffusion_cli.plot import save_spectrogram
@@ -32,7 +33,6 @@ from auffusion_cli.text import ConditionAdapter, TextConditioner, TextEncoder
 from auffusion_cli.training.config import DiffusionConfig
 from auffusion_cli.training.latents import ExampleSource
 from auffusion_cli.training.loop import Losses, Sample, replace_folder
-from auffusion_cli.vocoder import GriffinLim, load_vocoder
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from auffusion_cli.codec import Codec
+from auffusion_cli.codec.codec import Codec
 from auffusion_cli.text import TextConditioner
 from auffusion_cli.training.config import SceneConfig
 from auffusion_cli.training.loading import read_ahead

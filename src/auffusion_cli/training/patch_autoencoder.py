@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from auffusion_cli.autoencoder import load_autoencoder
+from auffusion_cli.codec.autoencoder import load_autoencoder
+from auffusion_cli.codec.image import log_mel_to_image, pad_image
+from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
 from auffusion_cli.errors import CheckpointError, UsageError
-from auffusion_cli.image import log_mel_to_image, pad_image
-from auffusion_cli.patch_autoencoder import PatchAutoencoder
 from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
 from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
 from auffusion_cli.training.latents import scene_seed

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from auffusion_cli.autoencoder import KLAutoencoder, load_autoencoder
+from auffusion_cli.codec.autoencoder import KLAutoencoder, load_autoencoder
+from auffusion_cli.codec.image import image_to_log_mel, log_mel_to_image
+from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
+from auffusion_cli.codec.vocoder import HiFiGAN, HiFiGANConfig, load_vocoder, save_vocoder
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import UsageError
-from auffusion_cli.image import image_to_log_mel, log_mel_to_image
-from auffusion_cli.patch_autoencoder import PatchAutoencoder
 from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db
 from auffusion_cli.training.config import TrainingConfig, VocoderConfig
@@ -31,7 +32,6 @@ from auffusion_cli.training.losses import (
     multi_resolution_stft_loss,
 )
 from auffusion_cli.training.scenes import ClipStore
-from auffusion_cli.vocoder import HiFiGAN, HiFiGANConfig, load_vocoder, save_vocoder
 
 N_CANDIDATES = 2
 """Of so many random segments of a clip the loudest is taken: recordings of short events are mostly

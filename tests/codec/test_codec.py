@@ -2,12 +2,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from auffusion_cli.autoencoder import KLAutoencoder
-from auffusion_cli.codec import Codec
+from auffusion_cli.codec.autoencoder import KLAutoencoder
+from auffusion_cli.codec.codec import Codec
+from auffusion_cli.codec.image import log_mel_to_image
+from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
+from auffusion_cli.codec.vocoder import HiFiGAN, HiFiGANConfig
 from auffusion_cli.errors import CheckpointError
-from auffusion_cli.image import log_mel_to_image
-from auffusion_cli.patch_autoencoder import PatchAutoencoder
-from auffusion_cli.vocoder import HiFiGAN, HiFiGANConfig
 
 
 @pytest.fixture(scope="module")

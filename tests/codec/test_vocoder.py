@@ -7,17 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from auffusion_cli.errors import CheckpointError
-from auffusion_cli.signal.spectrogram import LogMel, mel_error_db, normalize_peak
-from auffusion_cli.vocoder import (
+from auffusion_cli.codec.vocoder import (
     GriffinLim,
     HiFiGAN,
     HiFiGANConfig,
     load_vocoder,
     save_vocoder,
 )
+from auffusion_cli.errors import CheckpointError
+from auffusion_cli.signal.spectrogram import LogMel, mel_error_db, normalize_peak
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 SIGNALS = np.load(GOLDEN / "signal_path.npz")
 TINY = HiFiGANConfig(upsample_initial_channel=16, num_mels=8)
 

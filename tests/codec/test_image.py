@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from auffusion_cli.codec.image import image_to_log_mel, log_mel_to_image, pad_image
 from auffusion_cli.config import ImageConfig
-from auffusion_cli.image import image_to_log_mel, log_mel_to_image, pad_image
 
-GOLDEN = np.load(Path(__file__).parent / "golden" / "signal_path.npz")
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "signal_path.npz")
 
 
 def test_image_equals_the_original():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, ModelMixin
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-    from auffusion_cli.patch_autoencoder import PatchAutoencoder
+    from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
 
 
 class KLAutoencoder(nn.Module):
@@ -104,7 +104,7 @@ def load_autoencoder(
 
         return KLAutoencoder(_load_weights(AutoencoderKL, folder, dtype)).eval()
     if class_name == "PatchAutoencoder":
-        from auffusion_cli.patch_autoencoder import PatchAutoencoder
+        from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
 
         return _load_weights(PatchAutoencoder, folder, dtype).eval()
     raise CheckpointError(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from auffusion_cli.autoencoder import KLAutoencoder, load_autoencoder
+from auffusion_cli.codec.autoencoder import KLAutoencoder, load_autoencoder
 from auffusion_cli.errors import CheckpointError
 
 

@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from auffusion_cli.codec.image import image_to_log_mel, log_mel_to_image, pad_image
+from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN
 from auffusion_cli.config import ImageConfig, SpectrogramConfig
 from auffusion_cli.errors import CheckpointError
-from auffusion_cli.image import image_to_log_mel, log_mel_to_image, pad_image
 from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
-from auffusion_cli.vocoder import GriffinLim, HiFiGAN
 from auffusion_cli.windows import sound_in_windows
 
 if TYPE_CHECKING:
-    from auffusion_cli.autoencoder import KLAutoencoder
-    from auffusion_cli.patch_autoencoder import PatchAutoencoder
+    from auffusion_cli.codec.autoencoder import KLAutoencoder
+    from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
 
 
 VOCODER_WINDOW_S, VOCODER_OVERLAP_S = 60.0, 0.16

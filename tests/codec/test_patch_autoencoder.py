@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from auffusion_cli.autoencoder import load_autoencoder
+from auffusion_cli.codec.autoencoder import load_autoencoder
+from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
 from auffusion_cli.errors import CheckpointError
-from auffusion_cli.patch_autoencoder import PatchAutoencoder
 
 SIZES = {
     "n_mels": 32,
@@ -68,7 +68,7 @@ def test_the_latent_has_the_deviations_asked_for(images):
 def test_a_fit_in_chunks_is_the_same_fit(images, monkeypatch):
     whole, parts = (PatchAutoencoder(**SIZES, n_coefficients=4) for _ in range(2))
     error = whole.fit(images)
-    monkeypatch.setattr("auffusion_cli.patch_autoencoder.FIT_CHUNK", 4)
+    monkeypatch.setattr("auffusion_cli.codec.patch_autoencoder.FIT_CHUNK", 4)
     assert parts.fit(images.half()) == pytest.approx(error, rel=0.02)
     parts.fit(images)
     for name in ("patch_mean", "components", "coefficient_scale"):

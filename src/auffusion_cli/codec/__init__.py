@@ -1,0 +1,1 @@
+"""Log-mel <-> image <-> latent, log-mel -> waveform, and their composition."""
