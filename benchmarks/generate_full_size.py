@@ -25,9 +25,9 @@ from diffusers import StableDiffusionPipeline
 from load_memory import WRITE
 
 from auffusion_cli.checkpoints import choose_dtype, load_model
+from auffusion_cli.diffusion.samplers import make_scheduler
 from auffusion_cli.model import Model
 from auffusion_cli.request import GenerateRequest, GenerateSettings
-from auffusion_cli.samplers import make_scheduler
 from auffusion_cli.tasks.generate import default_batch_size, generate
 
 DURATION_S = 10.0

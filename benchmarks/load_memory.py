@@ -97,7 +97,7 @@ def write_checkpoints(folder: Path, dtype_name: str) -> None:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     from auffusion_cli.codec.vocoder import HiFiGAN, save_vocoder
-    from auffusion_cli.text import ConditionAdapter
+    from auffusion_cli.diffusion.text import ConditionAdapter
 
     dtype = getattr(torch, dtype_name)
     torch.set_default_dtype(dtype)

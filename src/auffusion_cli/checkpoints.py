@@ -23,6 +23,7 @@ from auffusion_cli.codec.autoencoder import load_autoencoder
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN, fold_weight_norm, load_vocoder
 from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
 from auffusion_cli.errors import (
     AuffusionWarning,
     CheckpointError,
@@ -42,7 +43,6 @@ from auffusion_cli.layout import (
     read_json,
 )
 from auffusion_cli.model import Model
-from auffusion_cli.text import ConditionAdapter, TextConditioner, TextEncoder
 from auffusion_cli.weights import (
     find_weights,
     load_weights,

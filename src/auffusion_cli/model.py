@@ -9,7 +9,7 @@ import torch
 
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.text import TextConditioner
+from auffusion_cli.diffusion.text import TextConditioner
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.diffusion.samplers import SCHEDULERS
 from auffusion_cli.errors import UsageError
-from auffusion_cli.samplers import SCHEDULERS
 from auffusion_cli.timeline import LONGEST, parse_timeline
 from auffusion_cli.word_edits import WordEdit, edit_words
 

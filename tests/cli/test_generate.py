@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from auffusion_cli.checkpoints import load_model
 from auffusion_cli.cli import options, play
 from auffusion_cli.cli.app import build_app
+from auffusion_cli.diffusion.samplers import SCHEDULERS
 from auffusion_cli.provenance import Provenance
 from auffusion_cli.request import GenerateRequest, GenerateSettings
-from auffusion_cli.samplers import SCHEDULERS
 from auffusion_cli.signal.audio import read_audio, read_provenance, write_audio
 from auffusion_cli.tasks import generate as task
 

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from auffusion_cli.denoiser import guided_denoiser
-from auffusion_cli.samplers import SCHEDULERS, initial_noise, keep_known, make_scheduler, sample
+from auffusion_cli.diffusion.denoiser import guided_denoiser
+from auffusion_cli.diffusion.samplers import (
+    SCHEDULERS,
+    initial_noise,
+    keep_known,
+    make_scheduler,
+    sample,
+)
 from auffusion_cli.tasks.inpaint import latent_mask
 
 PROMPT, NEGATIVE, GUIDANCE, N_STEPS = "dog barking in rain", "music", 7.5, 5
@@ -49,7 +55,7 @@ def their_pipeline(class_name, parts, scheduler_name, scheduler_config):
 
 def our_denoiser(pipeline, parts):
     """The guided denoiser on the pipeline's own embeddings, which the adapters would change."""
-    from auffusion_cli.text import Conditioning
+    from auffusion_cli.diffusion.text import Conditioning
 
     cond, uncond = pipeline.encode_prompt(PROMPT, "cpu", 1, True, negative_prompt=NEGATIVE)
     return guided_denoiser(parts["unet"], Conditioning(cond=cond, uncond=uncond), GUIDANCE)

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from auffusion_cli.checkpoints import load_model
-from auffusion_cli.denoiser import guided_denoiser
+from auffusion_cli.diffusion.denoiser import guided_denoiser
+from auffusion_cli.diffusion.samplers import make_scheduler, sample
 from auffusion_cli.errors import AuffusionError, AuffusionWarning
 from auffusion_cli.provenance import Provenance
 from auffusion_cli.request import GenerateRequest, GenerateSettings
-from auffusion_cli.samplers import make_scheduler, sample
 from auffusion_cli.signal.audio import read_audio, read_provenance
 from auffusion_cli.tasks.generate import (
     GenerateFailure,

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from auffusion_cli.diffusion.windows import OVERLAP_SHARE, _starts
 from auffusion_cli.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER
 from auffusion_cli.tasks.generate import generate
-from auffusion_cli.windows import OVERLAP_SHARE, _starts
 
 DURATION_S = 16.0
 

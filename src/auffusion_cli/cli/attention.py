@@ -203,9 +203,9 @@ def _check_parts(
     task.check_window(setup.settings, setup.defaults.max_duration_s)
     if setup.checkpoint is None:
         return
-    from auffusion_cli.attention import cross_layers
     from auffusion_cli.checkpoints import empty_unet
     from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
+    from auffusion_cli.diffusion.attention import cross_layers
     from auffusion_cli.layout import read_json
 
     folder = setup.checkpoint.folder

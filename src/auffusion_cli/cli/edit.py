@@ -142,7 +142,7 @@ def edit(
     device, dtype = device or origin.device, dtype or origin.dtype
     resolve.warn_of_idle_negatives([request.negative_prompt], settings)
     if checkpoint:
-        from auffusion_cli.attention import align_tokens
+        from auffusion_cli.diffusion.attention import align_tokens
 
         text = resolve.warn_of_cut_prompts(
             checkpoint, (request.prompt, edited_prompt, request.negative_prompt)

@@ -9,9 +9,9 @@ from auffusion_cli.cli import console
 from auffusion_cli.config import GenerationDefaults
 
 if TYPE_CHECKING:
+    from auffusion_cli.diffusion.text import TextConditioner
     from auffusion_cli.hub import Checkpoint
     from auffusion_cli.request import GenerateSettings
-    from auffusion_cli.text import TextConditioner
 
 MAX_SHOWN_CHARACTERS = 60
 """Of each end of a long text."""

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from auffusion_cli.codec.image import image_to_log_mel, log_mel_to_image, pad_image
 from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN
 from auffusion_cli.config import ImageConfig, SpectrogramConfig
+from auffusion_cli.diffusion.windows import sound_in_windows
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
-from auffusion_cli.windows import sound_in_windows
 
 if TYPE_CHECKING:
     from auffusion_cli.codec.autoencoder import KLAutoencoder

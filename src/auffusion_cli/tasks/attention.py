@@ -13,24 +13,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from auffusion_cli.attention import (
+from auffusion_cli.diffusion.attention import (
     AttentionRecorder,
     WordMaps,
     attending,
     cross_layers,
     rows_of_words,
 )
+from auffusion_cli.diffusion.samplers import make_scheduler
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.files import whole_file
 from auffusion_cli.request import GenerateRequest, GenerateSettings
-from auffusion_cli.samplers import make_scheduler
 from auffusion_cli.tasks.edits import OnProgress
 from auffusion_cli.tasks.generate import GenerateResult, generate
 from auffusion_cli.word_edits import find_words
 
 if TYPE_CHECKING:
+    from auffusion_cli.diffusion.text import TextConditioner
     from auffusion_cli.model import Model
-    from auffusion_cli.text import TextConditioner
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.vocoder import HiFiGAN
+from auffusion_cli.diffusion.windows import in_windows
 from auffusion_cli.provenance import Provenance, hash_samples
 from auffusion_cli.signal.audio import Recording, write_recording
 from auffusion_cli.signal.spectrogram import normalize_peak
 from auffusion_cli.tasks.generate import dtype_name
-from auffusion_cli.windows import in_windows
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model

@@ -19,12 +19,9 @@ import torch
 from torch import Tensor
 
 from auffusion_cli.codec.vocoder import HiFiGAN
-from auffusion_cli.denoiser import Denoise, guided_denoiser
-from auffusion_cli.errors import AuffusionError, AuffusionWarning
-from auffusion_cli.provenance import Provenance, hash_samples
-from auffusion_cli.regions import region_weights, regional_denoiser
-from auffusion_cli.request import MAX_SEED, GenerateRequest, GenerateSettings, TimelineRequest
-from auffusion_cli.samplers import (
+from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
+from auffusion_cli.diffusion.regions import region_weights, regional_denoiser
+from auffusion_cli.diffusion.samplers import (
     AfterStep,
     Step,
     initial_noise,
@@ -32,9 +29,12 @@ from auffusion_cli.samplers import (
     make_scheduler,
     sample,
 )
+from auffusion_cli.diffusion.windows import OVERLAP_SHARE, in_windows, windowed_denoiser
+from auffusion_cli.errors import AuffusionError, AuffusionWarning
+from auffusion_cli.provenance import Provenance, hash_samples
+from auffusion_cli.request import MAX_SEED, GenerateRequest, GenerateSettings, TimelineRequest
 from auffusion_cli.signal.audio import to_pcm16, write_audio
 from auffusion_cli.timeline import parse_timeline
-from auffusion_cli.windows import OVERLAP_SHARE, in_windows, windowed_denoiser
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model

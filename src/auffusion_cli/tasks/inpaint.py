@@ -26,18 +26,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from auffusion_cli.denoiser import guided_denoiser
+from auffusion_cli.diffusion.denoiser import guided_denoiser
+from auffusion_cli.diffusion.samplers import initial_noise, keep_known, make_scheduler, sample
+from auffusion_cli.diffusion.windows import FillWindow, plan_fills
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.masks import Span, parse_bands, parse_times
 from auffusion_cli.request import MAX_SEED, ExtendRequest, GenerateSettings, InpaintRequest
-from auffusion_cli.samplers import initial_noise, keep_known, make_scheduler, sample
 from auffusion_cli.signal.audio import Recording, resample, to_full_scale
 from auffusion_cli.signal.loudness import SILENT, Ceiling
 from auffusion_cli.signal.room_tone import RoomTone
 from auffusion_cli.signal.spectrogram import mel_filterbank
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
 from auffusion_cli.tasks.generate import dtype_name
-from auffusion_cli.windows import FillWindow, plan_fills
 
 if TYPE_CHECKING:
     from auffusion_cli.config import SpectrogramConfig

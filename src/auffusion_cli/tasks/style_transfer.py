@@ -18,14 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from auffusion_cli.denoiser import Denoise, guided_denoiser
+from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
+from auffusion_cli.diffusion.samplers import initial_noise, make_scheduler, sample
+from auffusion_cli.diffusion.windows import OVERLAP_SHARE, in_windows, windowed_denoiser
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.request import GenerateSettings, StyleTransferRequest
-from auffusion_cli.samplers import initial_noise, make_scheduler, sample
 from auffusion_cli.signal.audio import Recording, resample
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result, log_mel_of
 from auffusion_cli.tasks.generate import dtype_name
-from auffusion_cli.windows import OVERLAP_SHARE, in_windows, windowed_denoiser
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model

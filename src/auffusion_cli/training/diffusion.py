@@ -22,14 +22,14 @@ from auffusion_cli.checkpoints import load_model, load_text_encoder, load_tokeni
 from auffusion_cli.codec.autoencoder import load_autoencoder
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.vocoder import GriffinLim, load_vocoder
+from auffusion_cli.diffusion.samplers import SCHEDULERS
+from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
 from auffusion_cli.errors import UsageError
 from auffusion_cli.model import Model
 from auffusion_cli.plot import save_spectrogram
 from auffusion_cli.request import GenerateRequest, GenerateSettings
-from auffusion_cli.samplers import SCHEDULERS
 from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.generate import generate
-from auffusion_cli.text import ConditionAdapter, TextConditioner, TextEncoder
 from auffusion_cli.training.config import DiffusionConfig
 from auffusion_cli.training.latents import ExampleSource
 from auffusion_cli.training.loop import Losses, Sample, replace_folder

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from auffusion_cli.codec.codec import Codec
-from auffusion_cli.text import TextConditioner
+from auffusion_cli.diffusion.text import TextConditioner
 from auffusion_cli.training.config import SceneConfig
 from auffusion_cli.training.loading import read_ahead
 from auffusion_cli.training.loop import Sample

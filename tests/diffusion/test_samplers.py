@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from auffusion_cli.diffusion.samplers import SCHEDULERS, initial_noise, make_scheduler, sample
 from auffusion_cli.errors import UsageError
-from auffusion_cli.samplers import SCHEDULERS, initial_noise, make_scheduler, sample
 
 CONFIG = {
     "_class_name": "PNDMScheduler",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from auffusion_cli.text import Conditioning
+    from auffusion_cli.diffusion.text import Conditioning
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(latents (B, C, h, w), timestep ()) -> the guided model output, (B, C, h, w).

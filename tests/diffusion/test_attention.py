@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from auffusion_cli.attention import (
+from auffusion_cli.diffusion.attention import (
     AttentionRecorder,
     align_tokens,
     attending,
@@ -13,9 +13,9 @@ from auffusion_cli.attention import (
     prompt_to_prompt,
     rows_of_words,
 )
-from auffusion_cli.denoiser import guided_denoiser
+from auffusion_cli.diffusion.denoiser import guided_denoiser
+from auffusion_cli.diffusion.text import TextConditioner, TextEncoder
 from auffusion_cli.errors import AuffusionError, UsageError
-from auffusion_cli.text import TextConditioner, TextEncoder
 from auffusion_cli.word_edits import edit_words, find_words
 
 PROMPT = "dog barking in rain, dog"
@@ -234,7 +234,8 @@ def test_it_is_what_the_paper_does_to_the_maps(unet, text, latents, words, takes
 @torch.no_grad()
 def test_fine_grids_keep_their_own_self_attention(unet, text, latents, monkeypatch):
     words = edit_words(PROMPT, ["dog=cat"])
-    monkeypatch.setattr("auffusion_cli.attention.MAX_SELF_POSITIONS", 11)  # 4 x 3 are more
+    # 4 x 3 positions are more than 11
+    monkeypatch.setattr("auffusion_cli.diffusion.attention.MAX_SELF_POSITIONS", 11)
     never, always = {"self_until": math.inf}, {"self_until": 0.0}
     assert torch.equal(
         denoise_pair(unet, text, words, latents, **never),

@@ -3,7 +3,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auffusion_cli.windows import in_windows, plan_fills, sound_in_windows, windowed_denoiser
+from auffusion_cli.diffusion.windows import (
+    in_windows,
+    plan_fills,
+    sound_in_windows,
+    windowed_denoiser,
+)
 
 
 @pytest.mark.parametrize("n", [5, 16, 17, 40, 101])

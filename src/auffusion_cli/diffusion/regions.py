@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from auffusion_cli.denoiser import Denoise
+from auffusion_cli.diffusion.denoiser import Denoise
+from auffusion_cli.diffusion.windows import windowed_denoiser
 from auffusion_cli.timeline import Region
-from auffusion_cli.windows import windowed_denoiser
 
 FADE_S = 0.32
 """From one region to the next, centred on where they meet."""

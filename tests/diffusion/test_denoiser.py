@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from auffusion_cli.denoiser import guided_denoiser, rescale_guidance
+from auffusion_cli.diffusion.denoiser import guided_denoiser, rescale_guidance
 
 
 @dataclass

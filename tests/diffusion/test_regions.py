@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from auffusion_cli.regions import FADE_S, region_weights, regional_denoiser
+from auffusion_cli.diffusion.regions import FADE_S, region_weights, regional_denoiser
 from auffusion_cli.timeline import Region
 
 

@@ -24,9 +24,14 @@ from transformers import (
 )
 
 from auffusion_cli.checkpoints import load_text
-from auffusion_cli.text import ConditionAdapter, Conditioning, TextConditioner, TextEncoder
+from auffusion_cli.diffusion.text import (
+    ConditionAdapter,
+    Conditioning,
+    TextConditioner,
+    TextEncoder,
+)
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 WIDTH = 32
 LONG_PROMPT = "dog rain " * 60
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from auffusion_cli.denoiser import Denoise
+    from auffusion_cli.diffusion.denoiser import Denoise
 
 SCHEDULERS: dict[str, str] = {
     "pndm": "PNDMScheduler",

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import Attention
 
-    from auffusion_cli.denoiser import Denoise
-    from auffusion_cli.text import TextConditioner, Token
+    from auffusion_cli.diffusion.denoiser import Denoise
+    from auffusion_cli.diffusion.text import TextConditioner, Token
 
 MAX_SELF_POSITIONS = 32**2
 """Self-attention is only taken from the source on grids up to this size, as the paper's authors do:

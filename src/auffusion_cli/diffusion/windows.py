@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from auffusion_cli.denoiser import Denoise
+    from auffusion_cli.diffusion.denoiser import Denoise
 
 OVERLAP_SHARE = 0.5
 """Neighbouring windows that are denoised together share this much of a window."""

@@ -1,0 +1,1 @@
+"""Latent diffusion: text conditioning, denoiser, samplers, windows, attention."""
