@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from auffusion_cli.checkpoints import load_model
+from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.request import GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.attention import generate_with_attention
 from auffusion_cli.tasks.generate import generate

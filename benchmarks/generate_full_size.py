@@ -24,7 +24,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from load_memory import WRITE
 
-from auffusion_cli.checkpoints import choose_dtype, load_model
+from auffusion_cli.checkpoints.load import choose_dtype, load_model
 from auffusion_cli.diffusion.samplers import make_scheduler
 from auffusion_cli.model import Model
 from auffusion_cli.request import GenerateRequest, GenerateSettings

@@ -63,7 +63,7 @@ def measure(folder: Path, dtype: str) -> dict[str, float]:
     from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401
     from transformers import AutoTokenizer, CLIPTextModel  # noqa: F401
 
-    from auffusion_cli.checkpoints import load_model
+    from auffusion_cli.checkpoints.load import load_model
 
     libraries_bytes = resident_peak_bytes()
     start_s = time.monotonic()

@@ -35,7 +35,7 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tiny_checkpoint):
     """`tiny_checkpoint` on the CPU; tests that change it take a copy."""
-    from auffusion_cli.checkpoints import load_model
+    from auffusion_cli.checkpoints.load import load_model
 
     return load_model(tiny_checkpoint, device="cpu")
 

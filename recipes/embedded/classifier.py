@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from auffusion_cli.checkpoints.layout import read_json
 from auffusion_cli.errors import AuffusionError, DataError
 from auffusion_cli.evaluation.tagger import (
     RANGE_DB,
@@ -36,7 +37,6 @@ from auffusion_cli.evaluation.tagger import (
     load_tagger,
     save_tagger,
 )
-from auffusion_cli.layout import read_json
 from auffusion_cli.training.config import SceneConfig, load_config
 from auffusion_cli.training.data import load_clips
 from auffusion_cli.training.scenes import ClipStore, lay_alone

@@ -38,7 +38,7 @@ from classifier import (
 )
 from torch import Tensor
 
-from auffusion_cli.checkpoints import load_model
+from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.evaluation.tagger import SAMPLE_RATE_HZ, Tagger, TaggerFeatures

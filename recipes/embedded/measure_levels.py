@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from auffusion_cli.checkpoints import load_model
+from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.model import Model
 from auffusion_cli.request import ExtendRequest, GenerateSettings, InpaintRequest
 from auffusion_cli.signal.audio import Recording, read_recording, to_full_scale

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from auffusion_cli.checkpoints import load_model
+from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.errors import AuffusionError, DataError
 from auffusion_cli.evaluation.tagger import (
     SAMPLE_RATE_HZ,

@@ -25,7 +25,7 @@ import torch
 from classifier import hit_interval
 from torch import Tensor
 
-from auffusion_cli.checkpoints import load_model
+from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.errors import AuffusionError
 from auffusion_cli.evaluation.tagger import Tagger, TaggerFeatures, load_tagger, windows
 from auffusion_cli.model import Model

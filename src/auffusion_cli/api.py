@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from auffusion_cli.checkpoints import load_model
+from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.model import Model
 from auffusion_cli.provenance import Provenance
 from auffusion_cli.request import (

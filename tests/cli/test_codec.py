@@ -67,6 +67,6 @@ def test_what_is_wrong_is_told_before_a_model_is_loaded(run, monkeypatch, argume
     def load_codec(*_):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("auffusion_cli.checkpoints.load_codec", load_codec)
+    monkeypatch.setattr("auffusion_cli.checkpoints.load.load_codec", load_codec)
     result = run(*arguments)
     assert result.exit_code != 0 and told in result.stderr

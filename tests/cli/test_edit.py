@@ -18,7 +18,7 @@ PROMPT = "dog barking in rain"
 def run(tiny_checkpoint, wordy_model, tmp_path, monkeypatch):
     """Run `auffusion COMMAND ...` in an empty folder; the model is loaded once."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("auffusion_cli.checkpoints.load_model", lambda *_, **__: wordy_model)
+    monkeypatch.setattr("auffusion_cli.checkpoints.load.load_model", lambda *_, **__: wordy_model)
     app = build_app()
 
     def run(*arguments):
@@ -32,7 +32,7 @@ def no_model(monkeypatch):
     def load_model(*args, **kwargs):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("auffusion_cli.checkpoints.load_model", load_model)
+    monkeypatch.setattr("auffusion_cli.checkpoints.load.load_model", load_model)
 
 
 def samples(path):

@@ -206,7 +206,7 @@ def test_networks_that_are_missing_are_told_together_before_one_is_loaded(
         raise DownloadError(f"{name}: cannot be fetched")
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("auffusion_cli.hub.download_url", refused)
+    monkeypatch.setattr("auffusion_cli.checkpoints.hub.download_url", refused)
     (tmp_path / "w").mkdir()
     (tmp_path / "w/Cnn14_16k_mAP=0.438.pth").touch()
     options = ("made", "--backbone", "published", "--weights", "w")
@@ -272,7 +272,7 @@ def own(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
     from auffusion_cli.request import GenerateRequest, GenerateSettings
     from auffusion_cli.tasks.generate import generate
 
-    monkeypatch.setattr("auffusion_cli.checkpoints.load_model", lambda *_, **__: tiny_model)
+    monkeypatch.setattr("auffusion_cli.checkpoints.load.load_model", lambda *_, **__: tiny_model)
     settings = GenerateSettings.from_defaults(tiny_model.defaults)
     requests = [GenerateRequest(prompt, 1, "") for prompt in ("a dog barks", "rain and wind")]
     (tmp_path / "own").mkdir()

@@ -15,7 +15,7 @@ from auffusion_cli.cli.app import build_app
 def run(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
     """Run `auffusion COMMAND ...` in a folder with a clip.wav; the tiny model is loaded once."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("auffusion_cli.checkpoints.load_model", lambda *_, **__: tiny_model)
+    monkeypatch.setattr("auffusion_cli.checkpoints.load.load_model", lambda *_, **__: tiny_model)
     noise = np.random.default_rng(0).normal(size=(24000, 2)) * 0.1
     soundfile.write("clip.wav", noise, 48000, subtype="PCM_24")
     app = build_app()

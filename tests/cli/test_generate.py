@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from auffusion_cli.checkpoints import load_model
+from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.cli import options, play
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.diffusion.samplers import SCHEDULERS
@@ -35,7 +35,7 @@ def run(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
         assert dtype in ("auto", "fp32") and vocoder in ("auto", "hifigan")
         return tiny_model
 
-    monkeypatch.setattr("auffusion_cli.checkpoints.load_model", load_model)
+    monkeypatch.setattr("auffusion_cli.checkpoints.load.load_model", load_model)
 
     def run(name, *arguments, model=str(tiny_checkpoint), stdin=None):
         options = ["--device", "cpu", "--model", model] if name != "info" else []
@@ -51,11 +51,11 @@ def no_model(monkeypatch):
     def load_model(*args, **kwargs):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("auffusion_cli.checkpoints.load_model", load_model)
+    monkeypatch.setattr("auffusion_cli.checkpoints.load.load_model", load_model)
 
 
 def test_one_prompt_one_file_with_its_record(run, monkeypatch):
-    monkeypatch.setattr("auffusion_cli.checkpoints.load_model", load_model)
+    monkeypatch.setattr("auffusion_cli.checkpoints.load.load_model", load_model)
     result = run("generate", "dog barking in rain", "-o", "rain.wav", "--seed", "7")
     assert result.exit_code == 0, result.output
     assert result.stdout == "rain.wav\n"

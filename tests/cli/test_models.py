@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from auffusion_cli import hub
+from auffusion_cli.checkpoints import hub
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.evaluation import published

@@ -16,7 +16,7 @@ from auffusion_cli.cli.app import build_app
 def run(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
     """Run `auffusion COMMAND ...` in a folder with a dog.flac; the tiny model is loaded once."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("auffusion_cli.checkpoints.load_model", lambda *_, **__: tiny_model)
+    monkeypatch.setattr("auffusion_cli.checkpoints.load.load_model", lambda *_, **__: tiny_model)
     noise = np.random.default_rng(0).normal(size=(11025, 2)) * 0.1
     soundfile.write("dog.flac", noise, 22050, subtype="PCM_16")
     app = build_app()
@@ -98,6 +98,6 @@ def test_what_cannot_be_is_told(run, monkeypatch, arguments, words):
     def load_model(*args, **kwargs):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("auffusion_cli.checkpoints.load_model", load_model)
+    monkeypatch.setattr("auffusion_cli.checkpoints.load.load_model", load_model)
     result = run("style-transfer", "dog.flac", *arguments)
     assert result.exit_code == 2 and words in result.stderr and result.stdout == ""

@@ -24,7 +24,7 @@ def run(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
     """Run `auffusion sweep ...` in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
-    monkeypatch.setattr("auffusion_cli.checkpoints.load_model", lambda *_, **__: tiny_model)
+    monkeypatch.setattr("auffusion_cli.checkpoints.load.load_model", lambda *_, **__: tiny_model)
     torch.manual_seed(0)
     audio_input = PROTOCOLS["embedded"].classifier.audio_input
     networks = Networks(TaggerEmbedder(Tagger(["dog", "rain"]).eval(), audio_input, "0" * 64))

@@ -13,7 +13,7 @@ from auffusion_cli.cli.app import build_app
 @pytest.fixture
 def run(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("auffusion_cli.checkpoints.load_model", lambda *_, **__: tiny_model)
+    monkeypatch.setattr("auffusion_cli.checkpoints.load.load_model", lambda *_, **__: tiny_model)
     app = build_app()
 
     def run(name, *arguments):

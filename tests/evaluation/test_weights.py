@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from auffusion_cli import hub
+from auffusion_cli.checkpoints import hub
 from auffusion_cli.errors import AuffusionWarning, CheckpointError, DownloadError, UsageError
 from auffusion_cli.evaluation import published, weights
 from auffusion_cli.evaluation.protocols import PROTOCOLS

@@ -10,7 +10,7 @@ import torch
 @pytest.fixture(scope="session")
 def embedded():
     """The model that comes with the package, on the CPU."""
-    from auffusion_cli.checkpoints import load_model
+    from auffusion_cli.checkpoints.load import load_model
 
     return load_model("embedded", device="cpu")
 

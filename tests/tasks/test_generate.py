@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from auffusion_cli.checkpoints import load_model
+from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.diffusion.denoiser import guided_denoiser
 from auffusion_cli.diffusion.samplers import make_scheduler, sample
 from auffusion_cli.errors import AuffusionError, AuffusionWarning

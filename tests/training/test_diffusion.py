@@ -9,7 +9,7 @@ from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from auffusion_cli.checkpoints import load_model
+from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.codec.autoencoder import KLAutoencoder
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.vocoder import GriffinLim

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from auffusion_cli.checkpoints import load_text
+from auffusion_cli.checkpoints.load import load_text
 from auffusion_cli.training import latents as latents_module
 from auffusion_cli.training.config import SceneConfig
 from auffusion_cli.training.latents import FreshScenes, prepare, scene_seed

@@ -151,7 +151,7 @@ def attention(
             as_json=json,
         )
         return
-    from auffusion_cli.checkpoints import load_model
+    from auffusion_cli.checkpoints.load import load_model
     from auffusion_cli.plot_attention import save_attention
     from auffusion_cli.tasks.attention import generate_with_attention
 
@@ -203,10 +203,10 @@ def _check_parts(
     task.check_window(setup.settings, setup.defaults.max_duration_s)
     if setup.checkpoint is None:
         return
-    from auffusion_cli.checkpoints import empty_unet
+    from auffusion_cli.checkpoints.layout import read_json
+    from auffusion_cli.checkpoints.load import empty_unet
     from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
     from auffusion_cli.diffusion.attention import cross_layers
-    from auffusion_cli.layout import read_json
 
     folder = setup.checkpoint.folder
     schedule = read_json(folder / "scheduler" / "scheduler_config.json")

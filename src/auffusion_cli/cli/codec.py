@@ -71,9 +71,9 @@ def codec_command(
 
     import torch
 
-    from auffusion_cli.checkpoints import choose_device, load_codec
+    from auffusion_cli.checkpoints.layout import read_identity
+    from auffusion_cli.checkpoints.load import choose_device, load_codec
     from auffusion_cli.codec.vocoder import HiFiGAN
-    from auffusion_cli.layout import read_identity
     from auffusion_cli.tasks.round_trip import round_trip
 
     defaults = read_identity(checkpoint.folder).defaults

@@ -232,7 +232,7 @@ def check_devices(probe: Probe) -> Section:
 
 def check_embedded_model() -> Section:
     """Whether every file of the embedded model is there and is what SHA256SUMS says."""
-    from auffusion_cli import hub
+    from auffusion_cli.checkpoints import hub
 
     section = Section("embedded model")
     reinstall = "install auffusion anew; in a clone: `git checkout weights/embedded`"

@@ -154,7 +154,7 @@ def edit(
         edits.show_plan(resolved, {path: request}, as_json=json)
         return
     console.note(f"loading {model}")
-    from auffusion_cli.checkpoints import load_model
+    from auffusion_cli.checkpoints.load import load_model
     from auffusion_cli.tasks import edit as task
 
     loaded = load_model(model, device=device, dtype=dtype, vocoder=vocoder)

@@ -316,7 +316,7 @@ def load_networks(
 
     All are fetched before the first is loaded, so that what is missing is told at once.
     """
-    from auffusion_cli.checkpoints import choose_device
+    from auffusion_cli.checkpoints.load import choose_device
     from auffusion_cli.cli.models import DownloadProgress, ask
     from auffusion_cli.evaluation import published
     from auffusion_cli.evaluation.weights import load_embedder
@@ -374,7 +374,7 @@ class _Models:
         self._loaded = lru_cache(maxsize=1)(self._load)
 
     def identity(self, recorded: Provenance, path: Path) -> str:
-        from auffusion_cli.checkpoints import choose_device
+        from auffusion_cli.checkpoints.load import choose_device
 
         name = self._name(recorded, path)
         device = choose_device(self.device).type
@@ -395,7 +395,7 @@ class _Models:
         return weights_of(resolve_model(name, yes=self.yes).folder)
 
     def _load(self, name: str, dtype: str, vocoder: str) -> Model:
-        from auffusion_cli.checkpoints import load_model
+        from auffusion_cli.checkpoints.load import load_model
 
         return load_model(name, device=self.device, dtype=dtype, vocoder=vocoder)
 

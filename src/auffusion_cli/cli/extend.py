@@ -117,7 +117,7 @@ def extend(
     if seed is None:
         console.note_seed(request.seed)
     console.note(f"loading {model}")
-    from auffusion_cli.checkpoints import load_model
+    from auffusion_cli.checkpoints.load import load_model
     from auffusion_cli.tasks import extend as task
 
     loaded = load_model(model, device=device, dtype=dtype, vocoder=vocoder)

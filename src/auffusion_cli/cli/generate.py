@@ -178,7 +178,7 @@ def generate(
         overwrite=overwrite,
     )
     if dry_run:
-        from auffusion_cli.checkpoints import choose_device
+        from auffusion_cli.checkpoints.load import choose_device
         from auffusion_cli.tasks.generate import default_batch_size
 
         resolved = asdict(settings) | {
@@ -201,7 +201,7 @@ def generate(
         run.report_finished(job)
     if jobs:
         console.note(f"loading {model}")
-        from auffusion_cli.checkpoints import load_model
+        from auffusion_cli.checkpoints.load import load_model
 
         loaded = load_model(model, device=device, dtype=dtype, vocoder=vocoder)
         run.make(loaded, jobs, settings, subtype, batch_size, forgiving=prompts_file is not None)

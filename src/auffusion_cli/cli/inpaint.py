@@ -129,7 +129,7 @@ def inpaint(
     if seed is None:
         console.note_seed(request.seed)
     console.note(f"loading {model}")
-    from auffusion_cli.checkpoints import load_model
+    from auffusion_cli.checkpoints.load import load_model
     from auffusion_cli.tasks import inpaint as task
 
     loaded = load_model(model, device=device, dtype=dtype, vocoder=vocoder)

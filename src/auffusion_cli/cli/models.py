@@ -42,9 +42,9 @@ def list_models(json: options.Json = False) -> None:
     Example:
       auffusion models list
     """
-    from auffusion_cli import hub
+    from auffusion_cli.checkpoints import hub
+    from auffusion_cli.checkpoints.layout import credits_path
     from auffusion_cli.errors import CheckpointError
-    from auffusion_cli.layout import credits_path
 
     rows = []
     for known in hub.KNOWN.values():
@@ -127,7 +127,7 @@ def pull(name: Name, yes: options.Yes = False, json: options.Json = False) -> No
       auffusion models pull some-org/some-model@main --yes
       auffusion models pull cnn14
     """
-    from auffusion_cli import hub
+    from auffusion_cli.checkpoints import hub
     from auffusion_cli.evaluation import published
 
     if name in published.NAMES:
@@ -166,7 +166,7 @@ def info(name: Name, json: options.Json = False) -> None:
       auffusion models info embedded
       auffusion models info runs/dogs --json
     """
-    from auffusion_cli import hub
+    from auffusion_cli.checkpoints import hub
     from auffusion_cli.errors import UsageError
     from auffusion_cli.evaluation.published import NAMES
 
@@ -182,7 +182,7 @@ def info(name: Name, json: options.Json = False) -> None:
         raise UsageError(
             f"{name} is not on this machine", hint=f"`auffusion models pull {name}` fetches it."
         )
-    from auffusion_cli.layout import describe
+    from auffusion_cli.checkpoints.layout import describe
 
     description: dict[str, Any] = {
         "name": checkpoint.name,
@@ -241,7 +241,7 @@ def convert(
     check_writable([output / "auffusion.json"], "--output")
     checkpoint = resolve_model(name, "NAME", yes=yes)
 
-    from auffusion_cli.checkpoints import load_model, save_model
+    from auffusion_cli.checkpoints.load import load_model, save_model
 
     has_vocoder = (checkpoint.folder / "vocoder").is_dir()
     model = load_model(
@@ -268,7 +268,7 @@ def resolve_model(name: str, option: str = "--model", *, yes: bool = False):
 
     Raises UsageError, naming `option`, where it can be no checkpoint's name.
     """
-    from auffusion_cli import hub
+    from auffusion_cli.checkpoints import hub
 
     _source(name, option)
     with DownloadProgress(name) as progress:
@@ -318,7 +318,7 @@ def find(name: str, option: str = "--model"):
 
     Raises UsageError, naming `option`, where it cannot be fetched either.
     """
-    from auffusion_cli import hub
+    from auffusion_cli.checkpoints import hub
 
     source = _source(name, option)
     return hub.resolve(name) if source is None else hub.find_cached(source)
@@ -326,7 +326,7 @@ def find(name: str, option: str = "--model"):
 
 def _source(name: str, option: str):
     """The `hub.HubSource` called `name`; None where it is the embedded model or a folder."""
-    from auffusion_cli import hub
+    from auffusion_cli.checkpoints import hub
     from auffusion_cli.errors import CheckpointError, UsageError
 
     if name == "embedded" or (name not in hub.KNOWN and Path(name).is_dir()):
@@ -343,6 +343,6 @@ def _source(name: str, option: str):
 
 def folder_bytes(folder: Path) -> int:
     """Size of the model's files in `folder`; the Hub's cache links to them."""
-    from auffusion_cli.layout import model_files
+    from auffusion_cli.checkpoints.layout import model_files
 
     return sum(path.stat().st_size for path in model_files(folder))

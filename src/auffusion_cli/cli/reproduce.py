@@ -76,7 +76,7 @@ def reproduce(
             check_free([output])
     name = model or recorded_model(recorded, path)
 
-    from auffusion_cli.checkpoints import load_model
+    from auffusion_cli.checkpoints.load import load_model
     from auffusion_cli.tasks import reproduce as task
 
     recording = task.find_source(recorded, path, source)

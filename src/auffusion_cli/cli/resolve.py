@@ -9,8 +9,8 @@ from auffusion_cli.cli import console
 from auffusion_cli.config import GenerationDefaults
 
 if TYPE_CHECKING:
+    from auffusion_cli.checkpoints.hub import Checkpoint
     from auffusion_cli.diffusion.text import TextConditioner
-    from auffusion_cli.hub import Checkpoint
     from auffusion_cli.request import GenerateSettings
 
 MAX_SHOWN_CHARACTERS = 60
@@ -19,7 +19,7 @@ MAX_SHOWN_CHARACTERS = 60
 
 def describe(checkpoint: Checkpoint | None, vocoder: str) -> tuple[GenerationDefaults, str]:
     """(the checkpoint's defaults, the vocoder that will be used), before it is loaded."""
-    from auffusion_cli.layout import choose_vocoder, read_identity
+    from auffusion_cli.checkpoints.layout import choose_vocoder, read_identity
 
     if checkpoint is None:  # not downloaded yet: what the published ones have
         defaults = GenerationDefaults()
@@ -30,7 +30,7 @@ def describe(checkpoint: Checkpoint | None, vocoder: str) -> tuple[GenerationDef
 
 def describe_machine(device: str, dtype: str) -> dict[str, str]:
     """Where and how precisely it will be computed."""
-    from auffusion_cli.checkpoints import choose_device, choose_dtype
+    from auffusion_cli.checkpoints.load import choose_device, choose_dtype
     from auffusion_cli.tasks.generate import dtype_name
 
     torch_device = choose_device(device)
@@ -47,7 +47,7 @@ def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> TextC
     """
     import torch
 
-    from auffusion_cli.checkpoints import load_text
+    from auffusion_cli.checkpoints.load import load_text
 
     encoders = load_text(checkpoint.folder, torch.float32, weights=False)
     for text in filter(None, dict.fromkeys(prompts)):

@@ -114,7 +114,7 @@ def style_transfer(
     if seed is None:
         console.note_seed(drawn_seed)
     console.note(f"loading {model}")
-    from auffusion_cli.checkpoints import load_model
+    from auffusion_cli.checkpoints.load import load_model
     from auffusion_cli.tasks import style_transfer as task
 
     loaded = load_model(model, device=device, dtype=dtype, vocoder=vocoder)

@@ -22,8 +22,8 @@ from auffusion_cli.errors import DataError, OutputExistsError, UsageError
 from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
+    from auffusion_cli.checkpoints.hub import Checkpoint
     from auffusion_cli.evaluation.result import Metric
-    from auffusion_cli.hub import Checkpoint
     from auffusion_cli.prompts import PromptLine
     from auffusion_cli.request import GenerateRequest, GenerateSettings
     from auffusion_cli.tasks.sweep import Cell, Origin, ScoredCell
@@ -396,7 +396,7 @@ def _render(
     if not todo:
         return [plan.there for plan in plans]
     console.note(f"loading {model}")
-    from auffusion_cli.checkpoints import load_model
+    from auffusion_cli.checkpoints.load import load_model
 
     loaded = load_model(model, device=device, dtype=dtype, vocoder=vocoder)
     warm_up(loaded, sounds, todo[0].settings)

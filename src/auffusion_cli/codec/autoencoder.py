@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from auffusion_cli.checkpoints.weights import find_weights, open_tensors
 from auffusion_cli.errors import CheckpointError
-from auffusion_cli.weights import find_weights, open_tensors
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, ModelMixin

@@ -22,10 +22,10 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from auffusion_cli.checkpoints.weights import read_file
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.signal.spectrogram import mel_filterbank
-from auffusion_cli.weights import read_file
 
 WEIGHT_FILES = ("vocoder.safetensors", "vocoder.pt")
 WEIGHT_NORM_SUFFIXES = (

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from auffusion_cli import hub
+from auffusion_cli.checkpoints import hub
 from auffusion_cli.errors import CheckpointError, DownloadError, UsageError
 from auffusion_cli.evaluation.protocols import CLAP
 from auffusion_cli.provenance import hash_file

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from auffusion_cli.checkpoints.layout import read_json
+from auffusion_cli.checkpoints.weights import load_weights, save_weights
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.evaluation.embedders import ClipFeatures, OnItsWay
 from auffusion_cli.evaluation.protocols import AudioInput
-from auffusion_cli.layout import read_json
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER, LogMel
-from auffusion_cli.weights import load_weights, save_weights
 
 SAMPLE_RATE_HZ = 16_000
 HOP_SAMPLES = 640

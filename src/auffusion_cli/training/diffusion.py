@@ -18,7 +18,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
-from auffusion_cli.checkpoints import load_model, load_text_encoder, load_tokenizer, save_model
+from auffusion_cli.checkpoints.load import load_model, load_text_encoder, load_tokenizer, save_model
 from auffusion_cli.codec.autoencoder import load_autoencoder
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.vocoder import GriffinLim, load_vocoder

@@ -19,6 +19,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from auffusion_cli.checkpoints.hub import Confirm, Report, resolve
+from auffusion_cli.checkpoints.layout import (
+    CREDITS_NAME,
+    Condition,
+    choose_vocoder,
+    is_adapter_layout,
+    read_conditions,
+    read_credits,
+    read_identity,
+    read_json,
+)
+from auffusion_cli.checkpoints.weights import (
+    find_weights,
+    load_weights,
+    read_tensors,
+    save_weights,
+)
 from auffusion_cli.codec.autoencoder import load_autoencoder
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN, fold_weight_norm, load_vocoder
@@ -31,24 +48,7 @@ from auffusion_cli.errors import (
     UsageError,
 )
 from auffusion_cli.files import folder_of
-from auffusion_cli.hub import Confirm, Report, resolve
-from auffusion_cli.layout import (
-    CREDITS_NAME,
-    Condition,
-    choose_vocoder,
-    is_adapter_layout,
-    read_conditions,
-    read_credits,
-    read_identity,
-    read_json,
-)
 from auffusion_cli.model import Model
-from auffusion_cli.weights import (
-    find_weights,
-    load_weights,
-    read_tensors,
-    save_weights,
-)
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin, UNet2DConditionModel

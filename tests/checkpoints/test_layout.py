@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from auffusion_cli.checkpoints.layout import Condition, describe, read_conditions, read_identity
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import CheckpointError
-from auffusion_cli.layout import Condition, describe, read_conditions, read_identity
 
-GOLDEN = Path(__file__).parent / "golden" / "tiny-auffusion"
+GOLDEN = Path(__file__).parents[1] / "golden" / "tiny-auffusion"
 
 
 def write(folder: Path, **content) -> Path:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from auffusion_cli import weights
+from auffusion_cli.checkpoints import weights
 from auffusion_cli.errors import CheckpointError
 
 STEM = "model"

@@ -19,8 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from auffusion_cli.checkpoints.layout import WEIGHT_SUFFIXES, read_json
 from auffusion_cli.errors import CheckpointError
-from auffusion_cli.layout import WEIGHT_SUFFIXES, read_json
 
 MAPPED_BYTES = 128 * 2**20
 """How much of a file stays mapped at once. Mapped pages count as resident memory, and a file in

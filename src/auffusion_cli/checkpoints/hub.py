@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from auffusion_cli.checkpoints.layout import WEIGHT_SUFFIXES
 from auffusion_cli.errors import AuffusionError, CheckpointError, DownloadError, UsageError
-from auffusion_cli.layout import WEIGHT_SUFFIXES
 from auffusion_cli.provenance import hash_file
 
 CONFIRM_ABOVE_BYTES = 1_000_000_000
@@ -166,7 +166,7 @@ def parse_name(text: str) -> HubSource:
 
 def embedded_folder() -> Path:
     """The model that comes with the package: inside it, or beside it in a source checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "weights" / "embedded", package.parents[1] / "weights" / "embedded"):
         if (folder / "unet").is_dir():
             return folder

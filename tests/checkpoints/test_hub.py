@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auffusion_cli import hub
+from auffusion_cli.checkpoints import hub
 from auffusion_cli.errors import AuffusionError, CheckpointError, DownloadError
 from hub_server import COMMIT, HubServer
 
@@ -163,7 +163,7 @@ def test_large_downloads_are_confirmed(server, monkeypatch):
 
 def test_environment_variables_are_respected(server, tmp_path):
     """HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_OFFLINE, in processes of their own."""
-    code = "from auffusion_cli import hub; print(hub.resolve('org/model').revision)"
+    code = "from auffusion_cli.checkpoints import hub; print(hub.resolve('org/model').revision)"
 
     def run(**extra):
         environment = os.environ | {"HF_ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path)}

@@ -1,0 +1,1 @@
+"""Names -> folders -> `Model`: download, layout, weights, load and save."""
