@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from auffusion_cli.checkpoints.load import load_model
-from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.attention import generate_with_attention
 from auffusion_cli.tasks.generate import generate
 

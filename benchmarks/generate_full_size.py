@@ -27,7 +27,7 @@ from load_memory import WRITE
 from auffusion_cli.checkpoints.load import choose_dtype, load_model
 from auffusion_cli.diffusion.samplers import make_scheduler
 from auffusion_cli.model import Model
-from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.generate import default_batch_size, generate
 
 DURATION_S = 10.0

@@ -43,7 +43,7 @@ from auffusion_cli.codec.codec import Codec
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.evaluation.tagger import SAMPLE_RATE_HZ, Tagger, TaggerFeatures
 from auffusion_cli.model import Model
-from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.generate import generate
 from auffusion_cli.training.config import SceneConfig

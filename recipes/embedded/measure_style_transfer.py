@@ -37,7 +37,7 @@ from auffusion_cli.evaluation.tagger import (
     load_tagger,
     windows,
 )
-from auffusion_cli.request import GenerateSettings, StyleTransferRequest
+from auffusion_cli.requests.request import GenerateSettings, StyleTransferRequest
 from auffusion_cli.signal.audio import Recording, audio_info, read_recording
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER, LogMel
 from auffusion_cli.tasks.style_transfer import style_transfer

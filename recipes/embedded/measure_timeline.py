@@ -29,7 +29,7 @@ from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.errors import AuffusionError
 from auffusion_cli.evaluation.tagger import Tagger, TaggerFeatures, load_tagger, windows
 from auffusion_cli.model import Model
-from auffusion_cli.request import GenerateRequest, GenerateSettings, TimelineRequest
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, TimelineRequest
 from auffusion_cli.tasks.generate import generate
 
 N_REGIONS = 3

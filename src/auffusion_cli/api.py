@@ -6,17 +6,17 @@ from typing import Any
 
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.model import Model
-from auffusion_cli.provenance import Provenance
-from auffusion_cli.request import (
+from auffusion_cli.requests.provenance import Provenance
+from auffusion_cli.requests.request import (
     MAX_DURATION_S,
     GenerateRequest,
     GenerateSettings,
     TimelineRequest,
     draw_seed,
 )
+from auffusion_cli.requests.timeline import timeline_duration
 from auffusion_cli.tasks.generate import GenerateResult, OnStep
 from auffusion_cli.tasks.generate import generate as generate_many
-from auffusion_cli.timeline import timeline_duration
 
 __all__ = [
     "GenerateRequest",

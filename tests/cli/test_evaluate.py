@@ -269,7 +269,7 @@ def test_a_full_disk_does_not_take_the_numbers_with_it(run, tmp_path, monkeypatc
 @pytest.fixture
 def own(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
     """Two sounds that the tiny model made and one of another origin, in own/: how to watch them."""
-    from auffusion_cli.request import GenerateRequest, GenerateSettings
+    from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
     from auffusion_cli.tasks.generate import generate
 
     monkeypatch.setattr("auffusion_cli.checkpoints.load.load_model", lambda *_, **__: tiny_model)
@@ -388,7 +388,7 @@ def test_a_sound_that_was_changed_after_it_was_made_is_told(run, own, tmp_path):
 
 
 def test_whatever_format_holds_a_sound_it_is_the_same(run, own, tiny_model, tmp_path):
-    from auffusion_cli.request import GenerateRequest
+    from auffusion_cli.requests.request import GenerateRequest
     from auffusion_cli.tasks.generate import generate
 
     (sound,) = generate(tiny_model, [GenerateRequest("a dog barks", 1, "")])

@@ -15,8 +15,8 @@ from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.cli import options, play
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.diffusion.samplers import SCHEDULERS
-from auffusion_cli.provenance import Provenance
-from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.requests.provenance import Provenance
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import read_audio, read_provenance, write_audio
 from auffusion_cli.tasks import generate as task
 

@@ -16,7 +16,7 @@ from auffusion_cli.diffusion.attention import (
 from auffusion_cli.diffusion.denoiser import guided_denoiser
 from auffusion_cli.diffusion.text import TextConditioner, TextEncoder
 from auffusion_cli.errors import AuffusionError, UsageError
-from auffusion_cli.word_edits import edit_words, find_words
+from auffusion_cli.requests.word_edits import edit_words, find_words
 
 PROMPT = "dog barking in rain, dog"
 T = 77

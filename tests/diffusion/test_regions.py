@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from auffusion_cli.diffusion.regions import FADE_S, region_weights, regional_denoiser
-from auffusion_cli.timeline import Region
+from auffusion_cli.requests.timeline import Region
 
 
 def test_weights_cross_where_regions_meet_and_do_not_fade_at_the_ends():

@@ -21,8 +21,8 @@ from auffusion_cli.evaluation.clips import (
     set_hash,
     without_partner,
 )
-from auffusion_cli.provenance import Provenance, hash_samples
-from auffusion_cli.request import EditRequest, GenerateRequest, GenerateSettings
+from auffusion_cli.requests.provenance import Provenance, hash_samples
+from auffusion_cli.requests.request import EditRequest, GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import write_audio
 
 RATE_HZ = 16_000

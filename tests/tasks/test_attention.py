@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from auffusion_cli.errors import AuffusionError, UsageError
-from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.attention import (
     choose_layers,
     choose_steps,

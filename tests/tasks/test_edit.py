@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from auffusion_cli.errors import UsageError
-from auffusion_cli.request import EditRequest, GenerateRequest, GenerateSettings
+from auffusion_cli.requests.request import EditRequest, GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.edit import edit
 from auffusion_cli.tasks.generate import generate
 

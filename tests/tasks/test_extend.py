@@ -7,8 +7,8 @@ import pytest
 import soundfile
 
 from auffusion_cli.errors import UsageError
-from auffusion_cli.provenance import Provenance
-from auffusion_cli.request import ExtendRequest, GenerateSettings
+from auffusion_cli.requests.provenance import Provenance
+from auffusion_cli.requests.request import ExtendRequest, GenerateSettings
 from auffusion_cli.signal.audio import read_provenance, read_recording, to_full_scale
 from auffusion_cli.tasks import inpaint as inpaint_module
 from auffusion_cli.tasks.extend import extend

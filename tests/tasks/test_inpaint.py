@@ -9,8 +9,8 @@ import torch
 
 from auffusion_cli.diffusion.samplers import keep_known, make_scheduler, sample
 from auffusion_cli.errors import UsageError
-from auffusion_cli.provenance import Provenance
-from auffusion_cli.request import GenerateSettings, InpaintRequest
+from auffusion_cli.requests.provenance import Provenance
+from auffusion_cli.requests.request import GenerateSettings, InpaintRequest
 from auffusion_cli.signal.audio import read_provenance, read_recording, to_full_scale
 from auffusion_cli.tasks import inpaint as inpaint_module
 from auffusion_cli.tasks.inpaint import continued, inpaint

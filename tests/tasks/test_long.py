@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from auffusion_cli.diffusion.windows import OVERLAP_SHARE, _starts
-from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER
 from auffusion_cli.tasks.generate import generate
 

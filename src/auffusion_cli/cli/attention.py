@@ -16,7 +16,7 @@ from auffusion_cli.errors import UsageError
 from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
-    from auffusion_cli.request import GenerateRequest
+    from auffusion_cli.requests.request import GenerateRequest
     from auffusion_cli.tasks.attention import AttentionResult
 
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -100,7 +100,7 @@ def attention(
     """
     from auffusion_cli.cli import resolve
     from auffusion_cli.cli.models import find, resolve_model
-    from auffusion_cli.request import MAX_DURATION_S, GenerateSettings
+    from auffusion_cli.requests.request import MAX_DURATION_S, GenerateSettings
 
     asked = {
         "duration_s": duration_s,
@@ -240,7 +240,7 @@ def _read_heads(text: str | None) -> list[int]:
 
 def _choose_words(words: str | None, prompt: str) -> list[tuple[str, int]]:
     """(word, its number among the prompt's) for each that is to be drawn."""
-    from auffusion_cli.word_edits import find_phrase, find_words
+    from auffusion_cli.requests.word_edits import find_phrase, find_words
 
     all_words = [word.text for word in find_words(prompt)]
     if not all_words:

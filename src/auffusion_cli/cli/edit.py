@@ -95,7 +95,7 @@ def edit(
     from auffusion_cli.cli import resolve
     from auffusion_cli.cli.models import find, resolve_model
     from auffusion_cli.cli.outputs import as_template, fill
-    from auffusion_cli.request import MAX_DURATION_S, EditRequest, GenerateSettings
+    from auffusion_cli.requests.request import MAX_DURATION_S, EditRequest, GenerateSettings
 
     asked = {
         "duration_s": duration_s,

@@ -17,7 +17,7 @@ from auffusion_cli.files import folder_of
 if TYPE_CHECKING:
     from auffusion_cli.checkpoints.hub import Checkpoint
     from auffusion_cli.model import Model
-    from auffusion_cli.request import GenerateSettings, Request
+    from auffusion_cli.requests.request import GenerateSettings, Request
     from auffusion_cli.signal.audio import Recording
     from auffusion_cli.tasks.edits import EditResult
 
@@ -44,7 +44,7 @@ def read(source: Path) -> Recording:
         AudioError: it cannot be read.
         UsageError: it is too short or too long.
     """
-    from auffusion_cli.request import MAX_DURATION_S, MIN_DURATION_S
+    from auffusion_cli.requests.request import MAX_DURATION_S, MIN_DURATION_S
     from auffusion_cli.signal.audio import read_recording
 
     recording = read_recording(source)
@@ -93,7 +93,7 @@ def set_up(
     """Check the settings, and find the model, or fetch it unless it is a dry run."""
     from auffusion_cli.cli.models import find, resolve_model
     from auffusion_cli.cli.resolve import describe
-    from auffusion_cli.request import MAX_DURATION_S, GenerateSettings
+    from auffusion_cli.requests.request import MAX_DURATION_S, GenerateSettings
 
     # Before anything is downloaded.
     anything = GenerationDefaults(duration_s=source.duration_s, max_duration_s=MAX_DURATION_S)

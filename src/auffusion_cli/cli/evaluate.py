@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from auffusion_cli.evaluation.protocols import Protocol
     from auffusion_cli.evaluation.result import Evaluation, Metric
     from auffusion_cli.model import Model
-    from auffusion_cli.provenance import Provenance
+    from auffusion_cli.requests.provenance import Provenance
     from auffusion_cli.tasks.evaluate import Networks
 
 MAX_NAME_CHARACTERS = 60

@@ -70,8 +70,8 @@ def extend(
       auffusion extend rain.wav --loop -o rain-loop.wav --spectrogram before-after.png
     """
     from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
-    from auffusion_cli.masks import parse_duration
-    from auffusion_cli.request import MAX_DURATION_S, ExtendRequest, draw_seed
+    from auffusion_cli.requests.masks import parse_duration
+    from auffusion_cli.requests.request import MAX_DURATION_S, ExtendRequest, draw_seed
 
     if before and loop:
         raise UsageError("Give either --before or --loop, not both.")

@@ -17,7 +17,7 @@ from auffusion_cli.files import folder_of
 if TYPE_CHECKING:
     from auffusion_cli.cli.plan import Failure, Job
     from auffusion_cli.model import Model
-    from auffusion_cli.request import GenerateSettings
+    from auffusion_cli.requests.request import GenerateSettings
     from auffusion_cli.tasks.generate import GenerateResult
 
 Format = Literal["wav", "wav24", "wavfloat", "flac", "ogg", "mp3"]
@@ -103,8 +103,8 @@ def generate(
     """
     from auffusion_cli.cli import plan, resolve
     from auffusion_cli.cli.models import find, resolve_model
-    from auffusion_cli.request import MAX_DURATION_S, GenerateSettings, draw_seed
-    from auffusion_cli.timeline import parse_timeline, read_timeline, timeline_duration
+    from auffusion_cli.requests.request import MAX_DURATION_S, GenerateSettings, draw_seed
+    from auffusion_cli.requests.timeline import parse_timeline, read_timeline, timeline_duration
 
     if bool(prompts) == bool(prompts_file) and not (timeline is not None and not prompts):
         raise UsageError(

@@ -11,7 +11,7 @@ from auffusion_cli.cli import console, options
 from auffusion_cli.errors import AudioError
 
 if TYPE_CHECKING:
-    from auffusion_cli.provenance import Provenance
+    from auffusion_cli.requests.provenance import Provenance
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +45,7 @@ def read_record(path: Path) -> Provenance:
     Raises:
         AudioError: the file cannot be read, or carries no record that can be used.
     """
-    from auffusion_cli.provenance import Provenance
+    from auffusion_cli.requests.provenance import Provenance
     from auffusion_cli.signal.audio import read_provenance
 
     record = read_provenance(path)

@@ -73,8 +73,8 @@ def inpaint(
       auffusion inpaint clip.wav --mask 2-4s --band 0-500 --resample 4 --scheduler ddim
     """
     from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
-    from auffusion_cli.masks import parse_duration
-    from auffusion_cli.request import InpaintRequest, draw_seed
+    from auffusion_cli.requests.masks import parse_duration
+    from auffusion_cli.requests.request import InpaintRequest, draw_seed
 
     crossfade_s = parse_duration(crossfade, "--crossfade")
     if not masks and not bands:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from auffusion_cli.cli.outputs import as_template, check_distinct, check_writable, fill, slug
 from auffusion_cli.errors import AuffusionError, OutputExistsError, UsageError
-from auffusion_cli.prompts import BadLine, PromptLine, format_of, read_prompts
-from auffusion_cli.provenance import Provenance
-from auffusion_cli.request import GenerateRequest, TimelineRequest
+from auffusion_cli.requests.prompts import BadLine, PromptLine, format_of, read_prompts
+from auffusion_cli.requests.provenance import Provenance
+from auffusion_cli.requests.request import GenerateRequest, TimelineRequest
 
 DISTINCT_HINT = (
     "Valid: a folder if no prompt is given twice, or a template with {index}, the prompt's number,"

@@ -14,8 +14,8 @@ from auffusion_cli.cli import console
 from auffusion_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from auffusion_cli.provenance import Provenance
-    from auffusion_cli.request import GenerateRequest
+    from auffusion_cli.requests.provenance import Provenance
+    from auffusion_cli.requests.request import GenerateRequest
 
 Model = Annotated[
     str | None,
@@ -73,7 +73,7 @@ def origin_of_words(
     prompt: str, seed: int | None, negative_prompt: str | None, asked: Mapping[str, Any]
 ) -> Origin:
     """What options say; a seed that they do not say is drawn, and told."""
-    from auffusion_cli.request import GenerateRequest, draw_seed
+    from auffusion_cli.requests.request import GenerateRequest, draw_seed
 
     request = GenerateRequest(prompt, draw_seed() if seed is None else seed, negative_prompt or "")
     if seed is None:
@@ -98,7 +98,7 @@ def origin_of_file(
         AudioError: it cannot be read, or carries no record.
     """
     from auffusion_cli.cli.info import read_record
-    from auffusion_cli.request import GenerateRequest
+    from auffusion_cli.requests.request import GenerateRequest
     from auffusion_cli.signal.audio import read_recording
 
     recorded = read_record(path)

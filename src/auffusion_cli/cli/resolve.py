@@ -11,7 +11,7 @@ from auffusion_cli.config import GenerationDefaults
 if TYPE_CHECKING:
     from auffusion_cli.checkpoints.hub import Checkpoint
     from auffusion_cli.diffusion.text import TextConditioner
-    from auffusion_cli.request import GenerateSettings
+    from auffusion_cli.requests.request import GenerateSettings
 
 MAX_SHOWN_CHARACTERS = 60
 """Of each end of a long text."""

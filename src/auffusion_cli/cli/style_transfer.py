@@ -65,7 +65,7 @@ def style_transfer(
       auffusion style-transfer dog.wav "a drum" --method inversion --scheduler ddim -o drum.wav
     """
     from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
-    from auffusion_cli.request import StyleTransferRequest, draw_seed
+    from auffusion_cli.requests.request import StyleTransferRequest, draw_seed
 
     values = _read_strengths(strength, strengths)
 

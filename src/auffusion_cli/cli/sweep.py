@@ -24,8 +24,8 @@ from auffusion_cli.files import folder_of
 if TYPE_CHECKING:
     from auffusion_cli.checkpoints.hub import Checkpoint
     from auffusion_cli.evaluation.result import Metric
-    from auffusion_cli.prompts import PromptLine
-    from auffusion_cli.request import GenerateRequest, GenerateSettings
+    from auffusion_cli.requests.prompts import PromptLine
+    from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
     from auffusion_cli.tasks.sweep import Cell, Origin, ScoredCell
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ def sweep(
     from auffusion_cli.cli.evaluate import check_weights, choose_protocol, sounds_in
     from auffusion_cli.cli.models import find, resolve_model
     from auffusion_cli.cli.plan import check_free
-    from auffusion_cli.request import MAX_DURATION_S, GenerateSettings
+    from auffusion_cli.requests.request import MAX_DURATION_S, GenerateSettings
 
     if bool(prompts) == bool(prompts_file):
         raise UsageError(
@@ -229,7 +229,7 @@ def _grid(base: GenerateSettings, axes: dict[str, list[Any] | None]) -> list[Gen
 
 def _lines(prompts: Sequence[str] | None, prompts_file: str | None) -> list[PromptLine]:
     from auffusion_cli.cli.plan import read_list
-    from auffusion_cli.prompts import BadLine, PromptLine
+    from auffusion_cli.requests.prompts import BadLine, PromptLine
 
     if prompts:
         return [PromptLine(number, prompt) for number, prompt in enumerate(prompts, 1)]
@@ -250,7 +250,7 @@ def _sounds(
     """
     from auffusion_cli.cli.outputs import slug
     from auffusion_cli.evaluation.clips import named_clip
-    from auffusion_cli.request import GenerateRequest
+    from auffusion_cli.requests.request import GenerateRequest
 
     sounds: dict[str, GenerateRequest] = {}
     for line in lines:

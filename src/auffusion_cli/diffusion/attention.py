@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from auffusion_cli.errors import AuffusionError, UsageError
-from auffusion_cli.word_edits import WordEdit, find_words
+from auffusion_cli.requests.word_edits import WordEdit, find_words
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from auffusion_cli.diffusion.denoiser import Denoise
 from auffusion_cli.diffusion.windows import windowed_denoiser
-from auffusion_cli.timeline import Region
+from auffusion_cli.requests.timeline import Region
 
 FADE_S = 0.32
 """From one region to the next, centred on where they meet."""

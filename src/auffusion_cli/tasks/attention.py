@@ -23,10 +23,10 @@ from auffusion_cli.diffusion.attention import (
 from auffusion_cli.diffusion.samplers import make_scheduler
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.files import whole_file
-from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
+from auffusion_cli.requests.word_edits import find_words
 from auffusion_cli.tasks.edits import OnProgress
 from auffusion_cli.tasks.generate import GenerateResult, generate
-from auffusion_cli.word_edits import find_words
 
 if TYPE_CHECKING:
     from auffusion_cli.diffusion.text import TextConditioner

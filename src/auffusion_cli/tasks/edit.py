@@ -17,7 +17,7 @@ from auffusion_cli.diffusion.attention import align_tokens, prompt_to_prompt
 from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
 from auffusion_cli.diffusion.samplers import initial_noise, make_scheduler, sample
 from auffusion_cli.diffusion.windows import OVERLAP_SHARE, windowed_denoiser
-from auffusion_cli.request import EditRequest, GenerateRequest, GenerateSettings
+from auffusion_cli.requests.request import EditRequest, GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.edits import OnProgress
 from auffusion_cli.tasks.generate import GenerateResult, decode
 

@@ -16,14 +16,14 @@ from torch import Tensor
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.vocoder import HiFiGAN
 from auffusion_cli.diffusion.windows import in_windows
-from auffusion_cli.provenance import Provenance, hash_samples
+from auffusion_cli.requests.provenance import Provenance, hash_samples
 from auffusion_cli.signal.audio import Recording, write_recording
 from auffusion_cli.signal.spectrogram import normalize_peak
 from auffusion_cli.tasks.generate import dtype_name
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
-    from auffusion_cli.request import GenerateSettings, Request
+    from auffusion_cli.requests.request import GenerateSettings, Request
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of denoising steps done and of all, over all windows."""

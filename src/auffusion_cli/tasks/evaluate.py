@@ -40,7 +40,7 @@ from auffusion_cli.evaluation.result import (
     System,
 )
 from auffusion_cli.evaluation.rows import blocks
-from auffusion_cli.provenance import current_versions
+from auffusion_cli.requests.provenance import current_versions
 
 METRIC_ORDER = ("FD", "FAD", "KL", "KL-sigmoid", "IS", "CLAP", "KAD", "FD-inf", "FAD-inf")
 PHRASES: dict[Flag, tuple[str, str]] = {

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auffusion_cli.masks import Span
-from auffusion_cli.request import MAX_SEED, ExtendRequest, GenerateSettings
+from auffusion_cli.requests.masks import Span
+from auffusion_cli.requests.request import MAX_SEED, ExtendRequest, GenerateSettings
 from auffusion_cli.signal.audio import Recording, to_full_scale
 from auffusion_cli.signal.extrapolation import go_on
 from auffusion_cli.signal.loudness import Ceiling

@@ -31,10 +31,15 @@ from auffusion_cli.diffusion.samplers import (
 )
 from auffusion_cli.diffusion.windows import OVERLAP_SHARE, in_windows, windowed_denoiser
 from auffusion_cli.errors import AuffusionError, AuffusionWarning
-from auffusion_cli.provenance import Provenance, hash_samples
-from auffusion_cli.request import MAX_SEED, GenerateRequest, GenerateSettings, TimelineRequest
+from auffusion_cli.requests.provenance import Provenance, hash_samples
+from auffusion_cli.requests.request import (
+    MAX_SEED,
+    GenerateRequest,
+    GenerateSettings,
+    TimelineRequest,
+)
+from auffusion_cli.requests.timeline import parse_timeline
 from auffusion_cli.signal.audio import to_pcm16, write_audio
-from auffusion_cli.timeline import parse_timeline
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model

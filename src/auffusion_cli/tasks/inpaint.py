@@ -30,8 +30,8 @@ from auffusion_cli.diffusion.denoiser import guided_denoiser
 from auffusion_cli.diffusion.samplers import initial_noise, keep_known, make_scheduler, sample
 from auffusion_cli.diffusion.windows import FillWindow, plan_fills
 from auffusion_cli.errors import AuffusionError, UsageError
-from auffusion_cli.masks import Span, parse_bands, parse_times
-from auffusion_cli.request import MAX_SEED, ExtendRequest, GenerateSettings, InpaintRequest
+from auffusion_cli.requests.masks import Span, parse_bands, parse_times
+from auffusion_cli.requests.request import MAX_SEED, ExtendRequest, GenerateSettings, InpaintRequest
 from auffusion_cli.signal.audio import Recording, resample, to_full_scale
 from auffusion_cli.signal.loudness import SILENT, Ceiling
 from auffusion_cli.signal.room_tone import RoomTone

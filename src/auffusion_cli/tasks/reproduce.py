@@ -10,8 +10,8 @@ import numpy as np
 
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import AudioError, UsageError
-from auffusion_cli.provenance import Provenance
-from auffusion_cli.request import (
+from auffusion_cli.requests.provenance import Provenance
+from auffusion_cli.requests.request import (
     EditRequest,
     ExtendRequest,
     GenerateRequest,

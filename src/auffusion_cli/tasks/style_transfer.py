@@ -22,7 +22,7 @@ from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
 from auffusion_cli.diffusion.samplers import initial_noise, make_scheduler, sample
 from auffusion_cli.diffusion.windows import OVERLAP_SHARE, in_windows, windowed_denoiser
 from auffusion_cli.errors import AuffusionError, UsageError
-from auffusion_cli.request import GenerateSettings, StyleTransferRequest
+from auffusion_cli.requests.request import GenerateSettings, StyleTransferRequest
 from auffusion_cli.signal.audio import Recording, resample
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result, log_mel_of
 from auffusion_cli.tasks.generate import dtype_name

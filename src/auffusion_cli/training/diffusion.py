@@ -27,7 +27,7 @@ from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, Text
 from auffusion_cli.errors import UsageError
 from auffusion_cli.model import Model
 from auffusion_cli.plot import save_spectrogram
-from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.generate import generate
 from auffusion_cli.training.config import DiffusionConfig

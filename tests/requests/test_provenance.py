@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auffusion_cli.errors import AudioError
-from auffusion_cli.provenance import Provenance, hash_samples
-from auffusion_cli.request import GenerateRequest, GenerateSettings
+from auffusion_cli.requests.provenance import Provenance, hash_samples
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 
 RECORD = Provenance(
     request=GenerateRequest("dog barking in rain", 7, "music"),

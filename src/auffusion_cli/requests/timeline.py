@@ -6,7 +6,7 @@ import errno
 from dataclasses import dataclass
 
 from auffusion_cli.errors import UsageError
-from auffusion_cli.masks import TOLERANCE_S, parse_times
+from auffusion_cli.requests.masks import TOLERANCE_S, parse_times
 
 OPTION = "--timeline"
 EXAMPLE = '--timeline "0-3s a dog barks; 2-6s rain; 6-10s thunder", or a file with such lines'

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auffusion_cli.errors import UsageError
-from auffusion_cli.timeline import (
+from auffusion_cli.requests.timeline import (
     MIN_REGION_S,
     Region,
     parse_timeline,

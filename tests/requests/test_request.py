@@ -4,7 +4,7 @@ import pytest
 
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
-from auffusion_cli.request import MAX_SEED, GenerateRequest, GenerateSettings, draw_seed
+from auffusion_cli.requests.request import MAX_SEED, GenerateRequest, GenerateSettings, draw_seed
 
 
 @pytest.mark.parametrize(

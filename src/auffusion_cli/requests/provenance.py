@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from auffusion_cli.errors import AudioError, UsageError
-from auffusion_cli.request import REQUESTS, GenerateSettings, Request
+from auffusion_cli.requests.request import REQUESTS, GenerateSettings, Request
 
 FORMAT_VERSION = 1
 MAX_FIELD_CHARACTERS = 1_000

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auffusion_cli.errors import UsageError
-from auffusion_cli.prompts import BadLine, PromptLine, format_of, read_prompts
+from auffusion_cli.requests.prompts import BadLine, PromptLine, format_of, read_prompts
 
 
 def test_text_has_a_prompt_a_line_and_keeps_line_numbers():

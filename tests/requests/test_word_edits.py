@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auffusion_cli.errors import UsageError
-from auffusion_cli.word_edits import MAX_WEIGHT, Match, edit_words, find_words
+from auffusion_cli.requests.word_edits import MAX_WEIGHT, Match, edit_words, find_words
 
 PROMPT = "A dog, barking in rain: the dog's bowl and a dog"
 WORDS = st.lists(

@@ -3,7 +3,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from auffusion_cli.errors import UsageError
-from auffusion_cli.masks import Span, parse_bands, parse_duration, parse_times
+from auffusion_cli.requests.masks import Span, parse_bands, parse_duration, parse_times
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.diffusion.samplers import SCHEDULERS
 from auffusion_cli.errors import UsageError
-from auffusion_cli.timeline import LONGEST, parse_timeline
-from auffusion_cli.word_edits import WordEdit, edit_words
+from auffusion_cli.requests.timeline import LONGEST, parse_timeline
+from auffusion_cli.requests.word_edits import WordEdit, edit_words
 
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_SEED = 2**63 - 1

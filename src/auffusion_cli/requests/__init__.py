@@ -1,0 +1,1 @@
+"""What is asked, as users write it, checked; and the record of it. No torch."""
