@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import auffusion_cli as auffusion
 from auffusion_cli.cli.app import build_app
-from auffusion_cli.plot import save_comparison
+from auffusion_cli.pictures.spectrogram import save_comparison
 
 DOCS = Path(__file__).parent
 IMAGES, SOUNDS = DOCS / "images", DOCS / "sounds"

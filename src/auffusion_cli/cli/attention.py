@@ -152,7 +152,7 @@ def attention(
         )
         return
     from auffusion_cli.checkpoints.load import load_model
-    from auffusion_cli.plot_attention import save_attention
+    from auffusion_cli.pictures.attention import save_attention
     from auffusion_cli.tasks.attention import generate_with_attention
 
     results = []
@@ -271,7 +271,7 @@ def _fewer_words(
 
 
 def _column(title: str, result: AttentionResult, words: list[tuple[str, int]]) -> Any:
-    from auffusion_cli.plot_attention import AttentionColumn
+    from auffusion_cli.pictures.attention import AttentionColumn
 
     numbers = [number for _, number in words]
     return AttentionColumn(

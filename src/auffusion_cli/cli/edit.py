@@ -172,7 +172,7 @@ def edit(
             " what differs"
         )
     if spectrogram:
-        from auffusion_cli.plot import save_comparison
+        from auffusion_cli.pictures.spectrogram import save_comparison
 
         picture = Path(spectrogram)
         titled = [

@@ -175,7 +175,7 @@ def draw(
     picture: Path, titled: Sequence[tuple[str, Recording]], model: Model, *, overwrite: bool
 ) -> None:
     """The spectrograms of several recordings of one length, one below the other."""
-    from auffusion_cli.plot import save_comparison
+    from auffusion_cli.pictures.spectrogram import save_comparison
     from auffusion_cli.signal.audio import resample
     from auffusion_cli.tasks.edits import log_mel_of
 

@@ -269,7 +269,7 @@ class Run:
 
     def _write(self, job: Job, result: GenerateResult, subtype: str) -> None:
         if job.picture:
-            from auffusion_cli.plot import save_spectrogram
+            from auffusion_cli.pictures.spectrogram import save_spectrogram
 
             with folder_of(job.picture):
                 save_spectrogram(result.log_mel, job.picture, overwrite=self.overwrite)

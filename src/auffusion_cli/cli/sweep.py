@@ -358,7 +358,7 @@ def _about_picture(
 
 def _check_shows_no_more(picture: Path, about: dict[str, Any]) -> None:
     """Raise an OutputExistsError where something would be lost if `picture` were drawn anew."""
-    from auffusion_cli.plot import read_record
+    from auffusion_cli.pictures.spectrogram import read_record
 
     if not picture.exists():
         return
@@ -562,7 +562,7 @@ def _write_table(scored: Sequence[ScoredCell], path: Path) -> None:
 
 
 def _draw(scored: Sequence[ScoredCell], path: Path, about: dict[str, Any]) -> None:
-    from auffusion_cli.curves import save_curves
+    from auffusion_cli.pictures.curves import save_curves
     from auffusion_cli.tasks.sweep import trade_offs
 
     panels = trade_offs(scored)

@@ -37,7 +37,7 @@ from auffusion_cli.errors import (
 from auffusion_cli.evaluation.report_html import decimals, render, shown
 from auffusion_cli.evaluation.result import Clip, Evaluation, System
 from auffusion_cli.files import folder_of, naming
-from auffusion_cli.plot import colour
+from auffusion_cli.pictures.spectrogram import colour
 from auffusion_cli.signal.audio import FORMATS, read_audio
 from auffusion_cli.signal.spectrogram import LogMel
 

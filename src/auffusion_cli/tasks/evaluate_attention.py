@@ -29,8 +29,8 @@ from auffusion_cli.evaluation.result import (
 )
 from auffusion_cli.files import folder_of, is_unfinished
 from auffusion_cli.model import Model
-from auffusion_cli.plot import read_record
-from auffusion_cli.plot_attention import AttentionColumn, save_attention
+from auffusion_cli.pictures.attention import AttentionColumn, save_attention
+from auffusion_cli.pictures.spectrogram import read_record
 from auffusion_cli.requests.provenance import Provenance, current_versions
 from auffusion_cli.requests.request import GenerateRequest
 from auffusion_cli.signal.audio import read_provenance, read_recording, to_pcm16

@@ -26,7 +26,7 @@ from auffusion_cli.diffusion.samplers import SCHEDULERS
 from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
 from auffusion_cli.errors import UsageError
 from auffusion_cli.model import Model
-from auffusion_cli.plot import save_spectrogram
+from auffusion_cli.pictures.spectrogram import save_spectrogram
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.generate import generate

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from auffusion_cli.plot import (
+from auffusion_cli.pictures.spectrogram import (
     LEFT_PX,
     PLOT_HEIGHT_PX,
     TITLE_PX,

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from auffusion_cli.config import SpectrogramConfig
-from auffusion_cli.plot import LEFT_PX, RIGHT_PX, draw_spectrogram, save_png
+from auffusion_cli.pictures.spectrogram import LEFT_PX, RIGHT_PX, draw_spectrogram, save_png
 
 STRIP_HEIGHT_PX, GAP_PX = 60, 6
 TITLE_PX, CAPTION_PX = 34, 22

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from auffusion_cli.curves import PANEL_PX, Curve, Panel, Point, log_ticks, save_curves, ticks
+from auffusion_cli.pictures.curves import (
+    PANEL_PX,
+    Curve,
+    Panel,
+    Point,
+    log_ticks,
+    save_curves,
+    ticks,
+)
 
 
 def point(x, y, interval=None, label="10"):

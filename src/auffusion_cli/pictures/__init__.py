@@ -1,0 +1,1 @@
+"""Log-mels, attention maps and curves as PNG pictures."""
