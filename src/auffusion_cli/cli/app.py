@@ -1,6 +1,6 @@
 """The entry point: global options, the list of commands, and what each failure tells the user.
 
-A command is a module here with `register(app)`. It is imported to build `--help`, so it imports
+A command is a module of `commands` with `register(app)`, imported to build `--help`: it imports
 nothing heavy (torch, diffusers, transformers, rich) before its body runs.
 """
 
@@ -38,7 +38,7 @@ COMMANDS = (
     "train",
     "doctor",
 )
-"""In the order in which `--help` lists them; each is a module of this package."""
+"""In the order in which `--help` lists them; each is a module of `commands`."""
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -167,7 +167,7 @@ def build_app() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_root)
     for name in COMMANDS:
-        import_module(f"auffusion_cli.cli.{name.replace('-', '_')}").register(app)
+        import_module(f"auffusion_cli.cli.commands.{name.replace('-', '_')}").register(app)
     return app
 
 

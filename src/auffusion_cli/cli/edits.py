@@ -91,7 +91,7 @@ def set_up(
     yes: bool,
 ) -> Setup:
     """Check the settings, and find the model, or fetch it unless it is a dry run."""
-    from auffusion_cli.cli.models import find, resolve_model
+    from auffusion_cli.cli.commands.models import find, resolve_model
     from auffusion_cli.cli.resolve import describe
     from auffusion_cli.requests.request import MAX_DURATION_S, GenerateSettings
 

@@ -97,7 +97,7 @@ def origin_of_file(
             not named either, or something is told or asked besides.
         AudioError: it cannot be read, or carries no record.
     """
-    from auffusion_cli.cli.info import read_record
+    from auffusion_cli.cli.commands.info import read_record
     from auffusion_cli.requests.request import GenerateRequest
     from auffusion_cli.signal.audio import read_recording
 

@@ -148,7 +148,7 @@ def test_bad_clips_are_listed_and_refused(run, clips, monkeypatch):
     assert "3 of 20 clips cannot be used" in result.stderr and "--skip-bad" in result.stderr
     assert result.stdout == ""
 
-    monkeypatch.setattr("auffusion_cli.cli.train._report", lambda *a, **k: None)
+    monkeypatch.setattr("auffusion_cli.cli.commands.train._report", lambda *a, **k: None)
     assert run("-o", "out", "--skip-bad", data=data).exit_code == 0
     assert len(trained_on[0]) == 17
 

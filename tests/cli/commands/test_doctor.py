@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from auffusion_cli.checkpoints import hub
-from auffusion_cli.cli import doctor
 from auffusion_cli.cli.app import build_app
+from auffusion_cli.cli.commands import doctor
 from auffusion_cli.errors import CheckpointError
 
 CPU_PROBE = {

@@ -44,7 +44,7 @@ def codec_command(
       auffusion codec in.flac -o out.flac --through latent --model auffusion
       auffusion codec in.wav -o out.wav --vocoder griffin-lim --json
     """
-    from auffusion_cli.cli.models import resolve_model
+    from auffusion_cli.cli.commands.models import resolve_model
     from auffusion_cli.cli.outputs import check_writable
 
     if output.exists() and not output.is_dir() and not overwrite:

@@ -111,8 +111,8 @@ def sweep(
       auffusion sweep "thunder" -n 10 --scheduler "ddim,dpm++,unipc" --steps 8,16,32
     """
     from auffusion_cli.cli import resolve
-    from auffusion_cli.cli.evaluate import check_weights, choose_protocol, sounds_in
-    from auffusion_cli.cli.models import find, resolve_model
+    from auffusion_cli.cli.commands.evaluate import check_weights, choose_protocol, sounds_in
+    from auffusion_cli.cli.commands.models import find, resolve_model
     from auffusion_cli.cli.plan import check_free
     from auffusion_cli.requests.request import MAX_DURATION_S, GenerateSettings
 
@@ -158,7 +158,7 @@ def sweep(
         return
     resolve.warn_of_cut_prompts(checkpoint, (request.prompt for request in sounds.values()))
 
-    from auffusion_cli.cli.evaluate import cache_folder, load_networks, warn_of
+    from auffusion_cli.cli.commands.evaluate import cache_folder, load_networks, warn_of
     from auffusion_cli.tasks.sweep import score_cells
 
     # Before hours of rendering: what is missing for measuring is told now.

@@ -64,8 +64,8 @@ def reproduce(
       auffusion reproduce rain.wav --json
       auffusion reproduce edited.wav --source clip.wav
     """
-    from auffusion_cli.cli.info import read_record
-    from auffusion_cli.cli.models import resolve_model
+    from auffusion_cli.cli.commands.info import read_record
+    from auffusion_cli.cli.commands.models import resolve_model
     from auffusion_cli.cli.outputs import check_writable
     from auffusion_cli.cli.plan import check_free
 

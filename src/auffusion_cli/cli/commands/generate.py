@@ -102,7 +102,7 @@ def generate(
       auffusion generate "waves on a beach" --duration 60 -o waves.wav
     """
     from auffusion_cli.cli import plan, resolve
-    from auffusion_cli.cli.models import find, resolve_model
+    from auffusion_cli.cli.commands.models import find, resolve_model
     from auffusion_cli.requests.request import MAX_DURATION_S, GenerateSettings, draw_seed
     from auffusion_cli.requests.timeline import parse_timeline, read_timeline, timeline_duration
 

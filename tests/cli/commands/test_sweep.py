@@ -28,7 +28,9 @@ def run(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
     torch.manual_seed(0)
     audio_input = PROTOCOLS["embedded"].classifier.audio_input
     networks = Networks(TaggerEmbedder(Tagger(["dog", "rain"]).eval(), audio_input, "0" * 64))
-    monkeypatch.setattr("auffusion_cli.cli.evaluate.load_networks", lambda *_, **__: networks)
+    monkeypatch.setattr(
+        "auffusion_cli.cli.commands.evaluate.load_networks", lambda *_, **__: networks
+    )
     app = build_app()
 
     def run(*arguments):
@@ -45,7 +47,7 @@ def no_model(monkeypatch):
     def find(*args, **kwargs):
         raise AssertionError("a model was asked for")
 
-    monkeypatch.setattr("auffusion_cli.cli.models.resolve_model", find)
+    monkeypatch.setattr("auffusion_cli.cli.commands.models.resolve_model", find)
 
 
 @pytest.fixture

@@ -252,7 +252,7 @@ def _with_checkpoint(
     With `fit_window` the scenes get the length of its window.
     """
     from auffusion_cli.checkpoints.layout import read_identity
-    from auffusion_cli.cli.models import find, resolve_model
+    from auffusion_cli.cli.commands.models import find, resolve_model
 
     name = config.diffusion.init_from
     checkpoint = resolve_model(name, yes=yes) if download else find(name)

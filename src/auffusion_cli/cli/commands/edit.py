@@ -93,7 +93,7 @@ def edit(
       auffusion edit dog.wav --swap barking=growling --refine "a loud …" --reweight loud=3
     """
     from auffusion_cli.cli import resolve
-    from auffusion_cli.cli.models import find, resolve_model
+    from auffusion_cli.cli.commands.models import find, resolve_model
     from auffusion_cli.cli.outputs import as_template, fill
     from auffusion_cli.requests.request import MAX_DURATION_S, EditRequest, GenerateSettings
 

@@ -99,7 +99,7 @@ def attention(
       auffusion attention "dog barking in rain" --model embedded --model runs/mine
     """
     from auffusion_cli.cli import resolve
-    from auffusion_cli.cli.models import find, resolve_model
+    from auffusion_cli.cli.commands.models import find, resolve_model
     from auffusion_cli.requests.request import MAX_DURATION_S, GenerateSettings
 
     asked = {

@@ -161,7 +161,7 @@ def evaluate(
             "listening with the embedded network; for the papers' numbers: --backbone published"
         )
     if model is not None:
-        from auffusion_cli.cli.models import find, resolve_model
+        from auffusion_cli.cli.commands.models import find, resolve_model
 
         if dry_run:
             find(model)
@@ -317,7 +317,7 @@ def load_networks(
     All are fetched before the first is loaded, so that what is missing is told at once.
     """
     from auffusion_cli.checkpoints.load import choose_device
-    from auffusion_cli.cli.models import DownloadProgress, ask
+    from auffusion_cli.cli.commands.models import DownloadProgress, ask
     from auffusion_cli.evaluation import published
     from auffusion_cli.evaluation.weights import load_embedder
     from auffusion_cli.tasks.evaluate import Networks
@@ -389,7 +389,7 @@ class _Models:
         return self.named or recorded_model(recorded, path)
 
     def _look_at_weights(self, name: str) -> str:
-        from auffusion_cli.cli.models import resolve_model
+        from auffusion_cli.cli.commands.models import resolve_model
         from auffusion_cli.tasks.sweep import weights_of
 
         return weights_of(resolve_model(name, yes=self.yes).folder)

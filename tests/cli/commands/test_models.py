@@ -18,7 +18,7 @@ from auffusion_cli.evaluation import published
 from file_server import FileServer
 from hub_server import COMMIT, HubServer
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "tiny-auffusion"
+GOLDEN = Path(__file__).parents[2] / "golden" / "tiny-auffusion"
 
 
 def run(*arguments: object):

@@ -35,7 +35,7 @@ def no_model(monkeypatch):
     def find(*args, **kwargs):
         raise AssertionError("a model was asked for")
 
-    monkeypatch.setattr("auffusion_cli.cli.models.resolve_model", find)
+    monkeypatch.setattr("auffusion_cli.cli.commands.models.resolve_model", find)
 
 
 def test_a_span_is_replaced_shown_and_made_again(run):
