@@ -25,7 +25,7 @@ import numpy as np
 
 from auffusion_cli.evaluation import bootstrap, measure
 from auffusion_cli.evaluation.embedders import ClipFeatures
-from auffusion_cli.evaluation.measure import Heard
+from auffusion_cli.evaluation.measure import FolderFeatures
 
 MAX_BYTES = 512e6
 """Much less than listening needs, which comes before."""
@@ -65,7 +65,7 @@ def measure_peaks(n_clips: int, dim: int) -> dict[str, tuple[int, float]]:
         return result
 
     classes = [
-        stage(f"collect {i}", Heard.collect, features(n_clips, 1, dim, N_CLASSES, i))
+        stage(f"collect {i}", FolderFeatures.collect, features(n_clips, 1, dim, N_CLASSES, i))
         for i in (1, 2)
     ]
     stage("IS", measure.inception, "IS", "cnn14", classes[0])
@@ -73,7 +73,7 @@ def measure_peaks(n_clips: int, dim: int) -> dict[str, tuple[int, float]]:
     stage("KL", measure.divergences, *classes, pairs, "softmax")
     stage("KAD", measure.kernel, "KAD", "cnn14", *classes)
     stage("FD, FD-inf", measure.frechet, "FD", "FD-inf", "cnn14", *classes)
-    frames = [Heard.collect(features(n_clips, N_FRAMES, 128, None, i)) for i in (3, 4)]
+    frames = [FolderFeatures.collect(features(n_clips, N_FRAMES, 128, None, i)) for i in (3, 4)]
     stage("FAD, FAD-inf", measure.frechet, "FAD", "FAD-inf", "vggish", *frames)
     return found
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from auffusion_cli.evaluation.result import (
-    Backbone,
-    Clip,
+    BackboneRecord,
     ClipSet,
     Evaluation,
     Metric,
+    ScoredClip,
     System,
 )
 from auffusion_cli.signal.audio import write_audio
@@ -56,7 +56,7 @@ def make_evaluation(
             path.parent.mkdir(parents=True, exist_ok=True)
             write_audio(path, wave, RATE_HZ)
             rows.append(
-                Clip(
+                ScoredClip(
                     name=f"{i:04d}",
                     path=path.name,
                     sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -106,7 +106,7 @@ def make_evaluation(
     return Evaluation(
         protocol="embedded",
         settings={"resamples": 100},
-        backbones={"t": Backbone("tagger", "tagger", "ab" * 32, "tagger-1", RATE_HZ)},
+        backbones={"t": BackboneRecord("tagger", "tagger", "ab" * 32, "tagger-1", RATE_HZ)},
         reference=reference.clips,
         systems=tuple(made),
         versions={"auffusion": "0"},

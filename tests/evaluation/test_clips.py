@@ -15,9 +15,9 @@ from auffusion_cli.evaluation.clips import (
     clip_name,
     find_sounds,
     in_reference,
-    look_at,
     match_captions,
     read_captions,
+    scan_folder,
     set_hash,
     without_partner,
 )
@@ -41,7 +41,7 @@ def write(path, samples, rate_hz=RATE_HZ, **options):
 
 def found(folder):
     """(path, flag) of each finding, and the number of clips used."""
-    looked = look_at(folder, RATE_HZ)
+    looked = scan_folder(folder, RATE_HZ)
     return [(f.path, f.flag) for f in looked.record.findings], looked.record.n_used
 
 
@@ -69,7 +69,7 @@ def test_a_folder_of_duplicates_names_all_but_the_first_whatever_their_format(tm
     write(tmp_path / "c.flac", samples)
     write(tmp_path / "other.wav", noise(1))
     assert found(tmp_path) == ([("b.wav", "duplicate"), ("c.flac", "duplicate")], 4)
-    duplicate = look_at(tmp_path, RATE_HZ).record.findings[1]
+    duplicate = scan_folder(tmp_path, RATE_HZ).record.findings[1]
     assert duplicate.detail == "the same sound as a.wav"
 
 
@@ -78,7 +78,7 @@ def test_broken_files_are_left_out_and_named(tmp_path):
     (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.wav").write_text("not a sound")
     (tmp_path / "empty.wav").write_bytes(b"")
-    looked = look_at(tmp_path, RATE_HZ)
+    looked = scan_folder(tmp_path, RATE_HZ)
     assert [clip.relative for clip in looked.clips] == ["whole.wav"]
     assert {(f.path, f.flag, f.excluded) for f in looked.record.findings} == {
         (name, "unreadable", True) for name in ("cut.wav", "empty.wav", "text.wav")
@@ -90,13 +90,13 @@ def test_broken_files_are_left_out_and_named(tmp_path):
 def test_a_folder_of_broken_files_is_an_error_that_says_why(tmp_path):
     (tmp_path / "text.wav").write_text("not a sound")
     with pytest.raises(DataError, match=r"none of its 1 sound files.*not audio"):
-        look_at(tmp_path, RATE_HZ)
+        scan_folder(tmp_path, RATE_HZ)
 
 
 def test_a_stereo_file_of_24_bits_and_96_khz_is_used_and_told(tmp_path):
     stereo = np.stack([noise(0, rate_hz=96_000), noise(1, rate_hz=96_000)], axis=1)
     write(tmp_path / "fine.wav", stereo, 96_000, subtype="PCM_24")
-    looked = look_at(tmp_path, RATE_HZ)
+    looked = scan_folder(tmp_path, RATE_HZ)
     assert {f.flag: f.detail for f in looked.record.findings} == {
         "wrong-rate": "96,000 Hz, resampled to 16,000 Hz",
         "several-channels": "2 channels, heard as one",
@@ -106,7 +106,7 @@ def test_a_stereo_file_of_24_bits_and_96_khz_is_used_and_told(tmp_path):
 
 def test_a_low_rate_is_told_with_what_it_lacks(tmp_path):
     write(tmp_path / "dull.wav", noise(0, rate_hz=8_000), 8_000)
-    (finding,) = look_at(tmp_path, RATE_HZ).record.findings
+    (finding,) = scan_folder(tmp_path, RATE_HZ).record.findings
     assert finding.detail == "8,000 Hz, resampled to 16,000 Hz: nothing above 4,000 Hz"
 
 
@@ -168,7 +168,7 @@ def test_sounds_are_paired_by_name_and_those_without_a_partner_named(tmp_path):
     write(tmp_path / "made/b.wav", noise(1))
     write(tmp_path / "real/a.flac", noise(2))
     write(tmp_path / "real/c.wav", noise(1))
-    made, real = (look_at(tmp_path / name, RATE_HZ) for name in ("made", "real"))
+    made, real = (scan_folder(tmp_path / name, RATE_HZ) for name in ("made", "real"))
     assert [finding.path for finding in without_partner(made, real)] == ["b.wav"]
     (copy,) = in_reference(made, real)
     assert (copy.path, copy.detail) == ("b.wav", "the same sound as c.wav in the reference")
@@ -184,13 +184,15 @@ def test_the_hash_of_a_set_tells_names_and_contents_and_not_where_it_is(tmp_path
     for folder in ("here", "there"):
         for seed in range(2):
             write(tmp_path / folder / f"{seed}.wav", noise(seed))
-    here, there = (look_at(tmp_path / name, RATE_HZ).record.sha256 for name in ("here", "there"))
+    here, there = (
+        scan_folder(tmp_path / name, RATE_HZ).record.sha256 for name in ("here", "there")
+    )
     assert here == there
     (tmp_path / "there/1.wav").rename(tmp_path / "there/2.wav")
-    assert look_at(tmp_path / "there", RATE_HZ).record.sha256 != here
+    assert scan_folder(tmp_path / "there", RATE_HZ).record.sha256 != here
     write(tmp_path / "here/1.wav", noise(7))
-    assert look_at(tmp_path / "here", RATE_HZ).record.sha256 != here
-    clips = look_at(tmp_path / "here", RATE_HZ).clips
+    assert scan_folder(tmp_path / "here", RATE_HZ).record.sha256 != here
+    clips = scan_folder(tmp_path / "here", RATE_HZ).clips
     assert set_hash(clips) == set_hash(clips[::-1])
 
 
@@ -208,7 +210,7 @@ def test_a_sound_tells_its_prompt(tmp_path):
     ):
         path = tmp_path / f"{name}.wav"
         write_audio(path, torch.from_numpy(noise(1)), RATE_HZ, provenance={"prompt": prompt})
-    prompts = [clip.prompt for clip in look_at(tmp_path, RATE_HZ).clips]
+    prompts = [clip.prompt for clip in scan_folder(tmp_path, RATE_HZ).clips]
     assert prompts == [
         *("a dog barks", "two lines", None, "x" * 2000, None, None, "👩\u200d🚒 sings")
     ]
@@ -230,7 +232,7 @@ def test_an_edited_sound_tells_the_edited_prompt(tmp_path):
     ).to_dict()
     write_audio(tmp_path / "a.wav", samples, RATE_HZ, provenance=record)
     write_audio(tmp_path / "b.wav", samples, RATE_HZ, provenance=record | {"swaps": ["cow=cat"]})
-    prompts = [clip.prompt for clip in look_at(tmp_path, RATE_HZ).clips]
+    prompts = [clip.prompt for clip in scan_folder(tmp_path, RATE_HZ).clips]
     assert prompts == ["cat barking in rain", None]
 
 
@@ -240,7 +242,7 @@ def test_a_prompt_for_a_part_is_none_for_the_whole(tmp_path, task):
 
     record = {"prompt": "a dog", "task": task}
     write_audio(tmp_path / "a.wav", torch.from_numpy(noise(0)), RATE_HZ, provenance=record)
-    (clip,) = look_at(tmp_path, RATE_HZ).clips
+    (clip,) = scan_folder(tmp_path, RATE_HZ).clips
     assert clip.prompt is None
 
 

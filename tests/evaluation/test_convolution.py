@@ -9,7 +9,7 @@ from auffusion_cli.evaluation.convolution import (
     ConvReLU,
     OneChannelConvReLU,
     WinogradConvReLU,
-    for_listening,
+    fast_conv_relu,
 )
 from published_networks import spread_out
 
@@ -57,7 +57,7 @@ def test_one_channel(norm):
     conv, batch_norm = layer(1, 12, bias=not norm, norm=norm)
     x = torch.randn(3, 1, 50, 13, generator=torch.Generator().manual_seed(0))
     expected = (conv(x) if batch_norm is None else batch_norm(conv(x))).relu()
-    quick = for_listening(conv, batch_norm, 13)
+    quick = fast_conv_relu(conv, batch_norm, 13)
     assert isinstance(quick, OneChannelConvReLU)
     found = quick(x)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
@@ -66,5 +66,5 @@ def test_one_channel(norm):
 
 
 def test_many_channels_take_fewer_multiplications():
-    assert isinstance(for_listening(*layer(64, 128, False, True), 16), WinogradConvReLU)
-    assert not isinstance(for_listening(*layer(32, 64, False, True), 16), WinogradConvReLU)
+    assert isinstance(fast_conv_relu(*layer(64, 128, False, True), 16), WinogradConvReLU)
+    assert not isinstance(fast_conv_relu(*layer(32, 64, False, True), 16), WinogradConvReLU)

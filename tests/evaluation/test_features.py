@@ -124,7 +124,7 @@ def test_each_listener_has_its_share_of_the_cores(clips, n_threads, n_each):
     finally:
         torch.set_num_threads(before)
     assert {n for _, n in listener.threads} == {n_each}
-    assert len(listener.threads) <= min(n_threads, features.MAX_LISTENERS)
+    assert len(listener.threads) <= min(n_threads, features.MAX_WORKERS)
     assert all(name.startswith("listener") == (n_threads > 1) for name, _ in listener.threads)
 
 

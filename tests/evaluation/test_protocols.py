@@ -3,10 +3,7 @@
 import subprocess
 import sys
 
-import pytest
-
-from auffusion_cli.errors import UsageError
-from auffusion_cli.evaluation.protocols import PROTOCOLS, find_protocol
+from auffusion_cli.evaluation.protocols import PROTOCOLS
 
 
 def test_the_papers_inputs():
@@ -25,12 +22,6 @@ def test_the_papers_inputs():
     assert paper.frames.audio_input == paper.classifier.audio_input
     assert tango.frames.audio_input.channel == "mean" and tango.frames.audio_input.min_samples == 0
     assert not PROTOCOLS["embedded"].comparable_with_papers
-
-
-def test_an_unknown_name_is_refused():
-    assert find_protocol("tango") is PROTOCOLS["tango"]
-    with pytest.raises(UsageError, match=r"--protocol tangos: .* it can be auffusion-2024, tango"):
-        find_protocol("tangos")
 
 
 def test_imports_no_torch():

@@ -22,7 +22,7 @@ from auffusion_cli.errors import (
 from auffusion_cli.evaluation import report
 from auffusion_cli.evaluation.report import files_folder, write_report
 from auffusion_cli.evaluation.report_html import shown, stands_apart
-from auffusion_cli.evaluation.result import Evaluation, Finding, Metric
+from auffusion_cli.evaluation.result import Evaluation, FlaggedFile, Metric
 from auffusion_cli.signal.audio import read_audio
 from report_sets import HOSTILE, make_evaluation
 
@@ -169,8 +169,8 @@ def test_the_title_is_text(evaluation, tmp_path):
 
 def test_what_the_guards_found_is_listed(evaluation, tmp_path):
     found = (
-        Finding("silent", "0001.wav", "nothing above -60 dBFS", False),
-        Finding("unreadable", "x<y>.wav", "not audio", True),
+        FlaggedFile("silent", "0001.wav", "nothing above -60 dBFS", False),
+        FlaggedFile("unreadable", "x<y>.wav", "not audio", True),
     )
     ours = evaluation.systems[0]
     clips = dataclasses.replace(ours.clips, n_files=4, n_used=3, findings=found)
@@ -192,7 +192,7 @@ def test_a_hostile_text_stays_text_wherever_it_stands(evaluation, tmp_path, word
     ours, other = evaluation.systems
     row = dataclasses.replace(ours.rows[0], prompt=words, name=words)
     metric = dataclasses.replace(ours.metrics[0], note=words)
-    finding = Finding("silent", words, words, False)
+    finding = FlaggedFile("silent", words, words, False)
     findings = dataclasses.replace(ours.clips, findings=(finding,))
     ours = dataclasses.replace(
         ours, name=words, rows=(row, *ours.rows[1:]), metrics=(metric,), clips=findings

@@ -10,24 +10,26 @@ from hypothesis import strategies as st
 from auffusion_cli.errors import DataError
 from auffusion_cli.evaluation.compare import compare
 from auffusion_cli.evaluation.result import (
-    Backbone,
-    Clip,
+    BackboneRecord,
     ClipSet,
     Evaluation,
-    Finding,
+    FlaggedFile,
     Metric,
+    ScoredClip,
     System,
 )
 
 
 def clip(name, kl=1.0, prompt="rain", n_events=1):
-    return Clip(name, f"{name}.wav", "ab", 1.5, f"{name}.wav", prompt, n_events, {"KL": kl}, ())
+    return ScoredClip(
+        name, f"{name}.wav", "ab", 1.5, f"{name}.wav", prompt, n_events, {"KL": kl}, ()
+    )
 
 
 def evaluation(name="ours", rows=None, fd=10.0, **changes):
     rows = rows or (clip("a"), clip("b", 2.0), clip("c", 3.0))
     kl = sum(row.scores["KL"] for row in rows) / len(rows)
-    finding = Finding("silent", "a.wav", "nothing above -60 dBFS", excluded=False)
+    finding = FlaggedFile("silent", "a.wav", "nothing above -60 dBFS", excluded=False)
     metrics = (
         Metric("FD", fd, (fd - 1, fd + 1), 100, len(rows), "lower", "", "cnn14"),
         Metric("KL", kl, (0.5, 3.5), 500, len(rows), "lower", "nats", "cnn14"),
@@ -38,7 +40,7 @@ def evaluation(name="ours", rows=None, fd=10.0, **changes):
     whole = Evaluation(
         protocol="auffusion-2024",
         settings={"bootstrap_seed": 0, "prompts_from": "files"},
-        backbones={"cnn14": Backbone("cnn14", "cnn14", "d0", "e0", 16_000)},
+        backbones={"cnn14": BackboneRecord("cnn14", "cnn14", "d0", "e0", 16_000)},
         reference=ClipSet("real", 4, 4, "f0", ()),
         systems=(System(name, made, "aa", metrics, tuple(rows), ("d.wav",)),),
         versions={"auffusion": "1"},
@@ -143,7 +145,7 @@ def test_differences_have_an_interval_clip_by_clip_where_there_are_scores():
             r"references real \(4 files, f0\) and real \(4 files, 00\) are not the same",
         ),
         (
-            evaluation(backbones={"cnn14": Backbone("cnn14", "cnn14", "99", "e1", 16_000)}),
+            evaluation(backbones={"cnn14": BackboneRecord("cnn14", "cnn14", "99", "e1", 16_000)}),
             "the weights of cnn14 differ",
         ),
         (

@@ -9,22 +9,22 @@ from auffusion_cli.errors import DataError
 from auffusion_cli.evaluation import frechet, measure
 from auffusion_cli.evaluation.embedders import ClipFeatures
 from auffusion_cli.evaluation.frechet import Moments, ResampledFrechet, frechet_distance
-from auffusion_cli.evaluation.measure import Heard
+from auffusion_cli.evaluation.measure import FolderFeatures
 from auffusion_cli.evaluation.metrics import InceptionScore, KernelDistance, log_softmax
-from auffusion_cli.evaluation.rows import BLOCK_ROWS, Rows, blocks
+from auffusion_cli.evaluation.rows import BLOCK_ROWS, DiskRows, blocks
 
 
 def draw(n, dim, seed=0, scale=1.0):
     return (np.random.default_rng(seed).normal(size=(n, dim)) * scale).astype(np.float32)
 
 
-def on_disk(rows: np.ndarray, kind: type[Rows] = Rows) -> Rows:
+def on_disk(rows: np.ndarray, kind: type[DiskRows] = DiskRows) -> DiskRows:
     stored = kind(rows.shape[1], dtype=rows.dtype)
     stored.append(rows)
     return stored
 
 
-class Watched(Rows):
+class Watched(DiskRows):
     """Remembers the most rows that were in memory at once."""
 
     most = 0
@@ -44,7 +44,7 @@ class Watched(Rows):
 )
 def test_rows_are_sliced_and_indexed_like_an_array(sizes, start, stop, seed):
     parts = [draw(n, 3, seed + i) for i, n in enumerate(sizes)]
-    array, rows = np.concatenate(parts), Rows(3)
+    array, rows = np.concatenate(parts), DiskRows(3)
     for part in parts:
         rows.append(part)
     assert rows.shape == array.shape and len(rows) == len(array)
@@ -71,7 +71,7 @@ def test_a_full_disk_is_told_with_what_to_do():
         def write(self, data):
             raise OSError(28, "No space left on device")
 
-    rows = Rows(2)
+    rows = DiskRows(2)
     rows._file.close()
     rows._file = Full()
     with pytest.raises(DataError, match="No space left on device") as caught:
@@ -116,7 +116,7 @@ def test_the_frechet_distance_reads_a_block_at_a_time(n, m, dim):
 
 
 def test_products_are_read_and_decomposed_a_block_at_a_time(monkeypatch):
-    monkeypatch.setattr(frechet, "Rows", Watched)
+    monkeypatch.setattr(frechet, "DiskRows", Watched)
     decomposed = []
     svd, qr = np.linalg.svd, np.linalg.qr
     monkeypatch.setattr(
@@ -182,7 +182,7 @@ def test_the_kernel_distance_of_resamples_is_that_of_repeated_clips():
 
 
 def test_what_is_heard_is_on_the_disk_and_all_metrics_read_it_in_blocks(monkeypatch):
-    monkeypatch.setattr(measure, "Rows", Watched)
+    monkeypatch.setattr(measure, "DiskRows", Watched)
     monkeypatch.setattr(measure, "n_resamples", lambda cost: 3)
 
     def heard(n_clips, seed):
@@ -190,7 +190,7 @@ def test_what_is_heard_is_on_the_disk_and_all_metrics_read_it_in_blocks(monkeypa
         features = (
             ClipFeatures(row[None], scores) for row, scores in zip(rows, logits, strict=True)
         )
-        return Heard.collect(features), rows, logits
+        return FolderFeatures.collect(features), rows, logits
 
     (made, rows, logits), (real, *_) = heard(5000, 0), heard(4500, 10)
     np.testing.assert_array_equal(made.rows[:], rows)

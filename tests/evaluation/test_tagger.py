@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from auffusion_cli.errors import CheckpointError
-from auffusion_cli.evaluation.protocols import find_protocol
+from auffusion_cli.evaluation.protocols import PROTOCOLS
 from auffusion_cli.evaluation.tagger import (
     EMBEDDING_DIM,
     WINDOW_SAMPLES,
@@ -34,7 +34,7 @@ def tagger() -> Tagger:
 
 @pytest.fixture(scope="module")
 def embedder(tagger) -> TaggerEmbedder:
-    return TaggerEmbedder(tagger, find_protocol("embedded").classifier.audio_input, "0" * 64)
+    return TaggerEmbedder(tagger, PROTOCOLS["embedded"].classifier.audio_input, "0" * 64)
 
 
 def noise(n_samples: int, seed: int = 0) -> torch.Tensor:
@@ -111,5 +111,5 @@ def test_weights_of_other_kinds_are_refused(tagger, tmp_path):
 
 def test_the_tagger_of_this_package_knows_the_kinds_of_its_recipe():
     config = yaml.safe_load((ROOT / "recipes" / "embedded" / "tagger.yaml").read_text())
-    embedder, _ = load_embedder(find_protocol("embedded").classifier)
+    embedder, _ = load_embedder(PROTOCOLS["embedded"].classifier)
     assert embedder.tagger.kinds == tuple(config["scenes"]["kinds"])

@@ -1,8 +1,8 @@
-"""The sounds of a folder: found, looked at, hashed, paired, and given their prompts.
+"""The sounds of a folder: found, checked, hashed, paired with a reference, and given their prompts.
 
-Every file that is found is either used or named in a `Finding`; none is lost in silence. Only two
-kinds are left out of the numbers: files that cannot be read, and the second of two with one name.
-A silent clip stays in: it is what the system made.
+Every file found is either measured or named in a `FlaggedFile`; none is dropped in silence. Only
+two kinds are left out of the numbers: files that cannot be read, and the second of two files with
+one name. A silent clip stays in: it is what the system made.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from auffusion_cli.errors import AudioError, AuffusionError, DataError, UsageError
-from auffusion_cli.evaluation.result import ClipSet, Finding, Flag
+from auffusion_cli.evaluation.result import ClipSet, Flag, FlaggedFile
 from auffusion_cli.requests.prompts import BadLine, format_of, read_prompts
 from auffusion_cli.requests.provenance import Provenance, hash_file, hash_samples
 from auffusion_cli.requests.request import (
@@ -109,7 +109,7 @@ def find_sounds(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def look_at(folder: Path, sample_rate_hz: int, on_clip: OnClip | None = None) -> SoundFolder:
+def scan_folder(folder: Path, sample_rate_hz: int, on_clip: OnClip | None = None) -> SoundFolder:
     """Read every sound of `folder` once: what it is, and what speaks against it.
 
     Args:
@@ -119,9 +119,9 @@ def look_at(folder: Path, sample_rate_hz: int, on_clip: OnClip | None = None) ->
     """
     names = find_sounds(folder)
     clips: list[SoundFile] = []
-    findings: list[Finding] = []
+    findings: list[FlaggedFile] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
-        looks = readers.map(lambda name: _look_at_file(folder, name, sample_rate_hz), names)
+        looks = readers.map(lambda name: _scan_file(folder, name, sample_rate_hz), names)
         for n_done, (clip, found) in enumerate(looks, 1):
             findings += found
             if clip is not None:
@@ -140,9 +140,9 @@ def look_at(folder: Path, sample_rate_hz: int, on_clip: OnClip | None = None) ->
     return SoundFolder(tuple(clips), record)
 
 
-def _look_at_file(
+def _scan_file(
     folder: Path, relative: str, sample_rate_hz: int
-) -> tuple[SoundFile | None, list[Finding]]:
+) -> tuple[SoundFile | None, list[FlaggedFile]]:
     path = folder / relative
     try:
         waveform, rate_hz = read_audio(path)
@@ -150,7 +150,7 @@ def _look_at_file(
         sha256 = hash_file(path)
     except (AudioError, OSError) as error:
         reason = str(error).removeprefix(f"{path}: ")
-        return None, [Finding("unreadable", relative, reason, excluded=True)]
+        return None, [FlaggedFile("unreadable", relative, reason, excluded=True)]
     samples = waveform.numpy()
     digest = hashlib.sha256(f"{rate_hz} {samples.shape} {hash_samples(samples)}".encode())
     clip = SoundFile(
@@ -162,7 +162,7 @@ def _look_at_file(
         prompt=prompt,
     )
     against = against_samples(samples) | against_form(samples.shape, rate_hz, sample_rate_hz)
-    return clip, [Finding(flag, relative, why, excluded=False) for flag, why in against.items()]
+    return clip, [FlaggedFile(flag, relative, why, excluded=False) for flag, why in against.items()]
 
 
 def _prompt_inside(path: Path) -> str | None:
@@ -236,7 +236,7 @@ def against_form(shape: tuple[int, int], rate_hz: int, wanted_hz: int) -> dict[F
 
 def _without_same_names(
     clips: Sequence[SoundFile],
-) -> tuple[list[SoundFile], list[Finding]]:
+) -> tuple[list[SoundFile], list[FlaggedFile]]:
     """Only the first of a.flac and a.wav can be paired with the a.wav of another folder."""
     first: dict[str, SoundFile] = {}
     findings = []
@@ -244,26 +244,26 @@ def _without_same_names(
         other = first.setdefault(clip.name, clip)
         if other is not clip:
             why = f"has the name of {other.relative}, which stands for both"
-            findings.append(Finding("same-name", clip.relative, why, excluded=True))
+            findings.append(FlaggedFile("same-name", clip.relative, why, excluded=True))
     return list(first.values()), findings
 
 
-def _duplicates(clips: Sequence[SoundFile]) -> list[Finding]:
+def _duplicates(clips: Sequence[SoundFile]) -> list[FlaggedFile]:
     first: dict[str, SoundFile] = {}
     findings = []
     for clip in clips:
         other = first.setdefault(clip.samples_sha256, clip)
         if other is not clip:
             why = f"the same sound as {other.relative}"
-            findings.append(Finding("duplicate", clip.relative, why, excluded=False))
+            findings.append(FlaggedFile("duplicate", clip.relative, why, excluded=False))
     return findings
 
 
-def in_reference(generated: SoundFolder, reference: SoundFolder) -> list[Finding]:
+def in_reference(generated: SoundFolder, reference: SoundFolder) -> list[FlaggedFile]:
     """Generated sounds that are real ones: remembered, copied, or the wrong folder."""
     real = {clip.samples_sha256: clip.relative for clip in reversed(reference.clips)}
     return [
-        Finding(
+        FlaggedFile(
             "in-reference", clip.relative, f"the same sound as {real[key]} in the reference", False
         )
         for clip in generated.clips
@@ -271,17 +271,17 @@ def in_reference(generated: SoundFolder, reference: SoundFolder) -> list[Finding
     ]
 
 
-def without_partner(generated: SoundFolder, reference: SoundFolder) -> list[Finding]:
+def without_partner(generated: SoundFolder, reference: SoundFolder) -> list[FlaggedFile]:
     """Generated sounds that no real one has the name of."""
     real = {clip.name for clip in reference.clips}
     return [
-        Finding("no-partner", clip.relative, "no file of this name in the reference", False)
+        FlaggedFile("no-partner", clip.relative, "no file of this name in the reference", False)
         for clip in generated.clips
         if clip.name not in real
     ]
 
 
-def counts(findings: Iterable[Finding]) -> Counter[Flag]:
+def counts(findings: Iterable[FlaggedFile]) -> Counter[Flag]:
     """How many files each guard found."""
     return Counter(finding.flag for finding in findings)
 
@@ -363,10 +363,10 @@ def match_captions(
     Raises UsageError where the list has none of them.
     """
     names = set(names)
-    befores = (f"{folder.resolve().name}/", f"{folder.as_posix()}/")
+    prefixes = (f"{folder.resolve().name}/", f"{folder.as_posix()}/")
     found = {}
     for name in names:
-        longer = (before + name for before in befores)
+        longer = (prefix + name for prefix in prefixes)
         wanted = [name, *(other for other in longer if other not in names)]
         if (caption := next((each for each in wanted if each in captions), None)) is not None:
             found[name] = caption

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pad
 
 from auffusion_cli.errors import CheckpointError
-from auffusion_cli.evaluation.convolution import for_listening
-from auffusion_cli.evaluation.embedders import ClipFeatures, OnItsWay, by_length
+from auffusion_cli.evaluation.convolution import fast_conv_relu
+from auffusion_cli.evaluation.embedders import AsyncCopy, ClipFeatures, by_length
 from auffusion_cli.evaluation.protocols import AudioInput
 
 WINDOW_SAMPLES, HOP_SAMPLES = 512, 160
@@ -118,8 +118,8 @@ class Cnn14(nn.Module):
         width = N_MELS
         for i, block in enumerate(self.blocks(), start=1):
             quick = nn.Sequential(
-                for_listening(block.conv1, block.bn1, width),
-                for_listening(block.conv2, block.bn2, width),
+                fast_conv_relu(block.conv1, block.bn1, width),
+                fast_conv_relu(block.conv2, block.bn2, width),
                 nn.AvgPool2d(block.pool) if block.pool > 1 else nn.Identity(),
             )
             setattr(self, f"conv_block{i}", quick)
@@ -197,12 +197,12 @@ class Cnn14Embedder:
         order, outputs = [], []
         for indices, batch in by_length(waveforms, n_samples, self.device):
             order += indices
-            outputs.append([OnItsWay(output) for output in self.network(batch)])
+            outputs.append([AsyncCopy(output) for output in self.network(batch)])
         return _in_order(order, outputs)
 
 
 def _in_order(
-    order: Sequence[int], outputs: Sequence[tuple[OnItsWay, OnItsWay]]
+    order: Sequence[int], outputs: Sequence[tuple[AsyncCopy, AsyncCopy]]
 ) -> Iterator[ClipFeatures]:
     """The clips of several batches, of which `order` tells whose turn each is."""
     embeddings, logits = (

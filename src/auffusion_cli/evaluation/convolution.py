@@ -137,7 +137,7 @@ class WinogradConvReLU(ConvReLU):
         return y.permute(0, 3, 1, 2)
 
 
-def for_listening(conv: nn.Conv2d, norm: nn.BatchNorm2d | None, width: int) -> ConvReLU:
+def fast_conv_relu(conv: nn.Conv2d, norm: nn.BatchNorm2d | None, width: int) -> ConvReLU:
     """The quickest of the three for a convolution on inputs of `width`, and for its device."""
     if conv.weight.device.type not in PATCHES_AT_ONCE:
         return ConvReLU(conv, norm)

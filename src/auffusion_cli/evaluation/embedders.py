@@ -72,7 +72,7 @@ def identity(embedder: Embedder) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-class OnItsWay:
+class AsyncCopy:
     """A tensor whose copy to the CPU is begun; nothing waits for it but `numpy`."""
 
     def __init__(self, x: Tensor) -> None:
@@ -88,7 +88,7 @@ class OnItsWay:
 
 
 @contextmanager
-def whole_float32() -> Iterator[None]:
+def no_tf32() -> Iterator[None]:
     """On NVIDIA's GPUs, too, convolutions in float32: torch lets them round to TF32's 10 bits.
 
     Embeddings of the one kind and of the other differ by about one part in 1,000, and features are

@@ -41,7 +41,7 @@ WINDOW_CLIPS = 16
 MAX_SAMPLES_AHEAD = 2**27
 """Of files that are read ahead, over all channels: 512 MiB. Of hours of sound fewer are."""
 N_READERS = min(8, max(4, os.cpu_count() or 1))
-MAX_LISTENERS = 16
+MAX_WORKERS = 16
 """Each needs some 100 MB for what is between a network's layers."""
 
 KAISER_BEST = {
@@ -86,7 +86,7 @@ def extract(
     jobs = _Jobs(paths, sha256s or [None] * len(paths))
     ahead: deque[Future[_Prepared]] = deque()
     begun: deque[_Window] = deque()
-    with ThreadPoolExecutor(N_READERS, "reader") as readers, _Listeners(embedder) as listeners:
+    with ThreadPoolExecutor(N_READERS, "reader") as readers, _Workers(embedder) as workers:
         try:
             while True:
                 for path, sha256 in jobs.next(2 * WINDOW_CLIPS - len(ahead)):
@@ -94,7 +94,7 @@ def extract(
                 if ahead:
                     clips = [ahead.popleft().result() for _ in range(min(WINDOW_CLIPS, len(ahead)))]
                     jobs.done(len(clips))
-                    begun.append(_Window(clips, listeners))
+                    begun.append(_Window(clips, workers))
                 elif not begun:
                     return
                 if len(begun) > n_windows_begun or not ahead:
@@ -150,16 +150,16 @@ class _Prepared:
     waveform: Tensor | None = None
 
 
-class _Listeners:
+class _Workers:
     """The network, on a CPU in several threads, each of which hears other clips with its core."""
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
         self._n_threads = torch.get_num_threads()
-        self._n = min(self._n_threads, MAX_LISTENERS) if embedder.device.type == "cpu" else 1
+        self._n = min(self._n_threads, MAX_WORKERS) if embedder.device.type == "cpu" else 1
         self._pool: ThreadPoolExecutor | None = None
 
-    def __enter__(self) -> _Listeners:
+    def __enter__(self) -> _Workers:
         if self._n > 1:
             # torch's count of threads holds for the calling thread, and for all that ask for it for
             # the first time: so all of these must have asked before it is set back.
@@ -198,11 +198,11 @@ class _Listeners:
 class _Window:
     """Clips that the network hears together, perhaps at this moment."""
 
-    def __init__(self, clips: Sequence[_Prepared], listeners: _Listeners) -> None:
+    def __init__(self, clips: Sequence[_Prepared], workers: _Workers) -> None:
         self.clips = clips
         self._unknown = [clip for clip in clips if clip.waveform is not None]
         waveforms = [clip.waveform for clip in self._unknown]
-        self._heard = listeners.embed(waveforms) if waveforms else []
+        self._heard = workers.embed(waveforms) if waveforms else []
         for clip in self._unknown:
             clip.waveform = None
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auffusion_cli.evaluation.rows import Rows, blocks
+from auffusion_cli.evaluation.rows import DiskRows, blocks
 
 EXTRAPOLATION_SIZES = 15
 MIN_CLIPS_FOR_EXTRAPOLATION = 100
@@ -38,7 +38,7 @@ class Moments:
     """(D, D) float64: the sum of the outer products of (row - mean)."""
 
     @classmethod
-    def of(cls, rows: np.ndarray | Rows, weights: np.ndarray | None = None) -> Moments:
+    def of(cls, rows: np.ndarray | DiskRows, weights: np.ndarray | None = None) -> Moments:
         """Of (n, D) rows, each of which counts `weights` (n,) times; once by default."""
         dim = rows.shape[1]
         moments = cls(0.0, np.zeros(dim), np.zeros((dim, dim)))
@@ -127,8 +127,8 @@ class ResampledFrechet:
 
     def __init__(
         self,
-        first: np.ndarray | Rows,
-        second: np.ndarray | Rows,
+        first: np.ndarray | DiskRows,
+        second: np.ndarray | DiskRows,
         first_clips: np.ndarray,
         second_clips: np.ndarray,
     ) -> None:
@@ -148,7 +148,7 @@ class ResampledFrechet:
         self._few_norms = (self._few**2).sum(axis=1)
         n_many = len(self._many)
         self._many_norms = np.empty(n_many)
-        self._products = Rows(len(few), dtype=np.float64)
+        self._products = DiskRows(len(few), dtype=np.float64)
         for block in blocks(n_many):
             rows = self._many[block] - self._centre
             self._many_norms[block] = (rows**2).sum(axis=1)
@@ -207,7 +207,7 @@ class ResampledFrechet:
         return _distance(apart @ apart, *traces, _nuclear_norm(parts()), size)
 
 
-def _mean(rows: np.ndarray | Rows) -> np.ndarray:
+def _mean(rows: np.ndarray | DiskRows) -> np.ndarray:
     """(D,) float64"""
     total = sum(rows[block].sum(axis=0, dtype=np.float64) for block in blocks(len(rows)))
     return total / len(rows)

@@ -34,7 +34,7 @@ from auffusion_cli.evaluation.metrics import (
     kl_divergences,
 )
 from auffusion_cli.evaluation.result import Metric
-from auffusion_cli.evaluation.rows import Rows, blocks
+from auffusion_cli.evaluation.rows import DiskRows, blocks
 
 Better = Literal["higher", "lower"]
 
@@ -49,24 +49,24 @@ MAX_KERNEL_CLIPS = 4_000
 
 
 @dataclass(frozen=True)
-class Heard:
+class FolderFeatures:
     """What one network made of the clips of one folder, in their order."""
 
-    rows: Rows
+    rows: DiskRows
     """(m, D)"""
     clips: np.ndarray
     """(m,) index of the clip that a row belongs to; a clip has one row, or one a frame."""
-    logits: Rows | None
+    logits: DiskRows | None
     """(n, K)"""
     n_clips: int
 
     @classmethod
-    def collect(cls, features: Iterable[ClipFeatures]) -> Heard:
+    def collect(cls, features: Iterable[ClipFeatures]) -> FolderFeatures:
         """Of all clips of a folder, at least one. What grows with them is put on the disk."""
         features = iter(features)
         first = next(features)
-        rows = Rows(first.embeddings.shape[1])
-        logits = None if first.logits is None else Rows(len(first.logits))
+        rows = DiskRows(first.embeddings.shape[1])
+        logits = None if first.logits is None else DiskRows(len(first.logits))
         counts = array("q")
         for of_clip in chain([first], features):
             rows.append(of_clip.embeddings)
@@ -91,7 +91,11 @@ def absent(name: str, backbone: str, better: Better, n: int, why: str, unit: str
 
 
 def frechet(
-    name: str, name_at_infinity: str, backbone: str, generated: Heard, reference: Heard
+    name: str,
+    name_at_infinity: str,
+    backbone: str,
+    generated: FolderFeatures,
+    reference: FolderFeatures,
 ) -> list[Metric]:
     """The Fréchet distance, and what it would be with endlessly many generated clips."""
     n_made, n_real = generated.n_clips, reference.n_clips
@@ -139,7 +143,9 @@ def _frechet_at_infinity(
     return Metric(name, value, interval(value, replicates), n_drawn, n_made, "lower", "", backbone)
 
 
-def kernel(name: str, backbone: str, generated: Heard, reference: Heard) -> Metric:
+def kernel(
+    name: str, backbone: str, generated: FolderFeatures, reference: FolderFeatures
+) -> Metric:
     """The kernel audio distance; of networks with one embedding a clip."""
     n = generated.n_clips
     if min(n, reference.n_clips) < 2:
@@ -172,7 +178,10 @@ def kernel(name: str, backbone: str, generated: Heard, reference: Heard) -> Metr
 
 
 def divergences(
-    generated: Heard, reference: Heard, pairs: Sequence[tuple[int, int]], activation: Activation
+    generated: FolderFeatures,
+    reference: FolderFeatures,
+    pairs: Sequence[tuple[int, int]],
+    activation: Activation,
 ) -> np.ndarray:
     """(n,) KL of each of `pairs`: the index of a generated clip and of its partner."""
     pairs = np.array(pairs)
@@ -188,7 +197,7 @@ def divergences(
 # --- numbers of one set
 
 
-def inception(name: str, backbone: str, generated: Heard) -> Metric:
+def inception(name: str, backbone: str, generated: FolderFeatures) -> Metric:
     """The inception score."""
     n = generated.n_clips
     if n < 2 * INCEPTION_SPLITS:  # a split of one clip has a score of 1, whatever the clip is

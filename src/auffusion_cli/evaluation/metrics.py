@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from auffusion_cli.evaluation.rows import Rows, blocks
+from auffusion_cli.evaluation.rows import DiskRows, blocks
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -72,7 +72,7 @@ class InceptionScore:
         logits: (n, K), in the order of the sorted file names; n of at least the number of splits.
     """
 
-    def __init__(self, logits: np.ndarray | Rows) -> None:
+    def __init__(self, logits: np.ndarray | DiskRows) -> None:
         self.logits = logits
         n = len(logits)
         order = np.random.RandomState(INCEPTION_SEED).permutation(n)

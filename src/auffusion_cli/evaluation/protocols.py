@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from auffusion_cli.errors import UsageError
-
 Resampler = Literal["sinc_hann", "kaiser_best"]
 """sinc_hann: torchaudio's default. kaiser_best: torchaudio with the window of resampy's filter of
 that name, which it follows closely but not bit for bit."""
@@ -115,10 +113,3 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
     )
 }
-
-
-def find_protocol(name: str) -> Protocol:
-    """The protocol called `name`; UsageError if there is none."""
-    if name not in PROTOCOLS:
-        raise UsageError(f"--protocol {name}: no such protocol; it can be {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]

@@ -61,7 +61,7 @@ class Unverified:
 
 
 @dataclass(frozen=True)
-class Listener:
+class PublishedNetwork:
     """A published network, and whether its weights are on this machine."""
 
     name: str
@@ -77,13 +77,13 @@ class Listener:
     here: bool
 
 
-def listener(name: str) -> Listener:
+def published_network(name: str) -> PublishedNetwork:
     """What is known of "cnn14", "vggish" or "clap"; the network is not asked."""
     if name == "clap":
         source = hub.parse_name(CLAP.weights)
         place = hub.repo_cache(source) / "snapshots" / source.revision
         here = hub.find_cached(source) is not None
-        return Listener(
+        return PublishedNetwork(
             name,
             CLAP_DESCRIPTION,
             CLAP_LICENCE,
@@ -95,7 +95,7 @@ def listener(name: str) -> Listener:
         )
     published = WEIGHTS[name]
     place = cache_folder() / published.file_name
-    return Listener(
+    return PublishedNetwork(
         name,
         published.description,
         published.licence,
@@ -109,7 +109,7 @@ def listener(name: str) -> Listener:
 
 def pull(
     name: str, *, confirm: hub.Confirm | None = None, on_progress: hub.Report | None = None
-) -> Listener:
+) -> PublishedNetwork:
     """Fetch the weights of "cnn14", "vggish" or "clap" where they are not here, and verify them.
 
     Raises:
@@ -118,14 +118,14 @@ def pull(
     """
     if name == "clap":
         fetch(name, confirm=confirm, on_progress=on_progress)
-        return listener(name)
+        return published_network(name)
     place = find_or_fetch(name, None, on_progress)
     if (found := hash_file(place)) != WEIGHTS[name].sha256:
         raise CheckpointError(
             f"{place}: has the checksum {found}, but {WEIGHTS[name].sha256} is what was published",
             hint="Remove it, and run the same command again.",
         )
-    return listener(name)
+    return published_network(name)
 
 
 def find_or_fetch(
@@ -139,11 +139,11 @@ def find_or_fetch(
 
     Raises DownloadError where it cannot be had, saying how to bring it.
     """
-    if (found := brought(weights_folder, name)) is not None:
+    if (found := local_weights(weights_folder, name)) is not None:
         return found
-    if not listener(name).here:
+    if not published_network(name).here:
         fetch(name, confirm=confirm, on_progress=on_progress)
-    return listener(name).place
+    return published_network(name).place
 
 
 def missing(names: Iterable[str], weights_folder: Path | None) -> list[str]:
@@ -151,7 +151,9 @@ def missing(names: Iterable[str], weights_folder: Path | None) -> list[str]:
     return [
         name
         for name in names
-        if name in NAMES and brought(weights_folder, name) is None and not listener(name).here
+        if name in NAMES
+        and local_weights(weights_folder, name) is None
+        and not published_network(name).here
     ]
 
 
@@ -194,7 +196,7 @@ def _by_hand(names: Sequence[str]) -> str:
     """How to bring the weights of `names` to a machine that cannot fetch them."""
     steps = []
     for name in names:
-        known = listener(name)
+        known = published_network(name)
         if name == "clap":
             source = hub.parse_name(known.source)
             url = f"https://huggingface.co/{source.repo_id}/tree/{source.revision}"
@@ -212,7 +214,7 @@ def names_in_folder(name: str) -> tuple[str, ...]:
     return (WEIGHTS[name].file_name, f"{name}.safetensors") if name in WEIGHTS else (f"{name}/",)
 
 
-def brought(weights_folder: Path | None, name: str) -> Path | None:
+def local_weights(weights_folder: Path | None, name: str) -> Path | None:
     """The weights of the network `name` that the user put into the folder of `--weights`.
 
     Raises UsageError where a folder lies in the place of a file, or a file in that of a folder.
@@ -233,7 +235,7 @@ def check_weights_folder(folder: Path, names: Sequence[str]) -> None:
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "no such folder"
         raise UsageError(f"--weights {folder}: {problem}.")
-    if not [name for name in names if brought(folder, name) is not None]:
+    if not [name for name in names if local_weights(folder, name) is not None]:
         wanted = ", ".join(wanted for name in names for wanted in names_in_folder(name))
         raise UsageError(
             f"--weights {folder}: has none of the networks that are to listen.",

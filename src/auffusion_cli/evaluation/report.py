@@ -35,7 +35,7 @@ from auffusion_cli.errors import (
     UsageError,
 )
 from auffusion_cli.evaluation.report_html import decimals, render, shown
-from auffusion_cli.evaluation.result import Clip, Evaluation, System
+from auffusion_cli.evaluation.result import Evaluation, ScoredClip, System
 from auffusion_cli.files import folder_of, naming
 from auffusion_cli.pictures.spectrogram import colour
 from auffusion_cli.signal.audio import FORMATS, read_audio
@@ -215,11 +215,11 @@ def _sounds_of(evaluation: Evaluation) -> tuple[list[str], list[_Sound]]:
     return sorted(names), list(sounds)
 
 
-def _generated(system: System, clip: Clip) -> _Sound:
+def _generated(system: System, clip: ScoredClip) -> _Sound:
     return _Sound(system.clips.folder, _inside(clip.path), clip.sha256)
 
 
-def _real(evaluation: Evaluation, clip: Clip) -> _Sound | None:
+def _real(evaluation: Evaluation, clip: ScoredClip) -> _Sound | None:
     if evaluation.reference is None or clip.reference_path is None:
         return None
     return _Sound(evaluation.reference.folder, _inside(clip.reference_path), None)

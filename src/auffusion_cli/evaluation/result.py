@@ -40,7 +40,7 @@ Flag = Literal[
 
 
 @dataclass(frozen=True)
-class Backbone:
+class BackboneRecord:
     """A network behind some of the metrics."""
 
     name: str
@@ -80,7 +80,7 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Finding:
+class FlaggedFile:
     """One thing that a guard found about one file."""
 
     flag: Flag
@@ -104,7 +104,7 @@ class ClipSet:
     """Those that the numbers are made from."""
     sha256: str
     """Of the sorted names and contents of the files used: equal for equal sets anywhere."""
-    findings: tuple[Finding, ...]
+    findings: tuple[FlaggedFile, ...]
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class WordAttention:
 
 
 @dataclass(frozen=True)
-class Clip:
+class ScoredClip:
     """One generated sound."""
 
     name: str
@@ -150,7 +150,7 @@ class System:
     prompts_sha256: str | None
     """Of the sorted names and prompts; None where no clip has a prompt."""
     metrics: tuple[Metric, ...]
-    rows: tuple[Clip, ...]
+    rows: tuple[ScoredClip, ...]
     """The clips used, sorted by name."""
     reference_without_partner: tuple[str, ...]
     """Files of the reference that no clip here is paired with."""
@@ -167,7 +167,7 @@ class Evaluation:
     protocol: str
     settings: dict[str, str | int | float | bool]
     """What the protocol leaves open: resamples, seeds."""
-    backbones: dict[str, Backbone]
+    backbones: dict[str, BackboneRecord]
     reference: ClipSet | None
     systems: tuple[System, ...]
     versions: dict[str, str]

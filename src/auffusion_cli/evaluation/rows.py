@@ -1,6 +1,6 @@
 """Features that are too many for memory: in a file without a name, read a block at a time.
 
-`Rows` is sliced and indexed as an array is, and what comes out is an array: so the metrics take
+`DiskRows` is sliced and indexed as an array is, and what comes out is an array: so the metrics take
 either, as long as they look at `BLOCK_ROWS` at once.
 """
 
@@ -17,7 +17,7 @@ BLOCK_ROWS = 1024
 """8 MB of Cnn14's embeddings, and 16 MB in float64."""
 
 
-class Rows:
+class DiskRows:
     """(n, D) numbers in a temporary file, which is gone with the object, or with the process."""
 
     def __init__(self, dim: int, dtype: type = np.float32) -> None:

@@ -19,7 +19,7 @@ from auffusion_cli.checkpoints.layout import read_json
 from auffusion_cli.checkpoints.weights import load_weights, save_weights
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import CheckpointError
-from auffusion_cli.evaluation.embedders import ClipFeatures, OnItsWay
+from auffusion_cli.evaluation.embedders import AsyncCopy, ClipFeatures
 from auffusion_cli.evaluation.protocols import AudioInput
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER, LogMel
 
@@ -168,12 +168,12 @@ class TaggerEmbedder:
             logits.append(self.tagger.head(embedded).log_softmax(dim=1))
         counts = [len(clip) for clip in of_clips]
         means = [
-            OnItsWay(torch.stack([of_clip.mean(0) for of_clip in torch.cat(rows).split(counts)]))
+            AsyncCopy(torch.stack([of_clip.mean(0) for of_clip in torch.cat(rows).split(counts)]))
             for rows in (embeddings, logits)
         ]
         return _clips(*means)
 
 
-def _clips(embeddings: OnItsWay, logits: OnItsWay) -> Iterator[ClipFeatures]:
+def _clips(embeddings: AsyncCopy, logits: AsyncCopy) -> Iterator[ClipFeatures]:
     for embedding, scores in zip(embeddings.numpy(), logits.numpy(), strict=True):
         yield ClipFeatures(embedding[None], scores)

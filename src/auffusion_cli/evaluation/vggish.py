@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auffusion_cli.evaluation.convolution import for_listening
-from auffusion_cli.evaluation.embedders import ClipFeatures, OnItsWay
+from auffusion_cli.evaluation.convolution import fast_conv_relu
+from auffusion_cli.evaluation.embedders import AsyncCopy, ClipFeatures
 from auffusion_cli.evaluation.protocols import AudioInput
 
 SAMPLE_RATE_HZ = 16_000
@@ -103,7 +103,7 @@ class VGGish(nn.Module):
         width = N_MELS
         for layer in self.features:
             if isinstance(layer, nn.Conv2d):
-                layers.append(for_listening(layer, None, width))
+                layers.append(fast_conv_relu(layer, None, width))
             elif isinstance(layer, nn.MaxPool2d):
                 layers.append(layer)
                 width //= 2
@@ -138,14 +138,14 @@ class VGGishEmbedder:
         of_clips = [frames(waveform.to(self.device, non_blocking=True)) for waveform in waveforms]
         n_at_once = FRAMES_AT_ONCE.get(self.device.type, FRAMES_AT_ONCE["cpu"])
         rows = [
-            OnItsWay(self.network(self.spectrogram(part)))
+            AsyncCopy(self.network(self.spectrogram(part)))
             for part in torch.cat(of_clips).split(n_at_once)
             if len(part)
         ]
         return _split(rows, [len(clip) for clip in of_clips])
 
 
-def _split(rows: Sequence[OnItsWay], counts: Sequence[int]) -> Iterator[ClipFeatures]:
+def _split(rows: Sequence[AsyncCopy], counts: Sequence[int]) -> Iterator[ClipFeatures]:
     """The rows of each clip."""
     none = np.zeros((0, EMBEDDING_DIM), np.float32)
     arrived = np.concatenate([none, *(part.numpy() for part in rows)])

@@ -21,7 +21,7 @@ from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.evaluation import clap, cnn14, vggish
 from auffusion_cli.evaluation.embedders import Embedder
 from auffusion_cli.evaluation.protocols import Backbone
-from auffusion_cli.evaluation.published import WEIGHTS, Unverified, brought, find_or_fetch
+from auffusion_cli.evaluation.published import WEIGHTS, Unverified, find_or_fetch, local_weights
 from auffusion_cli.requests.provenance import hash_file
 
 # Cnn14's pickle holds the state of its training, too, with NumPy arrays of integers in it. These
@@ -63,7 +63,7 @@ def load_embedder(
         case "tagger":
             from auffusion_cli.evaluation.tagger import WEIGHTS_FILE, TaggerEmbedder, load_tagger
 
-            path = brought(weights_folder, "tagger") or embedded_tagger()
+            path = local_weights(weights_folder, "tagger") or embedded_tagger()
             tagger = load_tagger(path, device)
             sha256 = hash_file(path / WEIGHTS_FILE)
             embedder = TaggerEmbedder(tagger, backbone.audio_input, sha256)
@@ -166,7 +166,7 @@ def _unverified(
             f"the published one {WEIGHTS[name].sha256[:16]}…; numbers made with it can be compared "
             "with a paper's only if its tensors are the same",
         )
-    elif brought(weights_folder, name) is not None:
+    elif local_weights(weights_folder, name) is not None:
         others = backbone.weights if name == "clap" else "the network that comes with this package"
         found = Unverified(
             f"{path}, not verified",

@@ -49,7 +49,7 @@ def save_attention(
 ) -> None:
     """Write a PNG: a row for each of `words`, the spectrogram below, a column for each sound.
 
-    `plot.read_record` gives `record` back.
+    `read_png_record` gives `record` back.
     """
     picture = draw_attention(words, columns, config or SpectrogramConfig())
     save_png(picture, Path(path), record=record, overwrite=overwrite)

@@ -55,7 +55,7 @@ def save_curves(
 ) -> None:
     """Write a PNG of panels with at least a point each, all with the same axis of x.
 
-    Written beside and renamed; `plot.read_record` gives `record` back.
+    Written beside and renamed; `read_png_record` gives `record` back.
     """
     names = list(dict.fromkeys(curve.name for panel in panels for curve in panel.curves))
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}

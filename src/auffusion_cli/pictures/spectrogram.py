@@ -76,7 +76,7 @@ def save_comparison(
 def save_png(
     picture: Image.Image, path: Path, *, record: str | None = None, overwrite: bool = True
 ) -> None:
-    """Written beside and renamed, so that it is whole or not there; `record` for `read_record`."""
+    """Write a PNG atomically; `read_png_record` gives `record` back."""
     comments = PngInfo()
     if record is not None:
         comments.add_itxt(RECORD_KEY, record)
@@ -84,7 +84,7 @@ def save_png(
         picture.save(beside, format="PNG", pnginfo=comments)
 
 
-def read_record(path: Path) -> str | None:
+def read_png_record(path: Path) -> str | None:
     """What `save_png` was given besides the picture; None if this is not such a file."""
     try:
         with Image.open(path, formats=["PNG"]) as picture:

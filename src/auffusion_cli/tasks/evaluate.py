@@ -15,14 +15,14 @@ from auffusion_cli.evaluation.clips import (
     clip_name,
     hash_pairs,
     in_reference,
-    look_at,
     match_captions,
+    scan_folder,
     without_partner,
 )
-from auffusion_cli.evaluation.embedders import Embedder, TextEmbedder, identity, whole_float32
+from auffusion_cli.evaluation.embedders import Embedder, TextEmbedder, identity, no_tf32
 from auffusion_cli.evaluation.events import Complexity, complexity, count_events
 from auffusion_cli.evaluation.features import extract
-from auffusion_cli.evaluation.measure import Heard
+from auffusion_cli.evaluation.measure import FolderFeatures
 from auffusion_cli.evaluation.metrics import (
     INCEPTION_SPLITS,
     Activation,
@@ -30,13 +30,13 @@ from auffusion_cli.evaluation.metrics import (
 )
 from auffusion_cli.evaluation.protocols import Backbone, Protocol
 from auffusion_cli.evaluation.published import Unverified
-from auffusion_cli.evaluation.result import Backbone as BackboneRecord
 from auffusion_cli.evaluation.result import (
-    Clip,
+    BackboneRecord,
     ClipSet,
     Evaluation,
     Flag,
     Metric,
+    ScoredClip,
     System,
 )
 from auffusion_cli.evaluation.rows import blocks
@@ -112,9 +112,9 @@ def evaluate(
     rate_hz = protocol.classifier.audio_input.sample_rate_hz
 
     def look(folder: Path) -> SoundFolder:
-        return look_at(folder, rate_hz, lambda *done: on_progress(f"reading {folder}", *done))
+        return scan_folder(folder, rate_hz, lambda *done: on_progress(f"reading {folder}", *done))
 
-    def listen(embedder: Embedder | None, folder: SoundFolder | None) -> Heard | None:
+    def listen(embedder: Embedder | None, folder: SoundFolder | None) -> FolderFeatures | None:
         if embedder is None or folder is None:
             return None
         what = f"listening to {folder.record.folder} with {embedder.name}"
@@ -176,7 +176,7 @@ def _listen(
     clips: Sequence[SoundFile],
     cache: Path | None,
     on_clip: Callable[[int, int], None],
-) -> Heard:
+) -> FolderFeatures:
     def counted() -> Iterator:
         features = extract(
             [clip.path for clip in clips],
@@ -188,8 +188,8 @@ def _listen(
             on_clip(n_done, len(clips))
             yield of_clip
 
-    with whole_float32():
-        return Heard.collect(counted())
+    with no_tf32():
+        return FolderFeatures.collect(counted())
 
 
 def _prompts(
@@ -230,9 +230,9 @@ def _divergences_of(protocol: Protocol) -> dict[str, Activation]:
 
 def _divergences(
     folder: SoundFolder,
-    classes: Heard,
+    classes: FolderFeatures,
     real: SoundFolder,
-    real_classes: Heard,
+    real_classes: FolderFeatures,
     activation: Activation,
 ) -> dict[str, float]:
     """clip name -> KL to its partner, of the clips that have one."""
@@ -265,7 +265,7 @@ def _mean_divergence(
 
 
 def _alignments(
-    network: TextEmbedder, sounds: Heard, folder: SoundFolder, prompts: Mapping[str, str]
+    network: TextEmbedder, sounds: FolderFeatures, folder: SoundFolder, prompts: Mapping[str, str]
 ) -> dict[str, float]:
     """clip name -> CLAP score, of the clips that have a prompt."""
     asked = [(n, clip.name) for n, clip in enumerate(folder.clips) if clip.name in prompts]
@@ -316,7 +316,7 @@ def _system(
     for finding in findings:
         flags.setdefault(finding.path, []).append(finding.flag)
     rows = tuple(
-        Clip(
+        ScoredClip(
             name=clip.name,
             path=clip.relative,
             sha256=clip.sha256,

@@ -20,9 +20,9 @@ from auffusion_cli.evaluation import measure
 from auffusion_cli.evaluation.events import complexity, names_something
 from auffusion_cli.evaluation.metrics import attention_entropy, level_at_peak
 from auffusion_cli.evaluation.result import (
-    Backbone,
-    Clip,
+    BackboneRecord,
     Evaluation,
+    ScoredClip,
     System,
     WordAttention,
     decode,
@@ -30,7 +30,7 @@ from auffusion_cli.evaluation.result import (
 from auffusion_cli.files import folder_of, is_unfinished
 from auffusion_cli.model import Model
 from auffusion_cli.pictures.attention import AttentionColumn, save_attention
-from auffusion_cli.pictures.spectrogram import read_record
+from auffusion_cli.pictures.spectrogram import read_png_record
 from auffusion_cli.requests.provenance import Provenance, current_versions
 from auffusion_cli.requests.request import GenerateRequest
 from auffusion_cli.signal.audio import read_provenance, read_recording, to_pcm16
@@ -76,7 +76,7 @@ class Watched:
 class _Job:
     """One sound to watch, and where it is drawn."""
 
-    clip: Clip
+    clip: ScoredClip
     path: Path
     recorded: Provenance
     picture: Path
@@ -128,7 +128,7 @@ def add_attention(
         names |= {each.model for each in watched.values()}
         systems.append(_with_scores(system, watched))
         notes += _notes(system, watched, reasons)
-    generator = Backbone(GENERATOR, ", ".join(sorted(names)), "", "", 16_000)
+    generator = BackboneRecord(GENERATOR, ", ".join(sorted(names)), "", "", 16_000)
     return replace(
         evaluation,
         systems=tuple(systems),
@@ -143,7 +143,7 @@ def check_pictures(folder: Path) -> None:
     What a killed run has left of a picture does not count, and is removed by the next one.
     """
     for path in sorted(folder.rglob("*")):
-        if path.is_dir() or is_unfinished(path) or read_record(path) is not None:
+        if path.is_dir() or is_unfinished(path) or read_png_record(path) is not None:
             continue
         raise OutputExistsError(
             f"{folder} holds {path.relative_to(folder)}, which no evaluation has drawn.",
@@ -167,7 +167,7 @@ def _plan(system: System, models: Models, pictures: Path) -> tuple[list[_Job], R
     return jobs, reasons
 
 
-def _add_reason(reasons: Reasons, error: AuffusionError, path: Path, clip: Clip) -> None:
+def _add_reason(reasons: Reasons, error: AuffusionError, path: Path, clip: ScoredClip) -> None:
     reason = error.message.removeprefix(f"{path}: ").removeprefix(f"{path} ")
     reasons.setdefault(reason, []).append(clip.path)
 
@@ -185,7 +185,7 @@ def _read_provenance(path: Path) -> Provenance:
 def _find(job: _Job) -> Watched | None:
     """What the picture says that is there, if it was drawn from the same."""
     try:
-        record = json.loads(read_record(job.picture) or "")
+        record = json.loads(read_png_record(job.picture) or "")
         if record["key"] == job.key:
             return decode(Watched, record["watched"], str(job.picture))
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -258,7 +258,7 @@ def _with_scores(system: System, watched: dict[str, Watched]) -> System:
             why = "no sound could be made again"
             metrics.append(measure.absent(name, GENERATOR, better, 0, why))
 
-    def with_scores(clip: Clip) -> Clip:
+    def with_scores(clip: ScoredClip) -> ScoredClip:
         if clip.name not in watched:
             return clip
         each = watched[clip.name]

@@ -43,7 +43,7 @@ OnSteps = Callable[[float], None]
 
 Sounds = Mapping[str, GenerateRequest]
 """File name without suffix, which pairs it with a reference -> what every cell makes for it."""
-Origin = dict[str, Any]
+CellInputs = dict[str, Any]
 """What decides about the sounds and seconds of a cell, as JSON."""
 
 
@@ -94,7 +94,7 @@ def weights_of(folder: Path) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def cell_origin(
+def cell_inputs(
     sounds: Sounds,
     settings: GenerateSettings,
     *,
@@ -103,7 +103,7 @@ def cell_origin(
     vocoder: str,
     device: str,
     dtype: str,
-) -> Origin:
+) -> CellInputs:
     """What a cell is made from, and where its seconds were measured; see `weights_of`."""
     return {
         "sounds": {name: asdict(request) for name, request in sounds.items()},
@@ -119,13 +119,13 @@ def cell_origin(
 # --- rendering
 
 
-def read_cell(folder: Path, origin: Origin, settings: GenerateSettings) -> Cell:
-    """The cell in `folder`. Raises DataError, saying why it is not `origin`'s, or not whole."""
+def read_cell(folder: Path, inputs: CellInputs, settings: GenerateSettings) -> Cell:
+    """The cell in `folder`. Raises DataError, saying why it is not `inputs`'s, or not whole."""
     try:
         record = read_json(folder / RECORD)
         if record["format_version"] != FORMAT_VERSION:
             raise DataError(f"{RECORD} was written by another version")
-        if (difference := _difference(record["origin"], origin)) is not None:
+        if (difference := _difference(record["origin"], inputs)) is not None:
             raise DataError(difference)
         sha256s = record["sounds"]
         there = {path.name for path in folder.iterdir()}
@@ -147,7 +147,7 @@ def read_cell(folder: Path, origin: Origin, settings: GenerateSettings) -> Cell:
         raise DataError(f"its {RECORD} {missing}") from None
 
 
-def _difference(there: Origin, asked: Origin) -> str | None:
+def _difference(there: CellInputs, asked: CellInputs) -> str | None:
     """The first thing in which two origins differ, in words."""
     if there["sounds"] != asked["sounds"]:
         names, asked_names = set(there["sounds"]), set(asked["sounds"])
@@ -185,7 +185,7 @@ def render_cell(
     sounds: Sounds,
     settings: GenerateSettings,
     folder: Path,
-    origin: Origin,
+    inputs: CellInputs,
     *,
     batch_size: int | None = None,
     on_steps: OnSteps = lambda n: None,
@@ -223,7 +223,7 @@ def render_cell(
             )
             record = {
                 "format_version": FORMAT_VERSION,
-                "origin": origin,
+                "origin": inputs,
                 "seconds_per_sound": cell.seconds_per_sound,
                 "device": cell.device,
                 "dtype": cell.dtype,

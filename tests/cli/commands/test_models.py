@@ -167,7 +167,7 @@ def test_an_evaluations_network_is_pulled_once_and_listed(publisher, tmp_path):
 def test_the_list_says_where_a_file_brought_by_hand_goes(publisher):
     result = run("list")
     file = published.WEIGHTS["vggish"]
-    place = published.listener("vggish").place
+    place = published.published_network("vggish").place
     told = " ".join(result.stderr.split())
     assert file.url in told and file.sha256 in told and str(place) in told.replace(" ", "")
     place.parent.mkdir(parents=True)
@@ -177,7 +177,7 @@ def test_the_list_says_where_a_file_brought_by_hand_goes(publisher):
 
 
 def test_another_file_in_its_place_is_refused(publisher):
-    place = published.listener("vggish").place
+    place = published.published_network("vggish").place
     place.parent.mkdir(parents=True)
     place.write_bytes(b"another")
     result = run("pull", "vggish")

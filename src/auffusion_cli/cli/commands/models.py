@@ -98,9 +98,9 @@ def list_models(json: options.Json = False) -> None:
 
 def listener_row(name: str) -> dict[str, Any]:
     """What there is to tell of a network that an evaluation listens with."""
-    from auffusion_cli.evaluation.published import listener
+    from auffusion_cli.evaluation.published import published_network
 
-    known = listener(name)
+    known = published_network(name)
     n_bytes = known.approximate_bytes
     if known.here:
         n_bytes = known.place.stat().st_size if known.place.is_file() else folder_bytes(known.place)

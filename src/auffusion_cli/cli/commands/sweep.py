@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from auffusion_cli.evaluation.result import Metric
     from auffusion_cli.requests.prompts import PromptLine
     from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
-    from auffusion_cli.tasks.sweep import Cell, Origin, ScoredCell
+    from auffusion_cli.tasks.sweep import Cell, CellInputs, ScoredCell
 
 T = TypeVar("T")
 
@@ -298,7 +298,7 @@ class CellPlan:
 
     settings: GenerateSettings
     folder: Path
-    origin: Origin
+    inputs: CellInputs
     there: Cell | None
 
 
@@ -314,8 +314,8 @@ def _plan_cells(
 ) -> list[CellPlan]:
     """Which cells are there already; OutputExistsError where a folder holds something else."""
     from auffusion_cli.tasks.sweep import (
+        cell_inputs,
         cell_name,
-        cell_origin,
         check_replaceable,
         read_cell,
         weights_of,
@@ -325,13 +325,13 @@ def _plan_cells(
     plans = []
     for settings in cells:
         folder = output / cell_name(settings)
-        origin = cell_origin(
+        inputs = cell_inputs(
             sounds, settings, model=model, weights=weights, vocoder=vocoder, **machine
         )
         there = None
         if folder.exists():
             try:
-                there = read_cell(folder, origin, settings)
+                there = read_cell(folder, inputs, settings)
             except DataError as error:
                 check_replaceable(folder)
                 if not overwrite:
@@ -339,7 +339,7 @@ def _plan_cells(
                         f"{folder} exists, but is not this cell: {error.message}.",
                         hint="Give another --output, or --overwrite to replace it.",
                     ) from None
-        plans.append(CellPlan(settings, folder, origin, there))
+        plans.append(CellPlan(settings, folder, inputs, there))
     return plans
 
 
@@ -358,12 +358,12 @@ def _about_picture(
 
 def _check_shows_no_more(picture: Path, about: dict[str, Any]) -> None:
     """Raise an OutputExistsError where something would be lost if `picture` were drawn anew."""
-    from auffusion_cli.pictures.spectrogram import read_record
+    from auffusion_cli.pictures.spectrogram import read_png_record
 
     if not picture.exists():
         return
     try:
-        there = jsonlib.loads(read_record(picture) or "")
+        there = jsonlib.loads(read_png_record(picture) or "")
         others = [
             f"another {name}" for name in ("reference", "protocol") if there[name] != about[name]
         ]
@@ -411,7 +411,7 @@ def _render(
                     sounds,
                     plan.settings,
                     plan.folder,
-                    plan.origin,
+                    plan.inputs,
                     batch_size=batch_size,
                     on_steps=progress.advance,
                 )
