@@ -62,6 +62,24 @@ def test_relative_links_resolve(page):
     assert missing == []
 
 
+def anchors(page: Path) -> set[str]:
+    """The fragments by which GitHub links to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_linked_headings_exist(page):
+    links = [link for link in LINK.findall(page.read_text("utf-8")) if "://" not in link]
+    linked = [link.partition("#") for link in links if "#" in link]
+    missing = [
+        f"{target}#{anchor}"
+        for target, _, anchor in linked
+        if anchor not in anchors(page.parent / target if target else page)
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_shown_commands_exist(page):
     wrong = [(words, unknown_word(words)) for words in shown_commands(page)]
