@@ -24,7 +24,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from load_memory import WRITE
 
-from auffusion_cli.checkpoints.load import choose_dtype, load_model
+from auffusion_cli.checkpoints.load import load_model
+from auffusion_cli.device import choose_dtype
 from auffusion_cli.diffusion.samplers import make_scheduler
 from auffusion_cli.model import Model
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings

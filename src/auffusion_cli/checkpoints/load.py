@@ -40,6 +40,7 @@ from auffusion_cli.codec.autoencoder import load_autoencoder
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN, fold_weight_norm, load_vocoder
 from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.device import DTYPES, choose_device, choose_dtype
 from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
 from auffusion_cli.errors import (
     AuffusionWarning,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from diffusers import ModelMixin, UNet2DConditionModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Vocoder = Literal["auto", "hifigan", "griffin-lim"]
 
 
@@ -258,36 +258,6 @@ def _write_part(module: ModelMixin, folder: Path, dtype: torch.dtype) -> None:
 def _write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
-
-
-# --- Where to compute, and in which precision
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA, else Apple's MPS, else the CPU."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            name = "cuda"
-        else:
-            name = "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {name!r} is not a device; try auto, cpu, cuda or mps") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"--device {name}: torch sees no CUDA device here")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError(f"--device {name}: torch sees no MPS device here")
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is fp16 on CUDA and fp32 elsewhere."""
-    if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if name not in DTYPES:
-        raise UsageError(f"--dtype {name!r} is not known; valid: auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
 
 
 # --- Parts

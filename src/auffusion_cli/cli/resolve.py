@@ -30,8 +30,7 @@ def describe(checkpoint: Checkpoint | None, vocoder: str) -> tuple[GenerationDef
 
 def describe_machine(device: str, dtype: str) -> dict[str, str]:
     """Where and how precisely it will be computed."""
-    from auffusion_cli.checkpoints.load import choose_device, choose_dtype
-    from auffusion_cli.tasks.generate import dtype_name
+    from auffusion_cli.device import choose_device, choose_dtype, dtype_name
 
     torch_device = choose_device(device)
     return {

@@ -135,6 +135,8 @@ class HiFiGAN(nn.Module):
     `weight_norm=True` is for training; without it the convolutions have plain weights.
     """
 
+    name = "hifigan"
+
     def __init__(self, config: HiFiGANConfig | None = None, *, weight_norm: bool = False) -> None:
         super().__init__()
         self.config = config = config or HiFiGANConfig()
@@ -219,6 +221,8 @@ class GriffinLim(nn.Module):
     zero, so that the same log-mel always gives the same sound, alone or in a batch; on
     recordings random phases end no better.
     """
+
+    name = "griffin-lim"
 
     def __init__(
         self,

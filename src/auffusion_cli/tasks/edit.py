@@ -16,7 +16,7 @@ from torch import Tensor
 from auffusion_cli.diffusion.attention import align_tokens, prompt_to_prompt
 from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
 from auffusion_cli.diffusion.samplers import initial_noise, make_scheduler, sample
-from auffusion_cli.diffusion.windows import OVERLAP_SHARE, windowed_denoiser
+from auffusion_cli.diffusion.windows import windowed_denoiser
 from auffusion_cli.requests.request import EditRequest, GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.edits import OnProgress
 from auffusion_cli.tasks.generate import GenerateResult, decode
@@ -70,7 +70,7 @@ def edit(
         cross_until=_last_timestep(scheduler.timesteps, request.cross_steps),
         self_until=_last_timestep(scheduler.timesteps, request.self_steps),
     ) as denoise:
-        denoise = windowed_denoiser(denoise, model.window, round(model.window * OVERLAP_SHARE))
+        denoise = windowed_denoiser(denoise, model.window, model.overlap)
         for step in sample(denoise, scheduler, torch.cat([noise, noise]), settings.steps):
             if on_progress:
                 on_progress(step.index + 1, step.n_steps)

@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 
 from auffusion_cli.codec.codec import Codec
-from auffusion_cli.codec.vocoder import HiFiGAN
 from auffusion_cli.diffusion.windows import in_windows
-from auffusion_cli.requests.provenance import Provenance, hash_samples
+from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.signal.audio import Recording, write_recording
 from auffusion_cli.signal.spectrogram import normalize_peak
-from auffusion_cli.tasks.generate import dtype_name
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -58,17 +56,8 @@ def edit_result(
 
     `gain` is the lowest with which anything new was turned down.
     """
-    provenance = Provenance(
-        request=request,
-        settings=settings,
-        model=model.name,
-        revision=model.revision,
-        vocoder="hifigan" if isinstance(model.codec.vocoder, HiFiGAN) else "griffin-lim",
-        device=model.device.type,
-        dtype=dtype_name(model.dtype),
-        samples_sha256=hash_samples(samples),
-        turned_down_db=round(-20 * math.log10(gain), 1) or None,
-    )
+    turned_down_db = round(-20 * math.log10(gain), 1) or None
+    provenance = model.provenance(request, settings, samples, turned_down_db=turned_down_db)
     return EditResult(dataclasses.replace(source, samples=samples), provenance)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from auffusion_cli.codec.vocoder import HiFiGAN
+from auffusion_cli.device import dtype_name
 from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
 from auffusion_cli.diffusion.regions import region_weights, regional_denoiser
 from auffusion_cli.diffusion.samplers import (
@@ -29,9 +29,9 @@ from auffusion_cli.diffusion.samplers import (
     make_scheduler,
     sample,
 )
-from auffusion_cli.diffusion.windows import OVERLAP_SHARE, in_windows, windowed_denoiser
+from auffusion_cli.diffusion.windows import in_windows, windowed_denoiser
 from auffusion_cli.errors import AuffusionError, AuffusionWarning
-from auffusion_cli.requests.provenance import Provenance, hash_samples
+from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import (
     MAX_SEED,
     GenerateRequest,
@@ -215,7 +215,6 @@ def sample_latents(
     (2B, C, h, w): the regions of all, then the beds.
     """
     scheduler = make_scheduler(settings.scheduler, model.scheduler_config)
-    overlap = round(model.window * OVERLAP_SHARE)
 
     def denoiser(prompts: Sequence[str]) -> Denoise:
         negative_prompts = [request.negative_prompt for request in requests]
@@ -229,10 +228,10 @@ def sample_latents(
     after_step = None
     if _course(requests[0]) is None:
         denoise = denoiser([request.prompt for request in requests])
-        denoise = windowed_denoiser(denoise, model.window, overlap)
+        denoise = windowed_denoiser(denoise, model.window, model.overlap)
     else:
         denoise, after_step = _follow_timeline(
-            model, requests, settings, noise, scheduler, denoiser, overlap
+            model, requests, settings, noise, scheduler, denoiser
         )
     for step in sample(denoise, scheduler, noise, settings.steps, after_step=after_step):
         if on_step:
@@ -247,7 +246,6 @@ def _follow_timeline(
     noise: Tensor,
     scheduler: Any,
     denoiser: Callable[[Sequence[str]], Denoise],
-    overlap: int,
 ) -> tuple[Denoise, AfterStep | None]:
     """The denoiser of all regions, with silence between them, and of the beds.
 
@@ -275,13 +273,13 @@ def _follow_timeline(
         noised = scheduler.add_noise(silence.expand_as(noise), noise, timestep[None])
         return scheduler.scale_model_input(noised, timestep)
 
-    denoise_regions = regional_denoiser(parts, model.window, overlap, noised_silence)
+    denoise_regions = regional_denoiser(parts, model.window, model.overlap, noised_silence)
     mask = covered[None, None, None]
     keep_silence = keep_known(silence.expand_as(noise), noise, mask, scheduler)
     beds = [request.prompt for request in requests]
     if not beds[0]:
         return denoise_regions, keep_silence
-    denoise_beds = windowed_denoiser(denoiser(beds), model.window, overlap)
+    denoise_beds = windowed_denoiser(denoiser(beds), model.window, model.overlap)
 
     def denoise(latents: Tensor, timestep: Tensor) -> Tensor:
         regions, below = latents[:n_regions], latents[n_regions:]
@@ -310,8 +308,7 @@ def decode(
 ) -> GenerateResult:
     """The sound of `latents` (L, C, h, w), L layers that sound at once, cut to the duration."""
     config = model.codec.spectrogram_config
-    overlap = round(model.window * OVERLAP_SHARE)
-    log_mel = in_windows(model.codec.decode_log_mel, latents, model.window, overlap)
+    log_mel = in_windows(model.codec.decode_log_mel, latents, model.window, model.overlap)
     if len(log_mel) > 1:  # powers add up
         log_mel = (2 * log_mel).logsumexp(dim=0, keepdim=True) / 2
     n_samples = round(settings.duration_s * config.sample_rate_hz)
@@ -325,26 +322,11 @@ def decode(
             hint="Try --dtype fp32 or bf16.",
         )
     n_frames = config.seconds_to_frames(settings.duration_s)
-    provenance = Provenance(
-        request=request,
-        settings=settings,
-        model=model.name,
-        revision=model.revision,
-        vocoder="hifigan" if isinstance(model.codec.vocoder, HiFiGAN) else "griffin-lim",
-        device=model.device.type,
-        dtype=dtype_name(model.dtype),
-        samples_sha256=hash_samples(to_pcm16(waveform).numpy()),
-    )
     return GenerateResult(
         waveform=waveform,
         sample_rate_hz=config.sample_rate_hz,
         log_mel=log_mel[0, :, :n_frames].float().cpu(),
         request=request,
         settings=settings,
-        provenance=provenance,
+        provenance=model.provenance(request, settings, to_pcm16(waveform).numpy()),
     )
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """As on the command line: fp32, fp16 or bf16."""
-    return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[dtype]

@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from auffusion_cli.device import dtype_name
 from auffusion_cli.diffusion.denoiser import guided_denoiser
 from auffusion_cli.diffusion.samplers import initial_noise, keep_known, make_scheduler, sample
 from auffusion_cli.diffusion.windows import FillWindow, plan_fills
@@ -37,7 +38,6 @@ from auffusion_cli.signal.loudness import SILENT, Ceiling
 from auffusion_cli.signal.room_tone import RoomTone
 from auffusion_cli.signal.spectrogram import mel_filterbank
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
-from auffusion_cli.tasks.generate import dtype_name
 
 if TYPE_CHECKING:
     from auffusion_cli.config import SpectrogramConfig

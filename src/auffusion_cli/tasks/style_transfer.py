@@ -18,14 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from auffusion_cli.device import dtype_name
 from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
 from auffusion_cli.diffusion.samplers import initial_noise, make_scheduler, sample
-from auffusion_cli.diffusion.windows import OVERLAP_SHARE, in_windows, windowed_denoiser
+from auffusion_cli.diffusion.windows import in_windows, windowed_denoiser
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.requests.request import GenerateSettings, StyleTransferRequest
 from auffusion_cli.signal.audio import Recording, resample
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result, log_mel_of
-from auffusion_cli.tasks.generate import dtype_name
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -94,8 +94,7 @@ def _transfer(
     tell = on_progress or (lambda n_done, n: None)
     codec = model.codec
     f = codec.width_multiple
-    window = model.window
-    overlap = round(window * OVERLAP_SHARE)
+    window, overlap = model.window, model.overlap
 
     log_mel = log_mel_of(codec, mono, model.defaults.max_duration_s)
     # The model always fills the window it was trained on: a shorter clip goes on as silence.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auffusion_cli.checkpoints.layout import read_json
+from auffusion_cli.device import dtype_name
 from auffusion_cli.errors import AuffusionError, DataError, OutputExistsError
 from auffusion_cli.evaluation.protocols import Protocol
 from auffusion_cli.evaluation.result import Evaluation, Metric, write_text
@@ -28,7 +29,7 @@ from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db
 from auffusion_cli.tasks.evaluate import Networks, OnProgress, evaluate
-from auffusion_cli.tasks.generate import default_batch_size, dtype_name, generate
+from auffusion_cli.tasks.generate import default_batch_size, generate
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model

@@ -12,8 +12,8 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
 
-from auffusion_cli.checkpoints.load import choose_device
 from auffusion_cli.config import SpectrogramConfig
+from auffusion_cli.device import choose_device
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.training.config import CACHE_NAME, TrainingConfig
 from auffusion_cli.training.data import Clip

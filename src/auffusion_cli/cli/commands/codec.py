@@ -72,8 +72,8 @@ def codec_command(
     import torch
 
     from auffusion_cli.checkpoints.layout import read_identity
-    from auffusion_cli.checkpoints.load import choose_device, load_codec
-    from auffusion_cli.codec.vocoder import HiFiGAN
+    from auffusion_cli.checkpoints.load import load_codec
+    from auffusion_cli.device import choose_device
     from auffusion_cli.tasks.round_trip import round_trip
 
     defaults = read_identity(checkpoint.folder).defaults
@@ -96,7 +96,7 @@ def codec_command(
                 "output": str(output),
                 "through": through,
                 "model": checkpoint.name,
-                "vocoder": "hifigan" if isinstance(codec.vocoder, HiFiGAN) else "griffin-lim",
+                "vocoder": codec.vocoder.name,
                 "duration_s": len(sound) / rate_hz,
                 "error_db": round(error_db, 3),
             }

@@ -316,8 +316,8 @@ def load_networks(
 
     All are fetched before the first is loaded, so that what is missing is told at once.
     """
-    from auffusion_cli.checkpoints.load import choose_device
     from auffusion_cli.cli.commands.models import DownloadProgress, ask
+    from auffusion_cli.device import choose_device
     from auffusion_cli.evaluation import published
     from auffusion_cli.evaluation.weights import load_embedder
     from auffusion_cli.tasks.evaluate import Networks
@@ -374,7 +374,7 @@ class _Models:
         self._loaded = lru_cache(maxsize=1)(self._load)
 
     def identity(self, recorded: Provenance, path: Path) -> str:
-        from auffusion_cli.checkpoints.load import choose_device
+        from auffusion_cli.device import choose_device
 
         name = self._name(recorded, path)
         device = choose_device(self.device).type

@@ -178,7 +178,7 @@ def generate(
         overwrite=overwrite,
     )
     if dry_run:
-        from auffusion_cli.checkpoints.load import choose_device
+        from auffusion_cli.device import choose_device
         from auffusion_cli.tasks.generate import default_batch_size
 
         resolved = asdict(settings) | {
