@@ -1,13 +1,27 @@
 """Results on the disk: files that are whole or not there, folders that hold something."""
 
 import errno
+import hashlib
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from auffusion_cli.errors import OutputExistsError
-from auffusion_cli.files import folder_of, is_unfinished, naming, whole_file
+from auffusion_cli.errors import OutputExistsError, UsageError
+from auffusion_cli.files import (
+    atomic_file,
+    atomic_folder,
+    clear_unfinished,
+    exclusive_use,
+    folder_of,
+    hash_file,
+    is_unfinished,
+    naming,
+    open_regular,
+    read_bytes,
+)
 
 
 @pytest.fixture(params=["hard links", "no hard links"])
@@ -26,7 +40,7 @@ def test_of_two_at_once_one_writes_and_the_other_is_told(tmp_path, links):
 
     def write(content):
         try:
-            with whole_file(path, overwrite=False) as beside:
+            with atomic_file(path, overwrite=False) as beside:
                 beside.write_bytes(content)
         except OutputExistsError as error:
             assert str(path) in error.message
@@ -40,7 +54,7 @@ def test_of_two_at_once_one_writes_and_the_other_is_told(tmp_path, links):
 
 
 def test_what_a_killed_program_leaves_can_be_told(tmp_path):
-    with whole_file(tmp_path / "a.wav") as beside:
+    with atomic_file(tmp_path / "a.wav") as beside:
         assert is_unfinished(beside) and not is_unfinished(tmp_path / "a.wav")
         beside.touch()
 
@@ -51,7 +65,7 @@ def test_a_name_that_was_taken_in_vain_is_free_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(OSError), whole_file(tmp_path / "a.wav", overwrite=False) as beside:
+    with pytest.raises(OSError), atomic_file(tmp_path / "a.wav", overwrite=False) as beside:
         beside.write_bytes(b"1")
     assert list(tmp_path.iterdir()) == []
 
@@ -59,7 +73,7 @@ def test_a_name_that_was_taken_in_vain_is_free_again(tmp_path, monkeypatch):
 def test_a_file_is_replaced_where_that_is_wanted(tmp_path):
     path = tmp_path / "a.wav"
     for content in (b"1", b"2"):
-        with whole_file(path) as beside:
+        with atomic_file(path) as beside:
             beside.write_bytes(content)
     assert path.read_bytes() == b"2"
     assert list(tmp_path.iterdir()) == [path]
@@ -69,7 +83,7 @@ def test_a_file_is_replaced_where_that_is_wanted(tmp_path):
 def test_a_full_disk_is_told_with_the_file_that_did_not_fit(tmp_path, overwrite):
     with (
         pytest.raises(OSError) as caught,
-        whole_file(tmp_path / "a.png", overwrite=overwrite) as beside,
+        atomic_file(tmp_path / "a.png", overwrite=overwrite) as beside,
     ):
         beside.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -108,3 +122,122 @@ def test_an_error_names_the_result_and_not_the_file_beside(tmp_path):
         str(path),
         "No such file or directory",
     )
+
+
+# --- atomic folders
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "model"
+    with atomic_folder(path) as beside:
+        (beside / "a").write_text("1")
+        assert not path.exists()
+    with pytest.raises(RuntimeError), atomic_folder(path) as beside:
+        (beside / "a").write_text("2")
+        raise RuntimeError
+    assert (path / "a").read_text() == "1"
+    with atomic_folder(path) as beside:
+        (beside / "b").write_text("3")
+    assert [p.name for p in path.iterdir()] == ["b"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_not_replaced_where_that_is_not_wanted(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    with pytest.raises(OutputExistsError), atomic_folder(path, overwrite=False) as beside:
+        (beside / "a").write_text("1")
+    assert list(tmp_path.iterdir()) == [path] and list(path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    with atomic_folder(path) as beside:
+        (beside / "a").write_text("1")
+    rename = os.rename
+
+    def refuse(source, target, **_):
+        if str(source).endswith(".part"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError), atomic_folder(path) as beside:
+        (beside / "a").write_text("2")
+    assert (path / "a").read_text() == "1"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- leftovers
+
+
+def test_leftovers_of_a_killed_run_are_deleted_and_files_being_written_stay(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path;"
+        "from auffusion_cli.files import atomic_file, atomic_folder\n"
+        "with atomic_file(Path(sys.argv[1]) / 'a') as f, atomic_folder(Path(sys.argv[1]) / 'b'):\n"
+        "    f.write_text('x'); print('ready', flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        clear_unfinished(tmp_path)
+        assert len(list(tmp_path.iterdir())) == 2
+        process.kill()
+    (tmp_path / "mine.part").touch()
+    with atomic_file(tmp_path / "c") as beside:
+        clear_unfinished(tmp_path)
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([beside.name, "mine.part"])
+
+
+def test_a_folder_whose_replacement_was_killed_gets_its_name_back(tmp_path):
+    old = tmp_path / f".model.{'0' * 16}.old"
+    old.mkdir()
+    (old / "a").write_text("1")
+    clear_unfinished(tmp_path)
+    assert (tmp_path / "model" / "a").read_text() == "1"
+    old.mkdir()
+    (old / "a").write_text("0")
+    clear_unfinished(tmp_path)
+    assert (tmp_path / "model" / "a").read_text() == "1"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_two_runs_cannot_use_one_folder(tmp_path):
+    with (
+        exclusive_use(tmp_path),
+        pytest.raises(UsageError, match="another run"),
+        exclusive_use(tmp_path),
+    ):
+        pass
+    with exclusive_use(tmp_path):
+        pass
+
+
+# --- reading
+
+
+@pytest.mark.parametrize("read", [open_regular, hash_file])
+def test_only_regular_files_are_opened(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="is a named pipe, not a regular file"):
+        read(tmp_path / "pipe")
+    with pytest.raises(OSError, match="is a device or socket"):
+        read("/dev/zero")
+    with pytest.raises(IsADirectoryError):
+        read(tmp_path)
+
+
+def test_reading_is_bounded(tmp_path):
+    (tmp_path / "a").write_bytes(b"123")
+    assert read_bytes(tmp_path / "a", 3) == b"123"
+    with pytest.raises(OSError, match="is larger than 2 bytes"):
+        read_bytes(tmp_path / "a", 2)
+
+
+def test_hash_of_a_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc" * 10**6)
+    assert hash_file(tmp_path / "a") == hashlib.sha256(b"abc" * 10**6).hexdigest()
+    git = hash_file(tmp_path / "a", hashlib.sha1(b"blob 3000000\0"))
+    assert git == hashlib.sha1(b"blob 3000000\0" + b"abc" * 10**6).hexdigest()

@@ -1,67 +1,152 @@
-"""Results on the disk: files that are whole or not there, folders that hold something."""
+"""Files on the disk: atomic writing, bounded reading, checksums. Nothing here imports torch.
+
+A result is written beside its name, brought onto the disk (fsync), and renamed: a reader, and
+whoever comes after a crash, sees the old result or the new one, never a part. The unfinished file
+is locked (flock) while its program lives, so that another run can tell leftovers of a killed
+program from files that are being written.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
 import os
 import re
 import secrets
+import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from auffusion_cli.errors import OutputExistsError
+from auffusion_cli.errors import OutputExistsError, UsageError
+
+BLOCK_BYTES = 2**20
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
+_REPLACED = re.compile(r"\.(.+)\.[0-9a-f]{16}\.old", re.DOTALL)
+
+# --- Writing
 
 
 @contextmanager
-def whole_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """A name beside `path` to write to; what is there at the end becomes `path`.
+def atomic_file(path: Path, *, overwrite: bool = True, durable: bool = True) -> Iterator[Path]:
+    """An empty file beside `path` to write to, which becomes `path` if the block succeeds.
 
-    So that a reader sees the old file or the new one, never a part. An OSError names `path`.
+    An OSError names `path`.
+
+    Args:
+        overwrite: without it, a `path` that exists at the end is an error, whoever made it.
+        durable: bring the content onto the disk before the rename. Without it a power failure may
+            leave an empty file, as is acceptable for what is checked and can be computed again.
 
     Raises:
-        OutputExistsError: without `overwrite`, `path` is there by then, whoever wrote it since
-            somebody looked.
+        OutputExistsError: `path` exists, and `overwrite` is false.
     """
-    beside = path.with_name(f".{secrets.token_hex(8)}.part")
     with naming(path):
+        beside = _beside(path)
+        lock = _locked_file(beside)
         try:
             yield beside
+            if durable:
+                _sync(beside)
             if overwrite:
                 os.replace(beside, path)
             else:
                 _rename_to_free(beside, path)
+            if durable:
+                _sync(path.parent)
         finally:
             beside.unlink(missing_ok=True)
+            os.close(lock)
+
+
+@contextmanager
+def atomic_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """An empty folder beside `path` to fill, which becomes `path` if the block succeeds.
+
+    Raises:
+        OutputExistsError: `path` exists, and `overwrite` is false.
+    """
+    with naming(path):
+        beside = _beside(path)
+        beside.mkdir()
+        lock = _lock(beside)  # None: a file system without locks
+        try:
+            yield beside
+            for parent, _, names in os.walk(beside):
+                for name in (*names, "."):
+                    _sync(Path(parent, name))
+            _rename_folder(beside, path, overwrite)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` atomically in UTF-8, making the folder of `path` where there is none."""
+    with folder_of(path), atomic_file(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether `path` is what `whole_file` leaves where its program is killed."""
-    return re.fullmatch(r"\.[0-9a-f]{16}\.part", path.name) is not None
+    """Whether `path` has a name under which `atomic_file` and `atomic_folder` write."""
+    return _UNFINISHED.fullmatch(path.name) is not None
 
 
-def _rename_to_free(beside: Path, path: Path) -> None:
-    """Unlike `os.replace`, which never fails for what is there, and unlike a look beforehand."""
+def clear_unfinished(folder: Path) -> None:
+    """Delete what killed programs left in `folder`; what a living one writes stays.
+
+    A folder that was about to be replaced when its program was killed gets its name back.
+    """
+    try:
+        paths = list(folder.iterdir())
+    except OSError:
+        return
+    for path in paths:
+        replaced = _REPLACED.fullmatch(path.name)
+        if not (replaced or is_unfinished(path)) or (lock := _lock(path)) is None:
+            continue
+        try:
+            if replaced:
+                with suppress(OSError):  # there is one of that name again
+                    path.rename(path.with_name(replaced[1]))
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(lock)
+
+
+@contextmanager
+def exclusive_use(folder: Path) -> Iterator[None]:
+    """`folder`, which exists, held against other runs until the block or the program ends.
+
+    Raises:
+        UsageError: another run holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
-            os.link(beside, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links: take the name first, empty
-            path.open("xb").close()
-            try:
-                os.replace(beside, path)
-            except BaseException:
-                path.unlink()
-                raise
-    except FileExistsError:
-        raise OutputExistsError(
-            f"{path} exists.", hint="Give another name, or --overwrite to replace it."
-        ) from None
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{folder} is in use by another run", hint="Wait for it, or name another folder."
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
 def folder_of(path: Path) -> Iterator[None]:
-    """Within it the folder of `path` is there; what was made for it and is empty at the end goes.
+    """The folder of `path`, made for the block; folders it made and left empty are removed.
 
     So that a command that fails or is stopped before it writes leaves nothing behind.
     """
@@ -81,9 +166,136 @@ def folder_of(path: Path) -> Iterator[None]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Within it an OSError names `path`, and not the file beside that is written first."""
+    """A block whose OSErrors name `path`, not the file beside that is written first."""
     try:
         yield
     except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{secrets.token_hex(8)}.part")
+
+
+def _locked_file(path: Path) -> int:
+    """A new file, open and locked as long as its program lives."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Between the two calls another run may have taken it for a leftover.
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(handle)):
+            return handle
+        os.close(handle)
+
+
+def _lock(path: Path) -> int | None:
+    """A handle that locks `path`; None where a living program holds it, or there are no locks."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has none
+            raise
+    finally:
+        os.close(handle)
+
+
+def _rename_to_free(beside: Path, path: Path) -> None:
+    """Unlike `os.replace`, which never fails for what is there, and unlike a look beforehand."""
+    try:
+        try:
+            os.link(beside, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links: take the name first, empty
+            path.open("xb").close()
+            try:
+                os.replace(beside, path)
+            except BaseException:
+                path.unlink()
+                raise
+    except FileExistsError:
+        raise _exists(path) from None
+
+
+def _rename_folder(beside: Path, path: Path, overwrite: bool) -> None:
+    """Give `beside` the name of `path`; a folder that has it keeps it until that succeeds."""
+    if not path.exists():
+        beside.rename(path)
+        return
+    if not overwrite:
+        raise _exists(path)
+    old = path.with_name(f".{path.name}.{secrets.token_hex(8)}.old")
+    lock = _lock(path)
+    try:
+        path.rename(old)
+        try:
+            beside.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _exists(path: Path) -> OutputExistsError:
+    return OutputExistsError(
+        f"{path} exists", hint="Give another name, or --overwrite to replace it."
+    )
+
+
+# --- Reading
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading.
+
+    A pipe or a device, which could block or never end, is an OSError that says so.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            kind = "a named pipe" if stat.S_ISFIFO(mode) else "a device or socket"
+            raise OSError(errno.EINVAL, f"is {kind}, not a regular file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file of at most `max_bytes`; a larger one is an OSError."""
+    with open_regular(path) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"is larger than {max_bytes:,} bytes", str(path))
+    return content
+
+
+def hash_file(path: Path, digest: hashlib._Hash | None = None) -> str:
+    """The checksum of a regular file's content in hexadecimal: SHA-256, or as `digest` goes on."""
+    digest = digest or hashlib.sha256()
+    with open_regular(path) as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

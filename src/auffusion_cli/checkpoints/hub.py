@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from auffusion_cli.checkpoints.layout import WEIGHT_SUFFIXES
 from auffusion_cli.errors import AuffusionError, CheckpointError, DownloadError, UsageError
-from auffusion_cli.requests.provenance import hash_file
+from auffusion_cli.files import hash_file
 
 CONFIRM_ABOVE_BYTES = 1_000_000_000
 N_ATTEMPTS = 3

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.evaluation.embedders import ClipFeatures
 from auffusion_cli.evaluation.protocols import AudioInput
-from auffusion_cli.requests.provenance import hash_file
+from auffusion_cli.files import hash_file
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 TEXTS_AT_ONCE = 64

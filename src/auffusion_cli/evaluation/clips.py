@@ -22,8 +22,9 @@ import numpy as np
 
 from auffusion_cli.errors import AudioError, AuffusionError, DataError, UsageError
 from auffusion_cli.evaluation.result import ClipSet, Flag, FlaggedFile
+from auffusion_cli.files import hash_file
 from auffusion_cli.requests.prompts import BadLine, format_of, read_prompts
-from auffusion_cli.requests.provenance import Provenance, hash_file, hash_samples
+from auffusion_cli.requests.provenance import Provenance, hash_samples
 from auffusion_cli.requests.request import (
     EditRequest,
     ExtendRequest,

@@ -33,7 +33,7 @@ from torch import Tensor
 from auffusion_cli.errors import AuffusionWarning
 from auffusion_cli.evaluation.embedders import ClipFeatures, Embedder, identity
 from auffusion_cli.evaluation.protocols import AudioInput
-from auffusion_cli.requests.provenance import hash_file
+from auffusion_cli.files import hash_file
 from auffusion_cli.signal.audio import read_audio, resample
 
 WINDOW_CLIPS = 16

@@ -9,7 +9,7 @@ from pathlib import Path
 from auffusion_cli.checkpoints import hub
 from auffusion_cli.errors import CheckpointError, DownloadError, UsageError
 from auffusion_cli.evaluation.protocols import CLAP
-from auffusion_cli.requests.provenance import hash_file
+from auffusion_cli.files import hash_file
 
 
 @dataclass(frozen=True)

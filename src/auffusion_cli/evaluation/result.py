@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from auffusion_cli.errors import DataError
-from auffusion_cli.files import folder_of, whole_file
+from auffusion_cli.files import atomic_file, folder_of
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 200_000_000
@@ -210,7 +210,7 @@ class Evaluation:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` beside `path` and rename it, making its folder where there is none."""
-    with folder_of(path), whole_file(path) as beside:
+    with folder_of(path), atomic_file(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 

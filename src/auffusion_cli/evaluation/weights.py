@@ -22,7 +22,7 @@ from auffusion_cli.evaluation import clap, cnn14, vggish
 from auffusion_cli.evaluation.embedders import Embedder
 from auffusion_cli.evaluation.protocols import Backbone
 from auffusion_cli.evaluation.published import WEIGHTS, Unverified, find_or_fetch, local_weights
-from auffusion_cli.requests.provenance import hash_file
+from auffusion_cli.files import hash_file
 
 # Cnn14's pickle holds the state of its training, too, with NumPy arrays of integers in it. These
 # make arrays and run nothing else.

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from auffusion_cli.config import SpectrogramConfig
-from auffusion_cli.files import whole_file
+from auffusion_cli.files import atomic_file
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER, mel_filterbank
 
 RANGE_DB = 80.0
@@ -80,7 +80,7 @@ def save_png(
     comments = PngInfo()
     if record is not None:
         comments.add_itxt(RECORD_KEY, record)
-    with whole_file(path, overwrite=overwrite) as beside:
+    with atomic_file(path, overwrite=overwrite) as beside:
         picture.save(beside, format="PNG", pnginfo=comments)
 
 

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,15 +144,6 @@ class Provenance:
 
 
 _OWN_FIELDS = ("model", "revision", "vocoder", "device", "dtype", "samples_sha256")
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes. Raises OSError."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def hash_samples(samples: np.ndarray) -> str:

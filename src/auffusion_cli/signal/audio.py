@@ -25,7 +25,7 @@ import torchaudio
 from torch import Tensor
 
 from auffusion_cli.errors import AudioError, MissingAudioError
-from auffusion_cli.files import whole_file
+from auffusion_cli.files import atomic_file
 
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 MAX_CHANNELS = 64
@@ -473,7 +473,7 @@ def _read_riff_comment(path: Path) -> str:
 
 def _write_file(path: Path, content: bytes, overwrite: bool) -> None:
     try:
-        with whole_file(path, overwrite=overwrite) as beside:
+        with atomic_file(path, overwrite=overwrite) as beside:
             beside.write_bytes(content)
     except OSError as error:
         raise AudioError(f"{path}: cannot be written: {error.strerror or error}") from error

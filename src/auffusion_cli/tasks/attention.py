@@ -22,7 +22,7 @@ from auffusion_cli.diffusion.attention import (
 )
 from auffusion_cli.diffusion.samplers import make_scheduler
 from auffusion_cli.errors import AuffusionError, UsageError
-from auffusion_cli.files import whole_file
+from auffusion_cli.files import atomic_file
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.requests.word_edits import find_words
 from auffusion_cli.tasks.edits import OnProgress
@@ -66,7 +66,7 @@ class AttentionResult:
             "provenance": np.array(json.dumps(self.sound.provenance.to_dict())),
         }
         with (
-            whole_file(Path(path), overwrite=overwrite) as beside,
+            atomic_file(Path(path), overwrite=overwrite) as beside,
             beside.open("wb") as file,
         ):
             np.savez_compressed(file, **arrays)

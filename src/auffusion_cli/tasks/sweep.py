@@ -22,9 +22,8 @@ from auffusion_cli.device import dtype_name
 from auffusion_cli.errors import AuffusionError, DataError, OutputExistsError
 from auffusion_cli.evaluation.protocols import Protocol
 from auffusion_cli.evaluation.result import Evaluation, Metric, write_text
-from auffusion_cli.files import folder_of
+from auffusion_cli.files import folder_of, hash_file
 from auffusion_cli.pictures.curves import Curve, Panel, Point
-from auffusion_cli.requests.provenance import hash_file
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db

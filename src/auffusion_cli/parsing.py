@@ -1,0 +1,434 @@
+"""Untrusted text -> plain values -> checked dataclasses: text, JSON, YAML, tables. No torch.
+
+Every reader bounds the size of what it reads and takes the class of error that the caller's file
+stands for (`raising`); messages begin with `where`, the file as its user knows it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from auffusion_cli.errors import AuffusionError
+from auffusion_cli.files import read_bytes
+
+MAX_DOCUMENT_BYTES = 10_000_000
+"""Of a JSON or YAML file that is read as one value."""
+MAX_ROW_LINES = 100
+"""Lines that one quoted CSV row may have."""
+
+# --- Text
+
+
+def read_text(
+    path: Path,
+    *,
+    max_bytes: int,
+    raising: type[AuffusionError],
+    where: str | None = None,
+    encoding: str | None = None,
+) -> str:
+    """The text of a regular file, see `decode_text`.
+
+    Raises:
+        raising: it cannot be read, is too large, is no regular file, or is not text.
+    """
+    where = where or str(path)
+    try:
+        return decode_text(read_bytes(path, max_bytes), encoding)
+    except OSError as error:
+        raise raising(f"{where}: {error.strerror or error}") from None
+    except ValueError as error:  # a NUL in the path, too
+        raise raising(f"{where}: {error}") from None
+
+
+def decode_text(content: bytes, encoding: str | None = None, *, errors: str = "strict") -> str:
+    """Text in UTF-8, or in UTF-16 where it begins with a byte order mark, or in `encoding`.
+
+    Raises:
+        ValueError: it is not such text, or holds NUL characters; a short reason.
+    """
+    if encoding is None:
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        encoding = "utf-16" if is_utf16 else "utf-8"
+    try:
+        text = content.decode(encoding, errors)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not {encoding.upper()} text (byte {error.start:,})") from None
+    except LookupError:
+        raise ValueError(f"{encoding!r} is not the name of an encoding") from None
+    if "\0" in text:
+        raise ValueError("holds NUL characters: not text, or UTF-16 without a byte order mark")
+    return text.removeprefix("\ufeff")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether `text` holds no half of a surrogate pair, which JSON can spell."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# --- JSON and YAML
+
+
+def parse_json(text: str, *, raising: type[AuffusionError], where: str) -> Any:
+    """The value of a JSON text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise raising(f"{where}: is not JSON: {error.msg} ({place})") from None
+    except RecursionError:
+        raise raising(f"{where}: is nested too deeply") from None
+    except ValueError:  # an integer of thousands of digits
+        raise raising(f"{where}: holds a number with too many digits") from None
+
+
+def read_json(
+    path: Path,
+    *,
+    raising: type[AuffusionError],
+    where: str | None = None,
+    max_bytes: int = MAX_DOCUMENT_BYTES,
+) -> Any:
+    """The value of a JSON file."""
+    where = where or str(path)
+    text = read_text(path, max_bytes=max_bytes, raising=raising, where=where)
+    return parse_json(text, raising=raising, where=where)
+
+
+def parse_yaml(text: str, *, raising: type[AuffusionError], where: str) -> Any:
+    """The value of a YAML text, without aliases; a date is text, and 1e-4 a number."""
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=_yaml_loader())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise raising(f"{where}: is not YAML: {error.problem or error.context}{place}") from None
+    except yaml.YAMLError as error:
+        raise raising(f"{where}: is not YAML: {' '.join(str(error).split())}"[:300]) from None
+    except RecursionError:
+        raise raising(f"{where}: is nested too deeply") from None
+    except (ValueError, TypeError, AttributeError):  # `!!int x`, thousands of digits
+        raise raising(f"{where}: holds a value that cannot be read") from None
+
+
+def read_yaml(
+    path: Path,
+    *,
+    raising: type[AuffusionError],
+    where: str | None = None,
+    max_bytes: int = 1_000_000,
+) -> Any:
+    """The value of a YAML file, see `parse_yaml`."""
+    where = where or str(path)
+    text = read_text(path, max_bytes=max_bytes, raising=raising, where=where)
+    return parse_yaml(text, raising=raising, where=where)
+
+
+@cache
+def _yaml_loader() -> type:
+    """PyYAML's safe loader, with the numbers of YAML 1.2 and without aliases and dates.
+
+    An alias makes a few lines stand for gigabytes. YAML 1.1 reads 1e-4 as text, 1:30 as 90 and 010
+    as 8.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent, index):
+            if self.check_event(yaml.AliasEvent):
+                mark = self.peek_event().start_mark
+                raise yaml.composer.ComposerError(None, None, "aliases are not allowed", mark)
+            return super().compose_node(parent, index)
+
+    replaced = ("timestamp", "int", "float")
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, regexp) for tag, regexp in pairs if tag.rpartition(":")[2] not in replaced]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    whole = re.compile(r"[-+]?[0-9][0-9_]*")
+    real = re.compile(
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|"
+        r"\.(?:nan|NaN|NAN)"
+    )
+    for tag, number in (("int", whole), ("float", real)):
+        exact = re.compile(rf"(?:{number.pattern})\Z")
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", exact, list("-+0123456789."))
+    Loader.add_constructor(
+        "tag:yaml.org,2002:int",
+        lambda loader, node: int(loader.construct_scalar(node).replace("_", "")),
+    )
+    return Loader
+
+
+# --- Tables
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a list."""
+
+    line: int
+    """Where it begins, from 1."""
+    values: dict[str, Any]
+    """Column -> value: text in CSV, anything in JSON Lines."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """One row that cannot be read."""
+
+    line: int
+    reason: str
+
+
+def read_rows(
+    text: str, format: Literal["csv", "jsonl"], *, string_column: str | None = None
+) -> Iterator[Row | BadRow]:
+    """The rows of a CSV with a header, separated by commas, semicolons or tabs, or of JSON Lines.
+
+    Blank lines are passed over. A bad row never takes others with it, but for the row before one
+    that is too short: it may be the first half of a field with a line break that is not quoted.
+
+    Args:
+        string_column: the column that a bare string in JSON Lines stands for; None: an error.
+
+    Raises:
+        ValueError: the CSV header cannot be read, or names a column twice; a short reason.
+    """
+    lines = split_lines(text)
+    return _csv_rows(lines) if format == "csv" else _json_rows(lines, string_column)
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of `text`; unlike `str.splitlines`, a form feed or U+2028 ends none."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _json_rows(lines: list[str], string_column: str | None) -> Iterator[Row | BadRow]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            yield BadRow(number, f"is not JSON: {error.msg} at column {error.colno}")
+        except RecursionError:
+            yield BadRow(number, "is nested too deeply")
+        except ValueError:
+            yield BadRow(number, "holds a number with too many digits")
+        else:
+            if isinstance(value, str) and string_column is not None:
+                value = {string_column: value}
+            if isinstance(value, dict):
+                yield Row(number, value)
+            else:
+                yield BadRow(number, "is not a JSON object")
+
+
+def _csv_rows(lines: list[str]) -> Iterator[Row | BadRow]:
+    start = next((i for i, line in enumerate(lines) if line.strip()), None)
+    if start is None:
+        return
+    delimiter = max(",;\t", key=lambda sign: len(_try_split(lines[start], sign)))
+    try:
+        names, n_lines = _split_csv(lines, start, delimiter)
+    except csv.Error as error:
+        raise ValueError(f"the CSV header cannot be read: {error}") from None
+    names = [name.strip() for name in names]
+    if twice := [name for i, name in enumerate(names) if name and name in names[:i]]:
+        raise ValueError(f"the CSV header names the column {twice[0][:40]!r} twice")
+    waiting: Row | None = None  # until the row after it is known not to be its other half
+    i = start + n_lines
+    while i < len(lines):
+        if not lines[i].strip():
+            i += 1
+            continue
+        row: Row | BadRow
+        try:
+            cells, n_lines = _split_csv(lines, i, delimiter)
+        except csv.Error as error:
+            row, n_lines = BadRow(i + 1, f"is not CSV: {error}"), 1
+        else:
+            if len(cells) == len(names):
+                row = Row(i + 1, dict(zip(names, cells, strict=True)))
+            else:
+                row = BadRow(i + 1, f"has {len(cells)} fields; the header has {len(names)}")
+                if len(cells) < len(names) and waiting is not None:
+                    yield BadRow(
+                        waiting.line, f"may go on in line {i + 1}: a line break is to be quoted"
+                    )
+                    waiting = None
+        if waiting is not None:
+            yield waiting
+        waiting = None
+        if isinstance(row, Row):
+            waiting = row
+        else:
+            yield row
+        i += n_lines
+    if waiting is not None:
+        yield waiting
+
+
+def _split_csv(lines: list[str], start: int, delimiter: str) -> tuple[list[str], int]:
+    """(fields, number of lines) of the row that begins in `lines[start]`."""
+    for n in range(1, MAX_ROW_LINES + 1):
+        row = "\n".join(lines[start : start + n])
+        try:
+            return next(csv.reader([row], delimiter=delimiter, strict=True)), n
+        except csv.Error as error:
+            if "unexpected end of data" not in str(error):
+                raise
+            if start + n >= len(lines) or n == MAX_ROW_LINES:
+                raise csv.Error("a quote is not closed") from None
+    raise AssertionError
+
+
+def _try_split(line: str, delimiter: str) -> list[str]:
+    with suppress(csv.Error):
+        return next(csv.reader([line], delimiter=delimiter))
+    return []
+
+
+# --- Dataclasses
+
+
+def decode(kind: Any, value: Any, where: str = "") -> Any:
+    """`value`, as JSON and YAML have it, as the annotated type `kind`.
+
+    Args:
+        where: the path that messages name fields by; empty at the root.
+
+    Raises:
+        ValueError: it does not fit; names the field and what would be valid.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind):
+        return _decode_object(kind, value, where)
+    if kind is Any:
+        return value
+    if origin is Literal:
+        if isinstance(value, bool):  # what YAML 1.1 makes of a bare `no` or `true`
+            spellings = ("true", "yes", "on") if value else ("false", "no", "off")
+            value = next((word for word in spellings if word in arguments), value)
+        # 1 == True, and a list cannot be looked up.
+        if any(type(value) is type(one) and value == one for one in arguments):
+            return value
+        raise _misfit(where, value, f"one of {', '.join(map(str, arguments))}")
+    if origin in (types.UnionType, typing.Union):
+        return _decode_union(arguments, value, where)
+    if origin is tuple or origin is list:
+        return _decode_sequence(origin, arguments, value, where)
+    if kind is dict or origin is dict:
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise _misfit(where, value, "an object (a mapping of names to values)")
+        item = arguments[1] if arguments else Any
+        return {key: decode(item, v, _below(where, key)) for key, v in value.items()}
+    return _decode_plain(kind, value, where)
+
+
+def _decode_object(kind: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise _misfit(where, value, "an object (a mapping of names to values)")
+    hints = _type_hints(kind)
+    known = {one.name: one for one in fields(kind) if one.init}
+    for name in value:
+        if name not in known:
+            raise ValueError(
+                f"{_below(where, name)}: unknown name; valid: {_shortened(', '.join(known), 160)}"
+            )
+    for name, one in known.items():
+        if name not in value and one.default is MISSING and one.default_factory is MISSING:
+            raise ValueError(f"{_below(where, name)} is missing")
+    decoded = {name: decode(hints[name], v, _below(where, name)) for name, v in value.items()}
+    try:
+        return kind(**decoded)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: {error}" if where else str(error)) from None
+
+
+def _decode_union(arguments: tuple, value: Any, where: str) -> Any:
+    options = [option for option in arguments if option is not types.NoneType]
+    if value is None and len(options) < len(arguments):
+        return None
+    for option in options:
+        if type(value) is option:
+            return value
+    for option in options[:-1]:
+        with suppress(ValueError):
+            return decode(option, value, where)
+    return decode(options[-1], value, where)
+
+
+def _decode_sequence(origin: type, arguments: tuple, value: Any, where: str) -> Any:
+    if not isinstance(value, list | tuple):
+        raise _misfit(where, value, "a list")
+    if origin is list or arguments[-1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(value) != len(arguments):
+        raise _misfit(where, value, f"a list of {len(arguments)}")
+    pairs = enumerate(zip(arguments, value, strict=True))
+    return origin(decode(item, v, f"{where}[{i}]") for i, (item, v) in pairs)
+
+
+_EXPECTED = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}
+
+
+def _decode_plain(kind: type, value: Any, where: str) -> Any:
+    if kind is float and type(value) is int:
+        with suppress(OverflowError):
+            value = float(value)
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+        raise _misfit(where, value, _EXPECTED.get(kind, kind.__name__))
+    return value
+
+
+def _misfit(where: str, value: Any, expected: str) -> ValueError:
+    try:
+        shown = json.dumps(value, ensure_ascii=False)
+    except (ValueError, TypeError, RecursionError):  # thousands of digits, a cycle
+        shown = f"a {type(value).__name__}"
+    return ValueError(f"{where or 'the document'} is {_shortened(shown, 60)}, not {expected}")
+
+
+def _below(where: str, name: object) -> str:
+    shown = _shortened(str(name), 40)
+    return f"{where}.{shown}" if where else shown
+
+
+def _shortened(text: str, n_characters: int) -> str:
+    return text if len(text) <= n_characters else f"{text[: n_characters - 1]}…"
+
+
+@cache
+def _type_hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def plain(value: Any) -> Any:
+    """The reverse of `decode`: dataclasses as dicts, tuples as lists, for JSON and YAML."""
+    if is_dataclass(value):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
