@@ -37,9 +37,10 @@ from auffusion_cli.evaluation.tagger import (
     load_tagger,
     save_tagger,
 )
+from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig, load_config
 from auffusion_cli.training.data import load_clips
-from auffusion_cli.training.scenes import ClipStore, lay_alone
+from auffusion_cli.training.scenes import lay_alone
 
 BATCH_SIZE = 16
 LEARNING_RATE = 2e-3

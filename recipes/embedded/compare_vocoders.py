@@ -20,7 +20,9 @@ from torch import Tensor
 
 from auffusion_cli.codec.vocoder import GriffinLim, load_vocoder
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db, normalize_peak
-from auffusion_cli.training.data import check_clips, load_clips, load_waveform
+from auffusion_cli.training.clip_check import check_clips
+from auffusion_cli.training.clip_store import load_waveform
+from auffusion_cli.training.data import load_clips
 
 
 def measure(

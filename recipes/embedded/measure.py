@@ -46,9 +46,10 @@ from auffusion_cli.model import Model
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.generate import generate
+from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig
 from auffusion_cli.training.data import Clip, load_clips
-from auffusion_cli.training.scenes import ClipStore, Scene, compose, lay_alone
+from auffusion_cli.training.scenes import Scene, compose, lay_alone
 
 TRIES_PER_PAIR = 50
 

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from auffusion_cli.evaluation.tagger import HOP_SAMPLES, SAMPLE_RATE_HZ, TaggerFeatures
 from auffusion_cli.signal.audio import read_audio
+from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.data import Clip, load_clips
-from auffusion_cli.training.scenes import ClipStore
 
 PATCH_S = 0.8
 SPEEDS_PERCENT = (90, 95, 100, 105, 110)

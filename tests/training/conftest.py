@@ -2,8 +2,8 @@ import pytest
 import soundfile
 import torch
 
+from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.data import Clip
-from auffusion_cli.training.scenes import ClipStore
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ from auffusion_cli.training.config import (
     SceneConfig,
     TrainingConfig,
 )
-from auffusion_cli.training.loop import Sample, train
+from auffusion_cli.training.loop import train
+from auffusion_cli.training.samples import Sample
 
 TINY = {
     "in_channels": 16,

@@ -1,23 +1,17 @@
-"""Data sets in all forms, damaged in all ways."""
+"""Lists in all forms, damaged in all ways."""
 
 import csv
 import json
-import shutil
-import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auffusion_cli.errors import AuffusionWarning, DataError, UsageError
-from auffusion_cli.training import data as data_module
-from auffusion_cli.training.data import Clip, Manifest, check_clips, load_clips, load_waveform
+from auffusion_cli.errors import DataError, UsageError
+from auffusion_cli.training.data import Clip, Manifest, load_clips
+from small_data import write_lines, write_sound
 
-RATE_HZ = 8000
 rows_of_junk = st.lists(
     st.dictionaries(
         st.sampled_from(["file_name", "text", "phrases", "kind", "role", "start_s", "duration_s"]),
@@ -29,19 +23,6 @@ rows_of_junk = st.lists(
     ),
     max_size=4,
 )
-
-
-def write_sound(path: Path, seed: int = 0, duration_s: float = 0.3, peak: float = 0.5) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).uniform(-peak, peak, round(duration_s * RATE_HZ))
-    soundfile.write(path, noise.astype(np.float32), RATE_HZ)
-    return path
-
-
-def write_lines(path: Path, rows: list) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def write_table(path: Path, columns: list[str], rows: list[list]) -> Path:
@@ -298,103 +279,3 @@ def test_csv_and_jsonl_agree(tmp_path, texts):
     write_table(table, ["file_name", "text"], [["a.wav", text] for text in texts])
     one, other = load_clips(tmp_path / "jsonl"), load_clips(tmp_path / "csv")
     assert [clip.captions for clip in one.clips] == [clip.captions for clip in other.clips]
-
-
-# Opening the audio --------------------------------------------------------------------------------
-
-
-def test_load_waveform_takes_the_part_and_keeps_the_level(tmp_path):
-    stereo = np.stack([np.arange(800) / 8000, np.zeros(800)], axis=1)
-    soundfile.write(tmp_path / "a.wav", stereo, RATE_HZ, subtype="FLOAT")
-    clip = Clip(tmp_path / "a.wav", ("x",), start_s=0.05, duration_s=0.01)
-    waveform = load_waveform(clip, RATE_HZ)
-    assert waveform.dtype == torch.float32
-    assert torch.allclose(waveform, torch.arange(400, 480) / 16000, atol=1e-6)
-    assert load_waveform(Clip(clip.path, ("x",)), 16000).shape == (1600,)
-
-
-def bad_folder(folder: Path) -> Manifest:
-    write_sound(folder / "good.wav", seed=1)
-    shutil.copy(folder / "good.wav", folder / "same.wav")
-    write_sound(folder / "silent.wav", peak=1e-4)
-    write_sound(folder / "short.wav", duration_s=0.05)
-    (folder / "cut.wav").write_bytes((folder / "good.wav").read_bytes()[:30])
-    (folder / "text.wav").write_text("not audio")
-    names = ["good", "same", "silent", "short", "cut", "text", "missing", "untold"]
-    write_sound(folder / "untold.wav", seed=2)
-    rows = [{"file_name": f"{n}.wav", "text": "" if n == "untold" else n} for n in names]
-    write_lines(folder / "metadata.jsonl", rows)
-    return load_clips(folder)
-
-
-def test_check_finds_every_kind_of_bad_file(tmp_path):
-    calls = []
-    report = check_clips(bad_folder(tmp_path), progress=lambda *counts: calls.append(counts))
-    assert [clip.captions for clip in report.clips] == [("good",)]
-    assert [problem.reason for problem in report.problems] == [
-        "missing",
-        "captionless",
-        "duplicate",
-        "silent",
-        "too short",
-        "unreadable",
-        "unreadable",
-    ]
-    duplicate = next(p for p in report.problems if p.reason == "duplicate")
-    assert duplicate.where.endswith("same.wav")
-    assert duplicate.detail.endswith("good.wav")
-    assert calls == [(n, 6) for n in range(7)]
-
-
-def test_samples_that_are_not_numbers_are_unusable(tmp_path):
-    soundfile.write(tmp_path / "a.wav", np.full(RATE_HZ, np.nan), RATE_HZ, subtype="FLOAT")
-    report = check_clips(Manifest((Clip(tmp_path / "a.wav", ("x",)),)))
-    assert not report.clips
-    assert len(report.problems) == 1
-
-
-def test_check_opens_a_file_again_only_when_it_changed(tmp_path, monkeypatch):
-    manifest, cache = bad_folder(tmp_path / "data"), tmp_path / "run/check.json"
-    opened, lock = [], threading.Lock()
-    read_audio = data_module.read_audio
-
-    def counting(path, *args, **kwargs):
-        with lock:
-            opened.append(path.name)
-        return read_audio(path, *args, **kwargs)
-
-    monkeypatch.setattr(data_module, "read_audio", counting)
-    first = check_clips(manifest, cache_file=cache)
-    assert len(opened) == 6
-    opened.clear()
-    assert check_clips(manifest, cache_file=cache) == first
-    assert sorted(opened) == ["cut.wav", "text.wav"]  # perhaps readable by now
-    opened.clear()
-    write_sound(tmp_path / "data/silent.wav", seed=5, duration_s=0.4)
-    second = check_clips(manifest, cache_file=cache)
-    assert sorted(opened) == ["cut.wav", "silent.wav", "text.wav"]
-    assert [clip.path.name for clip in second.clips] == ["good.wav", "silent.wav"]
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"key": {"unknown": 1}}'])
-def test_a_damaged_cache_is_said_and_made_again(tmp_path, content):
-    cache = tmp_path / "check.json"
-    cache.write_text(content)
-    manifest = Manifest((Clip(write_sound(tmp_path / "a.wav"), ("x",)),))
-    with pytest.warns(AuffusionWarning, match="checking all files"):
-        assert check_clips(manifest, cache_file=cache) == manifest
-    assert json.loads(cache.read_text())
-
-
-def test_an_interrupted_check_keeps_what_it_has(tmp_path):
-    paths = [write_sound(tmp_path / f"{n}.wav", seed=n) for n in range(5)]
-    manifest = Manifest(tuple(Clip(path, ("x",)) for path in paths))
-
-    def interrupt(n_done, n_total):
-        if n_done == 3:
-            raise KeyboardInterrupt
-
-    cache = tmp_path / "check.json"
-    with pytest.raises(KeyboardInterrupt):
-        check_clips(manifest, cache_file=cache, progress=interrupt)
-    assert len(json.loads(cache.read_text())) == 3

@@ -25,7 +25,8 @@ from auffusion_cli.training.config import (
 )
 from auffusion_cli.training.diffusion import DiffusionStage, build_model
 from auffusion_cli.training.latents import FreshScenes
-from auffusion_cli.training.loop import Sample, train
+from auffusion_cli.training.loop import train
+from auffusion_cli.training.samples import Sample
 
 CPU = torch.device("cpu")
 SCENES = SceneConfig(duration_s=0.64)

@@ -10,10 +10,11 @@ import torch
 
 from auffusion_cli.checkpoints.load import load_text
 from auffusion_cli.training import latents as latents_module
+from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig
-from auffusion_cli.training.latents import FreshScenes, prepare, scene_seed
-from auffusion_cli.training.loop import Sample
-from auffusion_cli.training.scenes import ClipStore, compose
+from auffusion_cli.training.latents import FreshScenes, prepare
+from auffusion_cli.training.samples import Sample, scene_seed
+from auffusion_cli.training.scenes import compose
 
 SCENES = SceneConfig(duration_s=0.32)
 

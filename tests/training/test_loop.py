@@ -1,156 +1,19 @@
 """The loop, on a stage small enough to see through: two linear networks and a known gradient."""
 
-import json
 import multiprocessing
-import resource
-from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 from accelerate import Accelerator
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import nn
 
-from auffusion_cli.errors import (
-    AuffusionError,
-    AuffusionWarning,
-    CheckpointError,
-    DataError,
-    UsageError,
-)
+from auffusion_cli.errors import AuffusionWarning, DataError, UsageError
 from auffusion_cli.training import loop as training_loop
+from auffusion_cli.training.checkpoints import EMAModel, newest_checkpoint
 from auffusion_cli.training.config import LoopConfig, TrainingConfig, load_config
-from auffusion_cli.training.loop import (
-    Sample,
-    learning_rate_at,
-    newest_checkpoint,
-    replace_folder,
-    samples_at,
-    train,
-)
-
-LOOP = LoopConfig(
-    batch_size=4,
-    max_steps=6,
-    learning_rate=0.1,
-    warmup_steps=3,
-    decay_steps=2,
-    ema_decay=0.9,
-    checkpoint_every_steps=2,
-    tensorboard=False,
-)
-
-
-class ToyStage:
-    """Regression of a sample's noise on its index; a second network joins in at step 2."""
-
-    n_items = 5
-
-    def __init__(self, fail_at: int | None = None) -> None:
-        torch.manual_seed(0)
-        main = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
-        self.networks = {"main": main, "critic": nn.Linear(3, 1)}
-        self.main = main
-        self.fail_at = fail_at
-        self.poison: tuple[int, float] | None = None
-        self.exported: list[torch.Tensor] | None = None
-        self.previews: list[int] = []
-
-    def trains(self, name, step):
-        return name == "main" or step >= 2
-
-    def load(self, batch):
-        inputs = torch.stack([torch.randn(3, generator=s.generator()) for s in batch])
-        return inputs, torch.tensor([[float(s.index)] for s in batch])
-
-    def losses(self, loaded, step):
-        if step == self.fail_at:
-            raise RuntimeError("in the middle")
-        inputs, targets = loaded
-        for name in ("main", "critic"):
-            if self.trains(name, step):
-                loss = (self.networks[name](inputs) - targets).square().mean()
-                if self.poison and self.poison[0] == step:
-                    loss = loss * self.poison[1]
-                yield loss, {name: loss.item()}
-
-    def export(self, folder):
-        self.exported = [p.detach().clone() for p in self.main.parameters()]
-        (folder / "result").write_text("here")
-
-    def preview(self, folder, step):
-        self.previews.append(step)
-
-
-def run(output, *, stage=None, resume=False, stop_after=None, accelerator=None, **changes):
-    """(losses of each step, steps done, stage)."""
-    stage = stage or ToyStage()
-    config = TrainingConfig(seed=7, loop=replace(LOOP, **changes))
-    losses = []
-    n_steps = train(
-        stage,
-        config,
-        accelerator or Accelerator(cpu=True),
-        output,
-        resume=resume,
-        on_step=lambda progress: losses.append(progress.losses),
-        stop_requested=lambda: stop_after is not None and len(losses) >= stop_after,
-    )
-    return losses, n_steps, stage
-
-
-def weights(output, step, network="main"):
-    return load_file(output / f"checkpoints/step-{step:08d}/{network}.safetensors")
-
-
-def assert_same_run(one, other, step=6):
-    for network in ("main", "critic"):
-        expected, got = weights(one, step, network), weights(other, step, network)
-        assert all(torch.equal(expected[name], got[name]) for name in expected)
-
-
-# Samples ------------------------------------------------------------------------------------------
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(1, 9), st.integers(1, 13), st.integers(0, 2**32))
-def test_every_epoch_sees_each_item_once(batch_size, n_items, seed):
-    n_steps = 3 * n_items  # so that epochs and batches come out even
-    samples = [s for step in range(n_steps) for s in samples_at(step, batch_size, n_items, seed)]
-    for start in range(0, len(samples), n_items):
-        epoch = samples[start : start + n_items]
-        assert Counter(s.index for s in epoch) == Counter(range(n_items))
-    assert len({s.seed for s in samples}) == len(samples)
-    assert all(0 <= s.seed < 2**63 for s in samples)
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 8), st.integers(0, 9))
-def test_samples_depend_on_nothing_but_their_place(step, other_step, batch_size, seed):
-    expected = samples_at(step, batch_size, 11, seed)
-    samples_at(other_step, batch_size, 7, seed + 1)  # whatever was asked before
-    assert samples_at(step, batch_size, 11, seed) == expected
-    # Positions count samples: two small steps are one big one.
-    halves = [
-        s for half in (2 * step, 2 * step + 1) for s in samples_at(half, batch_size, 11, seed)
-    ]
-    assert samples_at(step, 2 * batch_size, 11, seed) == halves
-
-
-def test_epochs_and_seeds_differ():
-    orders = {tuple(s.index for s in samples_at(epoch, 50, 50, 0)) for epoch in range(4)}
-    assert len(orders) == 4
-    assert samples_at(0, 50, 50, 0) != samples_at(0, 50, 50, 1)
-
-
-def test_a_sample_draws_the_same_again():
-    sample = Sample(0, seed=2**62)
-    assert torch.rand(1, generator=sample.generator()) == torch.rand(
-        1, generator=sample.generator()
-    )
+from auffusion_cli.training.loop import learning_rate_at, train
+from toy_stage import LOOP, ToyStage, assert_same_run, run, weights
 
 
 def test_learning_rate_rises_holds_falls():
@@ -225,9 +88,9 @@ def test_an_interrupt_inside_a_step_does_not_save_half_of_it(tmp_path, monkeypat
         steps.append(self)
         return ema_step(self, parameters)
 
-    ema_step = training_loop.EMAModel.step
+    ema_step = EMAModel.step
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training_loop.EMAModel, "step", step)
+        patch.setattr(EMAModel, "step", step)
         run(tmp_path / "parts")
     assert newest_checkpoint(tmp_path / "parts/checkpoints").name == "step-00000002"
     after, _, _ = run(tmp_path / "parts", resume=True)
@@ -274,110 +137,6 @@ def test_resuming_with_the_same_settings_is_silent(tmp_path, recwarn):
 def test_the_resolved_configuration_lies_beside(tmp_path):
     run(tmp_path)
     assert load_config(tmp_path / "training.yaml", {}) == TrainingConfig(seed=7, loop=LOOP)
-
-
-# Checkpoints --------------------------------------------------------------------------------------
-
-
-def test_only_the_newest_checkpoints_are_kept(tmp_path):
-    run(tmp_path, keep_checkpoints=2)
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
-        "step-00000004",
-        "step-00000006",
-    ]
-
-
-def checkpoint_files(output, step):
-    folder = output / f"checkpoints/step-{step:08d}"
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def test_a_full_disk_leaves_the_older_checkpoint(tmp_path):
-    """A real one, as far as a process can have it: no file may grow beyond a few KB."""
-    run(tmp_path, stop_after=2)
-    before = checkpoint_files(tmp_path, 2)
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    most = (tmp_path / "training.yaml").stat().st_size
-    assert most < max(map(len, before.values()))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limit[1]))
-    try:
-        with pytest.raises(AuffusionError, match=r"step-0000000\d cannot be written") as caught:
-            run(tmp_path, resume=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert "free some space" in caught.value.hint
-    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
-    assert checkpoint_files(tmp_path, 2) == before
-    assert run(tmp_path, resume=True)[1] == 6
-
-
-@pytest.mark.parametrize("writer", ["save_file", "torch.save"])
-def test_no_space_left_leaves_no_half_checkpoint(tmp_path, monkeypatch, writer):
-    run(tmp_path, stop_after=2)
-
-    def full(state, path):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(f"auffusion_cli.training.loop.{writer}", full)
-    with pytest.raises(AuffusionError, match="No space left on device"):
-        run(tmp_path, resume=True)
-    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
-
-
-def test_what_a_killed_process_left_is_not_taken_for_a_checkpoint(tmp_path):
-    whole, _, _ = run(tmp_path / "whole")
-    run(tmp_path / "parts", stop_after=2)
-    checkpoints = tmp_path / "parts/checkpoints"
-    for name in ("step-00000004.partial", "step-00000003.old", "step-00000005"):
-        (checkpoints / name).mkdir()
-    assert newest_checkpoint(checkpoints).name == "step-00000002"
-    assert run(tmp_path / "parts", resume=True)[0] == whole[2:]
-    assert {p.name for p in checkpoints.iterdir()} == {
-        "step-00000004",
-        "step-00000005",  # empty: no program of ours made it
-        "step-00000006",
-    }
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    run(tmp_path, stop_after=2)
-    for name in ("main.safetensors", "critic.optimizer.pt", "ema.pt", "state.json"):
-        path = tmp_path / "checkpoints/step-00000002" / name
-        content = path.read_bytes()
-        path.write_bytes(content[: len(content) // 2])
-        with pytest.raises(CheckpointError, match="step-00000002 cannot be gone on from"):
-            run(tmp_path, resume=True)
-        path.write_bytes(content)
-
-
-def test_a_checkpoint_of_other_networks_is_refused(tmp_path):
-    run(tmp_path, stop_after=2)
-    stage = ToyStage()
-    stage.networks["critic"] = nn.Linear(3, 2)
-    with pytest.raises(CheckpointError, match="size mismatch"):
-        run(tmp_path, resume=True, stage=stage)
-
-
-def test_the_pickles_of_a_checkpoint_carry_no_code(tmp_path):
-    run(tmp_path, stop_after=2)
-
-    class Evil:
-        def __reduce__(self):
-            return print, ("executed",)
-
-    torch.save({"evil": Evil()}, tmp_path / "checkpoints/step-00000002/ema.pt")
-    with pytest.raises(CheckpointError):
-        run(tmp_path, resume=True)
-
-
-def test_a_folder_is_replaced_as_a_whole(tmp_path):
-    for name in ("new", "final"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / name).write_text(name)
-    replace_folder(tmp_path / "new", tmp_path / "final")
-    assert [p.name for p in tmp_path.iterdir()] == ["final"]
-    assert [p.name for p in (tmp_path / "final").iterdir()] == ["new"]
 
 
 # One step -----------------------------------------------------------------------------------------
@@ -479,17 +238,3 @@ def test_previews_and_logs_at_their_intervals(tmp_path):
         [0.0667, 0.1, 0.05], 1e-2
     )
     assert len(events.Scalars("gradient_norm/main")) == 3
-
-
-def test_state_of_a_checkpoint(tmp_path):
-    run(tmp_path)
-    folder = tmp_path / "checkpoints/step-00000006"
-    assert {p.name for p in folder.iterdir()} == {
-        "main.safetensors",
-        "main.optimizer.pt",
-        "critic.safetensors",
-        "critic.optimizer.pt",
-        "ema.pt",
-        "state.json",
-    }
-    assert json.loads((folder / "state.json").read_text()) == {"step": 6}

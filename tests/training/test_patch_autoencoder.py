@@ -15,11 +15,12 @@ from auffusion_cli.training.config import (
     SceneConfig,
     TrainingConfig,
 )
-from auffusion_cli.training.loop import Sample, train
+from auffusion_cli.training.loop import train
 from auffusion_cli.training.patch_autoencoder import (
     PatchAutoencoderStage,
     build_patch_autoencoder,
 )
+from auffusion_cli.training.samples import Sample
 
 CONFIG = TrainingConfig(
     stage="autoencoder",

@@ -12,7 +12,8 @@ from auffusion_cli.codec.vocoder import load_vocoder
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db
 from auffusion_cli.training.config import LoopConfig, TrainingConfig, VocoderConfig
-from auffusion_cli.training.loop import Sample, train
+from auffusion_cli.training.loop import train
+from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.vocoder import VocoderStage, build_vocoder, load_frozen_autoencoder
 
 TINY = {

@@ -20,16 +20,18 @@ from auffusion_cli.codec.autoencoder import KLAutoencoder, load_autoencoder
 from auffusion_cli.codec.image import log_mel_to_image, pad_image
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
+from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
 from auffusion_cli.training.discriminators import PatchDiscriminator, frozen, judge_pair
-from auffusion_cli.training.loop import Losses, Sample
 from auffusion_cli.training.losses import (
     gradient_loss,
     hinge_discriminator_loss,
     hinge_generator_loss,
     kl_loss,
 )
-from auffusion_cli.training.scenes import ClipStore, compose
+from auffusion_cli.training.samples import Sample
+from auffusion_cli.training.scenes import compose
+from auffusion_cli.training.stage import Losses
 
 N_SCALING_SCENES = 64
 """Scenes over which the scaling factor of the latents is measured."""
@@ -56,7 +58,7 @@ def build_kl_autoencoder(config: AutoencoderConfig) -> KLAutoencoder:
 
 
 class AutoencoderStage:
-    """L1 + gradient + KL (+ hinge) losses on scenes; see `loop.Stage`."""
+    """L1 + gradient + KL (+ hinge) losses on scenes; see `stage.Stage`."""
 
     def __init__(self, training: TrainingConfig, store: ClipStore, device: torch.device) -> None:
         """Raises UsageError and CheckpointError like `build_kl_autoencoder`."""

@@ -30,9 +30,11 @@ from auffusion_cli.pictures.spectrogram import save_spectrogram
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.generate import generate
+from auffusion_cli.training.checkpoints import replace_folder
 from auffusion_cli.training.config import DiffusionConfig
 from auffusion_cli.training.latents import ExampleSource
-from auffusion_cli.training.loop import Losses, Sample, replace_folder
+from auffusion_cli.training.samples import Sample
+from auffusion_cli.training.stage import Losses
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
@@ -131,7 +133,7 @@ def _check_generation(config: DiffusionConfig, duration_s: float) -> None:
 
 
 class DiffusionStage:
-    """Noise prediction (or velocity) on latents; see `loop.Stage`."""
+    """Noise prediction (or velocity) on latents; see `stage.Stage`."""
 
     def __init__(self, model: Model, source: ExampleSource, config: DiffusionConfig) -> None:
         """Raises UsageError where a preview prompt or the prediction type is impossible."""

@@ -25,10 +25,12 @@ from torch.utils.data import Dataset
 
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.diffusion.text import TextConditioner
+from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig
 from auffusion_cli.training.loading import read_ahead
-from auffusion_cli.training.loop import Sample
-from auffusion_cli.training.scenes import ClipStore, compose
+from auffusion_cli.training.samples import Sample, scene_seed
+from auffusion_cli.training.scenes import compose
+from auffusion_cli.training.stage import OnPrepare
 
 ENCODE_BATCH = 16
 CAPTION_BATCH = 512
@@ -133,7 +135,7 @@ def prepare(
     store: ClipStore,
     scenes: SceneConfig,
     seed: int,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: OnPrepare | None = None,
     n_workers: int = 0,
     before_composing: Callable[[], None] = lambda: None,
 ) -> LatentCache:
@@ -161,10 +163,6 @@ def prepare(
             shutil.rmtree(partial, ignore_errors=True)
             raise
     return LatentCache(folder, text)
-
-
-def scene_seed(seed: int, index: int) -> int:
-    return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
 
 
 class _SceneBatches(Dataset):

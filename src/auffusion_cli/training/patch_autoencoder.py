@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,11 +16,13 @@ from auffusion_cli.codec.image import log_mel_to_image, pad_image
 from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
+from auffusion_cli.training.checkpoints import replace_folder
+from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
-from auffusion_cli.training.latents import scene_seed
-from auffusion_cli.training.loop import Losses, Sample, replace_folder
 from auffusion_cli.training.losses import gradient_loss
-from auffusion_cli.training.scenes import ClipStore, compose
+from auffusion_cli.training.samples import Sample, scene_seed
+from auffusion_cli.training.scenes import compose
+from auffusion_cli.training.stage import Losses, OnPrepare
 
 FIT_BATCH = 16
 N_PREVIEWS = 4
@@ -50,7 +52,7 @@ def build_patch_autoencoder(config: AutoencoderConfig) -> PatchAutoencoder:
 class PatchAutoencoderStage:
     """L1 and gradient loss of the refined image; the latents are fixed by the fit.
 
-    See `loop.Stage`.
+    see `stage.Stage`.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class PatchAutoencoderStage:
         config: TrainingConfig,
         store: ClipStore,
         device: torch.device,
-        on_prepare: Callable[[str, int, int], None] | None = None,
+        on_prepare: OnPrepare | None = None,
     ) -> None:
         self.store, self.scenes, self.config = store, config.scenes, config.autoencoder
         self.device = device
@@ -72,7 +74,7 @@ class PatchAutoencoderStage:
         self.latent_shape = (self.model.latent_channels, mel.n_mels // f, -(-n_columns // f))
         self.networks: dict[str, nn.Module] = {"refinement": self.model.refinement}
 
-    def _fit(self, seed: int, on_prepare: Callable[[str, int, int], None] | None) -> None:
+    def _fit(self, seed: int, on_prepare: OnPrepare | None) -> None:
         """Fit the transform to the first scenes: always the same ones, so a resumed run agrees."""
         n_images = self.config.n_fit_images
         images = []

@@ -15,11 +15,12 @@ from accelerate.utils import set_seed
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.device import choose_device
 from auffusion_cli.errors import DataError, UsageError
+from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import CACHE_NAME, TrainingConfig
 from auffusion_cli.training.data import Clip
 from auffusion_cli.training.loading import choose_workers
-from auffusion_cli.training.loop import Progress, Stage, train
-from auffusion_cli.training.scenes import ClipStore
+from auffusion_cli.training.loop import StepReport, train
+from auffusion_cli.training.stage import OnPrepare, Stage
 
 PREPARATION_LIMIT = timedelta(days=2)
 """So long the other processes wait while the main one checks clips or fills the caches; torch's own
@@ -44,8 +45,8 @@ def run(
     *,
     device: str = "auto",
     resume: bool,
-    on_prepare: Callable[[str, int, int], None] | None = None,
-    on_step: Callable[[Progress], None] | None = None,
+    on_prepare: OnPrepare | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> int:
     """Train `config.stage` on `clips`; returns the number of steps done.
@@ -96,7 +97,7 @@ def build_stage(
     clips: tuple[Clip, ...],
     output: Path,
     device: torch.device,
-    on_prepare: Callable[[str, int, int], None] | None,
+    on_prepare: OnPrepare | None,
 ) -> Stage:
     """The stage that `config` describes, its frozen inputs computed and cached."""
     store = ClipStore(_of_kinds(clips, config.scenes.kinds), SpectrogramConfig().sample_rate_hz)

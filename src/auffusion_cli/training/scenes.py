@@ -12,21 +12,24 @@ from __future__ import annotations
 
 import math
 import random
-import re
-from bisect import bisect
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 
 import torch
 import torchaudio
 from torch import Tensor
 
 from auffusion_cli.errors import DataError
+from auffusion_cli.training.captions import (
+    COUNTS,
+    caption_background,
+    caption_sequence,
+    caption_together,
+    draw_text,
+)
+from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig
-from auffusion_cli.training.data import Clip, load_waveform
 
 PEAK = 0.95
 FADE_S = 0.005
@@ -37,8 +40,6 @@ LEAD_S = 1.0
 """A lone event starts within so much of the beginning, if there is room."""
 REPEAT_GAIN_DB = (-4.0, 0.0)
 EVENT_GAIN_DB = (-4.0, 0.0)
-TRIM_LEVEL = 10 ** (-50 / 20)
-"""An event begins and ends where it passes this fraction of its peak."""
 N_CROPS = 3
 """Of so many random crops of a long event, the loudest is taken."""
 
@@ -61,107 +62,6 @@ class Scene:
     kinds: tuple[str, ...]
 
 
-# Clips in memory ----------------------------------------------------------------------------------
-
-
-class ClipStore:
-    """Clips as peak-normalised mono waveforms, kept as 16-bit samples up to `memory_bytes`.
-
-    `store[i]` is (N,) float32 with peak 1; events are cut free of silence at both ends. What does
-    not fit into memory is read again each time.
-    """
-
-    def __init__(
-        self, clips: Sequence[Clip], sample_rate_hz: int, memory_bytes: int = 2 * 1024**3
-    ) -> None:
-        self.clips = tuple(clips)
-        self.sample_rate_hz = sample_rate_hz
-        self._free_bytes = memory_bytes
-        self._pcm: dict[int, Tensor] = {}
-        self._groups: dict[tuple[str | None, str | None], list[int]] = {}
-        self._weighted: dict[tuple[str | None, float], tuple[list[list[int]], list[float]]] = {}
-        for index, clip in enumerate(self.clips):
-            self._groups.setdefault((clip.role, clip.kind), []).append(index)
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, index: int) -> Tensor:
-        pcm = self._pcm.get(index)
-        if pcm is None:
-            pcm = self._read(index)
-            n_bytes = pcm.numel() * pcm.element_size()
-            if n_bytes <= self._free_bytes:
-                self._free_bytes -= n_bytes
-                self._pcm[index] = pcm
-        return pcm.float() / 32767
-
-    def preload(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Read the clips now, in threads, until one finds no room in memory."""
-        with ThreadPoolExecutor() as pool:
-            for index, _ in enumerate(pool.map(self.__getitem__, range(len(self)))):
-                if progress:
-                    progress(index + 1, len(self))
-                if index not in self._pcm:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    break
-
-    def _read(self, index: int) -> Tensor:
-        clip = self.clips[index]
-        waveform = load_waveform(clip, self.sample_rate_hz)
-        if waveform.numel() == 0:
-            raise DataError(f"{clip.path} has no sound from {clip.start_s:g} s on")
-        waveform = waveform / waveform.abs().max().clamp(min=1e-8)
-        loud = (waveform.abs() > TRIM_LEVEL).nonzero()
-        if clip.role == "event" and loud.numel():
-            waveform = waveform[int(loud[0]) : int(loud[-1]) + 1]
-        return (waveform * 32767).to(torch.int16)
-
-    def pick(
-        self,
-        rng: random.Random,
-        kind_balance: float,
-        role: str | None = "any",
-        without: Sequence[int] = (),
-    ) -> int | None:
-        """A random clip with that role and of another kind than `without`; None if there is none.
-
-        A kind with n clips has a probability proportional to n ** (1 - kind_balance).
-        """
-        kinds = {self.clips[index].kind for index in without} - {None}
-
-        def fits(group: list[int]) -> bool:
-            kind = self.clips[group[0]].kind
-            return kind not in kinds if kind is not None else len(group) > len(without)
-
-        groups, weights = self._weighted_groups(role, kind_balance)
-        if not any(map(fits, groups)):
-            return None
-        while True:
-            group = groups[bisect(weights, rng.random() * weights[-1], hi=len(groups) - 1)]
-            index = rng.choice(group)
-            if fits(group) and index not in without:
-                return index
-
-    def _weighted_groups(
-        self, role: str | None, kind_balance: float
-    ) -> tuple[list[list[int]], list[float]]:
-        """The clips of each kind with that role, and the running sums of the kinds' weights."""
-        key = role, kind_balance
-        if key not in self._weighted:
-            groups = [
-                indices
-                for (group_role, _), indices in self._groups.items()
-                if role in ("any", group_role)
-            ]
-            weights = list(accumulate(len(indices) ** (1 - kind_balance) for indices in groups))
-            self._weighted[key] = groups, weights
-        return self._weighted[key]
-
-
-# Composing ----------------------------------------------------------------------------------------
-
-
 def compose(clips: ClipStore, config: SceneConfig, seed: int, clip: int | None = None) -> Scene:
     """One scene of `config.duration_s`; the same arguments give the same scene.
 
@@ -175,15 +75,15 @@ def compose(clips: ClipStore, config: SceneConfig, seed: int, clip: int | None =
     if first is None:
         raise DataError("there are no clips to compose scenes from")
     if config.mix_probability == 0:
-        text = _text(clips.clips[first], rng, config.phrase_probability)
+        text = draw_text(clips.clips[first], rng, config.phrase_probability)
         return _scene(clips, (first,), _crop_or_pad(clips[first], n_samples, rng), text)
 
-    stage = _Stage(clips, config, rng, n_samples)
+    window = _Window(clips, config, rng, n_samples)
     if rng.random() < config.mix_probability:
-        cast = _cast(clips, config, rng, first)
+        cast = _draw_cast(clips, config, rng, first)
         if cast is not None:
-            return _mixed_scene(stage, *cast)
-    return _lone_scene(stage, first)
+            return _mixed_scene(window, *cast)
+    return _lone_scene(window, first)
 
 
 def lay_alone(clips: ClipStore, config: SceneConfig, seed: int, clip: int) -> Scene:
@@ -192,15 +92,15 @@ def lay_alone(clips: ClipStore, config: SceneConfig, seed: int, clip: int) -> Sc
     What `compose` makes of a clip that it does not mix, whatever `mix_probability` is.
     """
     n_samples = round(config.duration_s * clips.sample_rate_hz)
-    return _lone_scene(_Stage(clips, config, random.Random(seed), n_samples), clip)
+    return _lone_scene(_Window(clips, config, random.Random(seed), n_samples), clip)
 
 
-def _lone_scene(stage: _Stage, index: int) -> Scene:
-    text = _text(stage.clips.clips[index], stage.rng, stage.config.phrase_probability)
-    return _scene(stage.clips, (index,), stage.lay(index, text), text)
+def _lone_scene(window: _Window, index: int) -> Scene:
+    text = draw_text(window.clips.clips[index], window.rng, window.config.phrase_probability)
+    return _scene(window.clips, (index,), window.lay(index, text), text)
 
 
-def _cast(
+def _draw_cast(
     clips: ClipStore, config: SceneConfig, rng: random.Random, first: int
 ) -> tuple[list[int], int | None] | None:
     """Who else is in the scene: (events, background). A clip without a role counts as an event."""
@@ -228,14 +128,14 @@ def _cast(
     return None if second is None else ([first, second], None)
 
 
-def _mixed_scene(stage: _Stage, events: list[int], background: int | None) -> Scene:
-    clips, rng, config = stage.clips, stage.rng, stage.config
+def _mixed_scene(window: _Window, events: list[int], background: int | None) -> Scene:
+    clips, rng, config = window.clips, window.rng, window.config
     cast = [*events, background] if background is not None else events
     in_phrases = (
         all(clips.clips[index].phrases for index in cast)
         and rng.random() < MIXED_PHRASE_PROBABILITY
     )
-    texts = [_text(clips.clips[index], rng, float(in_phrases)) for index in cast]
+    texts = [draw_text(clips.clips[index], rng, float(in_phrases)) for index in cast]
     in_a_row = (
         len(events) == 2
         and background is None
@@ -243,15 +143,15 @@ def _mixed_scene(stage: _Stage, events: list[int], background: int | None) -> Sc
         and rng.random() < SEQUENCE_PROBABILITY
     )
     if in_a_row:
-        waveform = stage.lay_in_a_row(*events)
+        waveform = window.lay_in_a_row(*events)
         caption = caption_sequence(*texts, in_phrases, rng)
     else:
         layers = [
-            stage.lay(index, text) * _gain(rng, EVENT_GAIN_DB)
+            window.lay(index, text) * _gain(rng, EVENT_GAIN_DB)
             for index, text in zip(events, texts, strict=False)
         ]
         if background is not None:
-            layers.append(stage.lay(background, texts[-1]) * _gain(rng, config.background_gain_db))
+            layers.append(window.lay(background, texts[-1]) * _gain(rng, config.background_gain_db))
             caption = caption_background(texts[:-1], texts[-1], in_phrases, rng)
         else:
             caption = caption_together(*texts, in_phrases, rng)
@@ -269,7 +169,7 @@ def _scene(clips: ClipStore, cast: Sequence[int], waveform: Tensor, caption: str
 
 
 @dataclass(frozen=True)
-class _Stage:
+class _Window:
     """The window of `n_samples` that clips are laid into."""
 
     clips: ClipStore
@@ -381,89 +281,3 @@ def _faded(waveform: Tensor, n_fade: int) -> Tensor:
 
 def _gain(rng: random.Random, range_db: tuple[float, float]) -> float:
     return 10 ** (rng.uniform(*range_db) / 20)
-
-
-# Captions -----------------------------------------------------------------------------------------
-
-COUNTS = re.compile(
-    r"\b(once|twice|thrice|one|two|three|four|five|six|single|double|triple|again|repeated(ly)?"
-    r"|several|couple|few times)\b",
-    re.IGNORECASE,
-)
-"""Words that say how often something happens: a clip described so is not repeated."""
-
-PLACES = re.compile(
-    r"^(?!.*\b(of|and|with|in|on|at)\b)(([\w-]+ ){0,3}(rain|wind|snow|traffic|fog)"
-    r"|(an?|the) ([\w-]+ ){0,2}(storm|thunderstorm|blizzard|forest|jungle|crowd|street|city|park"
-    r"|market|cafe|restaurant|tavern|station|office|factory|harbou?r|playground|classroom))$",
-    re.IGNORECASE,
-)
-"""Backgrounds that something can be "in"."""
-
-
-def caption_background(
-    events: Sequence[str], background: str, in_phrases: bool, rng: random.Random
-) -> str:
-    """One or two events before a background: "dog barking in rain"."""
-    if not in_phrases:
-        event = " and ".join([_bare(events[0]), *map(_joined, events[1:])])
-        back = _joined(background)
-        templates = (
-            "{event} and {back}",
-            "{event} and {back} in the background",
-            "{event}, and {back} in the background",
-            "{event} while {back}",
-            "{event} as {back}",
-        )
-        return rng.choice(templates).format(event=event, back=back)
-    event, back = " and ".join(events), background
-    templates = [
-        "{event} with {back} in the background",
-        "{event} and {back} in the background",
-        "{event} and {back}",
-        "{event} with {back}",
-        "{event}, {back}",
-        "{back} and {event}",
-        "{back} with {event}",
-    ]
-    if len(events) > 1:  # they are joined by an "and" already
-        templates = [template for template in templates if " and " not in template]
-    if PLACES.search(back):
-        templates += ["{event} in {back}"] * len(templates)
-    return rng.choice(templates).format(event=event, back=back)
-
-
-def caption_together(first: str, second: str, in_phrases: bool, rng: random.Random) -> str:
-    """Two sounds at once."""
-    if in_phrases:
-        template = rng.choice(("{a} and {b}", "{a} and {b}", "{a} with {b}", "{a}, {b}"))
-        return template.format(a=first, b=second)
-    template = rng.choice(("{a} and {b}", "{a}, and {b}", "{a} and {b}", "{a} while {b}"))
-    return template.format(a=_bare(first), b=_joined(second))
-
-
-def caption_sequence(first: str, second: str, in_phrases: bool, rng: random.Random) -> str:
-    """Two sounds, the second after the first."""
-    templates = ["{a} and then {b}", "{a}, then {b}", "{a} then {b}"]
-    if in_phrases:
-        templates += ["{a} followed by {b}", "{a} followed by {b}", "{b} after {a}"]
-        return rng.choice(templates).format(a=first, b=second)
-    return rng.choice(templates).format(a=_bare(first), b=_joined(second))
-
-
-def _text(clip: Clip, rng: random.Random, phrase_probability: float) -> str:
-    in_phrases = bool(clip.phrases) and rng.random() < phrase_probability
-    return rng.choice(clip.phrases if in_phrases else clip.captions)
-
-
-def _bare(sentence: str) -> str:
-    return sentence.strip().rstrip(".!;, ")
-
-
-def _joined(sentence: str) -> str:
-    """A sentence as the later part of another: no period, no capital unless it is an acronym."""
-    sentence = _bare(sentence)
-    first_word = sentence.split(" ", 1)[0]
-    if first_word == "I" or first_word.startswith("I'") or first_word[1:] != first_word[1:].lower():
-        return sentence
-    return sentence[:1].lower() + sentence[1:]

@@ -22,16 +22,17 @@ from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import UsageError
 from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db
+from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import TrainingConfig, VocoderConfig
 from auffusion_cli.training.discriminators import WaveformDiscriminator, frozen, judge_pair
-from auffusion_cli.training.loop import Losses, Sample
 from auffusion_cli.training.losses import (
     feature_matching_loss,
     lsgan_discriminator_loss,
     lsgan_generator_loss,
     multi_resolution_stft_loss,
 )
-from auffusion_cli.training.scenes import ClipStore
+from auffusion_cli.training.samples import Sample
+from auffusion_cli.training.stage import Losses
 
 N_CANDIDATES = 2
 """Of so many random segments of a clip the loudest is taken: recordings of short events are mostly
@@ -94,7 +95,7 @@ def load_frozen_autoencoder(config: VocoderConfig) -> KLAutoencoder | PatchAutoe
 
 
 class VocoderStage:
-    """Mel, adversarial and feature-matching losses on segments of clips; see `loop.Stage`.
+    """Mel, adversarial and feature-matching losses on segments of clips; see `stage.Stage`.
 
     Before `adversarial_start_step` only the mel loss (and the STFT loss, if it has a weight)
     trains the generator: a step costs a fraction of what it costs with the discriminators.

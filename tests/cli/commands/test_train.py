@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from auffusion_cli.cli.app import build_app
+from auffusion_cli.training.checkpoints import newest_checkpoint
 from auffusion_cli.training.config import load_config
-from auffusion_cli.training.loop import newest_checkpoint
 
 
 @pytest.fixture(scope="module")

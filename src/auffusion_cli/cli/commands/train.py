@@ -299,7 +299,8 @@ def _delete_run(folder: Path) -> None:
 
 
 def _checked_clips(data: Path, cache_file: Path | None, *, skip_bad: bool) -> tuple[Clip, ...]:
-    from auffusion_cli.training.data import check_clips, load_clips
+    from auffusion_cli.training.clip_check import check_clips
+    from auffusion_cli.training.data import load_clips
 
     manifest = load_clips(data, "train")
     with console.Progress("checking clips", unit="clips") as progress:

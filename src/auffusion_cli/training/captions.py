@@ -1,0 +1,97 @@
+"""Captions of composed scenes: the clips' own words, joined as people join them.
+
+"dog barking" + "heavy rain"                    ->  "dog barking in heavy rain"
+"A car horn honks." + "A bell rings."           ->  "A car horn honks and then a bell rings"
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+
+from auffusion_cli.training.data import Clip
+
+COUNTS = re.compile(
+    r"\b(once|twice|thrice|one|two|three|four|five|six|single|double|triple|again|repeated(ly)?"
+    r"|several|couple|few times)\b",
+    re.IGNORECASE,
+)
+"""Words for how often something happens: a clip described so is not repeated."""
+
+PLACES = re.compile(
+    r"^(?!.*\b(of|and|with|in|on|at)\b)(([\w-]+ ){0,3}(rain|wind|snow|traffic|fog)"
+    r"|(an?|the) ([\w-]+ ){0,2}(storm|thunderstorm|blizzard|forest|jungle|crowd|street|city|park"
+    r"|market|cafe|restaurant|tavern|station|office|factory|harbou?r|playground|classroom))$",
+    re.IGNORECASE,
+)
+"""Backgrounds that something can be "in"."""
+
+
+def draw_text(clip: Clip, rng: random.Random, phrase_probability: float) -> str:
+    """One of the clip's captions, or of its phrases if it has any."""
+    in_phrases = bool(clip.phrases) and rng.random() < phrase_probability
+    return rng.choice(clip.phrases if in_phrases else clip.captions)
+
+
+def caption_background(
+    events: Sequence[str], background: str, in_phrases: bool, rng: random.Random
+) -> str:
+    """One or two events before a background: "dog barking in rain"."""
+    if not in_phrases:
+        event = " and ".join([_bare(events[0]), *map(_joined, events[1:])])
+        back = _joined(background)
+        templates = (
+            "{event} and {back}",
+            "{event} and {back} in the background",
+            "{event}, and {back} in the background",
+            "{event} while {back}",
+            "{event} as {back}",
+        )
+        return rng.choice(templates).format(event=event, back=back)
+    event, back = " and ".join(events), background
+    templates = [
+        "{event} with {back} in the background",
+        "{event} and {back} in the background",
+        "{event} and {back}",
+        "{event} with {back}",
+        "{event}, {back}",
+        "{back} and {event}",
+        "{back} with {event}",
+    ]
+    if len(events) > 1:  # they are joined by an "and" already
+        templates = [template for template in templates if " and " not in template]
+    if PLACES.search(back):
+        templates += ["{event} in {back}"] * len(templates)
+    return rng.choice(templates).format(event=event, back=back)
+
+
+def caption_together(first: str, second: str, in_phrases: bool, rng: random.Random) -> str:
+    """Two sounds at once."""
+    if in_phrases:
+        template = rng.choice(("{a} and {b}", "{a} and {b}", "{a} with {b}", "{a}, {b}"))
+        return template.format(a=first, b=second)
+    template = rng.choice(("{a} and {b}", "{a}, and {b}", "{a} and {b}", "{a} while {b}"))
+    return template.format(a=_bare(first), b=_joined(second))
+
+
+def caption_sequence(first: str, second: str, in_phrases: bool, rng: random.Random) -> str:
+    """Two sounds, the second after the first."""
+    templates = ["{a} and then {b}", "{a}, then {b}", "{a} then {b}"]
+    if in_phrases:
+        templates += ["{a} followed by {b}", "{a} followed by {b}", "{b} after {a}"]
+        return rng.choice(templates).format(a=first, b=second)
+    return rng.choice(templates).format(a=_bare(first), b=_joined(second))
+
+
+def _bare(sentence: str) -> str:
+    return sentence.strip().rstrip(".!;, ")
+
+
+def _joined(sentence: str) -> str:
+    """A sentence as the later part of another: no period, no capital unless it is an acronym."""
+    sentence = _bare(sentence)
+    first_word = sentence.split(" ", 1)[0]
+    if first_word == "I" or first_word.startswith("I'") or first_word[1:] != first_word[1:].lower():
+        return sentence
+    return sentence[:1].lower() + sentence[1:]

@@ -1,0 +1,228 @@
+"""Checkpoints of a training run: all that a resumed run needs, in folders whole or not there.
+
+checkpoints/step-00002000/
+  NAME.safetensors, NAME.optimizer.pt   for each trained network
+  ema.pt                                moving average of the first network's weights
+  scaler.pt                             loss scale, with fp16
+  state.json                            the step
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from auffusion_cli.errors import AuffusionError, CheckpointError
+from auffusion_cli.training.config import LoopConfig
+
+DAMAGE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
+"""What the readers of weights, pickles and JSON raise where a file is cut short or not theirs."""
+MAX_DETAIL_CHARACTERS = 160
+"""Of a library's message, which may list every tensor."""
+
+
+class TrainingState:
+    """All that changes from step to step: networks, optimisers, moving average, loss scale."""
+
+    def __init__(
+        self, networks: dict[str, nn.Module], loop: LoopConfig, accelerator: Accelerator
+    ) -> None:
+        """Replaces the entries of `networks` by what accelerate wraps them in."""
+        self.networks = networks
+        self.accelerator = accelerator
+        self.step = 0
+        self.in_step = False
+        """True while the weights are part old, part new."""
+        # The optimisers stay unwrapped: accelerate's adjust the fp16 scale once for each of them,
+        # but it may change only between steps.
+        self.optimizers = {
+            name: torch.optim.AdamW(
+                network.parameters(),
+                lr=loop.learning_rate,
+                betas=loop.betas,
+                weight_decay=loop.weight_decay,
+                fused=accelerator.device.type == "cuda",
+            )
+            for name, network in networks.items()
+        }
+        self.ema = None
+        if loop.ema_decay is not None:
+            parameters = next(iter(networks.values())).parameters()
+            self.ema = EMAModel(parameters, decay=loop.ema_decay, foreach=True)
+            self.ema.to(accelerator.device)
+        for name, network in networks.items():
+            if loop.compile:
+                network.compile()
+            networks[name] = accelerator.prepare(network)
+
+    def update(self, trained: Sequence[str], learning_rate: float) -> None:
+        """Step the optimisers of the `trained` networks, then the moving average."""
+        self.in_step = True
+        scaler = self.accelerator.scaler
+        for name in trained:
+            for group in self.optimizers[name].param_groups:
+                group["lr"] = learning_rate
+            if scaler is None:
+                self.optimizers[name].step()
+            else:
+                scaler.step(self.optimizers[name])
+        if scaler is not None and trained:
+            scaler.update()
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.step(self._main_parameters())
+        self.step += 1
+        self.in_step = False
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the first network has the moving average of its weights, if there is one."""
+        if self.ema is None:
+            yield
+            return
+        parameters = self._main_parameters()
+        self.ema.store(parameters)
+        try:
+            self.ema.copy_to(parameters)
+            yield
+        finally:
+            self.ema.restore(parameters)
+
+    def _main_parameters(self) -> list[nn.Parameter]:
+        return list(self.accelerator.unwrap_model(next(iter(self.networks.values()))).parameters())
+
+
+def newest_checkpoint(checkpoints: Path) -> Path | None:
+    """The newest whole checkpoint of a run; None if there is none."""
+    return found[-1] if (found := _find_checkpoints(checkpoints)) else None
+
+
+def _find_checkpoints(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-????????") if (path / "state.json").is_file())
+
+
+def save_checkpoint(checkpoints: Path, state: TrainingState, *, keep: int) -> None:
+    """Write the state into a folder of its own; of the older ones the newest `keep` - 1 stay.
+
+    Raises:
+        AuffusionError: it cannot be written; the older ones are as they were.
+    """
+    final = checkpoints / f"step-{state.step:08d}"
+    partial = final.with_name(f"{final.name}.partial")
+    # Also those of other steps, which a killed process may have left.
+    for leftover in [*checkpoints.glob("step-*.partial"), *checkpoints.glob("step-*.old")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _write_state(partial, state)
+        for path in partial.iterdir():  # on the disk before the name is: power may fail
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        replace_folder(partial, final)
+    except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own
+        raise AuffusionError(
+            f"{final} cannot be written: {error}",
+            hint="free some space; --resume continues from the checkpoint before",
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    for old in _find_checkpoints(checkpoints)[:-keep]:
+        _delete_folder(old)
+
+
+def _write_state(folder: Path, state: TrainingState) -> None:
+    for name, network in state.networks.items():
+        weights = state.accelerator.unwrap_model(network).state_dict()
+        weights = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+        save_file(weights, folder / f"{name}.safetensors")
+        torch.save(state.optimizers[name].state_dict(), folder / f"{name}.optimizer.pt")
+    if state.ema is not None:
+        torch.save(state.ema.state_dict(), folder / "ema.pt")
+    if state.accelerator.scaler is not None:
+        torch.save(state.accelerator.scaler.state_dict(), folder / "scaler.pt")
+    (folder / "state.json").write_text(json.dumps({"step": state.step}), encoding="utf-8")
+
+
+def load_checkpoint(folder: Path, state: TrainingState) -> None:
+    """Set `state` to what the checkpoint `folder` holds.
+
+    Raises:
+        CheckpointError: a file of it is damaged, or of another network; the message names it.
+    """
+    device = state.accelerator.device
+    for name, network in state.networks.items():
+        with _reading(folder / f"{name}.safetensors") as path:
+            state.accelerator.unwrap_model(network).load_state_dict(load_file(path))
+        with _reading(folder / f"{name}.optimizer.pt") as path:
+            state.optimizers[name].load_state_dict(_load_pickle(path))
+            for group in state.optimizers[name].param_groups:
+                group["fused"] = device.type == "cuda"  # of this machine
+    if state.ema is not None:
+        with _reading(folder / "ema.pt") as path:
+            state.ema.load_state_dict(_load_pickle(path))
+            state.ema.to(device)
+    if state.accelerator.scaler is not None and (folder / "scaler.pt").exists():
+        with _reading(folder / "scaler.pt") as path:
+            state.accelerator.scaler.load_state_dict(_load_pickle(path))
+    with _reading(folder / "state.json") as path:
+        state.step = int(json.loads(path.read_text(encoding="utf-8"))["step"])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    """Within it a failure names `path`, and the checkpoint that could be used instead."""
+    try:
+        yield path
+    except DAMAGE as error:
+        older = [p.name for p in _find_checkpoints(path.parent.parent) if p.name < path.parent.name]
+        detail = " ".join(str(error).split())[:MAX_DETAIL_CHARACTERS] or type(error).__name__
+        raise CheckpointError(
+            f"{path}: cannot be resumed from: {detail}",
+            hint=f"if the file is damaged, delete {path.parent}: "
+            + (f"--resume then takes {older[-1]}" if older else "it is the only checkpoint"),
+        ) from error
+
+
+def _load_pickle(path: Path) -> dict:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def replace_folder(new: Path, final: Path) -> None:
+    """Put the folder `new` in the place of `final`, which is never seen half written."""
+    old = final.with_name(f"{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.replace(final, old)
+    os.replace(new, final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _delete_folder(folder: Path) -> None:
+    """Delete it under another name, so that nobody takes the half for the whole."""
+    doomed = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)

@@ -1,0 +1,141 @@
+"""The check before training: every clip is opened once, and what cannot be used is listed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from auffusion_cli.errors import AudioError, AuffusionWarning
+from auffusion_cli.signal.audio import read_audio
+from auffusion_cli.training.clip_store import cut
+from auffusion_cli.training.data import Clip, Manifest, Problem
+
+PCM16_FULL_SCALE = 32768
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """What the check needs to know of a clip: found once, then cached."""
+
+    duration_s: float = 0.0
+    peak: float = 0.0
+    digest: str = ""
+    error: str | None = None
+
+
+def check_clips(
+    manifest: Manifest,
+    *,
+    min_duration_s: float = 0.1,
+    silence_peak: float = 1e-3,
+    cache_file: Path | None = None,
+    n_threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Open every clip once; returns the usable clips and all problems, the manifest's own first.
+
+    Unreadable: the file cannot be decoded. Silent: no sample reaches `silence_peak` (-60 dB of
+    full scale), or one is not a number. Too short: under `min_duration_s`. Duplicate: the same
+    samples as an earlier clip. `progress(n_done, n_total)` is called after each clip.
+    With `cache_file`, files of unchanged size and modification time are not opened again.
+    """
+    cached = _read_cache(cache_file)
+    keys = [_cache_key(clip) for clip in manifest.clips]
+    pending = [
+        (key, clip) for key, clip in zip(keys, manifest.clips, strict=True) if key not in cached
+    ]
+    n_total = len(manifest.clips)
+    n_done = n_total - len(pending)
+    if progress:
+        progress(n_done, n_total)
+    pool = ThreadPoolExecutor(n_threads or min(8, os.cpu_count() or 1))
+    try:
+        measurements = pool.map(_measure, (clip for _, clip in pending))
+        for (key, _), measurement in zip(pending, measurements, strict=True):
+            cached[key] = measurement
+            n_done += 1
+            if progress:
+                progress(n_done, n_total)
+    finally:  # also after Ctrl-C: what was measured stays
+        pool.shutdown(cancel_futures=True)
+        if cache_file and pending:
+            _write_cache(cache_file, cached)
+
+    good: list[Clip] = []
+    problems = list(manifest.problems)
+    first_with: dict[str, Clip] = {}
+    for key, clip in zip(keys, manifest.clips, strict=True):
+        found = cached[key]
+        path = str(clip.path)
+        if found.error is not None:
+            problems.append(Problem("unreadable", path, found.error))
+        elif found.duration_s < min_duration_s:
+            detail = f"{found.duration_s:.3f} s, at least {min_duration_s:g} s needed"
+            problems.append(Problem("too short", path, detail))
+        elif not found.peak >= silence_peak:
+            detail = f"peak {found.peak:.1e}, at least {silence_peak:.0e} needed"
+            problems.append(Problem("silent", path, detail))
+        elif found.digest in first_with:
+            detail = f"the same sound as {first_with[found.digest].path}"
+            problems.append(Problem("duplicate", path, detail))
+        else:
+            first_with[found.digest] = clip
+            good.append(clip)
+    return Manifest(tuple(good), tuple(problems))
+
+
+def _measure(clip: Clip) -> _Measurement:
+    try:
+        waveform, sample_rate_hz = read_audio(clip.path, mono=True)
+    except AudioError as error:
+        return _Measurement(error=error.message)
+    waveform = cut(waveform[0], clip, sample_rate_hz)
+    if waveform.numel() == 0:
+        return _Measurement()
+    pcm = (waveform * PCM16_FULL_SCALE).clamp(-32768, 32767).to(torch.int16)
+    return _Measurement(
+        duration_s=waveform.numel() / sample_rate_hz,
+        peak=float(waveform.abs().max()),
+        digest=hashlib.blake2b(pcm.numpy().tobytes(), digest_size=16).hexdigest(),
+    )
+
+
+def _cache_key(clip: Clip) -> str:
+    try:
+        file = clip.path.stat()
+        version = [file.st_size, file.st_mtime_ns]
+    except OSError:
+        version = []
+    return json.dumps([str(clip.path.absolute()), *version, clip.start_s, clip.duration_s])
+
+
+def _read_cache(cache_file: Path | None) -> dict[str, _Measurement]:
+    if cache_file is None or not cache_file.exists():
+        return {}
+    try:
+        entries = json.loads(cache_file.read_text(encoding="utf-8"))
+        return {key: _Measurement(**entry) for key, entry in entries.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        warnings.warn(
+            f"the cached data check {cache_file} cannot be read ({error}): checking all files",
+            AuffusionWarning,
+            stacklevel=3,
+        )
+        return {}
+
+
+def _write_cache(cache_file: Path, measurements: dict[str, _Measurement]) -> None:
+    # An unreadable file is tried again next time: what ails it may be outside it.
+    entries = {key: asdict(found) for key, found in measurements.items() if found.error is None}
+    cache_file.parent.mkdir(parents=True, exist_ok=True)
+    beside = cache_file.with_name(f"{cache_file.name}.{os.getpid()}.tmp")
+    beside.write_text(json.dumps(entries), encoding="utf-8")
+    os.replace(beside, cache_file)

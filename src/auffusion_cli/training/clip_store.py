@@ -1,0 +1,131 @@
+"""Clips as waveforms, read once and kept in memory as far as they fit."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from auffusion_cli.errors import DataError
+from auffusion_cli.signal.audio import read_audio
+from auffusion_cli.training.data import Clip
+
+TRIM_LEVEL = 10 ** (-50 / 20)
+"""An event begins and ends where it passes this fraction of its peak."""
+
+
+def load_waveform(clip: Clip, sample_rate_hz: int) -> Tensor:
+    """The clip as a (N,) float32 mono waveform; its level is left as it is.
+
+    Raises AudioError if the file cannot be read.
+    """
+    waveform, _ = read_audio(clip.path, sample_rate_hz, mono=True)
+    return cut(waveform[0], clip, sample_rate_hz)
+
+
+def cut(waveform: Tensor, clip: Clip, sample_rate_hz: int) -> Tensor:
+    """The samples of a file (N,) between the clip's start and end."""
+    start = round(clip.start_s * sample_rate_hz)
+    if clip.duration_s is None:
+        return waveform[start:]
+    return waveform[start : start + round(clip.duration_s * sample_rate_hz)]
+
+
+class ClipStore:
+    """Clips as peak-normalised mono waveforms, kept as 16-bit samples up to `memory_bytes`.
+
+    `store[i]` is (N,) float32 with peak 1; events are cut free of silence at both ends. What does
+    not fit into memory is read again each time.
+    """
+
+    def __init__(
+        self, clips: Sequence[Clip], sample_rate_hz: int, memory_bytes: int = 2 * 1024**3
+    ) -> None:
+        self.clips = tuple(clips)
+        self.sample_rate_hz = sample_rate_hz
+        self._free_bytes = memory_bytes
+        self._pcm: dict[int, Tensor] = {}
+        self._groups: dict[tuple[str | None, str | None], list[int]] = {}
+        self._weighted: dict[tuple[str | None, float], tuple[list[list[int]], list[float]]] = {}
+        for index, clip in enumerate(self.clips):
+            self._groups.setdefault((clip.role, clip.kind), []).append(index)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Tensor:
+        pcm = self._pcm.get(index)
+        if pcm is None:
+            pcm = self._read(index)
+            n_bytes = pcm.numel() * pcm.element_size()
+            if n_bytes <= self._free_bytes:
+                self._free_bytes -= n_bytes
+                self._pcm[index] = pcm
+        return pcm.float() / 32767
+
+    def preload(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Read the clips now, in threads, until one finds no room in memory."""
+        with ThreadPoolExecutor() as pool:
+            for index, _ in enumerate(pool.map(self.__getitem__, range(len(self)))):
+                if progress:
+                    progress(index + 1, len(self))
+                if index not in self._pcm:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    break
+
+    def _read(self, index: int) -> Tensor:
+        clip = self.clips[index]
+        waveform = load_waveform(clip, self.sample_rate_hz)
+        if waveform.numel() == 0:
+            raise DataError(f"{clip.path} has no sound from {clip.start_s:g} s on")
+        waveform = waveform / waveform.abs().max().clamp(min=1e-8)
+        loud = (waveform.abs() > TRIM_LEVEL).nonzero()
+        if clip.role == "event" and loud.numel():
+            waveform = waveform[int(loud[0]) : int(loud[-1]) + 1]
+        return (waveform * 32767).to(torch.int16)
+
+    def pick(
+        self,
+        rng: random.Random,
+        kind_balance: float,
+        role: str | None = "any",
+        without: Sequence[int] = (),
+    ) -> int | None:
+        """A random clip with that role and of another kind than `without`; None if there is none.
+
+        A kind with n clips has a probability proportional to n ** (1 - kind_balance).
+        """
+        kinds = {self.clips[index].kind for index in without} - {None}
+
+        def fits(group: list[int]) -> bool:
+            kind = self.clips[group[0]].kind
+            return kind not in kinds if kind is not None else len(group) > len(without)
+
+        groups, weights = self._weighted_groups(role, kind_balance)
+        if not any(map(fits, groups)):
+            return None
+        while True:
+            group = groups[bisect(weights, rng.random() * weights[-1], hi=len(groups) - 1)]
+            index = rng.choice(group)
+            if fits(group) and index not in without:
+                return index
+
+    def _weighted_groups(
+        self, role: str | None, kind_balance: float
+    ) -> tuple[list[list[int]], list[float]]:
+        """The clips of each kind with that role, and the running sums of the kinds' weights."""
+        key = role, kind_balance
+        if key not in self._weighted:
+            groups = [
+                indices
+                for (group_role, _), indices in self._groups.items()
+                if role in ("any", group_role)
+            ]
+            weights = list(accumulate(len(indices) ** (1 - kind_balance) for indices in groups))
+            self._weighted[key] = groups, weights
+        return self._weighted[key]

@@ -1,0 +1,45 @@
+from collections import Counter
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from auffusion_cli.training.samples import Sample, samples_at
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 9), st.integers(1, 13), st.integers(0, 2**32))
+def test_every_epoch_sees_each_item_once(batch_size, n_items, seed):
+    n_steps = 3 * n_items  # so that epochs and batches come out even
+    samples = [s for step in range(n_steps) for s in samples_at(step, batch_size, n_items, seed)]
+    for start in range(0, len(samples), n_items):
+        epoch = samples[start : start + n_items]
+        assert Counter(s.index for s in epoch) == Counter(range(n_items))
+    assert len({s.seed for s in samples}) == len(samples)
+    assert all(0 <= s.seed < 2**63 for s in samples)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 8), st.integers(0, 9))
+def test_samples_depend_on_nothing_but_their_place(step, other_step, batch_size, seed):
+    expected = samples_at(step, batch_size, 11, seed)
+    samples_at(other_step, batch_size, 7, seed + 1)  # whatever was asked before
+    assert samples_at(step, batch_size, 11, seed) == expected
+    # Positions count samples: two small steps are one big one.
+    halves = [
+        s for half in (2 * step, 2 * step + 1) for s in samples_at(half, batch_size, 11, seed)
+    ]
+    assert samples_at(step, 2 * batch_size, 11, seed) == halves
+
+
+def test_epochs_and_seeds_differ():
+    orders = {tuple(s.index for s in samples_at(epoch, 50, 50, 0)) for epoch in range(4)}
+    assert len(orders) == 4
+    assert samples_at(0, 50, 50, 0) != samples_at(0, 50, 50, 1)
+
+
+def test_a_sample_draws_the_same_again():
+    sample = Sample(0, seed=2**62)
+    assert torch.rand(1, generator=sample.generator()) == torch.rand(
+        1, generator=sample.generator()
+    )
