@@ -21,7 +21,7 @@ import soundfile
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.model import Model
 from auffusion_cli.requests.request import ExtendRequest, GenerateSettings, InpaintRequest
-from auffusion_cli.signal.audio import Recording, read_recording, to_full_scale
+from auffusion_cli.signal.recording import Recording, read_recording, to_full_scale
 from auffusion_cli.tasks.extend import extend
 from auffusion_cli.tasks.inpaint import inpaint
 

@@ -38,7 +38,8 @@ from auffusion_cli.evaluation.tagger import (
     windows,
 )
 from auffusion_cli.requests.request import GenerateSettings, StyleTransferRequest
-from auffusion_cli.signal.audio import Recording, audio_info, read_recording
+from auffusion_cli.signal.recording import Recording, read_recording
+from auffusion_cli.signal.sound_file import audio_info
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER, LogMel
 from auffusion_cli.tasks.style_transfer import style_transfer
 from auffusion_cli.training.data import Clip, load_clips

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.signal.audio import read_recording
+from auffusion_cli.signal.recording import read_recording
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes" / "embedded"))
 

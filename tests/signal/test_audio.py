@@ -1,6 +1,7 @@
 import errno
 import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,19 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auffusion_cli.errors import AudioError
-from auffusion_cli.signal import audio
-from auffusion_cli.signal.audio import (
-    FORMATS,
-    audio_info,
-    read_audio,
-    read_provenance,
-    resample,
-    to_pcm16,
-    write_audio,
-)
+from auffusion_cli.errors import AudioError, AuffusionWarning
+from auffusion_cli.signal import sound_file
+from auffusion_cli.signal.audio import read_audio, resample, to_pcm16, write_audio
+from auffusion_cli.signal.formats import AUDIO_SUFFIXES, WRITTEN
+from auffusion_cli.signal.sound_file import audio_info, read_provenance
 
-FORMS = [(suffix, subtype) for suffix, (_, codecs) in FORMATS.items() for subtype in codecs]
+FORMS = [(suffix, subtype) for suffix, (_, codecs) in WRITTEN.items() for subtype in codecs]
 TOLERANCE = {"pcm16": 1 / 32768, "pcm24": 1 / 2**23, "float": 0.0}
 
 
@@ -76,7 +71,8 @@ def test_float_keeps_what_exceeds_full_scale_and_pcm24_clips_it(tmp_path):
     loud = torch.tensor([[2.0, -2.0]])
     write_audio(tmp_path / "a.wav", loud, 16_000, subtype="float")
     assert read_audio(tmp_path / "a.wav")[0].tolist() == loud.tolist()
-    write_audio(tmp_path / "b.wav", loud, 16_000, subtype="pcm24")
+    with pytest.warns(AuffusionWarning, match="2 samples above full scale were clipped"):
+        write_audio(tmp_path / "b.wav", loud, 16_000, subtype="pcm24")
     assert read_audio(tmp_path / "b.wav")[0].abs().max() <= 1
 
 
@@ -99,7 +95,7 @@ def test_mono_is_the_mean(tmp_path):
 
 def test_blocks_join(tmp_path, monkeypatch):
     write_audio(tmp_path / "a.wav", noise(2, 1_000), 16_000, subtype="float")
-    monkeypatch.setattr(audio, "BLOCK_FRAMES", 300)
+    monkeypatch.setattr(sound_file, "BLOCK_FRAMES", 300)
     torch.testing.assert_close(read_audio(tmp_path / "a.wav")[0], noise(2, 1_000))
 
 
@@ -141,7 +137,7 @@ RECORDS = st.recursive(
 )
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", WRITTEN)
 @settings(deadline=None, max_examples=10)
 @given(prompt=st.text(max_size=200), settings_=RECORDS)
 def test_provenance_round_trip(tmp_path_factory, suffix, prompt, settings_):
@@ -151,7 +147,7 @@ def test_provenance_round_trip(tmp_path_factory, suffix, prompt, settings_):
     assert read_provenance(path) == record
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", WRITTEN)
 @pytest.mark.parametrize("n_samples", [1_601, 16_000])
 def test_large_unicode_provenance(tmp_path, suffix, n_samples):
     path = tmp_path / f"a{suffix}"
@@ -161,7 +157,7 @@ def test_large_unicode_provenance(tmp_path, suffix, n_samples):
     assert read_audio(path)[0].shape == (1, n_samples)
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", WRITTEN)
 def test_no_provenance(tmp_path, suffix):
     write_audio(tmp_path / f"a{suffix}", noise(), 16_000)
     assert read_provenance(tmp_path / f"a{suffix}") is None
@@ -218,7 +214,7 @@ def test_truncated_files(tmp_path, suffix, subtype, kept):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    suffix=st.sampled_from(list(FORMATS)),
+    suffix=st.sampled_from(list(WRITTEN)),
     position=st.floats(0, 1),
     garbage=st.binary(min_size=1, max_size=40),
 )
@@ -238,14 +234,71 @@ def test_damaged_files_never_do_worse_than_an_audio_error(
             assert str(path) in str(error)
 
 
-def test_wav_of_unknown_length_is_read(tmp_path):
-    """As written by a program that streams to a pipe."""
+@pytest.mark.parametrize("size", [0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_wav_of_unknown_length_is_read(tmp_path, size):
+    """As written by a program that streams to a pipe: SoX leaves 0x7FFFF000, others -1."""
     path = tmp_path / "a.wav"
     write_audio(path, noise(), 16_000)
     content = bytearray(path.read_bytes())
-    content[40:44] = struct.pack("<I", 0xFFFFFFFF)
+    content[40:44] = struct.pack("<I", size)
     path.write_bytes(content)
     assert read_audio(path)[0].shape == (1, 4_000)
+
+
+@pytest.mark.parametrize(
+    ("container", "endian"),
+    [
+        *((name, "FILE") for name in ("RF64", "AIFF", "W64", "CAF", "AU", "WAVEX")),
+        *((name, "BIG") for name in ("CAF", "AU", "WAV")),
+    ],
+)
+def test_truncated_containers(tmp_path, container, endian):
+    path = tmp_path / "a"
+    soundfile.write(path, noise()[0], 16_000, "PCM_16", endian, format=container)
+    assert read_audio(path)[0].shape == (1, 4_000)
+    path.write_bytes(path.read_bytes()[:-3_000])
+    refuse(path, "cut short|malformed")
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"\xff\xf1\x50\x80" + bytes(2_000), "AAC"),
+        (b"\0\0\0\x20ftypM4A " + bytes(2_000), "MPEG-4"),
+        (b"RIFF\xff\0\0\0WAVEfmt \x10\0\0\0\xff\0\x01\0" + bytes(200), "AAC"),
+    ],
+)
+def test_sound_that_ffmpeg_reads_is_named_with_the_line_that_converts_it(tmp_path, content, name):
+    (tmp_path / "a b.wav").write_bytes(content)
+    with pytest.raises(AudioError, match=f"holds {name}") as caught:
+        read_audio(tmp_path / "a b.wav")
+    assert caught.value.hint == "Convert it first: ffmpeg -i 'a b.wav' 'a b-converted.flac'"
+
+
+def test_a_web_page_is_named(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"<!DOCTYPE html><html>404</html>")
+    refuse(tmp_path / "a.wav", "web page")
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a.wav")
+    refuse(tmp_path / "a.wav", "named pipe")
+    refuse(Path("/dev/zero"), "device")
+
+
+@pytest.mark.parametrize("suffix", [".opus", ".oga", ".aiff", ".aif", ".caf", ".w64", ".au"])
+def test_suffixes_that_are_read(tmp_path, suffix):
+    container, subtype = {
+        ".opus": ("OGG", "OPUS"),
+        ".oga": ("OGG", "VORBIS"),
+        ".caf": ("CAF", "PCM_16"),
+        ".w64": ("W64", "PCM_16"),
+        ".au": ("AU", "PCM_16"),
+    }.get(suffix, ("AIFF", "PCM_16"))
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, tone(48_000, 48_000)[0], 48_000, subtype, format=container)
+    assert read_audio(path)[0].shape == (1, 48_000)
+    assert suffix in AUDIO_SUFFIXES
 
 
 def test_no_samples(tmp_path):
@@ -270,8 +323,30 @@ def test_not_finite(tmp_path, value):
 
 def test_too_long(tmp_path, monkeypatch):
     write_audio(tmp_path / "a.wav", noise(), 16_000)
-    monkeypatch.setattr(audio, "MAX_SAMPLES", 1_000)
+    monkeypatch.setattr(sound_file, "MAX_SAMPLES", 1_000)
     refuse(tmp_path / "a.wav", "too long")
+
+
+def test_a_flac_of_hours_of_silence_is_refused_by_its_header(tmp_path, monkeypatch):
+    path = tmp_path / "a.flac"
+    write_audio(path, torch.zeros(9_000), 1_000)
+    content = bytearray(path.read_bytes())
+    n_frames = sound_file.MAX_SAMPLES + 1  # 36 bits, behind rate, channels and width
+    content[21] = content[21] & 0xF0 | n_frames >> 32
+    content[22:26] = (n_frames & 0xFFFFFFFF).to_bytes(4, "big")
+    path.write_bytes(content)
+    monkeypatch.setattr(soundfile.SoundFile, "read", None)  # nothing is decoded
+    refuse(path, "too long: 345,600 s")
+
+
+def test_one_file_that_does_not_fit_into_memory_is_an_audio_error(tmp_path, monkeypatch):
+    write_audio(tmp_path / "a.wav", noise(), 16_000)
+
+    def too_much(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", too_much)
+    refuse(tmp_path / "a.wav", "does not fit into memory")
 
 
 # --- writing goes wrong

@@ -15,7 +15,8 @@ from auffusion_cli.diffusion.samplers import make_scheduler, sample
 from auffusion_cli.errors import AuffusionError, AuffusionWarning
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
-from auffusion_cli.signal.audio import read_audio, read_provenance
+from auffusion_cli.signal.audio import read_audio
+from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks.generate import (
     GenerateFailure,
     decode,

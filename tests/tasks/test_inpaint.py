@@ -11,7 +11,8 @@ from auffusion_cli.diffusion.samplers import keep_known, make_scheduler, sample
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import GenerateSettings, InpaintRequest
-from auffusion_cli.signal.audio import read_provenance, read_recording, to_full_scale
+from auffusion_cli.signal.recording import read_recording, to_full_scale
+from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks import inpaint as inpaint_module
 from auffusion_cli.tasks.inpaint import continued, inpaint
 from auffusion_cli.tasks.reproduce import reproduce

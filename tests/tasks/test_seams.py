@@ -8,7 +8,7 @@ import soundfile
 
 import seams
 from auffusion_cli.requests.request import ExtendRequest, GenerateSettings, InpaintRequest
-from auffusion_cli.signal.audio import read_recording, to_full_scale
+from auffusion_cli.signal.recording import read_recording, to_full_scale
 from auffusion_cli.tasks.extend import extend
 from auffusion_cli.tasks.inpaint import inpaint
 

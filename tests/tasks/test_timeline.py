@@ -8,7 +8,7 @@ import torch
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, TimelineRequest
-from auffusion_cli.signal.audio import read_provenance
+from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks.generate import generate
 from auffusion_cli.tasks.reproduce import reproduce
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from auffusion_cli.checkpoints.hub import Checkpoint
     from auffusion_cli.model import Model
     from auffusion_cli.requests.request import GenerateSettings, Request
-    from auffusion_cli.signal.audio import Recording
+    from auffusion_cli.signal.recording import Recording
     from auffusion_cli.tasks.edits import EditResult
 
 Source = Annotated[Path, typer.Argument(metavar="FILE", help="A recording: wav, flac, ogg, mp3.")]
@@ -45,7 +45,7 @@ def read(source: Path) -> Recording:
         UsageError: it is too short or too long.
     """
     from auffusion_cli.requests.request import MAX_DURATION_S, MIN_DURATION_S
-    from auffusion_cli.signal.audio import read_recording
+    from auffusion_cli.signal.recording import read_recording
 
     recording = read_recording(source)
     if not MIN_DURATION_S <= recording.duration_s <= MAX_DURATION_S:
@@ -114,7 +114,7 @@ def output_path(
     A template may name the fields of the request. A flac stays one by default, the rest is a wav.
     """
     from auffusion_cli.cli.outputs import as_template, fill
-    from auffusion_cli.signal.audio import lossless_format_of
+    from auffusion_cli.signal.formats import lossless_format_of
 
     suffixes = (".flac", ".wav") if source.suffix.lower() == ".flac" else (".wav", ".flac")
     template = as_template(output, None, default_name, "--output", suffixes)

@@ -199,9 +199,7 @@ def check_free(paths: Sequence[Path]) -> None:
 
 def _record_of(path: Path) -> Provenance | None:
     """What a sound file says about itself, if it says anything that can be read."""
-    from auffusion_cli.signal.audio import (
-        read_provenance,  # torch: only where there is a file to look at
-    )
+    from auffusion_cli.signal.sound_file import read_provenance
 
     try:
         record = read_provenance(path)

@@ -99,7 +99,7 @@ def origin_of_file(
     """
     from auffusion_cli.cli.commands.info import read_record
     from auffusion_cli.requests.request import GenerateRequest
-    from auffusion_cli.signal.audio import read_recording
+    from auffusion_cli.signal.recording import read_recording
 
     recorded = read_record(path)
     request = recorded.request

@@ -32,7 +32,9 @@ from auffusion_cli.requests.request import (
     InpaintRequest,
     TimelineRequest,
 )
-from auffusion_cli.signal.audio import FORMATS, read_audio, read_provenance
+from auffusion_cli.signal.audio import read_audio
+from auffusion_cli.signal.formats import WRITTEN
+from auffusion_cli.signal.sound_file import read_provenance
 
 SILENCE = 1e-3
 """Full scale is 1, so this is -60 dBFS."""
@@ -101,11 +103,11 @@ def find_sounds(folder: Path) -> list[str]:
         found += [
             path.relative_to(folder).as_posix()
             for path in paths
-            if path.suffix.lower() in FORMATS and path.is_file()  # no pipe or device
+            if path.suffix.lower() in WRITTEN and path.is_file()  # no pipe or device
         ]
     if not found:
         raise DataError(
-            f"{folder}: holds no sound files", hint=f"Looked for {', '.join(FORMATS)}, also deeper."
+            f"{folder}: holds no sound files", hint=f"Looked for {', '.join(WRITTEN)}, also deeper."
         )
     return sorted(found)
 
@@ -293,7 +295,7 @@ def counts(findings: Iterable[FlaggedFile]) -> Counter[Flag]:
 def clip_name(relative: str) -> str:
     """What a clip is paired by: its path without a suffix that is one of sound files."""
     path = PurePosixPath(relative)
-    return str(path.with_suffix("")) if path.suffix.lower() in FORMATS else str(path)
+    return str(path.with_suffix("")) if path.suffix.lower() in WRITTEN else str(path)
 
 
 def set_hash(clips: Iterable[SoundFile]) -> str:

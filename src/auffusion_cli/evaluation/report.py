@@ -38,7 +38,8 @@ from auffusion_cli.evaluation.report_html import decimals, render, shown
 from auffusion_cli.evaluation.result import Evaluation, ScoredClip, System
 from auffusion_cli.files import folder_of, naming
 from auffusion_cli.pictures.spectrogram import colour
-from auffusion_cli.signal.audio import FORMATS, read_audio
+from auffusion_cli.signal.audio import read_audio
+from auffusion_cli.signal.formats import WRITTEN
 from auffusion_cli.signal.spectrogram import LogMel
 
 EMBEDDED_BYTES = 20_000_000
@@ -233,7 +234,7 @@ def _inside(path: str) -> str:
     parts = PurePosixPath(path.replace("\\", "/")).parts
     windows = PureWindowsPath(path)
     outside = path.startswith(("/", "\\")) or windows.drive or ".." in parts or "\0" in path
-    if outside or Path(path).suffix.lower() not in FORMATS:
+    if outside or Path(path).suffix.lower() not in WRITTEN:
         raise DataError(f"the result names a file that cannot be one of its sounds: {path[:200]!r}")
     return path
 

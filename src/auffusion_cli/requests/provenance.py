@@ -1,6 +1,6 @@
 """The record that every sound carries: enough to make it again. No torch.
 
-`audio.write_audio(provenance=record.to_dict())` puts it into the file, `audio.read_provenance`
+`write_audio(provenance=record.to_dict())` puts it into the file, `sound_file.read_provenance`
 takes it out; `Provenance.from_dict` checks it, because a file may come from anyone.
 """
 
@@ -46,7 +46,7 @@ class Provenance:
     dtype: str
     samples_sha256: str
     """Of the samples as 16-bit integers, before the file format compressed them; of an edit in the
-    form that its source has them in: see `audio.Recording`."""
+    form that its source has them in: see `signal.recording`."""
     turned_down_db: float | None = None
     """By how much at most the new part of a recording was turned down, so as not to be louder than
     the recording; None if it was not, or was made before that was done."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.diffusion.windows import in_windows
 from auffusion_cli.requests.provenance import Provenance
-from auffusion_cli.signal.audio import Recording, write_recording
+from auffusion_cli.signal.recording import Recording, write_recording
 from auffusion_cli.signal.spectrogram import normalize_peak
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class EditResult:
     provenance: Provenance
 
     def save(self, path: str | Path, *, overwrite: bool = True) -> None:
-        """Write a .wav or .flac that carries `provenance`; see `audio.write_recording`."""
+        """Write a .wav or .flac that carries `provenance`; see `write_recording`."""
         write_recording(
             path, self.recording, provenance=self.provenance.to_dict(), overwrite=overwrite
         )

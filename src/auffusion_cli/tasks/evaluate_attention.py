@@ -33,7 +33,9 @@ from auffusion_cli.pictures.attention import AttentionColumn, save_attention
 from auffusion_cli.pictures.spectrogram import read_png_record
 from auffusion_cli.requests.provenance import Provenance, current_versions
 from auffusion_cli.requests.request import GenerateRequest
-from auffusion_cli.signal.audio import read_provenance, read_recording, to_pcm16
+from auffusion_cli.signal.audio import to_pcm16
+from auffusion_cli.signal.recording import read_recording
+from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks.attention import AttentionResult, generate_with_attention
 from auffusion_cli.tasks.evaluate import OnProgress, some_of
 from auffusion_cli.tasks.generate import GenerateResult

@@ -17,9 +17,9 @@ import numpy as np
 
 from auffusion_cli.requests.masks import Span
 from auffusion_cli.requests.request import MAX_SEED, ExtendRequest, GenerateSettings
-from auffusion_cli.signal.audio import Recording, to_full_scale
 from auffusion_cli.signal.extrapolation import go_on
 from auffusion_cli.signal.loudness import Ceiling
+from auffusion_cli.signal.recording import Recording, to_full_scale
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
 from auffusion_cli.tasks.inpaint import CONTEXT_SHARE, fill, heard_by, plan_spans
 

@@ -66,7 +66,7 @@ class GenerateResult:
     provenance: Provenance
 
     def save(self, path: str | Path, *, subtype: str = "pcm16", overwrite: bool = True) -> None:
-        """Write a .wav, .flac, .ogg or .mp3 that carries `provenance`; see `audio.write_audio`."""
+        """Write a .wav, .flac, .ogg or .mp3 that carries `provenance`; see `write_audio`."""
         write_audio(
             path,
             self.waveform,

@@ -33,8 +33,9 @@ from auffusion_cli.diffusion.windows import FillWindow, plan_fills
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.requests.masks import Span, parse_bands, parse_times
 from auffusion_cli.requests.request import MAX_SEED, ExtendRequest, GenerateSettings, InpaintRequest
-from auffusion_cli.signal.audio import Recording, resample, to_full_scale
+from auffusion_cli.signal.audio import resample
 from auffusion_cli.signal.loudness import SILENT, Ceiling
+from auffusion_cli.signal.recording import Recording, to_full_scale
 from auffusion_cli.signal.room_tone import RoomTone
 from auffusion_cli.signal.spectrogram import mel_filterbank
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result

@@ -18,16 +18,10 @@ from auffusion_cli.requests.request import (
     InpaintRequest,
     StyleTransferRequest,
 )
-from auffusion_cli.signal.audio import (
-    Recording,
-    audio_info,
-    format_of,
-    lossless_format_of,
-    read_audio,
-    read_recording,
-    to_full_scale,
-    to_pcm16,
-)
+from auffusion_cli.signal.audio import read_audio, to_pcm16
+from auffusion_cli.signal.formats import format_of, lossless_format_of
+from auffusion_cli.signal.recording import Recording, read_recording, to_full_scale
+from auffusion_cli.signal.sound_file import audio_info
 from auffusion_cli.tasks.edit import edit as edit_words
 from auffusion_cli.tasks.edits import EditResult, OnProgress
 from auffusion_cli.tasks.extend import extend

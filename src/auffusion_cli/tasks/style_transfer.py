@@ -24,7 +24,8 @@ from auffusion_cli.diffusion.samplers import initial_noise, make_scheduler, samp
 from auffusion_cli.diffusion.windows import in_windows, windowed_denoiser
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.requests.request import GenerateSettings, StyleTransferRequest
-from auffusion_cli.signal.audio import Recording, resample
+from auffusion_cli.signal.audio import resample
+from auffusion_cli.signal.recording import Recording
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result, log_mel_of
 
 if TYPE_CHECKING:

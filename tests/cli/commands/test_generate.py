@@ -17,7 +17,8 @@ from auffusion_cli.cli.app import build_app
 from auffusion_cli.diffusion.samplers import SCHEDULERS
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
-from auffusion_cli.signal.audio import read_audio, read_provenance, write_audio
+from auffusion_cli.signal.audio import read_audio, write_audio
+from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks import generate as task
 
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.evaluation.protocols import PROTOCOLS
 from auffusion_cli.evaluation.tagger import Tagger, TaggerEmbedder
-from auffusion_cli.signal.audio import read_audio, read_provenance
+from auffusion_cli.signal.audio import read_audio
+from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks import sweep as task
 from auffusion_cli.tasks.evaluate import Networks
 

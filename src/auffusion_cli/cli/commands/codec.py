@@ -54,7 +54,9 @@ def codec_command(
     check_writable([output], "--output")
 
     from auffusion_cli.config import SpectrogramConfig
-    from auffusion_cli.signal.audio import audio_info, format_of, read_audio, write_audio
+    from auffusion_cli.signal.audio import read_audio, write_audio
+    from auffusion_cli.signal.formats import format_of
+    from auffusion_cli.signal.sound_file import audio_info
 
     format_of(output)
     rate_hz = SpectrogramConfig().sample_rate_hz

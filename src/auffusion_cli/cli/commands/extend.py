@@ -12,7 +12,7 @@ from auffusion_cli.cli import console, edits, options
 from auffusion_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from auffusion_cli.signal.audio import Recording
+    from auffusion_cli.signal.recording import Recording
 
 DEFAULT_LOOP_S = 1.0
 

@@ -46,7 +46,7 @@ def read_record(path: Path) -> Provenance:
         AudioError: the file cannot be read, or carries no record that can be used.
     """
     from auffusion_cli.requests.provenance import Provenance
-    from auffusion_cli.signal.audio import read_provenance
+    from auffusion_cli.signal.sound_file import read_provenance
 
     record = read_provenance(path)
     if record is None:
