@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 
-from auffusion_cli.training.config import load_config
+from auffusion_cli.training.config_file import load_config
 
 RECIPE = Path(__file__).parents[1] / "recipes/embedded/diffusion.yaml"
 LATENT_SHAPE = (32, 16, 32)

@@ -38,7 +38,8 @@ from auffusion_cli.evaluation.tagger import (
     save_tagger,
 )
 from auffusion_cli.training.clip_store import ClipStore
-from auffusion_cli.training.config import SceneConfig, load_config
+from auffusion_cli.training.config import SceneConfig
+from auffusion_cli.training.config_file import load_config
 from auffusion_cli.training.data import load_clips
 from auffusion_cli.training.scenes import lay_alone
 

@@ -9,12 +9,7 @@ from accelerate import Accelerator
 from auffusion_cli.codec.autoencoder import KLAutoencoder, load_autoencoder
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.training.autoencoder import AutoencoderStage, build_kl_autoencoder
-from auffusion_cli.training.config import (
-    AutoencoderConfig,
-    LoopConfig,
-    SceneConfig,
-    TrainingConfig,
-)
+from auffusion_cli.training.config import AutoencoderConfig, LoopConfig, SceneConfig, TrainingConfig
 from auffusion_cli.training.loop import train
 from auffusion_cli.training.samples import Sample
 

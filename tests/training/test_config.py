@@ -20,6 +20,8 @@ from auffusion_cli.training.config import (
     TextEncoderConfig,
     TrainingConfig,
     VocoderConfig,
+)
+from auffusion_cli.training.config_file import (
     changed_settings,
     dump_config,
     load_config,

@@ -11,7 +11,8 @@ from torch import nn
 from auffusion_cli.errors import AuffusionWarning, DataError, UsageError
 from auffusion_cli.training import loop as training_loop
 from auffusion_cli.training.checkpoints import EMAModel, newest_checkpoint
-from auffusion_cli.training.config import LoopConfig, TrainingConfig, load_config
+from auffusion_cli.training.config import LoopConfig, TrainingConfig
+from auffusion_cli.training.config_file import load_config
 from auffusion_cli.training.loop import learning_rate_at, train
 from toy_stage import LOOP, ToyStage, assert_same_run, run, weights
 

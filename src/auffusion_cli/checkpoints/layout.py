@@ -16,7 +16,7 @@ from typing import Any
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.diffusion.samplers import SCHEDULERS
 from auffusion_cli.errors import CheckpointError, UsageError
-from auffusion_cli.training.config import CACHE_NAME, CHECKPOINTS_NAME, LOGS_NAME, PREVIEWS_NAME
+from auffusion_cli.training.run_folder import CACHE_NAME, CHECKPOINTS_NAME, LOGS_NAME, PREVIEWS_NAME
 
 VOCODERS = ("hifigan", "griffin-lim")
 

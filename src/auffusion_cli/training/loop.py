@@ -23,18 +23,15 @@ from auffusion_cli.training.checkpoints import (
     newest_checkpoint,
     save_checkpoint,
 )
-from auffusion_cli.training.config import (
+from auffusion_cli.training.config import LoopConfig, TrainingConfig
+from auffusion_cli.training.config_file import changed_settings, dump_config, load_config
+from auffusion_cli.training.loading import choose_workers, read_ahead
+from auffusion_cli.training.run_folder import (
     CHECKPOINTS_NAME,
     CONFIG_NAME,
     LOGS_NAME,
     PREVIEWS_NAME,
-    LoopConfig,
-    TrainingConfig,
-    changed_settings,
-    dump_config,
-    load_config,
 )
-from auffusion_cli.training.loading import choose_workers, read_ahead
 from auffusion_cli.training.samples import derive_seed, samples_at
 from auffusion_cli.training.stage import Stage
 

@@ -16,10 +16,11 @@ from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.device import choose_device
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.training.clip_store import ClipStore
-from auffusion_cli.training.config import CACHE_NAME, TrainingConfig
+from auffusion_cli.training.config import TrainingConfig
 from auffusion_cli.training.data import Clip
 from auffusion_cli.training.loading import choose_workers
 from auffusion_cli.training.loop import StepReport, train
+from auffusion_cli.training.run_folder import CACHE_NAME
 from auffusion_cli.training.stage import OnPrepare, Stage
 
 PREPARATION_LIMIT = timedelta(days=2)

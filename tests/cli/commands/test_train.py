@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from typer.testing import CliRunner
 
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.training.checkpoints import newest_checkpoint
-from auffusion_cli.training.config import load_config
+from auffusion_cli.training.config_file import load_config
+from auffusion_cli.training.run_folder import only_run
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def test_a_folder_of_clips_becomes_a_model(run):
     result = run("-o", "out", "--max-steps", "3", *SMALL)
     assert result.exit_code == 0, result.output
     assert result.stdout == "out: 3 steps\n"
-    assert "training the diffusion stage on 20 clips" in result.stderr
+    assert "training the diffusion stage on 20 clips in 1 process\n" in result.stderr
     assert "auffusion generate" in result.stderr
     written = {path.name for path in Path("out").iterdir()}
     assert {"unet", "vae", "vocoder", "condition_config.json", "auffusion.json"} <= written
@@ -107,7 +109,7 @@ def test_a_folder_of_clips_becomes_a_model(run):
 def test_out_of_time_is_a_clean_stop(run):
     result = run("-o", "out", "--max-minutes", "0", *SMALL)
     assert result.exit_code == 0, result.output
-    assert "out: 0 steps" in result.stdout and "--resume goes on" in result.stderr
+    assert "out: 0 steps" in result.stdout and "--resume continues it" in result.stderr
     assert Path("out/unet").is_dir()
 
 
@@ -117,7 +119,7 @@ def test_out_of_time_is_a_clean_stop(run):
 def test_resume_needs_a_run(run, no_training):
     for output in ("nothing", "."):
         result = run("-o", output, "--resume")
-        assert result.exit_code == 2 and "holds no run to go on with" in result.stderr
+        assert result.exit_code == 2 and "holds no run to resume" in result.stderr
     assert not Path("nothing").exists()
 
 
@@ -129,6 +131,46 @@ def test_a_folder_with_other_things_is_not_written_into(run, no_training):
     Path("file").write_text("x")
     assert "is a file" in run("-o", "file").stderr
     assert os.listdir("mine") == ["letter.txt"]
+
+
+def test_a_second_training_into_one_folder_is_refused(run, no_training):
+    Path("out/checkpoints/step-00000001").mkdir(parents=True)
+    Path("out/training.yaml").write_text("seed: 1")
+    for option in ("--overwrite", "--resume"):
+        with only_run(Path("out")):
+            result = run("-o", "out", option)
+        assert result.exit_code == 2, result.output
+        assert "--output out: another training writes there now" in result.stderr
+    assert Path("out/checkpoints/step-00000001").exists() and Path("out/training.yaml").exists()
+
+
+def test_a_folder_that_another_run_filled_meanwhile_is_refused(run, no_training, monkeypatch):
+    """Two runs find the same new folder; the first one has ended when the second gets the lock."""
+    lock = only_run
+
+    @contextmanager
+    def lock_late(folder):
+        with lock(folder):
+            (folder / "training.yaml").write_text("seed: 1")
+            yield
+
+    monkeypatch.setattr("auffusion_cli.cli.commands.train.only_run", lock_late)
+    result = run("-o", "out")
+    assert result.exit_code == 2 and "holds a run already" in result.stderr
+
+
+@pytest.mark.parametrize("data", ["absent", "damaged.jsonl"])
+def test_a_wrong_data_option_is_told_before_torch_is_imported(tmp_path, monkeypatch, data):
+    monkeypatch.chdir(tmp_path)
+    Path("damaged.jsonl").write_text("{")
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv[0] = 'auffusion';"
+        "from auffusion_cli.cli.app import main; main()"
+    )
+    command = [sys.executable, "-c", code, "train", "-o", "out", "--data", data]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode in (1, 2) and data in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr and "unexpected" not in result.stderr
 
 
 def test_bad_clips_are_listed_and_refused(run, clips, monkeypatch):
@@ -318,7 +360,7 @@ def test_two_processes_give_what_one_gives(run, clips, tiny_checkpoint, tmp_path
     for process, (_, stderr) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, stderr
     assert outputs[1][0] == ""  # one of them speaks
-    assert "training the" not in outputs[1][1] and "training the" in outputs[0][1]
+    assert "training the" not in outputs[1][1] and "clips in 2 processes" in outputs[0][1]
 
     one = run("-o", "one", "--set", "loop.batch_size=4", *arguments)
     assert one.exit_code == 0, one.output

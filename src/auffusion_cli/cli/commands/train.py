@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
@@ -15,24 +14,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from auffusion_cli.cli import console, options
-from auffusion_cli.errors import DataError, OutputExistsError, UsageError
-from auffusion_cli.training.config import (
-    CACHE_NAME,
-    CHECKPOINTS_NAME,
+from auffusion_cli.errors import DataError, UsageError
+from auffusion_cli.training.config import TrainingConfig
+from auffusion_cli.training.config_file import dump_config, load_config, parse_config
+from auffusion_cli.training.data import Clip, Manifest, load_clips
+from auffusion_cli.training.run_folder import (
     CLIP_CHECK_NAME,
     CONFIG_NAME,
-    LOGS_NAME,
-    PREVIEWS_NAME,
-    TrainingConfig,
-    dump_config,
-    load_config,
-    parse_config,
+    check_output,
+    delete_run,
+    only_run,
+    require_run,
 )
 
 if TYPE_CHECKING:
-    from auffusion_cli.training.data import Clip
+    from auffusion_cli.training.loop import StepReport
 
 MAX_LISTED_PROBLEMS = 20
+STOP_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -82,7 +83,7 @@ def train(
     ] = None,
     device: options.Device = "auto",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint in --output.")
+        bool, typer.Option("--resume", help="Continue from the newest checkpoint in --output.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start anew where --output holds a run.")
@@ -111,19 +112,25 @@ def train(
       auffusion generate "rain" --model runs/mine -o rain.wav
     """
     if resume and config is None and output is not None:
-        _require_run(output)
+        require_run(output)
         config = output / CONFIG_NAME
-    settled = _settle(
-        config, data, skip_bad, output, stage, init_from, max_steps, max_minutes, settings
-    )
+    named = {
+        "data": None if data is None else str(data),
+        "skip_bad": skip_bad or None,
+        "output": None if output is None else str(output),
+        "stage": stage,
+        "loop.max_steps": max_steps,
+        "loop.max_minutes": max_minutes,
+    }
+    settled = _settle(config, settings or [], named, init_from)
     if settled.data is None:
         raise UsageError("--data is missing", hint="name the folder or list of training sounds")
     folder = Path(settled.output) if settled.output else None
     if folder is None and not dry_run:
         raise UsageError("--output is missing", hint="for example: -o runs/mine")
     if not dry_run:
-        _check_output(folder, resume=resume, overwrite=overwrite)
-
+        check_output(folder, resume=resume, overwrite=overwrite)
+    listed = load_clips(Path(settled.data))  # before torch: what is wrong is told at once
     fit_window = config is None and not any(
         setting.startswith("scenes.duration_s=") for setting in settings or []
     )
@@ -131,26 +138,30 @@ def train(
     from auffusion_cli.training.run import join_processes, run
 
     processes = join_processes(device)
-    # One process downloads and opens all clips; the others find what it found.
-    with processes.main_process_first(), _quiet_unless(processes.is_main_process):
-        if settled.stage == "diffusion" and settled.diffusion.init_from is not None:
-            settled = _with_checkpoint(
-                settled, fit_window=fit_window, download=not dry_run, yes=yes
-            )
-        cache_file = None if dry_run else folder / CLIP_CHECK_NAME
-        clips = _checked_clips(Path(settled.data), cache_file, skip_bad=settled.skip_bad)
-        if overwrite and not dry_run and processes.is_main_process:
-            _delete_run(folder)
-    if dry_run:
-        if processes.is_main_process and json:
-            console.print_json(asdict(settled))
-        elif processes.is_main_process:
-            typer.echo(dump_config(settled), nl=False)
-        return
-
-    with _quiet_unless(processes.is_main_process):
-        console.note(f"training the {settled.stage} stage on {len(clips)} clips")
-        with _interruptible() as stop_requested, _ProgressLines(settled.loop.max_steps) as progress:
+    is_main = processes.is_main_process
+    writes = is_main and not dry_run
+    with _quiet_unless(is_main), only_run(folder) if writes else nullcontext():
+        # One process downloads and opens all clips; the others find its results.
+        with processes.main_process_first():
+            if writes:  # again, now that nobody else writes
+                check_output(folder, resume=resume, overwrite=overwrite)
+            if settled.stage == "diffusion" and settled.diffusion.init_from is not None:
+                settled = _with_checkpoint(
+                    settled, fit_window=fit_window, download=not dry_run, yes=yes
+                )
+            cache_file = None if dry_run else folder / CLIP_CHECK_NAME
+            clips = _check_clips(listed, settled, cache_file)
+            if writes and overwrite:
+                delete_run(folder)
+        if dry_run:
+            if is_main:
+                _show_settings(settled, as_json=json)
+            return
+        console.note(
+            f"training the {settled.stage} stage on {len(clips)} clips "
+            f"in {processes.num_processes} process{'es' if processes.num_processes > 1 else ''}"
+        )
+        with _interruptible() as stop_requested, _ProgressLines() as progress:
             n_steps = run(
                 settled,
                 clips,
@@ -161,8 +172,15 @@ def train(
                 on_step=progress.step,
                 stop_requested=stop_requested,
             )
-    if processes.is_main_process:
+    if is_main:
         _report(settled, folder, n_steps, progress.losses, as_json=json)
+
+
+def _show_settings(config: TrainingConfig, *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(asdict(config))
+    else:
+        typer.echo(dump_config(config), nl=False)
 
 
 def _report(
@@ -182,7 +200,7 @@ def _report(
         return
     typer.echo(f"{folder}: {n_steps} steps")
     if not finished:
-        console.note(f"stopped early; auffusion train -o {folder} --resume goes on")
+        console.note(f"stopped early; auffusion train -o {folder} --resume continues it")
     if config.stage == "diffusion":
         console.note(f'try it: auffusion generate "…" --model {folder} -o out.wav')
 
@@ -197,42 +215,14 @@ DEFAULT_RUN: dict[str, Any] = {
         "log_every_steps": 10,
     },
 }
-"""Without a --config: go on from the embedded model, in steps that a laptop can take."""
+"""Without --config: fine-tuning of the embedded model, in steps that a laptop can take."""
 
 
 def _settle(
-    config: Path | None,
-    data: Path | None,
-    skip_bad: bool,
-    output: Path | None,
-    stage: str | None,
-    init_from: str | None,
-    max_steps: int | None,
-    max_minutes: float | None,
-    settings: list[str] | None,
+    config: Path | None, settings: list[str], named: dict[str, Any], init_from: str | None
 ) -> TrainingConfig:
-    """File, then --set, then the named options."""
-    import yaml
-
-    overrides: dict[str, Any] = {}
-    for setting in settings or []:
-        key, equals, value = setting.partition("=")
-        if not equals or not key:
-            raise UsageError(
-                f"--set {setting!r}: expected KEY=VALUE", hint="for example: loop.batch_size=8"
-            )
-        try:
-            overrides[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {setting!r}: the value is not YAML: {error}") from error
-    named = {
-        "data": None if data is None else str(data),
-        "skip_bad": skip_bad or None,
-        "output": None if output is None else str(output),
-        "stage": stage,
-        "loop.max_steps": max_steps,
-        "loop.max_minutes": max_minutes,
-    }
+    """The file, then --set, then the `named` options that were given."""
+    overrides = dict(map(_parse_setting, settings))
     overrides |= {key: value for key, value in named.items() if value is not None}
     if config is not None:
         settled = load_config(config, overrides)
@@ -244,10 +234,25 @@ def _settle(
     return replace(settled, **{settled.stage: part})
 
 
+def _parse_setting(setting: str) -> tuple[str, Any]:
+    """KEY=VALUE as the key and the value that YAML reads."""
+    import yaml
+
+    key, equals, value = setting.partition("=")
+    if not equals or not key:
+        raise UsageError(
+            f"--set {setting!r}: expected KEY=VALUE", hint="for example: loop.batch_size=8"
+        )
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {setting!r}: the value is not YAML: {error}") from error
+
+
 def _with_checkpoint(
     config: TrainingConfig, *, fit_window: bool, download: bool, yes: bool
 ) -> TrainingConfig:
-    """Find what the training starts from, after a question if it must be downloaded.
+    """Find the checkpoint to start from, after a question if it must be downloaded.
 
     With `fit_window` the scenes get the length of its window.
     """
@@ -262,50 +267,14 @@ def _with_checkpoint(
     return replace(config, scenes=replace(config.scenes, duration_s=window_s))
 
 
-def _require_run(folder: Path) -> None:
-    if not (folder / CONFIG_NAME).is_file():
-        raise UsageError(
-            f"--resume: {folder} holds no run to go on with",
-            hint="the same command without --resume starts one",
-        )
-
-
-def _check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Nothing of the user's may be written over, unless told."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output {folder} is a file", hint="name a folder")
-    if resume:
-        _require_run(folder)
-        return
-    # What a run leaves that was stopped while it prepared is of use to the next one.
-    prepared = {CACHE_NAME, CLIP_CHECK_NAME}
-    if (folder / CONFIG_NAME).exists() and not overwrite:
-        raise OutputExistsError(
-            f"--output {folder} holds a run already",
-            hint="--resume goes on with it, --overwrite starts anew",
-        )
-    if not overwrite and folder.exists() and {p.name for p in folder.iterdir()} - prepared:
-        raise OutputExistsError(
-            f"--output {folder} is not empty",
-            hint="name a new folder, or --overwrite to write into this one",
-        )
-
-
-def _delete_run(folder: Path) -> None:
-    """All that would be mixed with a new run's. The last result stays until there is a new one."""
-    for name in (CHECKPOINTS_NAME, LOGS_NAME, PREVIEWS_NAME):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / CONFIG_NAME).unlink(missing_ok=True)
-
-
-def _checked_clips(data: Path, cache_file: Path | None, *, skip_bad: bool) -> tuple[Clip, ...]:
+def _check_clips(
+    listed: Manifest, config: TrainingConfig, cache_file: Path | None
+) -> tuple[Clip, ...]:
     from auffusion_cli.training.clip_check import check_clips
-    from auffusion_cli.training.data import load_clips
 
-    manifest = load_clips(data, "train")
     with console.Progress("checking clips", unit="clips") as progress:
         checked = check_clips(
-            manifest,
+            listed,
             cache_file=cache_file,
             progress=lambda done, total: progress.update(completed=done, total=total),
         )
@@ -313,27 +282,27 @@ def _checked_clips(data: Path, cache_file: Path | None, *, skip_bad: bool) -> tu
         console.note(str(problem))
     if (n_more := len(checked.problems) - MAX_LISTED_PROBLEMS) > 0:
         console.note(f"… and {n_more} more")
-    if checked.problems and not skip_bad:
+    if checked.problems and not config.skip_bad:
+        n_clips = len(checked.problems) + len(checked.clips)
         raise DataError(
-            f"--data {data}: {len(checked.problems)} of "
-            f"{len(checked.problems) + len(checked.clips)} clips cannot be used",
-            hint="mend them, or train without them: --skip-bad",
+            f"--data {config.data}: {len(checked.problems)} of {n_clips} clips cannot be used",
+            hint="repair them, or train without them: --skip-bad",
         )
     if not checked.clips:
-        raise DataError(f"--data {data}: no clip can be used")
+        raise DataError(f"--data {config.data}: no clip can be used")
     return checked.clips
 
 
 @contextmanager
 def _quiet_unless(speaks: bool) -> Iterator[None]:
-    """Of several processes one speaks, or every line would come many times; errors are no lines."""
+    """Of several processes one writes notes, or each would come many times. Errors still come."""
     with redirect_stderr(io.StringIO()) if not speaks else nullcontext():
         yield
 
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C (or SIGTERM) asks the loop to end cleanly; a second one ends at once."""
+    """The first Ctrl-C (SIGTERM, SIGHUP) ends the loop cleanly; a second one ends at once."""
     asked = False
 
     def ask(signum: int, frame: object) -> None:
@@ -343,7 +312,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         asked = True
         console.note("stopping after this step; once more to stop at once")
 
-    previous = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    previous = {s: signal.signal(s, ask) for s in STOP_SIGNALS}
     try:
         yield lambda: asked
     finally:
@@ -352,13 +321,13 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
 
 class _ProgressLines:
-    """One bar for the preparation, one for the steps."""
+    """One bar for each part of the preparation, then one for the steps."""
 
-    def __init__(self, max_steps: int) -> None:
+    def __init__(self) -> None:
         self.losses: dict[str, float] = {}
-        self._max_steps = max_steps
+        """Smoothed, since those of single steps are noise."""
         self._bar: console.Progress | None = None
-        self._doing: str | None = None
+        self._description: str | None = None
 
     def __enter__(self) -> _ProgressLines:
         return self
@@ -366,31 +335,32 @@ class _ProgressLines:
     def __exit__(self, *exception: Any) -> None:
         self._show(None)
 
-    def prepare(self, stop_requested: Callable[[], bool], what: str, done: int, total: int) -> None:
+    def prepare(
+        self, stop_requested: Callable[[], bool], description: str, done: int, total: int
+    ) -> None:
         if stop_requested():
             # There is no checkpoint to write yet.
             raise KeyboardInterrupt
-        self._show(what, unit="")
+        self._show(description, unit="")
         self._bar.update(completed=done, total=total)
 
-    def step(self, progress: Any) -> None:
-        self._show("training", unit="steps", initial=progress.step - 1)
-        # A smoothed loss: single steps say little.
-        for name, value in progress.losses.items():
+    def step(self, report: StepReport) -> None:
+        self._show("training", unit="steps", initial=report.step - 1)
+        for name, value in report.losses.items():
             self.losses[name] = 0.98 * self.losses.get(name, value) + 0.02 * value
         numbers = "  ".join(f"{name} {value:.4f}" for name, value in self.losses.items())
         self._bar.update(
-            completed=progress.step,
-            total=progress.max_steps,
-            description=f"training  {numbers}  {progress.samples_per_second:.1f}/s",
+            completed=report.step,
+            total=report.max_steps,
+            description=f"training  {numbers}  {report.samples_per_second:.1f}/s",
         )
 
-    def _show(self, doing: str | None, unit: str = "", initial: float = 0) -> None:
-        if doing == self._doing:
+    def _show(self, description: str | None, unit: str = "", initial: float = 0) -> None:
+        if description == self._description:
             return
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
-        self._doing = doing
+        self._description = description
         self._bar = None
-        if doing:
-            self._bar = console.Progress(doing, unit=unit, initial=initial).__enter__()
+        if description:
+            self._bar = console.Progress(description, unit=unit, initial=initial).__enter__()

@@ -1,0 +1,93 @@
+"""The output folder of a training run: its names, who may write to it, leftovers. No torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from auffusion_cli.errors import OutputExistsError, UsageError
+
+CONFIG_NAME = "training.yaml"
+CHECKPOINTS_NAME = "checkpoints"
+LOGS_NAME = "logs"
+PREVIEWS_NAME = "previews"
+CACHE_NAME = "cache"
+CLIP_CHECK_NAME = "clip-check.json"
+PREPARED_NAMES = frozenset({CACHE_NAME, CLIP_CHECK_NAME})
+"""Left by a run that was stopped while it prepared, and of use to the next one."""
+
+
+def require_run(folder: Path) -> None:
+    """Raise a UsageError where there is no run that could be resumed."""
+    if not (folder / CONFIG_NAME).is_file():
+        raise UsageError(
+            f"--resume: {folder} holds no run to resume",
+            hint="the same command without --resume starts one",
+        )
+
+
+def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Nothing of the user's is replaced without `overwrite`.
+
+    Raises:
+        UsageError: the folder is a file, or holds no run that could be resumed.
+        OutputExistsError: it holds a run, or anything else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output {folder} is a file", hint="name a folder")
+    if resume:
+        require_run(folder)
+        return
+    if overwrite or not folder.exists():
+        return
+    if (folder / CONFIG_NAME).exists():
+        raise OutputExistsError(
+            f"--output {folder} holds a run already",
+            hint="--resume continues it, --overwrite starts anew",
+        )
+    if {path.name for path in folder.iterdir()} - PREPARED_NAMES:
+        raise OutputExistsError(
+            f"--output {folder} is not empty",
+            hint="name a new folder, or --overwrite to write into this one",
+        )
+
+
+def delete_run(folder: Path) -> None:
+    """Delete what a new run would mix with its own. The last result stays until it is replaced."""
+    for name in (CHECKPOINTS_NAME, LOGS_NAME, PREVIEWS_NAME):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / CONFIG_NAME).unlink(missing_ok=True)
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Within it no other process trains into `folder`, which is made.
+
+    The lock is the system's, on the folder itself, and ends with the process, however that ends.
+
+    Raises:
+        OutputExistsError: another training writes there now.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: a folder cannot be locked there
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputExistsError(
+                f"--output {folder}: another training writes there now",
+                hint="wait for it, or name another folder",
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
