@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from auffusion_cli.checkpoints import hub
+from auffusion_cli.checkpoints import download, listing, names
 from auffusion_cli.errors import AuffusionWarning, CheckpointError, DownloadError, UsageError
 from auffusion_cli.evaluation import published, weights
 from auffusion_cli.evaluation.protocols import PROTOCOLS
@@ -188,7 +188,7 @@ CONTENT = random.Random(0).randbytes(200_000)
 def server(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
-    monkeypatch.setattr(hub.time, "sleep", lambda _: None)
+    monkeypatch.setattr(download.time, "sleep", lambda _: None)
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     with FileServer(CONTENT) as server:
         file = published.PublishedWeights(
@@ -283,14 +283,14 @@ def test_the_pinned_files_are_those_of_the_papers():
     assert vggish.sha256.startswith(vggish.file_name.split("-")[1].removesuffix(".pth"))
     assert len(cnn14.sha256) == len(vggish.sha256) == 64
     assert PROTOCOL.text.weights.startswith("laion/clap-htsat-unfused@")
-    assert hub.parse_name(PROTOCOL.text.weights).repo_id == "laion/clap-htsat-unfused"
+    assert names.parse_name(PROTOCOL.text.weights).repo_id == "laion/clap-htsat-unfused"
 
 
 def test_the_hub_is_asked_for_one_copy_of_clap():
     wanted = ["README.md", "config.json", "preprocessor_config.json", "merges.txt", "vocab.json"]
     wanted += ["tokenizer.json", "model.safetensors"]
     others = ["pytorch_model.bin", "onnx/model.onnx", "tf_model.h5"]
-    assert hub.needed_files(wanted + others) == sorted(wanted)
+    assert listing.needed_files(wanted + others) == sorted(wanted)
 
 
 def test_a_tagger_that_is_not_in_its_folder_is_named(tmp_path):

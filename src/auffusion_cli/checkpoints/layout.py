@@ -16,15 +16,18 @@ from typing import Any
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.diffusion.samplers import SCHEDULERS
 from auffusion_cli.errors import CheckpointError, UsageError
-from auffusion_cli.training.run_folder import CACHE_NAME, CHECKPOINTS_NAME, LOGS_NAME, PREVIEWS_NAME
 
 VOCODERS = ("hifigan", "griffin-lim")
 
 CREDITS_NAME = "CREDITS.md"
 """Beside the weights: whom their licence asks to name."""
 MODEL_CARD_NAME = "README.md"
+CHECKPOINTS_NAME = "checkpoints"
+LOGS_NAME = "logs"
+PREVIEWS_NAME = "previews"
+CACHE_NAME = "cache"
 RUN_FOLDERS = (CHECKPOINTS_NAME, LOGS_NAME, PREVIEWS_NAME, CACHE_NAME)
-"""What a training run keeps beside its result."""
+"""Folders that a training run keeps beside its result."""
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 """In order of preference."""

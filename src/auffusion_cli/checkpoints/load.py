@@ -1,7 +1,7 @@
 """Checkpoint folders <-> `Model`, in both published layouts.
 
-`hub` turns a name into a folder, `weights` reads the tensor files; here is what a folder means.
-Everything in one is untrusted: sizes and names are checked before they are used.
+`download` turns a name into a folder, `weights` reads the tensor files. Everything in a folder is
+untrusted: sizes and names are checked before they are used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from auffusion_cli.checkpoints.hub import Confirm, Report, resolve
+from auffusion_cli.checkpoints.download import Confirm, Report, resolve
 from auffusion_cli.checkpoints.layout import (
     CREDITS_NAME,
     Condition,
@@ -70,7 +70,7 @@ def load_model(
     """A checkpoint, ready to generate, by known name, Hub id (`org/name[@revision]`) or folder.
 
     `dtype` is fp32, fp16, bf16 or auto: fp16 on a CUDA device, fp32 elsewhere. `vocoder="auto"` is
-    the checkpoint's own choice. `confirm` and `on_progress` are for downloads: see `hub.resolve`.
+    the checkpoint's own choice. `confirm` and `on_progress` are for downloads: see `resolve`.
 
     Raises:
         UsageError: the device, the precision or the vocoder is not one.

@@ -15,7 +15,7 @@ from auffusion_cli.errors import UsageError
 from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
-    from auffusion_cli.checkpoints.hub import Checkpoint
+    from auffusion_cli.checkpoints.names import Checkpoint
     from auffusion_cli.model import Model
     from auffusion_cli.requests.request import GenerateSettings, Request
     from auffusion_cli.signal.recording import Recording

@@ -11,7 +11,7 @@ import typer
 
 
 def _complete_model(incomplete: str) -> list[str]:
-    from auffusion_cli.checkpoints.hub import KNOWN
+    from auffusion_cli.checkpoints.names import KNOWN
 
     return [name for name in KNOWN if name.startswith(incomplete)]
 

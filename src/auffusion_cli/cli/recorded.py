@@ -136,7 +136,7 @@ def origin_of_file(
 
 def recorded_model(recorded: Provenance, path: Path) -> str:
     """The model that the file names, if it is one that everybody knows."""
-    from auffusion_cli.checkpoints.hub import KNOWN
+    from auffusion_cli.checkpoints.names import KNOWN
 
     if recorded.model not in KNOWN:
         raise UsageError(

@@ -9,7 +9,7 @@ from auffusion_cli.cli import console
 from auffusion_cli.config import GenerationDefaults
 
 if TYPE_CHECKING:
-    from auffusion_cli.checkpoints.hub import Checkpoint
+    from auffusion_cli.checkpoints.names import Checkpoint
     from auffusion_cli.diffusion.text import TextConditioner
     from auffusion_cli.requests.request import GenerateSettings
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from auffusion_cli.checkpoints import hub
+from auffusion_cli.checkpoints import download
+from auffusion_cli.checkpoints.names import parse_name
 from auffusion_cli.errors import CheckpointError, DownloadError, UsageError
 from auffusion_cli.evaluation.protocols import CLAP
 from auffusion_cli.files import hash_file
@@ -80,9 +81,9 @@ class PublishedNetwork:
 def published_network(name: str) -> PublishedNetwork:
     """What is known of "cnn14", "vggish" or "clap"; the network is not asked."""
     if name == "clap":
-        source = hub.parse_name(CLAP.weights)
-        place = hub.repo_cache(source) / "snapshots" / source.revision
-        here = hub.find_cached(source) is not None
+        source = parse_name(CLAP.weights)
+        place = download.repo_cache(source) / "snapshots" / source.revision
+        here = download.find_cached(source) is not None
         return PublishedNetwork(
             name,
             CLAP_DESCRIPTION,
@@ -108,7 +109,10 @@ def published_network(name: str) -> PublishedNetwork:
 
 
 def pull(
-    name: str, *, confirm: hub.Confirm | None = None, on_progress: hub.Report | None = None
+    name: str,
+    *,
+    confirm: download.Confirm | None = None,
+    on_progress: download.Report | None = None,
 ) -> PublishedNetwork:
     """Fetch the weights of "cnn14", "vggish" or "clap" where they are not here, and verify them.
 
@@ -131,8 +135,8 @@ def pull(
 def find_or_fetch(
     name: str,
     weights_folder: Path | None,
-    on_progress: hub.Report | None = None,
-    confirm: hub.Confirm | None = None,
+    on_progress: download.Report | None = None,
+    confirm: download.Confirm | None = None,
 ) -> Path:
     """The weight file of "cnn14" or "vggish", or the folder of "clap": the user's, the cache's, or
     fetched into the cache.
@@ -161,8 +165,8 @@ def fetch(
     name: str,
     *,
     then: Sequence[str] = (),
-    confirm: hub.Confirm | None = None,
-    on_progress: hub.Report | None = None,
+    confirm: download.Confirm | None = None,
+    on_progress: download.Report | None = None,
 ) -> None:
     """Fetch the weights of "cnn14", "vggish" or "clap" into the cache, and verify them.
 
@@ -175,10 +179,10 @@ def fetch(
     hint = _by_hand([name, *then])
     try:
         if name == "clap":
-            hub.pull(hub.parse_name(CLAP.weights), confirm=confirm, on_progress=on_progress)
+            download.pull(parse_name(CLAP.weights), confirm=confirm, on_progress=on_progress)
             return
         published = WEIGHTS[name]
-        hub.download_url(
+        download.download_url(
             name,
             published.url,
             cache_folder() / published.file_name,
@@ -198,7 +202,7 @@ def _by_hand(names: Sequence[str]) -> str:
     for name in names:
         known = published_network(name)
         if name == "clap":
-            source = hub.parse_name(known.source)
+            source = parse_name(known.source)
             url = f"https://huggingface.co/{source.repo_id}/tree/{source.revision}"
             steps.append(f"save the files of {url} in FOLDER/clap")
         else:

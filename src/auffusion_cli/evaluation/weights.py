@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auffusion_cli.checkpoints import hub
+from auffusion_cli.checkpoints import download, names
 from auffusion_cli.checkpoints.weights import read_file
 from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.evaluation import clap, cnn14, vggish
@@ -40,8 +40,8 @@ def load_embedder(
     *,
     weights_folder: Path | None = None,
     device: torch.device | str = "cpu",
-    confirm: hub.Confirm | None = None,
-    on_progress: hub.Report | None = None,
+    confirm: download.Confirm | None = None,
+    on_progress: download.Report | None = None,
 ) -> tuple[Embedder, Unverified | None]:
     """The network of `backbone` with its weights, and what to say of these where they are not known
     to be the published ones; that is warned of, too.
@@ -49,7 +49,7 @@ def load_embedder(
     Args:
         weights_folder: where to look before the cache and the network: for a file of the published
             name or `cnn14.safetensors`, `vggish.safetensors`, or for a folder `clap` or `tagger`.
-        confirm, on_progress: as in `hub.resolve`.
+        confirm, on_progress: as in `download.resolve`.
 
     Raises:
         DownloadError: the weights are not on this machine and cannot be fetched; says how to bring
@@ -143,7 +143,7 @@ def _filled(network_class: type[nn.Module], tensors: Mapping[str, Tensor], path:
 
 def embedded_tagger() -> Path:
     """The tagger that comes with the package; CheckpointError if this installation lacks it."""
-    folder = hub.embedded_folder().parent / "tagger"
+    folder = names.embedded_folder().parent / "tagger"
     if not folder.is_dir():
         raise CheckpointError(
             "the embedded tagger is missing from this installation",

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from auffusion_cli.checkpoints.layout import (
+    CACHE_NAME,
+    CHECKPOINTS_NAME,
+    LOGS_NAME,
+    PREVIEWS_NAME,
+)
 from auffusion_cli.errors import OutputExistsError, UsageError
 
 CONFIG_NAME = "training.yaml"
-CHECKPOINTS_NAME = "checkpoints"
-LOGS_NAME = "logs"
-PREVIEWS_NAME = "previews"
-CACHE_NAME = "cache"
 CLIP_CHECK_NAME = "clip-check.json"
 PREPARED_NAMES = frozenset({CACHE_NAME, CLIP_CHECK_NAME})
 """Left by a run that was stopped while it prepared, and of use to the next one."""

@@ -11,7 +11,7 @@ from importlib import metadata
 import pytest
 from typer.testing import CliRunner
 
-from auffusion_cli.checkpoints import hub
+from auffusion_cli.checkpoints import names
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.cli.commands import doctor
 from auffusion_cli.errors import CheckpointError
@@ -30,7 +30,7 @@ CPU_PROBE = {
 @pytest.fixture
 def embedded(tmp_path, monkeypatch):
     """An embedded model of two files with a right list of checksums."""
-    monkeypatch.setattr(hub, "embedded_folder", lambda: tmp_path)
+    monkeypatch.setattr(names, "embedded_folder", lambda: tmp_path)
     lines = []
     for name, content in {"unet.safetensors": b"weights", "config.json": b"{}"}.items():
         (tmp_path / name).write_bytes(content)
@@ -79,7 +79,7 @@ def test_missing_embedded_model_is_a_problem(monkeypatch):
     def missing():
         raise CheckpointError("the embedded model is missing")
 
-    monkeypatch.setattr(hub, "embedded_folder", missing)
+    monkeypatch.setattr(names, "embedded_folder", missing)
     assert whats(doctor.check_embedded_model()) == ["the embedded model is missing"]
 
 

@@ -206,7 +206,7 @@ def test_networks_that_are_missing_are_told_together_before_one_is_loaded(
         raise DownloadError(f"{name}: cannot be fetched")
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("auffusion_cli.checkpoints.hub.download_url", refused)
+    monkeypatch.setattr("auffusion_cli.checkpoints.download.download_url", refused)
     (tmp_path / "w").mkdir()
     (tmp_path / "w/Cnn14_16k_mAP=0.438.pth").touch()
     options = ("made", "--backbone", "published", "--weights", "w")

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from auffusion_cli.checkpoints import hub
+from auffusion_cli.checkpoints import download, names
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.evaluation import published
@@ -40,9 +40,9 @@ def server(tmp_path, monkeypatch):
 def test_list_names_every_known_checkpoint(server):
     result = run("list")
     assert result.exit_code == 0
-    assert all(name in result.stdout for name in hub.KNOWN)
+    assert all(name in result.stdout for name in names.KNOWN)
     rows = [json.loads(line) for line in run("list", "--json").stdout.splitlines()]
-    assert [row["name"] for row in rows] == [*hub.KNOWN, "cnn14", "vggish", "clap"]
+    assert [row["name"] for row in rows] == [*names.KNOWN, "cnn14", "vggish", "clap"]
     assert [row["name"] for row in rows if row["here"]] == ["embedded"]
     assert server.requests == []
 
@@ -60,7 +60,7 @@ def test_pull_then_info(server):
 
 
 def test_pull_asks_before_a_large_download(server, monkeypatch):
-    monkeypatch.setattr(hub, "CONFIRM_ABOVE_BYTES", 1_000_000)
+    monkeypatch.setattr(download, "CONFIRM_ABOVE_BYTES", 1_000_000)
     refused = run("pull", "org/model")
     assert refused.exit_code != 0 and "--yes" in refused.stderr
     assert "licence: cc-by-4.0" in refused.stderr and "4.3 MB" in refused.stderr
@@ -121,7 +121,7 @@ def test_an_installation_without_the_embedded_model(monkeypatch):
     def missing():
         raise CheckpointError("the embedded model is missing from this installation")
 
-    monkeypatch.setattr(hub, "embedded_folder", missing)
+    monkeypatch.setattr(download, "embedded_folder", missing)
     listed = run("list")
     assert listed.exit_code == 0 and "embedded" in listed.stdout
     plan = CliRunner().invoke(build_app(), ["generate", "dog", "--dry-run"])

@@ -232,12 +232,12 @@ def check_devices(probe: Probe) -> Section:
 
 def check_embedded_model() -> Section:
     """Whether every file of the embedded model is there and is what SHA256SUMS says."""
-    from auffusion_cli.checkpoints import hub
+    from auffusion_cli.checkpoints import names
 
     section = Section("embedded model")
     reinstall = "install auffusion anew; in a clone: `git checkout weights/embedded`"
     try:
-        folder = hub.embedded_folder()
+        folder = names.embedded_folder()
     except CheckpointError as error:
         section.problem(error.message, reinstall)
         return section

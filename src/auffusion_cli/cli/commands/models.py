@@ -42,12 +42,12 @@ def list_models(json: options.Json = False) -> None:
     Example:
       auffusion models list
     """
-    from auffusion_cli.checkpoints import hub
+    from auffusion_cli.checkpoints import names
     from auffusion_cli.checkpoints.layout import credits_path
     from auffusion_cli.errors import CheckpointError
 
     rows = []
-    for known in hub.KNOWN.values():
+    for known in names.KNOWN.values():
         try:
             found = find(known.name)
         except CheckpointError:  # an installation without the embedded one
@@ -127,7 +127,7 @@ def pull(name: Name, yes: options.Yes = False, json: options.Json = False) -> No
       auffusion models pull some-org/some-model@main --yes
       auffusion models pull cnn14
     """
-    from auffusion_cli.checkpoints import hub
+    from auffusion_cli.checkpoints import download
     from auffusion_cli.evaluation import published
 
     if name in published.NAMES:
@@ -141,10 +141,10 @@ def pull(name: Name, yes: options.Yes = False, json: options.Json = False) -> No
         return
     source = _source(name, "NAME")
     if source is None:
-        checkpoint = hub.resolve(name)
+        checkpoint = download.resolve(name)
     else:
         with DownloadProgress(name) as progress:
-            checkpoint = hub.pull(source, confirm=ask(yes=yes), on_progress=progress.report)
+            checkpoint = download.pull(source, confirm=ask(yes=yes), on_progress=progress.report)
     if json:
         console.print_json(
             {
@@ -166,7 +166,7 @@ def info(name: Name, json: options.Json = False) -> None:
       auffusion models info embedded
       auffusion models info runs/dogs --json
     """
-    from auffusion_cli.checkpoints import hub
+    from auffusion_cli.checkpoints import names
     from auffusion_cli.errors import UsageError
     from auffusion_cli.evaluation.published import NAMES
 
@@ -192,7 +192,7 @@ def info(name: Name, json: options.Json = False) -> None:
     }
     description["licence"] = description["licence"] or checkpoint.licence
     description["size_bytes"] = folder_bytes(checkpoint.folder)
-    if known := hub.KNOWN.get(checkpoint.name):
+    if known := names.KNOWN.get(checkpoint.name):
         description["description"] = known.description
     if json:
         console.print_json(description)
@@ -264,19 +264,19 @@ def convert(
 
 
 def resolve_model(name: str, option: str = "--model", *, yes: bool = False):
-    """The `hub.Checkpoint` called `name`; downloaded, after a question, where it is not here.
+    """The `names.Checkpoint` called `name`; downloaded, after a question, where it is not here.
 
     Raises UsageError, naming `option`, where it can be no checkpoint's name.
     """
-    from auffusion_cli.checkpoints import hub
+    from auffusion_cli.checkpoints import download
 
     _source(name, option)
     with DownloadProgress(name) as progress:
-        return hub.resolve(name, confirm=ask(yes=yes), on_progress=progress.report)
+        return download.resolve(name, confirm=ask(yes=yes), on_progress=progress.report)
 
 
 def ask(*, yes: bool):
-    """A `hub.Confirm` that shows size and licence and asks on the terminal."""
+    """A `download.Confirm` that shows size and licence and asks on the terminal."""
 
     def confirm(download) -> bool:
         console.note(
@@ -302,7 +302,7 @@ class DownloadProgress:
         return self
 
     def report(self, n_done: int, n_total: int) -> None:
-        """`hub.Report`"""
+        """`download.Report`"""
         if self.bar is None:
             self.bar = console.Progress(f"downloading {self.name}", n_total, unit="bytes")
             self.bar.__enter__()
@@ -314,30 +314,30 @@ class DownloadProgress:
 
 
 def find(name: str, option: str = "--model"):
-    """The `hub.Checkpoint` called `name` if it is on this machine; the network is not asked.
+    """The `names.Checkpoint` called `name` if it is on this machine; the network is not asked.
 
     Raises UsageError, naming `option`, where it cannot be fetched either.
     """
-    from auffusion_cli.checkpoints import hub
+    from auffusion_cli.checkpoints import download
 
     source = _source(name, option)
-    return hub.resolve(name) if source is None else hub.find_cached(source)
+    return download.resolve(name) if source is None else download.find_cached(source)
 
 
 def _source(name: str, option: str):
-    """The `hub.HubSource` called `name`; None where it is the embedded model or a folder."""
-    from auffusion_cli.checkpoints import hub
+    """The `names.HubSource` called `name`; None where it is the embedded model or a folder."""
+    from auffusion_cli.checkpoints import names
     from auffusion_cli.errors import CheckpointError, UsageError
 
-    if name == "embedded" or (name not in hub.KNOWN and Path(name).is_dir()):
+    if name == "embedded" or (name not in names.KNOWN and Path(name).is_dir()):
         return None
     try:
-        return hub.parse_name(name)
+        return names.parse_name(name)
     except CheckpointError:
         raise UsageError(
             f"{option} {name!r}: there is no such folder, and it is not a known name or a Hub id.",
-            hint=f"Valid: {', '.join(hub.KNOWN)}; org/name or org/name@revision; or the folder of a"
-            " checkpoint.",
+            hint=f"Valid: {', '.join(names.KNOWN)}; org/name or org/name@revision; or the folder "
+            "of a checkpoint.",
         ) from None
 
 

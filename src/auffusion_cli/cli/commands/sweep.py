@@ -22,7 +22,7 @@ from auffusion_cli.errors import DataError, OutputExistsError, UsageError
 from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
-    from auffusion_cli.checkpoints.hub import Checkpoint
+    from auffusion_cli.checkpoints.names import Checkpoint
     from auffusion_cli.evaluation.result import Metric
     from auffusion_cli.requests.prompts import PromptLine
     from auffusion_cli.requests.request import GenerateRequest, GenerateSettings

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auffusion_cli.checkpoints import hub
+from auffusion_cli.checkpoints import download, listing, names
 from auffusion_cli.errors import AuffusionError, CheckpointError, DownloadError
 from hub_server import COMMIT, HubServer
 
@@ -35,7 +35,7 @@ def repository() -> dict[str, bytes]:
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hub.time, "sleep", lambda _: None)
+    monkeypatch.setattr(download.time, "sleep", lambda _: None)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with HubServer(repository()) as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
@@ -46,7 +46,7 @@ def server(tmp_path, monkeypatch):
 
 def test_downloads_what_is_needed_and_verifies_it(server):
     reports = []
-    checkpoint = hub.resolve("org/model", on_progress=lambda *report: reports.append(report))
+    checkpoint = download.resolve("org/model", on_progress=lambda *report: reports.append(report))
     needed = set(repository()) - {"samples/dog.wav", "vae/diffusion_pytorch_model.bin"}
     files = {path for path in checkpoint.folder.rglob("*") if path.is_file()}
     assert {str(path.relative_to(checkpoint.folder)) for path in files} == needed
@@ -58,17 +58,17 @@ def test_downloads_what_is_needed_and_verifies_it(server):
 
 
 def test_a_second_time_asks_nobody(server, monkeypatch):
-    first = hub.resolve("org/model")
+    first = download.resolve("org/model")
     server.requests.clear()
-    assert hub.resolve("org/model") == first
-    assert hub.resolve(f"org/model@{COMMIT}").folder == first.folder
+    assert download.resolve("org/model") == first
+    assert download.resolve(f"org/model@{COMMIT}").folder == first.folder
     assert server.requests == []
 
 
 def test_a_transfer_that_breaks_off_is_taken_up_where_it_was(server, monkeypatch):
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)  # what is kept comes in these
     server.cuts[WEIGHTS] = [100_000, 50_000]
-    checkpoint = hub.resolve("org/model")
+    checkpoint = download.resolve("org/model")
     assert (checkpoint.folder / WEIGHTS).read_bytes() == repository()[WEIGHTS]
     ranges = server.downloads(WEIGHTS)
     assert ranges == [None, "bytes=100000-", "bytes=150000-"]
@@ -81,10 +81,10 @@ def test_a_later_run_continues_an_earlier_one(server, monkeypatch):
 
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
     with pytest.raises(KeyboardInterrupt):
-        hub.resolve("org/model", on_progress=stop)
-    assert hub.find_cached(hub.parse_name("org/model")) is None
+        download.resolve("org/model", on_progress=stop)
+    assert download.find_cached(names.parse_name("org/model")) is None
     server.requests.clear()
-    checkpoint = hub.resolve("org/model")
+    checkpoint = download.resolve("org/model")
     (asked,) = server.downloads(WEIGHTS)
     assert int(asked.removeprefix("bytes=").removesuffix("-")) >= 270_000
     assert (checkpoint.folder / WEIGHTS).read_bytes() == repository()[WEIGHTS]
@@ -93,77 +93,79 @@ def test_a_later_run_continues_an_earlier_one(server, monkeypatch):
 def test_a_wrong_checksum_is_refused_and_fetched_anew(server):
     server.announced_sha256[WEIGHTS] = "0" * 64
     with pytest.raises(DownloadError, match=rf"{WEIGHTS}.*checksum.*{'0' * 64}"):
-        hub.resolve("org/model")
+        download.resolve("org/model")
     assert not list(Path(constants.HF_HUB_CACHE).rglob("diffusion_pytorch_model.bin*"))
     server.announced_sha256.clear()
-    assert hub.resolve("org/model").revision == COMMIT
+    assert download.resolve("org/model").revision == COMMIT
 
 
 def test_a_small_file_is_verified_too(server):
-    checkpoint = hub.resolve("org/model")
+    checkpoint = download.resolve("org/model")
     config = checkpoint.folder / "unet" / "config.json"
     config.write_text("{ }")
-    hub.pull(hub.parse_name("org/model"))
+    download.pull(names.parse_name("org/model"))
     assert config.read_text() == "{}"
 
 
 def test_a_listed_file_that_is_missing_is_named(server):
     server.missing.add(WEIGHTS)
     with pytest.raises(DownloadError, match=f"{WEIGHTS}: .*404"):
-        hub.resolve("org/model")
+        download.resolve("org/model")
 
 
 def test_unknown_repository_and_revision(server):
     with pytest.raises(DownloadError, match="org/other: not on the Hub"):
-        hub.resolve("org/other")
+        download.resolve("org/other")
     with pytest.raises(DownloadError, match="no revision 'v9'"):
-        hub.resolve("org/model@v9")
+        download.resolve("org/model@v9")
 
 
 @pytest.mark.parametrize("status, message", [(401, "private"), (403, "permission"), (500, "500")])
 def test_refusals(server, status, message):
     server.status = status
     with pytest.raises(DownloadError, match=message):
-        hub.resolve("org/model")
+        download.resolve("org/model")
 
 
 def test_the_token_is_sent(server, monkeypatch):
     server.token = "secret"
     with pytest.raises(DownloadError, match="private"):
-        hub.resolve("org/model")
+        download.resolve("org/model")
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert hub.resolve("org/model").revision == COMMIT
+    assert download.resolve("org/model").revision == COMMIT
 
 
 def test_not_a_checkpoint(server):
     del server.files["condition_config.json"]
     with pytest.raises(DownloadError, match="not a checkpoint"):
-        hub.resolve("org/model")
+        download.resolve("org/model")
 
 
 def test_no_network(server, monkeypatch):
     server.server_close()
     server.shutdown()
     with pytest.raises(DownloadError, match="connection failed"):
-        hub.resolve("org/model")
+        download.resolve("org/model")
 
 
 def test_large_downloads_are_confirmed(server, monkeypatch):
-    monkeypatch.setattr(hub, "CONFIRM_ABOVE_BYTES", 100_000)
+    monkeypatch.setattr(download, "CONFIRM_ABOVE_BYTES", 100_000)
     with pytest.raises(DownloadError, match=r"licence: cc-by-4.0.*not agreed"):
-        hub.resolve("org/model")
+        download.resolve("org/model")
     asked = []
     with pytest.raises(DownloadError, match="not agreed"):
-        hub.resolve("org/model", confirm=lambda download: asked.append(download))
-    (download,) = asked
-    assert download.n_bytes > 300_000 and download.commit == COMMIT
+        download.resolve("org/model", confirm=asked.append)
+    assert asked[0].n_bytes > 300_000 and asked[0].commit == COMMIT
     assert server.downloads(WEIGHTS) == []
-    assert hub.resolve("org/model", confirm=lambda download: True).revision == COMMIT
+    assert download.resolve("org/model", confirm=lambda _: True).revision == COMMIT
 
 
 def test_environment_variables_are_respected(server, tmp_path):
     """HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_OFFLINE, in processes of their own."""
-    code = "from auffusion_cli.checkpoints import hub; print(hub.resolve('org/model').revision)"
+    code = (
+        "from auffusion_cli.checkpoints.download import resolve;"
+        "print(resolve('org/model').revision)"
+    )
 
     def run(**extra):
         environment = os.environ | {"HF_ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path)}
@@ -180,24 +182,24 @@ def test_environment_variables_are_respected(server, tmp_path):
 
 
 def test_offline_takes_what_another_program_fetched(server, monkeypatch):
-    checkpoint = hub.resolve("org/model")
+    checkpoint = download.resolve("org/model")
     refs = checkpoint.folder.parents[1] / "refs"
     for record in refs.iterdir():
         record.unlink()
     (refs / "main").write_text(COMMIT)
-    assert hub.find_cached(hub.parse_name("org/model")) is None
+    assert download.find_cached(names.parse_name("org/model")) is None
     monkeypatch.setattr(constants, "is_offline_mode", lambda: True)
-    assert hub.resolve("org/model").revision == COMMIT
+    assert download.resolve("org/model").revision == COMMIT
 
 
 # --- Names
 
 
 def test_known_names():
-    source = hub.parse_name("auffusion-full")
+    source = names.parse_name("auffusion-full")
     assert (source.repo_id, source.revision) == ("auffusion/auffusion-full", "main")
-    assert hub.parse_name("auffusion@" + COMMIT).revision == COMMIT
-    assert hub.parse_name("org/model@refs/pr/1").revision == "refs/pr/1"
+    assert names.parse_name("auffusion@" + COMMIT).revision == COMMIT
+    assert names.parse_name("org/model@refs/pr/1").revision == "refs/pr/1"
 
 
 @pytest.mark.parametrize(
@@ -205,29 +207,29 @@ def test_known_names():
 )
 def test_impossible_names(name):
     with pytest.raises(CheckpointError, match="no checkpoint"):
-        hub.parse_name(name)
+        names.parse_name(name)
 
 
 @given(st.text(alphabet="ab/.@-_:\\ \0", max_size=20))
 def test_no_name_leaves_the_cache(name):
     try:
-        source = hub.parse_name(name)
+        source = names.parse_name(name)
     except AuffusionError:
         return
     cache = Path(constants.HF_HUB_CACHE).resolve()
-    for path in (hub.repo_cache(source), hub._record_path(source, source.revision)):
+    for path in (download.repo_cache(source), download._record_path(source, source.revision)):
         assert path.resolve().is_relative_to(cache / path.relative_to(cache).parts[0])
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path):
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
-    checkpoint = hub.resolve(tmp_path)
+    checkpoint = download.resolve(tmp_path)
     assert (checkpoint.folder, checkpoint.revision) == (tmp_path, None)
     assert checkpoint.licence == "mit"
 
 
 def test_needed_files_takes_one_copy_of_each_part():
-    files = hub.needed_files(
+    files = listing.needed_files(
         [
             "model_index.json",
             "unet/config.json",
@@ -265,9 +267,9 @@ def test_a_transformers_model_that_hears(server):
         "model.safetensors": random.Random(2).randbytes(5_000),
         "pytorch_model.bin": b"a second copy of the same",
     }
-    checkpoint = hub.resolve(f"org/model@{COMMIT}")
+    checkpoint = download.resolve(f"org/model@{COMMIT}")
     names = {path.name for path in checkpoint.folder.iterdir()}
     assert names == set(server.files) - {"pytorch_model.bin"}
     server.requests.clear()
-    assert hub.resolve(f"org/model@{COMMIT}").folder == checkpoint.folder
+    assert download.resolve(f"org/model@{COMMIT}").folder == checkpoint.folder
     assert server.requests == []

@@ -1,0 +1,311 @@
+"""Names -> folders: finds checkpoints on this machine, or fetches them from the Hub. No torch.
+
+Files go to the Hub's usual cache (`HF_HUB_CACHE`), so that other programs share them;
+`HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` mean what they always mean. A file gets its name
+there only when its size and checksum are what the Hub announces, and the commit is recorded only
+when every file is there, so that later loads need no network and use the same.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from auffusion_cli.checkpoints.listing import RemoteFile, announced, download_error
+from auffusion_cli.checkpoints.names import (
+    KNOWN,
+    Checkpoint,
+    HubSource,
+    card_licence,
+    embedded_folder,
+    is_commit,
+    parse_name,
+)
+from auffusion_cli.errors import DownloadError
+from auffusion_cli.files import hash_file, write_text
+
+CONFIRM_ABOVE_BYTES = 1_000_000_000
+N_ATTEMPTS = 3
+"""How often a transfer that made progress is taken up again, beyond what huggingface_hub does."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """What is about to be fetched; a `confirm` callback looks at it."""
+
+    name: str
+    repo_id: str
+    commit: str
+    licence: str | None
+    n_files: int
+    n_bytes: int
+    folder: Path
+
+
+Confirm = Callable[[Download], bool]
+Report = Callable[[int, int], None]
+"""(bytes there, bytes in all), often while a download runs."""
+
+
+def resolve(
+    name_or_path: str | Path,
+    *,
+    confirm: Confirm | None = None,
+    on_progress: Report | None = None,
+) -> Checkpoint:
+    """The folder of a known name, a Hub id (`org/name`, `org/name@revision`) or a folder's path.
+
+    What is not on this machine is downloaded. From 1 GB on, `confirm` is asked before; without one
+    such a download is refused.
+
+    Raises:
+        CheckpointError: there is no such name or folder.
+        DownloadError: offline, refused, cut, damaged, or not confirmed.
+    """
+    text = str(name_or_path)
+    if text == "embedded":
+        return Checkpoint("embedded", embedded_folder(), licence=KNOWN["embedded"].licence)
+    if text.partition("@")[0] not in KNOWN and Path(text).is_dir():
+        return Checkpoint(text, Path(text), licence=card_licence(Path(text)))
+    source = parse_name(text)
+    if (found := find_cached(source)) is not None:
+        return found
+    return pull(source, confirm=confirm, on_progress=on_progress)
+
+
+# --- The cache
+
+
+def find_cached(source: HubSource) -> Checkpoint | None:
+    """`source` where it is complete on this machine; the network is not asked."""
+    from huggingface_hub import constants
+
+    cache = repo_cache(source)
+    records = [_record_path(source, source.revision)]
+    if constants.is_offline_mode():
+        # Offline, what another program has fetched is better than nothing.
+        records.append(cache / "refs" / source.revision)
+    commits = [path.read_text("utf-8").strip() for path in records if path.is_file()]
+    for commit in commits:
+        folder = cache / "snapshots" / commit
+        if is_commit(commit) and looks_complete(folder):
+            licence = source.licence or card_licence(folder)
+            return Checkpoint(source.name, folder, commit, licence)
+    return None
+
+
+def looks_complete(folder: Path) -> bool:
+    """Whether every part of a checkpoint is in `folder`, and none is half downloaded."""
+    diffusion = ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"]
+    listener = ["config.json", "preprocessor_config.json"]
+    is_there = any(all((folder / p).is_file() for p in paths) for paths in (diffusion, listener))
+    return is_there and not any(folder.rglob("*.incomplete"))
+
+
+def repo_cache(source: HubSource) -> Path:
+    """The folder of a repository in the Hub's cache."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{source.repo_id.replace('/', '--')}"
+
+
+def _record_path(source: HubSource, revision: str) -> Path:
+    """Where the commit that stands for a revision is recorded: a ref beside the Hub's own, which
+    another program may move on to a commit of which it fetches only some files."""
+    return repo_cache(source) / "refs" / f"auffusion--{revision.replace('/', '--')}"
+
+
+# --- Downloading
+
+
+def pull(
+    source: HubSource, *, confirm: Confirm | None = None, on_progress: Report | None = None
+) -> Checkpoint:
+    """Fetch what is missing of `source`, verify all of it, and record its commit."""
+    from huggingface_hub.utils import WeakFileLock
+
+    commit, licence, files = announced(source)
+    licence = source.licence or licence
+    cache = repo_cache(source)
+    folder = cache / "snapshots" / commit
+
+    lock = cache.parent / ".locks" / cache.name / "auffusion.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        missing = []
+        for file in files:
+            local = folder / file.path
+            if local.is_file() and file.problem(local) is not None:
+                local.unlink()
+            if not local.is_file():
+                missing.append(file)
+        n_bytes = sum(file.n_bytes for file in missing)
+        _ask(
+            Download(source.name, source.repo_id, commit, licence, len(missing), n_bytes, folder),
+            confirm,
+        )
+        total = sum(file.n_bytes for file in files)
+        progress = _Progress(total - n_bytes, total, on_progress)
+        for file in missing:
+            _fetch(source, commit, file, folder / file.path, progress)
+
+        # By its commit too: sounds name it, and are made again with it.
+        for revision in (source.revision, commit):
+            write_text(_record_path(source, revision), commit)
+    return Checkpoint(source.name, folder, commit, licence)
+
+
+def _ask(download: Download, confirm: Confirm | None) -> None:
+    if download.n_bytes < CONFIRM_ABOVE_BYTES:
+        return
+    if confirm is None or not confirm(download):
+        gigabytes = download.n_bytes / 1e9
+        raise DownloadError(
+            f"{download.name} is not on this machine: {gigabytes:.1f} GB would be downloaded "
+            f"(licence: {download.licence or 'not stated'}), and that was not agreed to",
+            hint=f"`auffusion models pull {download.name}` fetches it.",
+        )
+
+
+class _Progress:
+    """Counts bytes over all files of a download and hands on the sum."""
+
+    def __init__(self, n_done: int, n_total: int, report: Report | None) -> None:
+        self.n_done, self.n_total, self.report = n_done, n_total, report
+
+    def advance(self, n_bytes: int) -> None:
+        self.n_done += n_bytes
+        if self.report is not None:
+            self.report(self.n_done, self.n_total)
+
+    def bar_class(self) -> type:
+        """What huggingface_hub takes in place of tqdm, drawing nothing."""
+        progress = self
+
+        class Bar:
+            def __init__(self, **_options: Any) -> None:
+                pass
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_error: object) -> None:
+                pass
+
+            def update(self, n_bytes: int) -> None:
+                progress.advance(n_bytes)
+
+        return Bar
+
+
+def _fetch(
+    source: HubSource, commit: str, file: RemoteFile, target: Path, progress: _Progress
+) -> None:
+    """One file: into `target.incomplete`, which a later call continues, then verified and renamed.
+
+    huggingface_hub's own download starts a file from nothing in every process, which with 3.4 GB
+    in one file is not good enough; its HTTP transfer is used, with its retries.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    incomplete = target.with_name(f"{target.name}.incomplete")
+    incomplete.touch()
+    if incomplete.stat().st_size > file.n_bytes:
+        incomplete.unlink()
+        incomplete.touch()
+    progress.advance(incomplete.stat().st_size)
+    url = hf_hub_url(source.repo_id, file.path, revision=commit, endpoint=constants.ENDPOINT)
+    n_attempts_left = N_ATTEMPTS
+    while (n_before := incomplete.stat().st_size) < file.n_bytes:
+        try:
+            location = get_hf_file_metadata(url).location
+            headers = build_hf_headers()
+            if urlsplit(location).hostname != urlsplit(url).hostname:
+                headers.pop("authorization", None)  # the token is for the Hub only
+            with incomplete.open("ab") as stream:
+                http_get(
+                    location,
+                    stream,
+                    resume_size=n_before,
+                    headers=headers,
+                    expected_size=file.n_bytes,
+                    tqdm_class=progress.bar_class(),
+                )
+        except Exception as error:  # see `listing.announced`
+            n_attempts_left -= 1
+            made_progress = incomplete.stat().st_size > n_before
+            if not made_progress or not n_attempts_left:
+                raise download_error(source, error, file.path) from error
+            time.sleep(1)
+    if (problem := file.problem(incomplete)) is not None:
+        incomplete.unlink()
+        raise DownloadError(
+            f"{source.repo_id}: {file.path} arrived damaged: it {problem}",
+            hint="Run the same command again: only this file is fetched anew.",
+        )
+    os.replace(incomplete, target)
+
+
+def download_url(
+    name: str,
+    url: str,
+    target: Path,
+    *,
+    sha256: str,
+    approximate_bytes: int,
+    on_progress: Report | None = None,
+) -> None:
+    """A file that is not on the Hub: verified, resumed and renamed like those that are.
+
+    Raises:
+        DownloadError: offline, refused, cut, or not the file that `sha256` pins.
+    """
+    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import WeakFileLock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    incomplete = target.with_name(f"{target.name}.incomplete")
+    with WeakFileLock(target.with_name(f"{target.name}.lock")):
+        if target.is_file():
+            return  # another process was faster
+        incomplete.touch()
+        progress = _Progress(0, approximate_bytes, on_progress)
+        progress.advance(incomplete.stat().st_size)
+        for n_attempts_left in reversed(range(N_ATTEMPTS)):
+            n_before = incomplete.stat().st_size
+            try:
+                with incomplete.open("ab") as stream:
+                    bar_class = progress.bar_class()
+                    http_get(url, stream, resume_size=n_before, headers={}, tqdm_class=bar_class)
+                break
+            except Exception as error:  # see `listing.announced`
+                status = getattr(getattr(error, "response", None), "status_code", None)
+                if status == 416:  # nothing is left to send: it was complete, but not yet renamed
+                    break
+                if isinstance(error, OfflineModeIsEnabled):
+                    raise DownloadError(
+                        f"{name} is not on this machine, and HF_HUB_OFFLINE is set"
+                    ) from error
+                if incomplete.stat().st_size == n_before or not n_attempts_left:
+                    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                    raise DownloadError(
+                        f"{name}: cannot be fetched from {url}: {reason}"
+                    ) from error
+                time.sleep(1)
+        found = hash_file(incomplete)
+        if found != sha256:
+            incomplete.unlink()
+            raise DownloadError(
+                f"{name}: {url} has the checksum {found}, but {sha256} is what was published",
+                hint="Run the same command again. If it stays so, the file has been replaced.",
+            )
+        os.replace(incomplete, target)

@@ -1,0 +1,153 @@
+"""The files that the Hub announces for a checkpoint, and which of them loading needs. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from auffusion_cli.checkpoints.layout import WEIGHT_SUFFIXES
+from auffusion_cli.checkpoints.names import HubSource, is_commit
+from auffusion_cli.errors import AuffusionError, DownloadError, UsageError
+from auffusion_cli.files import hash_file
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as the Hub announces it."""
+
+    path: str
+    n_bytes: int
+    sha256: str | None
+    """For large files."""
+    git_sha1: str | None
+    """For small ones: git's hash of the content."""
+
+    def problem(self, local: Path) -> str | None:
+        """What differs between this and the file `local`; None if nothing."""
+        size = local.stat().st_size
+        if size != self.n_bytes:
+            return f"has {size:,} bytes, the Hub announces {self.n_bytes:,}"
+        if self.sha256 is not None:
+            expected, digest = self.sha256, hashlib.sha256()
+        elif self.git_sha1 is not None:
+            expected, digest = self.git_sha1, hashlib.sha1(f"blob {size}\0".encode())
+        else:
+            return None
+        if (found := hash_file(local, digest)) != expected:
+            return f"has the checksum {found}, the Hub announces {expected}"
+        return None
+
+
+def announced(source: HubSource) -> tuple[str, str | None, list[RemoteFile]]:
+    """(commit, licence, the files that loading needs), from the Hub's listing of the repository."""
+    from huggingface_hub import HfApi, constants
+
+    try:
+        info = HfApi(endpoint=constants.ENDPOINT).model_info(
+            source.repo_id, revision=source.revision, files_metadata=True
+        )
+    except Exception as error:  # which HTTP library it is depends on huggingface_hub's version
+        raise download_error(source, error) from error
+    siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
+    if not is_commit(info.sha or ""):
+        raise DownloadError(f"{source.repo_id}: the Hub names no commit for {source.revision!r}")
+    files = []
+    for path in needed_files(siblings):
+        sibling = siblings[path]
+        if sibling.size is None:
+            raise DownloadError(f"{source.repo_id}: the Hub announces no size for {path}")
+        sha256 = sibling.lfs.sha256 if sibling.lfs else None
+        files.append(RemoteFile(path, sibling.size, sha256, sibling.blob_id))
+    if not files:
+        raise DownloadError(
+            f"{source.repo_id}: not a checkpoint that this program knows: it has neither "
+            "condition_config.json (Auffusion's layout) nor model_index.json (Stable Diffusion's)"
+        )
+    card = info.card_data or {}
+    licence = card.get("license")
+    return info.sha, licence if isinstance(licence, str) else None, files
+
+
+def needed_files(paths: Iterable[str]) -> list[str]:
+    """The files of a repository that loading needs, sorted: of each part's weights only one copy.
+
+    Repositories often hold the same weights as safetensors and as pickles, in full and in half
+    precision, and for other frameworks.
+    """
+    paths = set(paths)
+    if "condition_config.json" in paths:
+        parts = r"unet|vae|scheduler|vocoder|text_encoder_\w+|condition_adapter_\w+"
+    elif "model_index.json" in paths:
+        parts = r"unet|vae|scheduler|vocoder|text_encoder|tokenizer"
+    elif {"config.json", "preprocessor_config.json"} <= paths:
+        return _files_of_listener(paths)
+    else:
+        return []
+    top = {"condition_config.json", "model_index.json", "auffusion.json", "README.md"} & paths
+    top |= {path for path in paths if re.fullmatch(r"LICEN[CS]E[\w.-]*", path)}
+    inside = {path for path in paths if re.fullmatch(rf"(?:{parts})/[\w.-]+", path)}
+    weights: dict[tuple[str, str, str], set[str]] = {}
+    for path in inside:
+        name = PurePosixPath(path)
+        if name.suffix in WEIGHT_SUFFIXES and "non_ema" not in name.name:
+            variant = "fp16" if ".fp16." in name.name else ""
+            # Shards may carry the variant before their number: NAME.fp16-00001-of-00002.bin
+            variant = "fp16" if ".fp16-" in name.name else variant
+            weights.setdefault((str(name.parent), variant, name.suffix), set()).add(path)
+    chosen: set[str] = set()
+    for part in {part for part, _, _ in weights}:
+        kinds = [(part, variant, suffix) for variant in ("", "fp16") for suffix in WEIGHT_SUFFIXES]
+        chosen |= next(weights[kind] for kind in kinds if kind in weights)
+    texts = {path for path in inside if path.endswith((".json", ".txt", ".model"))}
+    return sorted(top | texts | chosen)
+
+
+def _files_of_listener(paths: set[str]) -> list[str]:
+    """Those of a transformers model that hears sound (CLAP): everything lies in the top folder."""
+    top = {path for path in paths if re.fullmatch(r"[\w.-]+", path)}
+    weights = [name for name in ("model.safetensors", "pytorch_model.bin") if name in top][:1]
+    texts = {path for path in top if path.endswith((".json", ".txt", ".md"))}
+    return sorted({*texts, *weights})
+
+
+def download_error(source: HubSource, error: Exception, path: str = "") -> AuffusionError:
+    """What went wrong, in the user's terms."""
+    from huggingface_hub import errors
+
+    what = f"{source.repo_id}/{path}" if path else source.repo_id
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.HFValidationError):
+        return UsageError(f"{what}: {error}")
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return DownloadError(
+            f"{source.name} is not on this machine, and HF_HUB_OFFLINE is set",
+            hint=f"With a network: HF_HUB_OFFLINE=0 auffusion models pull {source.name}",
+        )
+    if isinstance(error, errors.GatedRepoError) or status == 403:
+        return DownloadError(
+            f"{what}: the Hub asks for permission first ({status})",
+            hint="Accept its conditions on its page, then set HF_TOKEN to a token of yours.",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return DownloadError(f"{what}: has no revision {source.revision!r}")
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
+        return DownloadError(
+            f"{what}: not on the Hub, or private ({status})",
+            hint="Check the name; for a private one set HF_TOKEN.",
+        )
+    if isinstance(error, errors.EntryNotFoundError) or status == 404:
+        return DownloadError(f"{what}: the Hub lists this file but does not have it (404)")
+    if status is not None:
+        return DownloadError(f"{what}: the Hub answered {status}", hint="Try again later.")
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None and path and error.filename:
+        return DownloadError(f"{what}: cannot be written: {reason}")
+    return DownloadError(
+        f"{what}: the connection failed: {reason}",
+        hint="Run the same command again: it continues where it stopped."
+        if path
+        else "Is there a network? Without one, --model embedded works.",
+    )

@@ -1,0 +1,132 @@
+"""Names of checkpoints: known names, Hub ids, folders, and what is known of each. No torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from auffusion_cli.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """A checkpoint that has a short name."""
+
+    name: str
+    description: str
+    licence: str
+    repo_id: str | None
+    """None: comes with this package."""
+    revision: str | None
+    """The branch to take the first time; the commit found there is recorded and kept."""
+    approximate_bytes: int
+
+
+KNOWN: dict[str, KnownCheckpoint] = {
+    known.name: known
+    for known in (
+        KnownCheckpoint(
+            name="embedded",
+            description="small model that comes with this package; needs no network",
+            licence="see CREDITS.md",
+            repo_id=None,
+            revision=None,
+            approximate_bytes=100_000_000,
+        ),
+        KnownCheckpoint(
+            name="auffusion",
+            description="the paper's model, trained on AudioCaps",
+            licence="CC-BY-NC-SA-4.0",
+            repo_id="auffusion/auffusion",
+            revision="main",
+            approximate_bytes=4_300_000_000,
+        ),
+        KnownCheckpoint(
+            name="auffusion-full",
+            description="the paper's model, trained on AudioCaps and further sets",
+            licence="CC-BY-NC-SA-4.0",
+            repo_id="auffusion/auffusion-full",
+            revision="main",
+            approximate_bytes=4_300_000_000,
+        ),
+        KnownCheckpoint(
+            name="auffusion-full-no-adapter",
+            description="the same in Stable Diffusion's layout, for edits of existing sounds",
+            licence="CC-BY-NC-SA-4.0",
+            repo_id="auffusion/auffusion-full-no-adapter",
+            revision="main",
+            approximate_bytes=4_300_000_000,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine."""
+
+    name: str
+    folder: Path
+    revision: str | None = None
+    """The commit on the Hub; None for a folder."""
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A repository on the Hub, under the name that the user gave."""
+
+    name: str
+    repo_id: str
+    revision: str
+    licence: str | None = None
+
+
+def parse_name(text: str) -> HubSource:
+    """`auffusion-full`, `org/name` or either with `@revision`, without looking anything up."""
+    base, _, revision = text.partition("@")
+    known = KNOWN.get(base)
+    if known is not None and known.repo_id is not None:
+        return HubSource(base, known.repo_id, revision or known.revision, known.licence)
+    part = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
+    valid_id = re.fullmatch(f"{part}/{part}", base) and not re.search(r"--|\.\.", base)
+    valid_revision = not revision or (
+        re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}", revision) and ".." not in revision
+    )
+    if not valid_id or not valid_revision or ("@" in text and not revision):
+        raise CheckpointError(
+            f"no checkpoint {text!r}: there is no such folder, and it is not a known name "
+            f"({', '.join(KNOWN)}) or a Hub id (org/name, org/name@revision)"
+        )
+    return HubSource(base, base, revision or "main")
+
+
+def is_commit(revision: str) -> bool:
+    """Whether `revision` is the full hash of a commit, which never moves."""
+    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
+def embedded_folder() -> Path:
+    """The model that comes with the package: inside it, or beside it in a source checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "weights" / "embedded", package.parents[1] / "weights" / "embedded"):
+        if (folder / "unet").is_dir():
+            return folder
+    raise CheckpointError(
+        "the embedded model is missing from this installation",
+        hint="Install the package again, or name another model with --model.",
+    )
+
+
+def card_licence(folder: Path) -> str | None:
+    """The `license` in the front matter of the folder's README.md, as the Hub's model cards do."""
+    import yaml
+
+    try:
+        card = (folder / "README.md").read_text("utf-8", errors="replace")
+        front_matter = yaml.safe_load(card.split("---")[1]) if card.startswith("---") else None
+    except (OSError, IndexError, yaml.YAMLError):
+        return None
+    licence = front_matter.get("license") if isinstance(front_matter, dict) else None
+    return licence if isinstance(licence, str) else None
