@@ -87,9 +87,12 @@ def atomic_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` atomically in UTF-8, making the folder of `path` where there is none."""
+    """Write `text` atomically in UTF-8, making the folder of `path` where there is none.
+
+    Bytes of file names that are not UTF-8 (surrogates, in Python) are escaped as JSON does it.
+    """
     with folder_of(path), atomic_file(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def is_unfinished(path: Path) -> bool:

@@ -13,7 +13,6 @@ own: that takes fewer cycles than all cores together at one clip after another.
 from __future__ import annotations
 
 import os
-import secrets
 import warnings
 import zipfile
 from collections import deque
@@ -33,7 +32,7 @@ from torch import Tensor
 from auffusion_cli.errors import AuffusionWarning
 from auffusion_cli.evaluation.embedders import ClipFeatures, Embedder, identity
 from auffusion_cli.evaluation.protocols import AudioInput
-from auffusion_cli.files import hash_file
+from auffusion_cli.files import atomic_file, hash_file
 from auffusion_cli.signal.audio import read_audio, resample
 
 WINDOW_CLIPS = 16
@@ -278,18 +277,13 @@ class FeatureCache:
         if not self.writes:
             return
         path = self._path(sha256)
-        beside = path.with_name(f".{secrets.token_hex(8)}.part")
         arrays = {"embeddings": features.embeddings}
         if features.logits is not None:
             arrays["logits"] = features.logits
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with beside.open("xb") as file:
-                    np.savez(file, **arrays)
-                os.replace(beside, path)
-            finally:
-                beside.unlink(missing_ok=True)
+            with atomic_file(path, durable=False) as beside, beside.open("wb") as file:
+                np.savez(file, **arrays)
         except OSError as error:
             self.writes = False
             warnings.warn(

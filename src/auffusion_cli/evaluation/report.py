@@ -13,11 +13,11 @@ import base64
 import hashlib
 import os
 import re
-import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
 from io import BytesIO
@@ -36,7 +36,12 @@ from auffusion_cli.errors import (
 )
 from auffusion_cli.evaluation.report_html import decimals, render, shown
 from auffusion_cli.evaluation.result import Evaluation, ScoredClip, System
-from auffusion_cli.files import folder_of, naming
+from auffusion_cli.files import (
+    atomic_file,
+    atomic_folder,
+    clear_unfinished,
+    folder_of,
+)
 from auffusion_cli.pictures.spectrogram import colour
 from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.signal.formats import WRITTEN
@@ -114,24 +119,19 @@ def write_report(
     check_target(path, overwrite=overwrite)
     names, sounds = _sounds_of(evaluation)
     n_bytes = sum(_size(sound) for sound in sounds)
-    with folder_of(path), naming(path):
-        unfinished = path.parent / f".{secrets.token_hex(8)}.part"
-        try:
-            unfinished.mkdir()
-            folder = None if n_bytes <= embedded_bytes else unfinished / "files"
-            if folder:
-                folder.mkdir()
-            media = _prepare(sounds, folder, quote(files_folder(path).name), on_sound)
+    folder = files_folder(path) if n_bytes > embedded_bytes else None
+    with folder_of(path):
+        clear_unfinished(path.parent)
+        with atomic_file(path) as page, _files_to_fill(folder) as files:
+            media = _prepare(sounds, files, quote(os.fsencode(files_folder(path).name)), on_sound)
             clips = _clips_data(evaluation, names, media)
-            page = unfinished / "page.html"
             page.write_text(
-                render(evaluation, clips, _where(path, folder, n_bytes)), encoding="utf-8"
+                render(evaluation, clips, _sounds_note(folder, n_bytes)), encoding="utf-8"
             )
-            written = [page, *(folder.iterdir() if folder else ())]
+            written = [page, *(files.iterdir() if files else ())]
             n_written = sum(file.stat().st_size for file in written)
-            _put_in_place(unfinished, path)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        if folder is None and os.path.lexists(files_folder(path)):
+            shutil.rmtree(files_folder(path))  # of the page that was replaced
     problems = [f"{s.path}: {m.problem}" for s, m in media.items() if m.problem]
     if problems:
         warnings.warn(
@@ -139,7 +139,7 @@ def write_report(
             AuffusionWarning,
             stacklevel=2,
         )
-    return Report(path, files_folder(path) if folder else None, n_written)
+    return Report(path, folder, n_written)
 
 
 # --- where it goes
@@ -174,30 +174,15 @@ def _is_of_a_report(folder: Path) -> bool:
     return all(OWN_FILE.fullmatch(entry.name) and entry.is_file() for entry in folder.iterdir())
 
 
-def _put_in_place(unfinished: Path, path: Path) -> None:
-    """Rename `unfinished`/page.html and /files to where they belong; both, or neither."""
-    new, old, folder = unfinished / "files", unfinished / "replaced", files_folder(path)
-    if folder.exists():
-        folder.rename(old)
-    try:
-        if new.exists():
-            new.rename(folder)
-        os.replace(unfinished / "page.html", path)
-    except BaseException:
-        if folder.exists():
-            folder.rename(new)
-        if old.exists():
-            old.rename(folder)
-        raise
+def _files_to_fill(folder: Path | None) -> AbstractContextManager[Path | None]:
+    return nullcontext() if folder is None else atomic_folder(folder)
 
 
-def _where(path: Path, folder: Path | None, n_bytes: int) -> str:
+def _sounds_note(folder: Path | None, n_bytes: int) -> str:
     size = f"{n_bytes / 1e6:,.1f} MB"
     if folder is None:
-        return f"The sounds ({size}) are inside of this page."
-    return (
-        f"The sounds ({size}) are in the folder {files_folder(path).name}: move it with the page."
-    )
+        return f"The sounds ({size}) are inside this page."
+    return f"The sounds ({size}) are in the folder {folder.name}: move it with the page."
 
 
 # --- sounds

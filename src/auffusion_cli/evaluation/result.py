@@ -9,16 +9,13 @@ depend on the order in which threads and batches add them up.
 from __future__ import annotations
 
 import json
-import math
-import types
-import typing
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from auffusion_cli.errors import DataError
-from auffusion_cli.files import atomic_file, folder_of
+from auffusion_cli.files import write_text
+from auffusion_cli.parsing import decode, parse_json, read_text
 
 FORMAT_VERSION = 1
 MAX_FILE_BYTES = 200_000_000
@@ -182,82 +179,21 @@ class Evaluation:
     @classmethod
     def from_json(cls, text: str, source: str) -> Evaluation:
         """The reverse of `to_json`, trusting nothing. Raises DataError, naming `source`."""
+        content = parse_json(text, raising=DataError, where=source)
         try:
-            content = json.loads(text)
             if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
                 raise ValueError(f"it is not an evaluation of format {FORMAT_VERSION}")
-            return decode(cls, content, "the result")
+            return decode(cls, content)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{source}: not a result of `auffusion evaluate`: {error}") from None
 
     def save(self, path: Path) -> None:
-        """Write beside, then rename: `path` is whole or as it was before."""
+        """Write `path` atomically."""
         write_text(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
         """Raises DataError: missing, too large, or not a result."""
-        try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise DataError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes; not a result")
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-        except UnicodeDecodeError:
-            raise DataError(f"{path}: not a result of `auffusion evaluate`: not text") from None
-        return cls.from_json(text, str(path))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` beside `path` and rename it, making its folder where there is none."""
-    with folder_of(path), atomic_file(path) as beside:
-        beside.write_text(text, encoding="utf-8")
-
-
-def decode(kind: Any, value: Any, where: str) -> Any:
-    """`value`, as JSON has it, as the annotated type `kind`. Raises ValueError, naming `where`."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if is_dataclass(kind):
-        return _decode_object(kind, value, where)
-    if origin is Literal:
-        if value in arguments and isinstance(value, str):
-            return value
-    elif origin in (types.UnionType, typing.Union):
-        options = [option for option in arguments if option is not types.NoneType]
-        if value is None and len(options) < len(arguments):
-            return None
-        if len(options) == 1:
-            return decode(options[0], value, where)
-        if type(value) in options:  # several: plain values only
-            return value
-    elif origin is tuple and isinstance(value, list):
-        if arguments[-1] is Ellipsis:
-            return tuple(decode(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-        if len(value) == len(arguments):
-            return tuple(decode(a, v, where) for a, v in zip(arguments, value, strict=True))
-    elif origin is dict and isinstance(value, dict):
-        return {key: decode(arguments[1], v, f"{where}.{key[:40]}") for key, v in value.items()}
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value):
-            return float(value)
-    elif isinstance(kind, type) and type(value) is kind:
-        return value
-    raise ValueError(f"{where} cannot be {str(value)[:60]!r}")
-
-
-def _decode_object(kind: type, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is not an object")
-    hints = _type_hints(kind)
-    known = {one.name: one for one in fields(kind)}
-    if unknown := value.keys() - known.keys():
-        raise ValueError(f"{where} has an unknown field {sorted(unknown)[0][:40]!r}")
-    for name, one in known.items():
-        if name not in value and one.default is MISSING:
-            raise ValueError(f"{where} lacks {name!r}")
-    return kind(**{name: decode(hints[name], v, f"{where}.{name}") for name, v in value.items()})
-
-
-@cache
-def _type_hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+        return cls.from_json(
+            read_text(path, max_bytes=MAX_FILE_BYTES, raising=DataError), str(path)
+        )

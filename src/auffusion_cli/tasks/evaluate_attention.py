@@ -25,10 +25,10 @@ from auffusion_cli.evaluation.result import (
     ScoredClip,
     System,
     WordAttention,
-    decode,
 )
-from auffusion_cli.files import folder_of, is_unfinished
+from auffusion_cli.files import clear_unfinished, folder_of, is_unfinished
 from auffusion_cli.model import Model
+from auffusion_cli.parsing import decode
 from auffusion_cli.pictures.attention import AttentionColumn, save_attention
 from auffusion_cli.pictures.spectrogram import read_png_record
 from auffusion_cli.requests.provenance import Provenance, current_versions
@@ -109,8 +109,8 @@ def add_attention(
     Raises OutputExistsError where another picture is there, unless `overwrite` is set.
     """
     plans = [_plan(system, models, pictures / system.name) for system in evaluation.systems]
-    for path in filter(is_unfinished, pictures.rglob(".*.part")):
-        path.unlink()
+    for folder in {job.picture.parent for jobs, _ in plans for job in jobs}:
+        clear_unfinished(folder)
     if not overwrite:
         for job in (job for jobs, _ in plans for job in jobs):
             if job.picture.exists() and _find(job) is None:

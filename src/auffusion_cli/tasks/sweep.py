@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,12 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auffusion_cli.checkpoints.layout import read_json
 from auffusion_cli.device import dtype_name
-from auffusion_cli.errors import AuffusionError, DataError, OutputExistsError
+from auffusion_cli.errors import DataError, OutputExistsError
 from auffusion_cli.evaluation.protocols import Protocol
-from auffusion_cli.evaluation.result import Evaluation, Metric, write_text
-from auffusion_cli.files import folder_of, hash_file
+from auffusion_cli.evaluation.result import Evaluation, Metric
+from auffusion_cli.files import atomic_folder, folder_of, hash_file
+from auffusion_cli.parsing import decode, read_json
 from auffusion_cli.pictures.curves import Curve, Panel, Point
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import read_audio
@@ -43,8 +42,34 @@ OnSteps = Callable[[float], None]
 
 Sounds = Mapping[str, GenerateRequest]
 """File name without suffix, which pairs it with a reference -> what every cell makes for it."""
-CellInputs = dict[str, Any]
-"""What decides about the sounds and seconds of a cell, as JSON."""
+
+
+@dataclass(frozen=True)
+class CellInputs:
+    """Everything that decides about the sounds and seconds of a cell."""
+
+    sounds: dict[str, dict[str, Any]]
+    """File name without suffix -> request."""
+    settings: dict[str, Any]
+    model: str
+    weights: str
+    """See `weights_of`."""
+    vocoder: str
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """The content of `cell.json`."""
+
+    origin: CellInputs
+    seconds_per_sound: float
+    device: str
+    dtype: str
+    sounds: dict[str, str]
+    """File name -> SHA-256."""
+    format_version: int = FORMAT_VERSION
 
 
 @dataclass(frozen=True)
@@ -84,7 +109,7 @@ def cell_name(settings: GenerateSettings) -> str:
 
 
 def weights_of(folder: Path) -> str:
-    """Changes when a file of the checkpoint does; told by sizes and times, not by content."""
+    """A fingerprint of a checkpoint by names, sizes and times of its files, not by content."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     facts = [
         (path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns)
@@ -104,68 +129,62 @@ def cell_inputs(
     device: str,
     dtype: str,
 ) -> CellInputs:
-    """What a cell is made from, and where its seconds were measured; see `weights_of`."""
-    return {
-        "sounds": {name: asdict(request) for name, request in sounds.items()},
-        "settings": settings.to_dict(),
-        "model": model,
-        "weights": weights,
-        "vocoder": vocoder,
-        "device": device,
-        "dtype": dtype,
-    }
+    """The inputs of a cell as its record has them."""
+    requests = {name: asdict(request) for name, request in sounds.items()}
+    return CellInputs(requests, settings.to_dict(), model, weights, vocoder, device, dtype)
 
 
 # --- rendering
 
 
 def read_cell(folder: Path, inputs: CellInputs, settings: GenerateSettings) -> Cell:
-    """The cell in `folder`. Raises DataError, saying why it is not `inputs`'s, or not whole."""
+    """The cell in `folder`. Raises DataError: it is not whole, or was made from other `inputs`."""
+    record = _read_record(folder)
+    if (difference := _difference(record.origin, inputs)) is not None:
+        raise DataError(difference)
+    names = {path.name for path in folder.iterdir()}
+    if others := sorted(names - {RECORD, *record.sounds}):
+        raise DataError(f"{others[0]} is not one of its sounds")
+    for name, sha256 in sorted(record.sounds.items()):
+        if name not in names:
+            raise DataError(f"{name} is missing")
+        if hash_file(folder / name) != sha256:
+            raise DataError(f"{name} has been changed")
+    return Cell(settings, folder, record.seconds_per_sound, record.device, record.dtype)
+
+
+def _read_record(folder: Path) -> CellRecord:
+    if not (folder / RECORD).exists():
+        raise DataError(f"its {RECORD} is missing")
+    content = read_json(folder / RECORD, raising=DataError, where=RECORD)
+    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
+        raise DataError(f"{RECORD} was written by another version")
     try:
-        record = read_json(folder / RECORD)
-        if record["format_version"] != FORMAT_VERSION:
-            raise DataError(f"{RECORD} was written by another version")
-        if (difference := _difference(record["origin"], inputs)) is not None:
-            raise DataError(difference)
-        sha256s = record["sounds"]
-        there = {path.name for path in folder.iterdir()}
-        if others := sorted(there - {RECORD, *sha256s}):
-            raise DataError(f"{others[0]} is not one of its sounds")
-        for name in sorted(sha256s):
-            if name not in there:
-                raise DataError(f"{name} is missing")
-            if hash_file(folder / name) != sha256s[name]:
-                raise DataError(f"{name} has been changed")
-        seconds = float(record["seconds_per_sound"])
-        if not 0 < seconds < float("inf"):
-            raise ValueError
-        return Cell(settings, folder, seconds, str(record["device"]), str(record["dtype"]))
-    except DataError:
-        raise
-    except (AuffusionError, OSError, KeyError, TypeError, ValueError, AttributeError):
-        missing = "is missing" if not (folder / RECORD).exists() else "cannot be read"
-        raise DataError(f"its {RECORD} {missing}") from None
+        record = decode(CellRecord, content)
+        if not record.seconds_per_sound > 0:
+            raise ValueError("seconds_per_sound is not above 0")
+    except ValueError as error:
+        raise DataError(f"{RECORD}: {error}") from None
+    return record
 
 
-def _difference(there: CellInputs, asked: CellInputs) -> str | None:
-    """The first thing in which two origins differ, in words."""
-    if there["sounds"] != asked["sounds"]:
-        names, asked_names = set(there["sounds"]), set(asked["sounds"])
-        if surplus := sorted(names - asked_names):
-            return f"it is of other sounds, such as {surplus[0]}"
-        if lacking := sorted(asked_names - names):
-            return f"it has no {lacking[0]}"
-        for name, request in asked["sounds"].items():
-            for field, value in request.items():
-                if (old := there["sounds"][name].get(field)) != value:
-                    return f"the {field.replace('_', ' ')} of {name} is {old!r}, and not {value!r}"
-    for field, value in asked["settings"].items():
-        if (old := there["settings"].get(field)) != value:
-            return f"its {field.replace('_', ' ')} is {old!r}, and not {value!r}"
+def _difference(old: CellInputs, new: CellInputs) -> str | None:
+    """The first thing in which the inputs of two cells differ, in words."""
+    if surplus := sorted(old.sounds.keys() - new.sounds.keys()):
+        return f"it is of other sounds, such as {surplus[0]}"
+    if lacking := sorted(new.sounds.keys() - old.sounds.keys()):
+        return f"it has no {lacking[0]}"
+    for name, request in new.sounds.items():
+        for field, value in request.items():
+            if (was := old.sounds[name].get(field)) != value:
+                return f"the {field.replace('_', ' ')} of {name} is {was!r}, and not {value!r}"
+    for field, value in new.settings.items():
+        if (was := old.settings.get(field)) != value:
+            return f"its {field.replace('_', ' ')} is {was!r}, and not {value!r}"
     for field in ("model", "vocoder", "device", "dtype"):
-        if there[field] != asked[field]:
-            return f"its {field} is {there[field]!r}, and not {asked[field]!r}"
-    return None if there == asked else "the files of the model have changed since"
+        if (was := getattr(old, field)) != (value := getattr(new, field)):
+            return f"its {field} is {was!r}, and not {value!r}"
+    return None if old == new else "the files of the model have changed since"
 
 
 def check_replaceable(folder: Path) -> None:
@@ -198,43 +217,27 @@ def render_cell(
     """
     if folder.exists():
         check_replaceable(folder)
-    unfinished = folder.parent / f".{folder.name}.part"
     size = batch_size or default_batch_size(model.device)
 
     def on_step(batch: Sequence[GenerateRequest], step) -> None:
         on_steps(len(batch) * settings.steps / step.n_steps)
 
-    with folder_of(folder):
-        try:
-            # What a run that was killed has left.
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir()
-            spent_s, sha256s = 0.0, {}
-            results = generate(model, sounds.values(), settings, batch_size=size, on_step=on_step)
-            for name in sounds:
-                begun_s = time.perf_counter()
-                result = next(results)
-                spent_s += time.perf_counter() - begun_s
-                path = unfinished / f"{name}.wav"
-                result.save(path)
-                sha256s[path.name] = hash_file(path)
-            cell = Cell(
-                settings, folder, spent_s / len(sounds), model.device.type, dtype_name(model.dtype)
-            )
-            record = {
-                "format_version": FORMAT_VERSION,
-                "origin": inputs,
-                "seconds_per_sound": cell.seconds_per_sound,
-                "device": cell.device,
-                "dtype": cell.dtype,
-                "sounds": sha256s,
-            }
-            write_text(unfinished / RECORD, json.dumps(record, indent=1) + "\n")
-            if folder.exists():
-                shutil.rmtree(folder)
-            unfinished.rename(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    with folder_of(folder), atomic_folder(folder) as unfinished:
+        spent_s, sha256s = 0.0, {}
+        results = generate(model, sounds.values(), settings, batch_size=size, on_step=on_step)
+        for name in sounds:
+            begun_s = time.perf_counter()
+            result = next(results)
+            spent_s += time.perf_counter() - begun_s
+            path = unfinished / f"{name}.wav"
+            result.save(path)
+            sha256s[path.name] = hash_file(path)
+        cell = Cell(
+            settings, folder, spent_s / len(sounds), model.device.type, dtype_name(model.dtype)
+        )
+        record = CellRecord(inputs, cell.seconds_per_sound, cell.device, cell.dtype, sha256s)
+        text = json.dumps(asdict(record), indent=1) + "\n"
+        (unfinished / RECORD).write_text(text, encoding="utf-8")
     return cell
 
 

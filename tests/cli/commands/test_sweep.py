@@ -182,8 +182,13 @@ def test_what_differs_of_a_cell_is_told(run):
         assert result.exit_code == 2 and words in result.stderr, (words, result.stderr)
     (folder / "00001-dog.wav").unlink()
     assert "00001-dog.wav is missing" in run("dog", "--steps", "1,2").stderr
-    (folder / "cell.json").write_text("{}")
-    assert "its cell.json cannot be read" in run("dog", "--steps", "1,2").stderr
+    for content, words in (
+        ("{}", "cell.json was written by another version"),
+        ('{"format_version": 2}', "cell.json: origin is missing"),
+        ("[" * 100_000, "cell.json: is nested too deeply"),
+    ):
+        (folder / "cell.json").write_text(content)
+        assert words in run("dog", "--steps", "1,2").stderr
     (folder / "cell.json").unlink()
     gone = run("dog", "--steps", "1,2", "--overwrite")
     assert gone.exit_code == 2 and "has no cell.json" in gone.stderr
@@ -216,7 +221,7 @@ def test_what_is_the_same_in_every_cell_is_said_once(run):
 
 
 def test_what_a_killed_run_left_of_a_cell_goes(run):
-    left = Path("sweep/.ddim-steps1-guidance3.part")
+    left = Path("sweep/.0123456789abcdef.part")
     left.mkdir(parents=True)
     (left / "00001-dog.wav").write_bytes(b"half")
     assert run("dog", "--steps", "1,2").exit_code == 0

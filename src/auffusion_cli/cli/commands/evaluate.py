@@ -561,7 +561,7 @@ def _print_rich(renderable) -> None:
 def _write_table(evaluation: Evaluation, path: Path) -> None:
     """A line a clip, then one for each file that was left out."""
     from auffusion_cli.evaluation.clips import clip_name
-    from auffusion_cli.evaluation.result import write_text
+    from auffusion_cli.files import write_text
 
     scores = list(
         dict.fromkeys(

@@ -19,7 +19,7 @@ import typer
 from auffusion_cli.cli import console, options
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import DataError, OutputExistsError, UsageError
-from auffusion_cli.files import folder_of
+from auffusion_cli.files import clear_unfinished, folder_of
 
 if TYPE_CHECKING:
     from auffusion_cli.checkpoints.names import Checkpoint
@@ -146,6 +146,8 @@ def sweep(
     defaults, vocoder_name = resolve.describe(checkpoint, vocoder)
     cells = _grid(GenerateSettings.from_defaults(defaults, **fixed), axes)
     machine = resolve.describe_machine(device, dtype)
+    if not dry_run:
+        clear_unfinished(output)
     todo = _plan_cells(output, sounds, cells, checkpoint, model, vocoder_name, machine, overwrite)
     about = _about_picture(todo, reference, chosen.name)
     if not overwrite and picture is None:
@@ -541,7 +543,7 @@ def _as_json(scored: Sequence[ScoredCell], evaluation: Any, picture: Path) -> di
 
 
 def _write_table(scored: Sequence[ScoredCell], path: Path) -> None:
-    from auffusion_cli.evaluation.result import write_text
+    from auffusion_cli.files import write_text
     from auffusion_cli.tasks.sweep import measured
 
     names = measured(scored)
