@@ -14,6 +14,7 @@ from auffusion_cli.files import (
     atomic_file,
     atomic_folder,
     clear_unfinished,
+    delete_folder,
     exclusive_use,
     folder_of,
     hash_file,
@@ -21,6 +22,7 @@ from auffusion_cli.files import (
     naming,
     open_regular,
     read_bytes,
+    replace_folder,
 )
 
 
@@ -169,6 +171,17 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
 
 
 # --- leftovers
+
+
+def test_a_finished_folder_replaces_another_and_a_deleted_one_is_gone(tmp_path):
+    for name in ("new", "final"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text(name)
+    replace_folder(tmp_path / "new", tmp_path / "final")
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["final", "final/new"]
+    delete_folder(tmp_path / "final")
+    delete_folder(tmp_path / "absent")
+    assert not list(tmp_path.iterdir())
 
 
 def test_leftovers_of_a_killed_run_are_deleted_and_files_being_written_stay(tmp_path):

@@ -86,6 +86,20 @@ def atomic_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
                 os.close(lock)
 
 
+def replace_folder(new: Path, path: Path) -> None:
+    """Give the finished folder `new` the name `path`, in place of a folder that has it."""
+    with naming(path):
+        _rename_folder(new, path, overwrite=True)
+
+
+def delete_folder(path: Path) -> None:
+    """Delete a folder that nobody may see in part, if there is one."""
+    doomed = _beside(path)
+    with suppress(FileNotFoundError):
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` atomically in UTF-8, making the folder of `path` where there is none.
 

@@ -117,10 +117,10 @@ def test_an_interrupted_preparation_leaves_nothing(make, tmp_path):
 def test_a_killed_preparation_is_done_again(make, tmp_path):
     make()
     (folder,) = tmp_path.iterdir()
-    partial = folder.rename(folder.with_name(folder.name + ".partial"))
-    (partial / "latents.npy").write_bytes(b"half")
+    left = folder.rename(folder.with_name("." + 16 * "a" + ".part"))
+    (left / "latents.npy").write_bytes(b"half")
     make()
-    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name, left.name}
 
 
 def test_the_files_are_what_numpy_reads(make, tmp_path):

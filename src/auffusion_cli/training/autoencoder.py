@@ -7,7 +7,6 @@ place of the perceptual one, whose network knows photographs.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 from auffusion_cli.codec.autoencoder import KLAutoencoder, load_autoencoder
 from auffusion_cli.codec.image import log_mel_to_image, pad_image
 from auffusion_cli.errors import CheckpointError, UsageError
+from auffusion_cli.files import atomic_file, atomic_folder
 from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
@@ -132,7 +132,8 @@ class AutoencoderStage:
             factor = self._measured_scaling_factor()
             self.autoencoder.scaling_factor = factor
             self.autoencoder.vae.register_to_config(scaling_factor=factor)
-        self.autoencoder.vae.save_pretrained(folder / "vae")
+        with atomic_folder(folder / "vae") as beside:
+            self.autoencoder.vae.save_pretrained(beside)
         self.autoencoder.train()
 
     @torch.no_grad()
@@ -145,10 +146,9 @@ class AutoencoderStage:
         rebuilt = self.autoencoder.decode(self.autoencoder.encode(images))
         grid = torch.cat([torch.cat(list(row[:, 0]), dim=1) for row in (images, rebuilt)])
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"step-{step:08d}.png.partial"
         pixels = (grid.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
-        Image.fromarray(pixels).save(partial, format="png")
-        os.replace(partial, partial.with_suffix(""))
+        with atomic_file(folder / f"step-{step:08d}.png", durable=False) as beside:
+            Image.fromarray(pixels).save(beside, format="png")
         self.autoencoder.train()
 
     def _images(self, waveforms: Tensor) -> Tensor:

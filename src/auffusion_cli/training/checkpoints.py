@@ -10,9 +10,7 @@ checkpoints/step-00002000/
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from auffusion_cli.errors import AuffusionError, CheckpointError
+from auffusion_cli.files import atomic_folder, delete_folder
 from auffusion_cli.training.config import LoopConfig
 
 DAMAGE = (
@@ -131,26 +130,17 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, *, keep: int) -> No
         AuffusionError: it cannot be written; the older ones are as they were.
     """
     final = checkpoints / f"step-{state.step:08d}"
-    partial = final.with_name(f"{final.name}.partial")
-    # Also those of other steps, which a killed process may have left.
-    for leftover in [*checkpoints.glob("step-*.partial"), *checkpoints.glob("step-*.old")]:
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
-        _write_state(partial, state)
-        for path in partial.iterdir():  # on the disk before the name is: power may fail
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        replace_folder(partial, final)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        with atomic_folder(final) as beside:
+            _write_state(beside, state)
     except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own
         raise AuffusionError(
-            f"{final} cannot be written: {error}",
+            f"{final} cannot be written: {_in_one_line(error)}",
             hint="free some space; --resume continues from the checkpoint before",
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     for old in _find_checkpoints(checkpoints)[:-keep]:
-        _delete_folder(old)
+        delete_folder(old)
 
 
 def _write_state(folder: Path, state: TrainingState) -> None:
@@ -198,31 +188,16 @@ def _reading(path: Path) -> Iterator[Path]:
         yield path
     except DAMAGE as error:
         older = [p.name for p in _find_checkpoints(path.parent.parent) if p.name < path.parent.name]
-        detail = " ".join(str(error).split())[:MAX_DETAIL_CHARACTERS] or type(error).__name__
         raise CheckpointError(
-            f"{path}: cannot be resumed from: {detail}",
+            f"{path}: cannot be resumed from: {_in_one_line(error)}",
             hint=f"if the file is damaged, delete {path.parent}: "
             + (f"--resume then takes {older[-1]}" if older else "it is the only checkpoint"),
         ) from error
 
 
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:MAX_DETAIL_CHARACTERS] or type(error).__name__
+
+
 def _load_pickle(path: Path) -> dict:
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def replace_folder(new: Path, final: Path) -> None:
-    """Put the folder `new` in the place of `final`, which is never seen half written."""
-    old = final.with_name(f"{final.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        os.replace(final, old)
-    os.replace(new, final)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _delete_folder(folder: Path) -> None:
-    """Delete it under another name, so that nobody takes the half for the whole."""
-    doomed = folder.with_name(f"{folder.name}.old")
-    shutil.rmtree(doomed, ignore_errors=True)
-    os.replace(folder, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)

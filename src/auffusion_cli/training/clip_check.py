@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from auffusion_cli.errors import AudioError, AuffusionWarning
+from auffusion_cli.files import atomic_file
 from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.training.clip_store import cut
 from auffusion_cli.training.data import Clip, Manifest, Problem
@@ -136,6 +137,5 @@ def _write_cache(cache_file: Path, measurements: dict[str, _Measurement]) -> Non
     # An unreadable file is tried again next time: what ails it may be outside it.
     entries = {key: asdict(found) for key, found in measurements.items() if found.error is None}
     cache_file.parent.mkdir(parents=True, exist_ok=True)
-    beside = cache_file.with_name(f"{cache_file.name}.{os.getpid()}.tmp")
-    beside.write_text(json.dumps(entries), encoding="utf-8")
-    os.replace(beside, cache_file)
+    with atomic_file(cache_file, durable=False) as beside:
+        beside.write_text(json.dumps(entries), encoding="utf-8")

@@ -6,7 +6,6 @@ The codec and the text encoders are frozen; their outputs come from `latents`.
 from __future__ import annotations
 
 import inspect
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,14 +24,15 @@ from auffusion_cli.codec.vocoder import GriffinLim, load_vocoder
 from auffusion_cli.diffusion.samplers import SCHEDULERS
 from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
 from auffusion_cli.errors import UsageError
+from auffusion_cli.files import replace_folder
 from auffusion_cli.model import Model
 from auffusion_cli.pictures.spectrogram import save_spectrogram
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.generate import generate
-from auffusion_cli.training.checkpoints import replace_folder
 from auffusion_cli.training.config import DiffusionConfig
 from auffusion_cli.training.latents import ExampleSource
+from auffusion_cli.training.run_folder import RESULT_NAME
 from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.stage import Losses
 
@@ -198,12 +198,13 @@ class DiffusionStage:
     def export(self, folder: Path) -> None:
         """Write a checkpoint's parts into `folder`, beside what else is there."""
         self.model.unet.eval()
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".result.") as temporary:
-            for part in save_model(self.model, Path(temporary) / "model").iterdir():
-                if part.is_dir():
-                    replace_folder(part, folder / part.name)
-                else:
-                    part.replace(folder / part.name)
+        unfinished = folder / RESULT_NAME
+        for part in save_model(self.model, unfinished, overwrite=True).iterdir():
+            if part.is_dir():
+                replace_folder(part, folder / part.name)
+            else:
+                part.replace(folder / part.name)
+        unfinished.rmdir()
         self.model.unet.train()
 
     def preview(self, folder: Path, step: int) -> None:

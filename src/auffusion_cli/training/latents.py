@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +23,7 @@ from torch.utils.data import Dataset
 
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.diffusion.text import TextConditioner
+from auffusion_cli.files import atomic_folder
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig
 from auffusion_cli.training.loading import read_ahead
@@ -142,26 +141,19 @@ def prepare(
     """Open the cache under `root` that belongs to exactly these inputs, making it if needed.
 
     `on_progress(what, done, total)` is called now and then, `before_composing()` where there is
-    something to make. `n_workers` processes compose the scenes, which changes nothing of them. A
-    killed preparation leaves a `.partial` folder, which the next one replaces. `scenes.n_cached` 0
-    has no cache.
+    something to make. `n_workers` processes compose the scenes, which changes nothing of them.
+    `scenes.n_cached` 0 has no cache.
     """
     n_scenes = scenes.n_cached or len(store)
     folder = root / _digest(codec, text, store, scenes, seed, n_scenes)
     if not folder.exists():
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
+        root.mkdir(parents=True, exist_ok=True)
+        with atomic_folder(folder) as beside:
             before_composing()
             batches = _SceneBatches(store, scenes, seed, n_scenes)
-            captions = _write_latents(partial, codec, batches, n_workers, on_progress)
-            _HiddenStates.write(partial, text, sorted(set(captions)), on_progress)
-            (partial / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
-            os.replace(partial, folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+            captions = _write_latents(beside, codec, batches, n_workers, on_progress)
+            _HiddenStates.write(beside, text, sorted(set(captions)), on_progress)
+            (beside / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
     return LatentCache(folder, text)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from auffusion_cli.errors import AuffusionWarning, DataError, UsageError
+from auffusion_cli.files import write_text
 from auffusion_cli.training.checkpoints import (
     TrainingState,
     load_checkpoint,
@@ -85,8 +86,7 @@ def train(
         if accelerator.is_main_process:
             _warn_of_changes(output / CONFIG_NAME, config)
     if accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
-        _write_text(output / CONFIG_NAME, dump_config(config))
+        write_text(output / CONFIG_NAME, dump_config(config))
     log = _Log(output / LOGS_NAME, loop, accelerator, state.step)
 
     def save() -> None:
@@ -299,12 +299,3 @@ def _warn_of_changes(path: Path, config: TrainingConfig) -> None:
             AuffusionWarning,
             stacklevel=2,
         )
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

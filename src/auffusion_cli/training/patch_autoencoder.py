@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +13,8 @@ from auffusion_cli.codec.autoencoder import load_autoencoder
 from auffusion_cli.codec.image import log_mel_to_image, pad_image
 from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
 from auffusion_cli.errors import CheckpointError, UsageError
+from auffusion_cli.files import atomic_file, atomic_folder
 from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
-from auffusion_cli.training.checkpoints import replace_folder
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
 from auffusion_cli.training.losses import gradient_loss
@@ -118,9 +116,8 @@ class PatchAutoencoderStage:
 
     def export(self, folder: Path) -> None:
         """Write `folder/vae/`."""
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".result.") as temporary:
-            self.model.save_pretrained(Path(temporary) / "vae")
-            replace_folder(Path(temporary) / "vae", folder / "vae")
+        with atomic_folder(folder / "vae") as beside:
+            self.model.save_pretrained(beside)
 
     @torch.no_grad()
     def preview(self, folder: Path, step: int) -> None:
@@ -130,10 +127,8 @@ class PatchAutoencoderStage:
         rows = [torch.cat(list(row[:, 0]), dim=1) for row in (images, rebuilt)]
         pixels = (torch.cat(rows) * 255).round().byte().cpu().numpy()
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"step-{step:08d}.png"
-        partial = path.with_name(f"{path.name}.partial")
-        Image.fromarray(pixels).save(partial, format="png")
-        os.replace(partial, path)
+        with atomic_file(folder / f"step-{step:08d}.png", durable=False) as beside:
+            Image.fromarray(pixels).save(beside, format="png")
 
     def _noise(self, sample: Sample) -> Tensor:
         """(C, h, w), as much as its seed says, up to `latent_noise`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +14,12 @@ from auffusion_cli.checkpoints.layout import (
     PREVIEWS_NAME,
 )
 from auffusion_cli.errors import OutputExistsError, UsageError
+from auffusion_cli.files import clear_unfinished, exclusive_use
 
 CONFIG_NAME = "training.yaml"
 CLIP_CHECK_NAME = "clip-check.json"
+RESULT_NAME = ".result"
+"""Where a result is written before its parts are renamed."""
 PREPARED_NAMES = frozenset({CACHE_NAME, CLIP_CHECK_NAME})
 """Left by a run that was stopped while it prepared, and of use to the next one."""
 
@@ -66,30 +68,14 @@ def delete_run(folder: Path) -> None:
 
 @contextmanager
 def only_run(folder: Path) -> Iterator[None]:
-    """Within it no other process trains into `folder`, which is made.
-
-    The lock is the system's, on the folder itself, and ends with the process, however that ends.
+    """Within it no other process trains into `folder`, which is made; leftovers are deleted.
 
     Raises:
-        OutputExistsError: another training writes there now.
+        UsageError: another training writes there now.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows: a folder cannot be locked there
-        yield
-        return
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputExistsError(
-                f"--output {folder}: another training writes there now",
-                hint="wait for it, or name another folder",
-            ) from None
-        except OSError:  # a file system without locks
-            pass
+    with exclusive_use(folder):
+        shutil.rmtree(folder / RESULT_NAME, ignore_errors=True)
+        for name in (".", CHECKPOINTS_NAME, PREVIEWS_NAME, CACHE_NAME):
+            clear_unfinished(folder / name)
         yield
-    finally:
-        os.close(descriptor)

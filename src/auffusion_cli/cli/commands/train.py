@@ -15,6 +15,7 @@ import typer
 
 from auffusion_cli.cli import console, options
 from auffusion_cli.errors import DataError, UsageError
+from auffusion_cli.parsing import parse_yaml
 from auffusion_cli.training.config import TrainingConfig
 from auffusion_cli.training.config_file import dump_config, load_config, parse_config
 from auffusion_cli.training.data import Clip, Manifest, load_clips
@@ -236,17 +237,12 @@ def _settle(
 
 def _parse_setting(setting: str) -> tuple[str, Any]:
     """KEY=VALUE as the key and the value that YAML reads."""
-    import yaml
-
     key, equals, value = setting.partition("=")
     if not equals or not key:
         raise UsageError(
             f"--set {setting!r}: expected KEY=VALUE", hint="for example: loop.batch_size=8"
         )
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {setting!r}: the value is not YAML: {error}") from error
+    return key, parse_yaml(value, raising=UsageError, where=f"--set {key}")
 
 
 def _with_checkpoint(
