@@ -1,19 +1,31 @@
-"""`Model`: everything that turns words into sound, loaded and in its place."""
+"""`Model`: a loaded checkpoint, with all that tasks see of it.
+
+Tasks go through `analyze`, `encode`, `decode` and `vocode` between waveform, log-mel and latents,
+and through `denoiser`; what lies below (text encoders, UNet, autoencoder, image, vocoder) they
+do not touch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.device import dtype_name
+from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
+from auffusion_cli.diffusion.samplers import make_scheduler
 from auffusion_cli.diffusion.text import TextConditioner
-from auffusion_cli.diffusion.windows import OVERLAP_SHARE
+from auffusion_cli.diffusion.windows import OVERLAP_SHARE, windowed_denoiser
+from auffusion_cli.errors import AuffusionError
 from auffusion_cli.requests.provenance import Provenance, hash_samples
+from auffusion_cli.signal.overlap import OVERLAP_S, in_windows
+from auffusion_cli.signal.spectrogram import normalize_peak
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -26,7 +38,7 @@ class Model:
     """A loaded checkpoint, in evaluation mode on `device`.
 
     The UNet and the text conditioner are in `dtype`; the codec keeps its spectrogram and vocoder in
-    float32.
+    float32. Latents are float32 outside of the UNet.
     """
 
     name: str
@@ -34,7 +46,7 @@ class Model:
     revision: str | None
     """The commit on the Hub; None for a folder."""
     licence: str | None
-    """Its name, or where it is told."""
+    """Its name, or where it is stated."""
     codec: Codec
     text: TextConditioner
     unet: UNet2DConditionModel
@@ -43,17 +55,92 @@ class Model:
     device: torch.device
     dtype: torch.dtype
     credits: str | None = None
-    """CREDITS.md: whom a licence asks to name. It goes on with whatever is made of the model."""
+    """CREDITS.md: whom a licence asks to name. It is passed on with whatever is made of it."""
 
     @property
     def window(self) -> int:
-        """The width of what it was trained on, in columns of the latent."""
+        """Width of what it was trained on, in columns of the latent."""
         return self.codec.latent_shape(self.defaults.max_duration_s)[2]
 
     @property
     def overlap(self) -> int:
         """What neighbouring windows that are denoised together share, in columns of the latent."""
         return round(self.window * OVERLAP_SHARE)
+
+    @property
+    def latent_column_s(self) -> float:
+        """Duration of a column of the latent."""
+        return self.codec.spectrogram_config.frames_to_seconds(self.codec.width_multiple)
+
+    def latent_shape(self, duration_s: float) -> tuple[int, int, int]:
+        """(C, h, w) of the latents of a sound; the model always fills at least its window."""
+        return self.codec.latent_shape(max(duration_s, self.defaults.max_duration_s))
+
+    # --- waveform <-> log-mel <-> latents, of any length
+
+    @torch.no_grad()
+    def analyze(self, waveform: Tensor) -> Tensor:
+        """(N,) samples -> (n_mels, T) log-mel on the CPU; like `Codec.analyze` of the whole."""
+        config = self.codec.spectrogram_config
+        hop, overlap = config.hop_length_samples, config.seconds_to_frames(OVERLAP_S)
+        normalized = normalize_peak(waveform, config.peak)
+        padded = torch.nn.functional.pad(normalized, (0, -len(waveform) % hop))
+        window = max(config.seconds_to_frames(self.defaults.max_duration_s), 2 * overlap)
+        return in_windows(
+            lambda part: self.codec.spectrogram(part[None].to(self.device))[0].cpu(),
+            padded,
+            window * hop,
+            overlap * hop,
+        )
+
+    def encode(self, log_mel: Tensor) -> Tensor:
+        """(B, n_mels, T) log-mel -> (B, C, h, w) latents."""
+        f = self.codec.width_multiple
+        return in_windows(
+            lambda part: self.codec.encode_log_mel(part.to(self.device)).float(),
+            log_mel,
+            self.window * f,
+            self.overlap * f,
+        )
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, C, h, w) latents -> (B, n_mels, w * downsample) log-mel."""
+        return in_windows(self.codec.decode_log_mel, latents, self.window, self.overlap)
+
+    def vocode(self, log_mel: Tensor) -> Tensor:
+        """(B, n_mels, T) log-mel -> (B, T * hop) samples on the CPU.
+
+        Raises:
+            AuffusionError: they are not finite.
+        """
+        waveform = self.codec.vocode(log_mel).float().cpu()
+        if not waveform.isfinite().all():
+            raise AuffusionError(
+                f"The sound is not finite in {dtype_name(self.dtype)}",
+                hint="Try --dtype fp32 or bf16.",
+            )
+        return waveform
+
+    # --- denoising
+
+    def scheduler(self, settings: GenerateSettings) -> Any:
+        """A new scheduler as `settings` name it."""
+        return make_scheduler(settings.scheduler, self.scheduler_config)
+
+    def denoiser(
+        self, prompts: Sequence[str], negative_prompts: Sequence[str], settings: GenerateSettings
+    ) -> Denoise:
+        """`denoise` for as many latents as there are prompts, each one window wide."""
+        conditioning = self.text.encode(prompts, negative_prompts)
+        return guided_denoiser(
+            self.unet, conditioning, settings.guidance_scale, settings.guidance_rescale
+        )
+
+    def windowed(self, denoise: Denoise) -> Denoise:
+        """`denoise` for latents of any width."""
+        return windowed_denoiser(denoise, self.window, self.overlap)
+
+    # --- the record
 
     def provenance(
         self,

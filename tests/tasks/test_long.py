@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from auffusion_cli.diffusion.windows import OVERLAP_SHARE, _starts
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
+from auffusion_cli.signal.overlap import window_starts
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER
 from auffusion_cli.tasks.generate import generate
 
@@ -25,7 +25,7 @@ def level_db(embedded):
 def edges(embedded, level_db):
     """The columns at which windows begin or end."""
     n, window = level_db.shape[1], embedded.window
-    starts = _starts(n, window, round(window * OVERLAP_SHARE))
+    starts = window_starts(n, window, embedded.overlap)
     edges = {edge for start in starts for edge in (start, start + window)} - {0, n}
     assert len(edges) >= 5
     return sorted(edge for edge in edges if 0 < edge < n)

@@ -177,14 +177,12 @@ def draw(
     """The spectrograms of several recordings of one length, one below the other."""
     from auffusion_cli.pictures.spectrogram import save_comparison
     from auffusion_cli.signal.audio import resample
-    from auffusion_cli.tasks.edits import log_mel_of
 
     config: SpectrogramConfig = model.codec.spectrogram_config
     log_mels = []
     for title, recording in titled:
         mono = recording.waveform().mean(dim=0)
         mono = resample(mono, recording.sample_rate_hz, config.sample_rate_hz)
-        log_mel = log_mel_of(model.codec, mono, model.defaults.max_duration_s)
-        log_mels.append((title, log_mel))
+        log_mels.append((title, model.analyze(mono)))
     with folder_of(picture):
         save_comparison(log_mels, picture, config, overwrite=overwrite)

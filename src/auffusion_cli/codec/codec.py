@@ -1,4 +1,4 @@
-"""waveform <-> latent: the composition of the signal path, and all that the tasks see of it.
+"""waveform <-> latent: the composition of the signal path, for one window.
 
 waveform --LogMel--> log-mel --image--> image --autoencoder.encode--> latent
 latent --autoencoder.decode--> image --image--> log-mel --vocoder--> waveform
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from auffusion_cli.codec.image import image_to_log_mel, log_mel_to_image, pad_image
 from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN
 from auffusion_cli.config import ImageConfig, SpectrogramConfig
-from auffusion_cli.diffusion.windows import sound_in_windows
 from auffusion_cli.errors import CheckpointError
+from auffusion_cli.signal.overlap import OVERLAP_S, sound_in_windows
 from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
 
 
-VOCODER_WINDOW_S, VOCODER_OVERLAP_S = 60.0, 0.16
-"""A vocoder hears this much at a time, so that its memory does not grow with the sound."""
+VOCODER_WINDOW_S = 60.0
+"""A vocoder works on this much at a time, so that its memory does not grow with the sound."""
 
 
 class Codec(nn.Module):
@@ -65,7 +65,7 @@ class Codec(nn.Module):
     def analyze(self, waveform: Tensor) -> Tensor:
         """(B, N) samples -> (B, n_mels, T) log-mel of the peak-normalised sound.
 
-        The last hop is filled up with zeros, so that no sample is lost: T = ceil(N / hop).
+        Zeros complete the last hop, so that no sample is lost: T = ceil(N / hop).
         """
         n_missing = -waveform.shape[-1] % self.spectrogram_config.hop_length_samples
         normalized = normalize_peak(waveform, self.spectrogram_config.peak)
@@ -96,7 +96,7 @@ class Codec(nn.Module):
             lambda part: self.vocoder(part).float(),
             log_mel,
             config.seconds_to_frames(VOCODER_WINDOW_S),
-            config.seconds_to_frames(VOCODER_OVERLAP_S),
+            config.seconds_to_frames(OVERLAP_S),
         )
 
     def decode(self, latent: Tensor, n_samples: int | None = None) -> Tensor:

@@ -40,13 +40,6 @@ class Conditioning:
     uncond: Tensor
     """(B, T, D): nothing, or the negative prompts."""
 
-    def __len__(self) -> int:
-        return len(self.cond)
-
-    def __getitem__(self, rows: slice | Sequence[int]) -> Conditioning:
-        """Some rows, repeated where `rows` repeats them: `conditioning[[0, 0, 1]]`."""
-        return Conditioning(self.cond[rows], self.uncond[rows])
-
 
 class ConditionAdapter(nn.Module):
     """Linear and LayerNorm: an encoder's width -> the UNet's; trained with the UNet."""

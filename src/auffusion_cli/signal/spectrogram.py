@@ -100,6 +100,13 @@ class LogMel(nn.Module):
         return mel.clamp(min=config.mel_floor).log()
 
 
+def mix_log_mels(log_mels: Tensor) -> Tensor:
+    """(L, M, T) log-mels of L sounds -> (M, T) of their mix: powers add up."""
+    if len(log_mels) == 1:
+        return log_mels[0]
+    return (2 * log_mels).logsumexp(dim=0) / 2
+
+
 def has_sound(log_mel: Tensor, loudest: float | None = None, range_db: float = 60.0) -> Tensor:
     """Mask (..., M, T) of the cells within `range_db` of the clip's maximum.
 

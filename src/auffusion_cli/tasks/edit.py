@@ -1,7 +1,7 @@
-"""Another sound of the same course, by changing words: prompt-to-prompt (Hertz et al. 2022).
+"""Words of a sound changed, its timing kept: prompt-to-prompt (Hertz et al. 2022).
 
-The sound of a prompt and seed is made again, and beside it the sound of the edited prompt from the
-same noise, whose attention follows it: arXiv 2208.01626, section 3.2.
+The sound of a prompt and seed is made again, and beside it the sound of the edited prompt, from the
+same noise and with attention maps of the first: arXiv 2208.01626, section 3.2.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from auffusion_cli.diffusion.attention import align_tokens, prompt_to_prompt
-from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
-from auffusion_cli.diffusion.samplers import initial_noise, make_scheduler, sample
-from auffusion_cli.diffusion.windows import windowed_denoiser
+from auffusion_cli.diffusion.samplers import initial_noise, sample
 from auffusion_cli.requests.request import EditRequest, GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.edits import OnProgress
 from auffusion_cli.tasks.generate import GenerateResult, decode
@@ -30,7 +28,7 @@ class WordEditResult:
     """A sound before and after its words were edited."""
 
     source: GenerateResult
-    """What `generate` makes of the prompt and seed, sample for sample."""
+    """The sound that `generate` makes of the prompt and seed, sample for sample."""
     edited: GenerateResult
 
 
@@ -44,34 +42,28 @@ def edit(
     """Make the sound of `request`'s prompt and seed, and its edit; this takes twice as long as one.
 
     Raises:
-        UsageError: an edited word lies behind what the model reads of the prompt.
+        UsageError: an edited word lies beyond what the model reads of the prompt.
         AuffusionError: the model's attention cannot be changed, or the result is not finite.
     """
     words = request.word_edit
     tokens = align_tokens(model.text, words)
-    shape = model.codec.latent_shape(max(settings.duration_s, model.defaults.max_duration_s))
-    noise = initial_noise([request.seed], shape, model.device)
-    scheduler = make_scheduler(settings.scheduler, model.scheduler_config)
+    noise = initial_noise([request.seed], model.latent_shape(settings.duration_s), model.device)
+    scheduler = model.scheduler(settings)
     scheduler.set_timesteps(settings.steps)
-
-    def denoiser(prompt: str) -> Denoise:
-        return guided_denoiser(
-            model.unet,
-            model.text.encode([prompt], [request.negative_prompt]),
-            settings.guidance_scale,
-            settings.guidance_rescale,
-        )
-
+    denoise_source, denoise_edited = (
+        model.denoiser([prompt], [request.negative_prompt], settings)
+        for prompt in (words.source, words.prompt)
+    )
     with prompt_to_prompt(
         model.unet,
-        denoiser(words.source),
-        denoiser(words.prompt),
+        denoise_source,
+        denoise_edited,
         tokens,
         cross_until=_last_timestep(scheduler.timesteps, request.cross_steps),
         self_until=_last_timestep(scheduler.timesteps, request.self_steps),
     ) as denoise:
-        denoise = windowed_denoiser(denoise, model.window, model.overlap)
-        for step in sample(denoise, scheduler, torch.cat([noise, noise]), settings.steps):
+        denoise, noise = model.windowed(denoise), torch.cat([noise, noise])
+        for step in sample(denoise, scheduler, noise, settings.steps):
             if on_progress:
                 on_progress(step.index + 1, step.n_steps)
     before = GenerateRequest(request.prompt, request.seed, request.negative_prompt)

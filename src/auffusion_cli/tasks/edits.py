@@ -1,4 +1,4 @@
-"""What the tasks that change a recording have in common: its mono mix, its result, its record."""
+"""Result and record of the tasks that change a recording."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from auffusion_cli.codec.codec import Codec
-from auffusion_cli.diffusion.windows import in_windows
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.signal.recording import Recording, write_recording
-from auffusion_cli.signal.spectrogram import normalize_peak
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -25,9 +20,6 @@ if TYPE_CHECKING:
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of denoising steps done and of all, over all windows."""
-
-OVERLAP_FRAMES = 16
-"""Neighbouring windows of the spectrogram share this much."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +51,3 @@ def edit_result(
     turned_down_db = round(-20 * math.log10(gain), 1) or None
     provenance = model.provenance(request, settings, samples, turned_down_db=turned_down_db)
     return EditResult(dataclasses.replace(source, samples=samples), provenance)
-
-
-def log_mel_of(codec: Codec, waveform: Tensor, window_s: float) -> Tensor:
-    """(N,) samples at the codec's rate -> (256, T) log-mel on the CPU, in bounded memory.
-
-    Of the peak-normalised sound, with the last hop filled up by zeros, like `codec.analyze`.
-    """
-    config = codec.spectrogram_config
-    hop = config.hop_length_samples
-    normalized = normalize_peak(waveform, config.peak)
-    padded = torch.nn.functional.pad(normalized, (0, -len(waveform) % hop))
-    device = codec.spectrogram.window.device
-    window = max(config.seconds_to_frames(window_s), 2 * OVERLAP_FRAMES) * hop
-    return in_windows(
-        lambda part: codec.spectrogram(part[None].to(device))[0].cpu(),
-        padded,
-        window,
-        OVERLAP_FRAMES * hop,
-    )

@@ -1,4 +1,4 @@
-"""A sound through the codec and back, to hear and to measure what the codec costs."""
+"""A sound through the codec and back, to judge by ear and in dB what the codec costs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from auffusion_cli.codec.codec import Codec
+from auffusion_cli.signal.overlap import OVERLAP_S, sound_in_windows, window_starts
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER, LogMel, has_sound, normalize_peak
 
 Through = Literal["mel", "latent"]
-
-OVERLAP_HOPS = 16
-"""Neighbouring windows share this much and are cross-faded, or the seams would click."""
 
 
 @torch.no_grad()
@@ -31,35 +29,31 @@ def round_trip(
     Works window by window, each as long as what the model was trained on, so that memory beyond
     the two waveforms does not grow with the clip. `on_window(n_done, n_windows)` follows it.
 
-    Returns the (N,) samples, as loud as they came, and the error in dB (see `clip_error_db`).
+    Returns the (N,) samples at the level of the input, and the error in dB (see `clip_error_db`).
     """
     config = codec.spectrogram_config
-    hop, overlap = config.hop_length_samples, OVERLAP_HOPS * config.hop_length_samples
+    hop = config.hop_length_samples
+    overlap = config.seconds_to_frames(OVERLAP_S) * hop
     window = max(config.seconds_to_frames(window_s) * hop, 2 * overlap)
-    stride = window - overlap
     reference = normalize_peak(waveform, config.peak)
     # Whole hops, and at least one column: what a window lacks is silence.
     n_missing = max(-len(reference) % hop, hop - len(reference))
     padded = torch.nn.functional.pad(reference, (0, n_missing))
+    n_windows, n_done = len(window_starts(len(padded), window, overlap)), 0
 
-    starts = range(0, max(len(padded) - overlap, 1), stride)
-    result = torch.zeros_like(padded)
-    fade_in = torch.linspace(0, 1, overlap)
-    for n_done, start in enumerate(starts, 1):
-        piece = padded[start : start + window].to(codec.spectrogram.window.device)
-        log_mel = codec.spectrogram(piece[None])
+    def through_codec(piece: Tensor) -> Tensor:
+        nonlocal n_done
+        log_mel = codec.spectrogram(piece[None].to(codec.spectrogram.window.device))
         if through == "latent":
             n_frames = log_mel.shape[-1]
             log_mel = codec.decode_log_mel(codec.encode_log_mel(log_mel))[..., :n_frames]
         sound = codec.vocode(log_mel)[0].cpu()
-        if start > 0:
-            sound[:overlap] *= fade_in
-            result[start : start + overlap] *= 1 - fade_in
-        result[start : start + len(sound)] += sound
+        n_done += 1
         if on_window:
-            on_window(n_done, len(starts))
+            on_window(n_done, n_windows)
+        return sound
 
-    result = result[: len(waveform)]
+    result = sound_in_windows(through_codec, padded, window, overlap)[: len(waveform)]
     error_db = clip_error_db(codec.spectrogram, reference, result, block=window)
     peak = waveform.abs().max().item()
     return result * (peak / config.peak if peak > 0 else 1.0), error_db

@@ -1,40 +1,38 @@
-"""A recording turned into what a prompt says, with the recording's own course in time.
+"""Style transfer: a recording turned into the sound of a prompt that keeps the recording's timing.
 
 `sdedit`: its latents are noised part of the way, and denoised again with the prompt (SDEdit, Meng
 et al. 2022, arXiv 2108.01073, section 3). `inversion`: they are led to noise by DDIM's steps taken
 backwards, without a prompt (Song et al. 2021, arXiv 2010.02502, section 4.3), which keeps more of
-where things happen.
+the timing.
 
-Longer clips than the model's window are denoised in windows together: see `windows`.
+Clips longer than the model's window are denoised in overlapping windows: see `windows`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from auffusion_cli.device import dtype_name
-from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
+from auffusion_cli.diffusion.denoiser import Denoise
 from auffusion_cli.diffusion.samplers import initial_noise, make_scheduler, sample
-from auffusion_cli.diffusion.windows import in_windows, windowed_denoiser
-from auffusion_cli.errors import AuffusionError, UsageError
+from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.request import GenerateSettings, StyleTransferRequest
 from auffusion_cli.signal.audio import resample
 from auffusion_cli.signal.recording import Recording
-from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result, log_mel_of
+from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
 
 PANNING_S = 0.1
-"""How fast the new sound's place between the channels follows the recording's."""
+"""Time over which the recording's panning is averaged."""
 SILENCE_POWER = 1e-8
-"""-80 dB of full scale: below that a recording has no place between the channels."""
+"""-80 dB of full scale: below that a recording has no panning."""
 
 
 def check_method(request: StyleTransferRequest, settings: GenerateSettings) -> None:
@@ -57,9 +55,9 @@ def style_transfer(
 ) -> EditResult:
     """`source` changed as `request` says; its rate, channels, sample format and length stay.
 
-    The model makes one channel, of the mean of the source's. Each channel gets it at the share that
-    it has of the source's power at that moment, so that what moves keeps moving. All is as loud as
-    the source (root mean square of what the model can hear), or as it can be without clipping.
+    The model makes one channel, of the mean of the source's channels. It is panned as the source
+    is: each channel gets the share that it has of the source's power at that moment. The result has
+    the source's level (root mean square, at the model's rate), or the highest without clipping.
 
     Raises:
         UsageError: settings that do not fit each other.
@@ -69,11 +67,6 @@ def style_transfer(
     config = model.codec.spectrogram_config
     channels = resample(source.waveform(), source.sample_rate_hz, config.sample_rate_hz)
     made = _transfer(model, channels.mean(dim=0), request, settings, on_progress)
-    if not made.isfinite().all():
-        raise AuffusionError(
-            f"The sound of {request.prompt!r} is not finite in {dtype_name(model.dtype)}.",
-            hint="Try --dtype fp32 or bf16.",
-        )
     panned = made * _panning(channels, round(PANNING_S * config.sample_rate_hz))
     level = channels.square().mean().sqrt() / panned.square().mean().sqrt().clamp(min=1e-9)
     remade = resample(panned * level, config.sample_rate_hz, source.sample_rate_hz)
@@ -83,7 +76,6 @@ def style_transfer(
     return edit_result(model, source, samples, request, settings)
 
 
-@torch.no_grad()
 def _transfer(
     model: Model,
     mono: Tensor,
@@ -91,37 +83,25 @@ def _transfer(
     settings: GenerateSettings,
     on_progress: OnProgress | None,
 ) -> Tensor:
-    """(n,) samples at the model's rate -> as many, on the CPU, at whatever level."""
+    """(n,) samples at the model's rate -> as many, on the CPU, at no particular level."""
     tell = on_progress or (lambda n_done, n: None)
-    codec = model.codec
-    f = codec.width_multiple
-    window, overlap = model.window, model.overlap
+    log_mel = model.analyze(mono)
+    n_frames = log_mel.shape[-1]
+    # The model always fills the window it was trained on: a shorter clip is followed by silence.
+    f = model.codec.width_multiple
+    n_columns = max(-(-n_frames // f), model.window) * f
+    silence = model.codec.image_config.log_mel_min
+    log_mel = F.pad(log_mel, (0, n_columns - n_frames), value=silence)
+    clean = model.encode(log_mel[None])
 
-    log_mel = log_mel_of(codec, mono, model.defaults.max_duration_s)
-    # The model always fills the window it was trained on: a shorter clip goes on as silence.
-    n_columns = max(-(-log_mel.shape[-1] // f), window) * f
-    silence = codec.image_config.log_mel_min
-    log_mel = F.pad(log_mel, (0, n_columns - log_mel.shape[-1]), value=silence)[None]
-    clean = in_windows(
-        lambda part: codec.encode_log_mel(part.to(model.device)).float(),
-        log_mel,
-        window * f,
-        overlap * f,
-    )
+    def denoiser(prompt: str, settings: GenerateSettings) -> Denoise:
+        return model.windowed(model.denoiser([prompt], [request.negative_prompt], settings))
 
-    def denoiser(prompt: str, guidance_scale: float) -> Denoise:
-        conditioning = model.text.encode([prompt], [request.negative_prompt])
-        denoise = guided_denoiser(
-            model.unet, conditioning, guidance_scale, settings.guidance_rescale
-        )
-        return windowed_denoiser(denoise, window, overlap)
-
-    scheduler = make_scheduler(settings.scheduler, model.scheduler_config)
     first_step = request.first_step(settings.steps)
     n_inverted = settings.steps - first_step if request.method == "inversion" else 0
     if n_inverted:
         noise = invert(
-            denoiser("", guidance_scale=1.0),
+            denoiser("", replace(settings, guidance_scale=1.0)),
             clean,
             settings.steps,
             n_inverted,
@@ -131,8 +111,8 @@ def _transfer(
     else:
         noise = initial_noise([request.seed], tuple(clean.shape[1:]), model.device)
     steps = sample(
-        denoiser(request.prompt, settings.guidance_scale),
-        scheduler,
+        denoiser(request.prompt, settings),
+        model.scheduler(settings),
         noise,
         settings.steps,
         clean=None if n_inverted else clean,
@@ -140,11 +120,7 @@ def _transfer(
     )
     for step in steps:
         tell(n_inverted + step.index + 1, n_inverted + step.n_steps)
-
-    log_mel = in_windows(codec.decode_log_mel, step.latents, window, overlap)
-    hop = codec.spectrogram_config.hop_length_samples
-    log_mel = log_mel[..., : -(-len(mono) // hop)]
-    return codec.vocode(log_mel)[0, : len(mono)].cpu()
+    return model.vocode(model.decode(step.latents)[..., :n_frames])[0, : len(mono)]
 
 
 def invert(

@@ -1,0 +1,95 @@
+"""Overlap-add: a function of something long, computed in windows that overlap and joined again.
+
+All sizes are counted along the last axis of the tensors: samples, columns or latent columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+OVERLAP_S = 0.16
+"""What neighbouring pieces of a sound or of its spectrogram share: longer than the window of a
+spectrogram, so that the edges of a piece are faded out."""
+
+
+def in_windows(
+    function: Callable[[Tensor], Tensor], x: Tensor, window: int, overlap: int
+) -> Tensor:
+    """`function` of x (..., n), computed in windows that overlap and are cross-faded.
+
+    `function` may change the length by a constant factor; all else is as if it saw the whole.
+    """
+    n = x.shape[-1]
+    if n <= window:
+        return function(x)
+    total = weights = ramp = None
+    for start in window_starts(n, window, overlap):
+        piece = function(x[..., start : start + window])
+        factor = Fraction(piece.shape[-1], window)
+        if total is None:
+            total = piece.new_zeros(*piece.shape[:-1], int(n * factor))
+            weights = piece.new_zeros(total.shape[-1])
+            ramp = _trapezoid(piece, int(overlap * factor))
+        first = int(start * factor)
+        total[..., first : first + len(ramp)] += piece * ramp
+        weights[first : first + len(ramp)] += ramp
+    return total / weights
+
+
+def sound_in_windows(
+    vocode: Callable[[Tensor], Tensor], x: Tensor, window: int, overlap: int
+) -> Tensor:
+    """Sound (..., samples) of x (..., n), one window laid after the other at equal power.
+
+    A vocoder that has to estimate phases (Griffin-Lim) finds others in each window, and where these
+    differ a plain cross-fade is too soft. It is divided by the power that follows from the
+    correlation of the two (Fink, Holters and Zölzer, "Signal-matched power-complementary
+    cross-fading", 2016). The sign of a window is free, and chosen such that they do not cancel.
+    """
+    n = x.shape[-1]
+    if n <= window:
+        return vocode(x)
+    pieces = []
+    shared, last_end = None, 0  # the end of the last window, still to be cross-faded
+    starts = window_starts(n, window, overlap)
+    for start, next_start in zip(starts, [*starts[1:], n], strict=True):
+        piece = vocode(x[..., start : start + window])
+        hop = piece.shape[-1] // window
+        if shared is not None:
+            # What the last window may overlap by more than it has to is the one before's.
+            piece = _cross_fade(shared, piece[..., (last_end - overlap - start) * hop :])
+        last_end = start + window
+        n_done = piece.shape[-1] - (overlap * hop if next_start < n else 0)
+        pieces.append(piece[..., :n_done])
+        shared = piece[..., n_done:]
+    return torch.cat(pieces, dim=-1)
+
+
+def window_starts(n: int, window: int, overlap: int) -> list[int]:
+    """Start of each window; the last one ends at n, and so may overlap by more."""
+    return [*range(0, n - window, window - overlap), max(n - window, 0)]
+
+
+def _cross_fade(old: Tensor, new: Tensor) -> Tensor:
+    """(..., n) and (..., m), m >= n -> (..., m): `new`, its first n samples faded in from `old`."""
+    n = old.shape[-1]
+    begin = new[..., :n]
+    power = old.square().sum(-1, keepdim=True) * begin.square().sum(-1, keepdim=True)
+    correlation = (old * begin).sum(-1, keepdim=True) / power.sqrt().clamp(min=1e-12)
+    sign = torch.where(correlation < 0, -1.0, 1.0)
+    rise = (torch.arange(n, device=new.device, dtype=new.dtype) + 0.5) / n
+    fall = 1 - rise
+    level = (rise.square() + fall.square() + 2 * correlation.abs() * rise * fall).sqrt()
+    mixed = (fall * old + rise * sign * begin) / level
+    return torch.cat([mixed, sign * new[..., n:]], dim=-1)
+
+
+def _trapezoid(like: Tensor, slope: int) -> Tensor:
+    """Weights (n,) that rise over `slope` values, stay at 1, and fall again; none is 0."""
+    n = like.shape[-1]
+    position = torch.arange(n, device=like.device, dtype=like.dtype) + 0.5
+    return (torch.minimum(position, n - position) / max(slope, 1)).clamp(max=1)

@@ -1,0 +1,101 @@
+"""Denoisers of a timeline: its regions with silence between them, and the bed below.
+
+A bed is a layer of its own: blended with a region, one of the two sounds would win. So B sounds
+with beds are 2 B latents, the regions of all of them and then the beds of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from auffusion_cli.diffusion.denoiser import Denoise
+from auffusion_cli.diffusion.regions import region_weights, regional_denoiser
+from auffusion_cli.diffusion.samplers import AfterStep, keep_known
+from auffusion_cli.requests.request import (
+    MAX_SEED,
+    GenerateRequest,
+    GenerateSettings,
+    TimelineRequest,
+)
+from auffusion_cli.requests.timeline import parse_timeline
+
+if TYPE_CHECKING:
+    from auffusion_cli.model import Model
+
+FOCUS_SHARE = 0.3
+"""For this share of the steps a region's denoiser sees silence around its region."""
+
+
+def layer_seeds(requests: Sequence[GenerateRequest]) -> list[int]:
+    """The seed of each of the latents that B requests are made of: B, or with beds 2 B."""
+    seeds = [request.seed for request in requests]
+    if isinstance(requests[0], TimelineRequest) and requests[0].prompt:
+        seeds += [(seed + 1) % (MAX_SEED + 1) for seed in seeds]
+    return seeds
+
+
+def layers_of_sounds(latents: Tensor, n_sounds: int) -> tuple[Tensor, ...]:
+    """The layers (L, C, h, w) of each sound, of latents (L * n_sounds, C, h, w)."""
+    return latents.unflatten(0, (-1, n_sounds)).unbind(1)
+
+
+def timeline_denoiser(
+    model: Model,
+    requests: Sequence[TimelineRequest],
+    settings: GenerateSettings,
+    noise: Tensor,
+    scheduler: Any,
+    denoiser: Callable[[Sequence[str]], Denoise],
+) -> tuple[Denoise, AfterStep]:
+    """The denoiser of the layers of `requests`, which start from `noise`, and their mask.
+
+    All requests have the same timeline; `denoiser` makes one of a prompt for each of them.
+    """
+    n_sounds = len(requests)
+    noise = noise[:n_sounds]
+    regions = parse_timeline(requests[0].timeline, settings.duration_s)
+    weights = region_weights(regions, settings.duration_s, noise.shape[-1], model.latent_column_s)
+    weights = weights.to(noise.device)
+    parts = [
+        (denoiser([region.prompt] * n_sounds), weight)
+        for region, weight in zip(regions, weights, strict=True)
+    ]
+    silence = silent_latent(model).to(noise).expand_as(noise)
+
+    def noised_silence(timestep: Tensor) -> Tensor | None:
+        """What surrounds a region in the first steps, as the model sees it."""
+        focus_ends = scheduler.timesteps[int(len(scheduler.timesteps) * FOCUS_SHARE)]
+        if timestep <= focus_ends:
+            return None
+        noised = scheduler.add_noise(silence, noise, timestep[None])
+        return scheduler.scale_model_input(noised, timestep)
+
+    denoise_regions = regional_denoiser(parts, model.window, model.overlap, noised_silence)
+    covered = weights.sum(dim=0).clamp(max=1)
+    keep_silence = keep_known(silence, noise, covered[None, None, None], scheduler)
+    if not requests[0].prompt:
+        return denoise_regions, keep_silence
+    denoise_beds = model.windowed(denoiser([request.prompt for request in requests]))
+
+    def denoise(latents: Tensor, timestep: Tensor) -> Tensor:
+        of_regions, of_beds = latents.split(n_sounds)
+        return torch.cat([denoise_regions(of_regions, timestep), denoise_beds(of_beds, timestep)])
+
+    def after_step(latents: Tensor, timestep: Tensor, following: Tensor | None) -> Tensor:
+        of_regions, of_beds = latents.split(n_sounds)
+        return torch.cat([keep_silence(of_regions, timestep, following), of_beds])
+
+    return denoise, after_step
+
+
+def silent_latent(model: Model) -> Tensor:
+    """(1, C, h, 1): the latent of silence, far from the ends of a window."""
+    codec = model.codec
+    shape = (1, codec.spectrogram_config.n_mels, model.window * codec.width_multiple)
+    silence = torch.full(shape, codec.image_config.log_mel_min)
+    middle = model.window // 2
+    return model.encode(silence)[..., middle : middle + 1]
