@@ -73,7 +73,7 @@ def test_what_cannot_be_is_told_before_a_model_is_asked_for(run, monkeypatch, ar
     def find(*args, **kwargs):
         raise AssertionError("a model was asked for")
 
-    monkeypatch.setattr("auffusion_cli.cli.commands.models.resolve_model", find)
+    monkeypatch.setattr("auffusion_cli.cli.resolve.fetch", find)
     result = run("generate", *arguments)
     assert result.exit_code == 2
     assert words in result.stderr and result.stdout == ""

@@ -1,4 +1,7 @@
-"""What the command line shows: results on stdout, everything else on stderr.
+"""The terminal: results on stdout, everything else on stderr.
+
+Names, captions, licences and prompts come from files that anyone may have written. All text passes
+through `printable` here, so that no escape sequence or change of direction reaches a terminal.
 
 rich is imported only when a progress bar appears, because `--help` should not wait for it.
 """
@@ -9,10 +12,12 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,27 +26,70 @@ import typer
 
 from auffusion_cli.errors import AuffusionWarning, UsageError
 
+MAX_MESSAGE_CHARACTERS = 300
+MAX_PART_CHARACTERS = 80
+"""Of a quoted value or a path within a message that is too long."""
+LONG_PART = re.compile(rf"(?<=')[^'\n]{{{MAX_PART_CHARACTERS},}}(?=')|\S{{{MAX_PART_CHARACTERS},}}")
+JOINERS = "\u200c\u200d"
+"""Parts of words in Persian, and of emoji."""
+
+# --- text that anyone may have written
+
+
+def printable(text: str) -> str:
+    """One line without control characters: white space is a space, the rest is escaped."""
+    return "".join(map(_printable_character, text))
+
+
+def _printable_character(character: str) -> str:
+    if character.isprintable() or character in JOINERS:
+        return character
+    if character.isspace():
+        return " "
+    return character.encode("unicode_escape", "surrogatepass").decode()
+
+
+def short(message: str) -> str:
+    """A message on one line: long values in it, or else the message, lose their middle."""
+    message = printable(message)
+    if len(message) > MAX_MESSAGE_CHARACTERS:
+        message = LONG_PART.sub(lambda part: _without_middle(part[0], MAX_PART_CHARACTERS), message)
+    return _without_middle(message, MAX_MESSAGE_CHARACTERS)
+
+
+def _without_middle(text: str, n_characters: int) -> str:
+    if len(text) <= n_characters:
+        return text
+    n_end = n_characters // 3
+    return f"{text[: n_characters - n_end - 3]} … {text[len(text) - n_end :]}"
+
+
 # --- messages, on stderr
 
 
 def note(message: str) -> None:
-    """Something worth knowing that is neither a result nor a warning."""
-    typer.echo(message, err=True)
+    """Print something worth knowing that is neither a result nor a warning."""
+    _to_stderr(printable(message))
 
 
 def note_seed(seed: int) -> None:
-    """Tell a seed that was drawn."""
+    """Print a seed that was drawn."""
     note(f"seed {seed} (--seed {seed} gives the same again)")
 
 
 def warn(message: str) -> None:
-    typer.echo(typer.style("warning: ", fg="yellow", bold=True) + message, err=True)
+    _to_stderr(typer.style("warning: ", fg="yellow", bold=True) + short(message))
 
 
 def error(message: str, *, hint: str | None = None) -> None:
-    typer.echo(typer.style("error: ", fg="red", bold=True) + message, err=True)
+    _to_stderr(typer.style("error: ", fg="red", bold=True) + short(message))
     if hint:
-        typer.echo(typer.style("hint: ", bold=True) + hint, err=True)
+        _to_stderr(typer.style("hint: ", bold=True) + short(hint))
+
+
+def _to_stderr(line: str) -> None:
+    with suppress(OSError):  # the terminal was closed: nobody reads it, and the work goes on
+        typer.echo(line, err=True)
 
 
 def show_warnings(*, debug: bool) -> None:
@@ -54,7 +102,7 @@ def show_warnings(*, debug: bool) -> None:
         if issubclass(category, AuffusionWarning):
             warn(str(message))
         else:
-            typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True)
+            _to_stderr(warnings.formatwarning(message, category, filename, lineno, line))
 
     warnings.showwarning = show
     warnings.simplefilter("default" if debug else "ignore")
@@ -83,29 +131,50 @@ def silence_libraries() -> None:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """One result as a JSON object on a line of its own on stdout, at once.
+    """Print one result as a JSON object on a line of its own, at once.
 
     Every command with `--json` prints such lines, one for each result, and nothing else on stdout.
     """
-    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    typer.echo("".join(map(_json_character, text)))
+
+
+def _json_character(character: str) -> str:
+    if character.isprintable() or character in JOINERS:
+        return character
+    return json.dumps(character)[1:-1]
 
 
 def print_path(path: Path) -> None:
-    """The name of a result on stdout, so that it can be given to a command again."""
-    typer.echo(f"./{path}" if str(path).startswith("-") else path)
+    """Print the name of a result so that it can be given to a command again."""
+    name = f"./{path}" if str(path).startswith("-") else str(path)
+    typer.echo(printable(name) if sys.stdout.isatty() else os.fsencode(name))
+
+
+def print_made(path: Path, record: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the name of a sound that was made, or all that its record says."""
+    if as_json:
+        print_json({"status": "made", "file": str(path), **record})
+    else:
+        print_path(path)
+
+
+def print_line(text: str = "", **style: Any) -> None:
+    """Print a line of a report; `style` is typer's."""
+    typer.secho(printable(text), **style)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Aligned columns on stdout, never cut, so that they can be piped."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    """Print aligned columns, never cut, so that they can be piped."""
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
 
     def line(row: Sequence[str]) -> str:
         return "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
 
-    typer.echo(typer.style(line(headers), bold=True))
+    print_line(line(headers), bold=True)
     for row in cells:
-        typer.echo(line(row))
+        print_line(line(row))
 
 
 def fields(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -114,7 +183,7 @@ def fields(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def field(value: Any) -> str:
-    """One of them."""
+    """One value as text: yes, no, none, or parts with commas."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
@@ -135,7 +204,7 @@ def confirm(question: str, *, yes: bool = False) -> bool:
         return True
     if not sys.stdin.isatty():
         raise UsageError(
-            f"{question} There is no terminal to ask on.", hint="pass --yes to agree beforehand"
+            f"{question} There is no terminal to ask on", hint="--yes agrees beforehand."
         )
     return typer.confirm(question, err=True)
 
@@ -153,12 +222,12 @@ class Progress:
                 progress.advance()
 
     Args:
-        description: what is being done, as a verb: "generating".
-        total: how many units there are; None while not known (see `update`).
+        description: the work, as a verb: "generating".
+        total: number of units; None while not known (see `update`).
         unit: "steps", "clips" …; "bytes" shows sizes and speed.
         initial: units done before, by a run that this one goes on with.
 
-    Work that counts anew is a next phase, whose time left is told from its own speed.
+    A count that starts anew is a next phase, whose time left comes from its own speed.
     """
 
     def __init__(
@@ -198,6 +267,10 @@ class Progress:
         """Count `amount` more units as done."""
         self.update(completed=self.completed + amount)
 
+    def report(self, n_done: int, n_total: int) -> None:
+        """Set both counts: the `on_progress` of tasks."""
+        self.update(completed=n_done, total=n_total)
+
     def update(
         self,
         *,
@@ -205,7 +278,7 @@ class Progress:
         total: float | None = None,
         description: str | None = None,
     ) -> None:
-        """Set what is done, how much there is, or what is being done."""
+        """Set the units done, their number, or the description."""
         if completed is not None and completed < self.completed:
             self._phase_start_s, self.initial = self._last_update_s, 0
         self._last_update_s = time.monotonic()

@@ -1,13 +1,53 @@
 """Options that several commands share, so that they read and behave the same everywhere.
 
-A command takes them as types: `def info(model: Model = "embedded", json: Json = False)`.
+A command takes them one by one as types (`json: Json = False`), or in groups: dataclasses whose
+fields are options. `grouped` makes a command that takes groups one that typer can read.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with the options of each group in the place of the parameter for the group."""
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    groups = {each.name: each.annotation for each in parameters if is_dataclass(each.annotation)}
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    flat = []
+    for each in parameters:
+        if each.name in groups:
+            flat += _options_of(each.annotation)
+        else:
+            flat.append(each.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    run.__signature__ = inspect.Signature(flat)
+    run.__annotations__ = {each.name: each.annotation for each in flat}
+    return run
+
+
+def _options_of(group: type) -> list[inspect.Parameter]:
+    types = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=types[field.name],
+        )
+        for field in fields(group)
+    ]
 
 
 def _complete_model(incomplete: str) -> list[str]:
@@ -15,6 +55,8 @@ def _complete_model(incomplete: str) -> list[str]:
 
     return [name for name in KNOWN if name.startswith(incomplete)]
 
+
+# --- the model, and the device it runs on
 
 Model = Annotated[
     str,
@@ -36,8 +78,22 @@ Dtype = Annotated[
 ]
 Vocoder = Annotated[
     Literal["auto", "hifigan", "griffin-lim"],
-    typer.Option("--vocoder", help="What turns the spectrogram into sound; auto is the model's."),
+    typer.Option("--vocoder", help="Turns the spectrogram into a waveform; auto is the model's."),
 ]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The model, and how it is loaded."""
+
+    model: Model = "embedded"
+    vocoder: Vocoder = "auto"
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+
+
+# --- the run
+
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist.", show_default=False)
 ]
@@ -54,10 +110,21 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done, resolved, and stop.")
 ]
 
-# --- what to make, and how
+
+@dataclass(frozen=True)
+class Run:
+    """What is shown, asked and replaced."""
+
+    dry_run: DryRun = False
+    json: Json = False
+    overwrite: Overwrite = False
+    yes: Yes = False
+
+
+# --- the sound
 
 Prompts = Annotated[
-    list[str] | None, typer.Argument(metavar="PROMPT...", help="What should be heard.")
+    list[str] | None, typer.Argument(metavar="PROMPT...", help="The sound in words.")
 ]
 PromptsFile = Annotated[
     str | None,
@@ -73,7 +140,11 @@ Variations = Annotated[
 Seed = Annotated[
     int | None, typer.Option(help="The same seed gives the same sound; drawn if not given.")
 ]
-Negative = Annotated[str, typer.Option(help="What it should not sound like.")]
+NEGATIVE_HELP = "Sounds to avoid, in words."
+Negative = Annotated[str, typer.Option(help=NEGATIVE_HELP)]
+NewPart = Annotated[
+    str, typer.Option("--prompt", help="The new sound in words; without it, one that fits.")
+]
 Duration = Annotated[float | None, typer.Option("--duration", help="Seconds of sound.")]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
 Guidance = Annotated[
@@ -87,3 +158,17 @@ Scheduler = Annotated[SchedulerName | None, typer.Option(help="The sampling meth
 BatchSize = Annotated[
     int | None, typer.Option(min=1, help="Sounds made at once; by default 8 on CUDA, else 1.")
 ]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of the denoising loop; None is the model's default."""
+
+    steps: Steps = None
+    guidance_scale: Guidance = None
+    guidance_rescale: GuidanceRescale = None
+    scheduler: Scheduler = None
+
+    def lasting(self, duration_s: float | None) -> dict[str, Any]:
+        """The fields of `GenerateSettings` that are asked for, with a duration."""
+        return {"duration_s": duration_s, **asdict(self)}

@@ -1,4 +1,4 @@
-"""Where results go: a file, a folder or a template -> paths, checked before any work."""
+"""Names of results: a file, a folder or a template -> paths, checked before any work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from auffusion_cli.errors import UsageError
+from auffusion_cli.errors import OutputExistsError, UsageError
 
 FIELD = re.compile(r"\{(\w+)\}")
 MAX_SLUG_CHARACTERS = 60
@@ -42,7 +42,7 @@ def as_template(
     """
     if output == "-":
         raise UsageError(
-            f"{option} -: results are written to files, not to standard output.",
+            f"{option} -: results are written to files, not to standard output",
             hint=f"Valid: a file ({', '.join(suffixes)}), a folder, or a template.",
         )
     if output is None:
@@ -56,12 +56,12 @@ def as_template(
         return output + added_suffix
     if own_suffix not in suffixes:
         raise UsageError(
-            f"{option} {output!r} ends in {own_suffix}, which cannot be written.",
+            f"{option} {output!r} ends in {own_suffix}, which cannot be written",
             hint=f"Valid: {', '.join(suffixes)}, or a slash for a folder.",
         )
     if suffix is not None and own_suffix != suffix:
         raise UsageError(
-            f"{option} {output!r} ends in {own_suffix}, but --format asks for {suffix}.",
+            f"{option} {output!r} ends in {own_suffix}, but --format asks for {suffix}",
             hint="Leave one of them out, or make them agree.",
         )
     return output
@@ -71,14 +71,14 @@ def fill(template: str, fields: Mapping[str, object], option: str) -> Path:
     """The path that `template` gives for one result; every value becomes a slug.
 
     Raises:
-        UsageError: the template names a field that there is none of.
+        UsageError: there is no such field.
     """
 
     def value(match: re.Match[str]) -> str:
         name = match.group(1)
         if name not in fields:
             raise UsageError(
-                f"{option} {template!r} names {{{name}}}, which this prompt does not have.",
+                f"{option} {template!r} names {{{name}}}, which this prompt does not have",
                 hint="Valid: " + ", ".join(f"{{{field}}}" for field in fields),
             )
         return slug(str(fields[name]))
@@ -92,7 +92,7 @@ def check_distinct(paths: Sequence[Path], option: str, hint: str) -> None:
     for path in paths:
         if path in seen:
             raise UsageError(
-                f"{option}: more than one result would be written to {path}.", hint=hint
+                f"{option}: more than one result would be written to {path}", hint=hint
             )
         seen.add(path)
 
@@ -101,12 +101,22 @@ def check_writable(paths: Sequence[Path], option: str) -> None:
     """Raise a UsageError unless all of `paths` can be created, folders included, or replaced."""
     for path in paths:
         if path.is_dir():
-            raise UsageError(f"{option} {path}: is a folder.")
+            raise UsageError(f"{option} {path}: is a folder")
     for folder in {path.parent for path in paths}:
         existing = folder
         while not existing.exists():
             existing = existing.parent
         if not existing.is_dir():
-            raise UsageError(f"{option} {folder}: {existing} is not a folder.")
+            raise UsageError(f"{option} {folder}: {existing} is not a folder")
         if not os.access(existing, os.W_OK | os.X_OK):
-            raise UsageError(f"{option} {folder}: the folder {existing} cannot be written to.")
+            raise UsageError(f"{option} {folder}: the folder {existing} cannot be written to")
+
+
+def check_free(paths: Sequence[Path]) -> None:
+    """Raise an OutputExistsError if any of `paths` is there."""
+    there = [path for path in paths if path.exists()]
+    if there:
+        others = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise OutputExistsError(
+            f"{there[0]} exists{others}", hint="Give another name, or --overwrite to replace it."
+        )

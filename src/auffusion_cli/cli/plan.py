@@ -1,7 +1,7 @@
-"""What `generate` will do: prompts and names -> one job a sound, checked before loading a model.
+"""The plan of `generate`: prompts and names -> one job a sound, checked before loading a model.
 
 A list of prompts (`--prompts`) is forgiving: a line that cannot be met becomes a `Failure`. Prompts
-given as arguments are not. A file that already holds what is asked for is left as it is.
+given as arguments are not. A file that already holds the sound of a job is left as it is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from auffusion_cli.cli.outputs import as_template, check_distinct, check_writable, fill, slug
+from auffusion_cli.cli.outputs import (
+    as_template,
+    check_distinct,
+    check_free,
+    check_writable,
+    fill,
+    slug,
+)
 from auffusion_cli.errors import AuffusionError, OutputExistsError, UsageError
 from auffusion_cli.requests.prompts import BadLine, PromptLine, format_of, read_prompts
 from auffusion_cli.requests.provenance import Provenance
@@ -28,7 +35,7 @@ class Job:
     """One sound to make and where to put it."""
 
     source: str
-    """Where it was asked for: "list.csv, line 12", or the prompt itself."""
+    """Line of a list, "list.csv, line 12", or the prompt itself."""
     request: GenerateRequest
     path: Path
     picture: Path | None = None
@@ -45,7 +52,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What the options say for every prompt; a line of a list may have its own words and seed."""
+    """Options for every prompt; a line of a list may have its own seed and negative prompt."""
 
     seed: int
     negative_prompt: str = ""
@@ -65,7 +72,7 @@ class PlanOptions:
 
 
 def read_list(prompts_file: str) -> list[PromptLine | BadLine]:
-    """The lines of a file, or of standard input ("-").
+    """Lines of a file, or of standard input ("-").
 
     Raises:
         UsageError: it cannot be read, or holds nothing.
@@ -78,15 +85,15 @@ def read_list(prompts_file: str) -> list[PromptLine | BadLine]:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise UsageError(f"--prompts {path}: {error.strerror}.") from None
+            raise UsageError(f"--prompts {path}: {error.strerror}") from None
     lines = read_prompts(content, format, f"--prompts {prompts_file}")
     if not lines:
-        raise UsageError(f"--prompts {prompts_file}: there are no prompts in it.")
+        raise UsageError(f"--prompts {prompts_file}: there are no prompts in it")
     return lines
 
 
 def plan_arguments(prompts: Sequence[str], options: PlanOptions) -> list[Job]:
-    """Jobs for prompts given as arguments; whatever is wrong with one of them raises."""
+    """Jobs for prompts given as arguments; one that is wrong raises."""
     name = "{prompt}-{n}" if options.n_variations > 1 else "{prompt}"
     if len(set(map(slug, prompts))) < len(set(prompts)):  # names are short, prompts may be long
         name = "{index}-" + name
@@ -96,18 +103,17 @@ def plan_arguments(prompts: Sequence[str], options: PlanOptions) -> list[Job]:
     return jobs
 
 
-def plan_list(
-    lines: Sequence[PromptLine | BadLine], list_name: str, options: PlanOptions
-) -> tuple[list[Job], list[Failure]]:
+def plan_list(prompts_file: str, options: PlanOptions) -> tuple[list[Job], list[Failure]]:
     """Jobs for a list of prompts, and a failure for each line that cannot be met.
 
     Raises:
         UsageError: no line can be met, or two would be written to the same file.
     """
+    list_name = "standard input" if prompts_file == "-" else prompts_file
     name = "{index}-{prompt}-{n}" if options.n_variations > 1 else "{index}-{prompt}"
     jobs: list[Job] = []
     failures: list[Failure] = []
-    for line in lines:
+    for line in read_list(prompts_file):
         source = f"{list_name}, line {line.number}"
         if isinstance(line, BadLine):
             failures.append(Failure(source, line.reason))
@@ -159,9 +165,9 @@ def _check_names(jobs: Sequence[Job]) -> None:
 
 
 def leave_out_finished(
-    jobs: Sequence[Job], answers: Callable[[Provenance, Job], bool]
+    jobs: Sequence[Job], matches: Callable[[Provenance, Job], bool]
 ) -> tuple[list[Job], list[Job]]:
-    """(to do, finished): finished are those whose file is there and `answers` its job, and whose
+    """(to do, finished): finished are those whose file is there and `matches` its job, and whose
     picture is there, too.
 
     Raises:
@@ -171,14 +177,14 @@ def leave_out_finished(
     for job in jobs:
         if not job.path.exists():
             todo.append(job)
-        elif (record := _record_of(job.path)) is None or not answers(record, job):
+        elif (record := _record_of(job.path)) is None or not matches(record, job):
             raise OutputExistsError(
-                f"{job.path} exists and does not hold what {job.source} asks for.",
+                f"{job.path} exists and does not hold what {job.source} asks for",
                 hint="Give another --output, or --overwrite to replace what is there.",
             )
         elif job.picture and not job.picture.exists():
             raise OutputExistsError(
-                f"{job.path} exists, but not its spectrogram {job.picture}.",
+                f"{job.path} exists, but not its spectrogram {job.picture}",
                 hint="Give another --output, or --overwrite to make both.",
             )
         else:
@@ -187,18 +193,14 @@ def leave_out_finished(
     return todo, finished
 
 
-def check_free(paths: Sequence[Path]) -> None:
-    """Raise an OutputExistsError if any of `paths` is there."""
-    there = [path for path in paths if path.exists()]
-    if there:
-        others = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
-        raise OutputExistsError(
-            f"{there[0]} exists{others}.", hint="Give another name, or --overwrite to replace it."
-        )
+def check_all_free(jobs: Sequence[Job]) -> None:
+    """Raise an OutputExistsError if a file of any job is there."""
+    check_free([path for job in jobs for path in (job.path, job.picture) if path])
 
 
 def _record_of(path: Path) -> Provenance | None:
-    """What a sound file says about itself, if it says anything that can be read."""
+    """The record of a sound file, if it has one that can be read."""
+    # Imports torch, which is not needed where there is no file yet.
     from auffusion_cli.signal.sound_file import read_provenance
 
     try:

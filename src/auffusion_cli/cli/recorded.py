@@ -1,4 +1,4 @@
-"""A sound made from words as where a command starts: from options, or from a file's record."""
+"""A sound made from words as a command's input: described by options, or by a file's record."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from auffusion_cli.cli import console
-from auffusion_cli.errors import UsageError
+from auffusion_cli.cli import console, options
+from auffusion_cli.errors import AudioError, UsageError
 
 if TYPE_CHECKING:
     from auffusion_cli.requests.provenance import Provenance
@@ -38,6 +38,16 @@ Dtype = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"] | None,
     typer.Option("--dtype", help="By default FILE's, or else the best for the device."),
 ]
+OptionalNegative = Annotated[str | None, typer.Option("--negative", help=options.NEGATIVE_HELP)]
+
+
+@dataclass(frozen=True)
+class Computation:
+    """How a model is loaded; None is as the file was made."""
+
+    vocoder: Vocoder = None
+    device: Device = None
+    dtype: Dtype = None
 
 
 SETTING_OPTIONS = {
@@ -51,53 +61,55 @@ SETTING_OPTIONS = {
 
 @dataclass(frozen=True)
 class Origin:
-    """One sound made from words: which, how and where."""
+    """A sound made from words: request, settings, model and machine."""
 
     request: GenerateRequest
     asked: Mapping[str, Any]
     """Fields of `GenerateSettings`; None is the model's default."""
-    model: str
-    vocoder: str
-    device: str
-    dtype: str
+    loading: options.Loading
     name: str
     """For the names of results."""
     recorded: Provenance | None = None
-    """None if it was told by options."""
+    """None if options describe it."""
     source: str = ""
     """The file's name, without a folder."""
     source_sha256: str = ""
+
+    def loading_with(self, model: str | None, computation: Computation) -> options.Loading:
+        """As the sound was made, but for what options say."""
+        own = self.loading
+        return options.Loading(
+            model=model or own.model,
+            vocoder=computation.vocoder or own.vocoder,
+            device=computation.device or own.device,
+            dtype=computation.dtype or own.dtype,
+        )
 
 
 def origin_of_words(
     prompt: str, seed: int | None, negative_prompt: str | None, asked: Mapping[str, Any]
 ) -> Origin:
-    """What options say; a seed that they do not say is drawn, and told."""
+    """The sound that options describe; a seed that they lack is drawn, and printed."""
     from auffusion_cli.requests.request import GenerateRequest, draw_seed
 
     request = GenerateRequest(prompt, draw_seed() if seed is None else seed, negative_prompt or "")
     if seed is None:
         console.note_seed(request.seed)
-    return Origin(request, asked, "embedded", "auto", "auto", "auto", name=prompt)
+    return Origin(request, asked, options.Loading(), name=prompt)
 
 
 def origin_of_file(
-    path: Path,
-    named_model: str | None,
-    told: Mapping[str, Any],
-    asked: Mapping[str, Any],
+    path: Path, named_model: str | None, given: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> Origin:
-    """What the record of `path` says, to be made by `named_model` if that is not None.
+    """The sound that the record of `path` describes, made by `named_model` if that is not None.
 
-    `told` (by option) and `asked` (by field of `GenerateSettings`) would contradict it: only None
-    will do.
+    Options that are `given`, and settings that are `asked`, would contradict it: all must be None.
 
     Raises:
         UsageError: it was not made by `generate` from one prompt, by a model that is not known and
-            not named either, or something is told or asked besides.
+            not named either, or something else is given or asked.
         AudioError: it cannot be read, or carries no record.
     """
-    from auffusion_cli.cli.commands.info import read_record
     from auffusion_cli.requests.request import GenerateRequest
     from auffusion_cli.signal.recording import read_recording
 
@@ -106,27 +118,28 @@ def origin_of_file(
     if type(request) is not GenerateRequest:
         raise UsageError(
             f"{path} was made by `{request.task}`; only a sound that `generate` made from one"
-            " prompt will do.",
+            " prompt can be used",
             hint=(
                 "Start from the file that it was edited from, and give all edits at once."
                 if request.task == "edit"
                 else None
             ),
         )
-    options = dict(told) | {SETTING_OPTIONS[field]: value for field, value in asked.items()}
-    given = [option for option, value in options.items() if value is not None]
-    if given:
+    values = dict(given) | {SETTING_OPTIONS[field]: value for field, value in asked.items()}
+    if contradicting := [option for option, value in values.items() if value is not None]:
         raise UsageError(
-            f"{given[0]} does not go with {path}, whose record says how it was made.",
+            f"{contradicting[0]} does not go with {path}, whose record says how it was made",
             hint="Leave it out; or give the prompt and seed instead of the file.",
         )
     return Origin(
         request,
         asdict(recorded.settings),
-        model=named_model or recorded_model(recorded, path),
-        vocoder=recorded.vocoder,
-        device=recorded_device(recorded),
-        dtype=recorded.dtype,
+        options.Loading(
+            model=named_model or recorded_model(recorded, path),
+            vocoder=recorded.vocoder,
+            device=recorded_device(recorded),
+            dtype=recorded.dtype,
+        ),
         name=path.stem,
         recorded=recorded,
         source=path.name,
@@ -134,24 +147,42 @@ def origin_of_file(
     )
 
 
+def read_record(path: Path) -> Provenance:
+    """The checked record of a sound file.
+
+    Raises:
+        AudioError: the file cannot be read, or carries no record that can be used.
+    """
+    from auffusion_cli.requests.provenance import Provenance
+    from auffusion_cli.signal.sound_file import read_provenance
+
+    record = read_provenance(path)
+    if record is None:
+        raise AudioError(
+            f"{path}: does not say how it was made",
+            hint="Only files written by auffusion do, until another program rewrites them.",
+        )
+    return Provenance.from_dict(record, str(path))
+
+
 def recorded_model(recorded: Provenance, path: Path) -> str:
-    """The model that the file names, if it is one that everybody knows."""
+    """The model that the record of `path` names, if it is a known one."""
     from auffusion_cli.checkpoints.names import KNOWN
 
     if recorded.model not in KNOWN:
         raise UsageError(
-            f"{path} was made by the model {recorded.model!r}, which is not a known one.",
+            f"{path} was made by the model {recorded.model!r}, which is not a known one",
             hint="If you trust that model, name it: --model NAME|HUB_ID|FOLDER.",
         )
     if recorded.revision is None:
         return recorded.model
     if not re.fullmatch(r"[0-9a-f]{40}", recorded.revision):
-        raise UsageError(f"{path}: {recorded.revision!r} is not the name of a commit.")
+        raise UsageError(f"{path}: {recorded.revision!r} is not the name of a commit")
     return f"{recorded.model}@{recorded.revision}"
 
 
 def recorded_device(recorded: Provenance) -> str:
-    """The device on which the file was made, or auto where there is none of its kind."""
+    """The device on which the sound was made, or auto where there is none of its kind."""
     import torch
 
     here = {

@@ -1,27 +1,118 @@
-"""What a command can say about a checkpoint and this machine before anything is loaded."""
+"""From a model's name to its folder, and what is known of it before its weights are loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auffusion_cli.cli import console
 from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from auffusion_cli.checkpoints.names import Checkpoint
+    from auffusion_cli.checkpoints.download import Confirm
+    from auffusion_cli.checkpoints.names import Checkpoint, HubSource
     from auffusion_cli.diffusion.text import TextConditioner
-    from auffusion_cli.requests.request import GenerateSettings
 
-MAX_SHOWN_CHARACTERS = 60
+MAX_QUOTED_CHARACTERS = 60
 """Of each end of a long text."""
 
 
+# --- names -> folders
+
+
+def find(name: str, option: str = "--model") -> Checkpoint | None:
+    """The checkpoint called `name` if it is on this machine; nothing is downloaded.
+
+    Raises:
+        UsageError: `name`, the value of `option`, cannot be downloaded either.
+    """
+    from auffusion_cli.checkpoints import download
+
+    source = hub_source(name, option)
+    return download.resolve(name) if source is None else download.find_cached(source)
+
+
+def fetch(name: str, option: str = "--model", *, yes: bool = False) -> Checkpoint:
+    """The checkpoint called `name`, downloaded after a question where it is not on this machine.
+
+    Raises:
+        UsageError: `name`, the value of `option`, is no checkpoint's.
+    """
+    from auffusion_cli.checkpoints import download
+
+    hub_source(name, option)
+    with DownloadProgress(name) as progress:
+        return download.resolve(name, confirm=ask(yes=yes), on_progress=progress.report)
+
+
+def hub_source(name: str, option: str) -> HubSource | None:
+    """The place on the Hub that `name` stands for; None for the embedded model and folders.
+
+    Raises:
+        UsageError: it stands for none of them.
+    """
+    from auffusion_cli.checkpoints import names
+
+    if name == "embedded" or (name not in names.KNOWN and Path(name).is_dir()):
+        return None
+    try:
+        return names.parse_name(name)
+    except CheckpointError:
+        raise UsageError(
+            f"{option} {name!r}: there is no such folder, and it is not a known name or a Hub id",
+            hint=f"Valid: {', '.join(names.KNOWN)}; org/name or org/name@revision; or the folder of a"
+            " checkpoint.",
+        ) from None
+
+
+def ask(*, yes: bool) -> Confirm:
+    """Question before a large download, with its size and licence; `yes` answers it."""
+
+    def confirm(download) -> bool:
+        console.note(
+            f"{download.name}: {download.n_files} files, "
+            f"{console.format_bytes(download.n_bytes)}, from {download.repo_id} "
+            f"at {download.commit[:12]}"
+        )
+        console.note(f"licence: {download.licence or 'not stated'}")
+        console.note(f"into {download.folder}")
+        return console.confirm("Download it?", yes=yes)
+
+    return confirm
+
+
+class DownloadProgress:
+    """Bar that appears with the first byte, and not where nothing is downloaded."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bar: console.Progress | None = None
+
+    def __enter__(self) -> DownloadProgress:
+        return self
+
+    def report(self, n_done: int, n_total: int) -> None:
+        """`download.Report`"""
+        if self.bar is None:
+            self.bar = console.Progress(f"downloading {self.name}", n_total, unit="bytes")
+            self.bar.__enter__()
+        self.bar.update(completed=n_done)
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.__exit__(*error)
+
+
+# --- what is known before the weights are loaded
+
+
 def describe(checkpoint: Checkpoint | None, vocoder: str) -> tuple[GenerationDefaults, str]:
-    """(the checkpoint's defaults, the vocoder that will be used), before it is loaded."""
+    """(the checkpoint's defaults, the vocoder that will be used)."""
     from auffusion_cli.checkpoints.layout import choose_vocoder, read_identity
 
-    if checkpoint is None:  # not downloaded yet: what the published ones have
+    if checkpoint is None:  # not downloaded yet: those of the published checkpoints
         defaults = GenerationDefaults()
         return defaults, defaults.vocoder if vocoder == "auto" else vocoder
     defaults = read_identity(checkpoint.folder).defaults
@@ -29,7 +120,7 @@ def describe(checkpoint: Checkpoint | None, vocoder: str) -> tuple[GenerationDef
 
 
 def describe_machine(device: str, dtype: str) -> dict[str, str]:
-    """Where and how precisely it will be computed."""
+    """Device and precision, with auto resolved."""
     from auffusion_cli.device import choose_device, choose_dtype, dtype_name
 
     torch_device = choose_device(device)
@@ -40,9 +131,9 @@ def describe_machine(device: str, dtype: str) -> dict[str, str]:
 
 
 def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> TextConditioner:
-    """Show what of the prompts the checkpoint's text encoders will not see, or do not know.
+    """Warn of parts of the prompts that the text encoders cut off or have no token for.
 
-    Returns them, without their weights.
+    Returns the encoders, without their weights.
     """
     import torch
 
@@ -52,25 +143,25 @@ def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> TextC
     for text in filter(None, dict.fromkeys(prompts)):
         if (cut := encoders.overflow(text)) is not None:
             console.warn(
-                f"the prompt is longer than the model can read; left out: {_shortened(cut)!r}"
+                f"the prompt is longer than the model can read; left out: {_quoted(cut)!r}"
             )
         if unknown := " ".join(encoders.unknown(text)):
             console.warn(
-                f"the model cannot read {_shortened(unknown)!r} in the prompt {_shortened(text)!r}"
+                f"the model cannot read {_quoted(unknown)!r} in the prompt {_quoted(text)!r}"
             )
     return encoders
 
 
-def warn_of_idle_negatives(negative_prompts: Iterable[str], settings: GenerateSettings) -> None:
-    """Say that negative prompts are not heard where there is no guidance."""
-    if settings.guidance_scale == 1 and any(negative_prompts):
+def warn_of_idle_negatives(negative_prompts: Iterable[str], guidance_scale: float) -> None:
+    """Warn of negative prompts where guidance, through which they act, is off."""
+    if guidance_scale == 1 and any(negative_prompts):
         console.warn(
             "the negative prompt has no effect: guidance is 1, which is off (try --guidance 3)"
         )
 
 
-def _shortened(text: str) -> str:
-    """Its start and its end, by which the user knows it again."""
-    if len(text) <= 2 * MAX_SHOWN_CHARACTERS:
+def _quoted(text: str) -> str:
+    """Start and end of a long text."""
+    if len(text) <= 2 * MAX_QUOTED_CHARACTERS:
         return text
-    return f"{text[:MAX_SHOWN_CHARACTERS]} … {text[-MAX_SHOWN_CHARACTERS:]}"
+    return f"{text[:MAX_QUOTED_CHARACTERS]} … {text[-MAX_QUOTED_CHARACTERS:]}"

@@ -1,4 +1,4 @@
-"""A command line that cannot be parsed, told as every other mistake is: what, and what would do."""
+"""Errors of the command line's parser as a `UsageError`: what is wrong, and what is valid."""
 
 from __future__ import annotations
 

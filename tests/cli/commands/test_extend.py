@@ -70,7 +70,7 @@ def test_a_loop_is_a_second_longer_and_a_dry_run_writes_nothing(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "How much longer?"),
+        ((), "Give --by, or --loop"),
         (("--by", "1s", "--before", "--loop"), "either --before or --loop"),
         (("--by", "long"), "--by 'long'"),
         (("--by", "0"), "--by 0.0"),
@@ -84,7 +84,7 @@ def test_what_cannot_be_is_told_before_a_model_is_asked_for(run, monkeypatch, ar
     def find(*args, **kwargs):
         raise AssertionError("a model was asked for")
 
-    monkeypatch.setattr("auffusion_cli.cli.commands.models.resolve_model", find)
+    monkeypatch.setattr("auffusion_cli.cli.resolve.fetch", find)
     result = run("extend", "clip.wav", *arguments)
     assert result.exit_code == 2
     assert words in result.stderr and result.stdout == ""
@@ -93,4 +93,4 @@ def test_what_cannot_be_is_told_before_a_model_is_asked_for(run, monkeypatch, ar
 def test_a_clip_that_is_too_short_is_told(run):
     soundfile.write("click.wav", np.ones(40), 48000)
     result = run("extend", "click.wav", "--by", "1s")
-    assert result.exit_code == 2 and "click.wav lasts 0.000833333 s." in result.stderr
+    assert result.exit_code == 2 and "click.wav lasts 0.000833333 s\n" in result.stderr

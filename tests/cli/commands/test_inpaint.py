@@ -35,7 +35,7 @@ def no_model(monkeypatch):
     def find(*args, **kwargs):
         raise AssertionError("a model was asked for")
 
-    monkeypatch.setattr("auffusion_cli.cli.commands.models.resolve_model", find)
+    monkeypatch.setattr("auffusion_cli.cli.resolve.fetch", find)
 
 
 def test_a_span_is_replaced_shown_and_made_again(run):
@@ -79,7 +79,7 @@ def test_a_dry_run_tells_windows_and_price_and_writes_nothing(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "What is to change?"),
+        ((), "Give --mask, --band, or both"),
         (("--mask", "2-3s"), "the clip, which lasts 1.000 s"),
         (("--mask", "0.5-0.2"), "ends before it starts"),
         (("--mask", "soon"), "--mask 'soon' cannot be read"),

@@ -48,7 +48,7 @@ def no_model(monkeypatch):
     def find(*args, **kwargs):
         raise AssertionError("a model was asked for")
 
-    monkeypatch.setattr("auffusion_cli.cli.commands.models.resolve_model", find)
+    monkeypatch.setattr("auffusion_cli.cli.resolve.fetch", find)
 
 
 @pytest.fixture

@@ -1,21 +1,21 @@
-"""`auffusion attention`: where in a sound each word of its prompt is heard."""
+"""`auffusion attention`: maps of where in a sound the model attends to each word of its prompt."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auffusion_cli.cli import console, edits, options, recorded
-from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.cli import console, options, recorded
 from auffusion_cli.errors import UsageError
 from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
+    from auffusion_cli.cli.making import Setup
     from auffusion_cli.requests.request import GenerateRequest
     from auffusion_cli.tasks.attention import AttentionResult
 
@@ -26,12 +26,52 @@ PHASE = re.compile(r"([0-9]*\.?[0-9]+)\s*-\s*([0-9]*\.?[0-9]+)")
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(attention)
+    app.command()(options.grouped(attention))
+
+
+@dataclass(frozen=True)
+class Averages:
+    """The steps, layers and heads that maps are averaged over."""
+
+    phase: Annotated[
+        str,
+        typer.Option(metavar="FROM-TO", help="Average over this part of the steps: 0-0.5, 0.8-1."),
+    ] = "0-1"
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...", help="Average over these layers: down, mid, up, or names."
+        ),
+    ] = None
+    heads: Annotated[
+        str | None, typer.Option(metavar="N,...", help="Average over these heads, from 0.")
+    ] = None
+
+    def parsed(self) -> dict[str, Any]:
+        """The arguments of `tasks.attention.generate_with_attention`."""
+        layers = [name.strip() for name in self.layers.split(",")] if self.layers else []
+        return {
+            "phase": _read_phase(self.phase),
+            "layers": layers,
+            "heads": _read_heads(self.heads),
+        }
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where results go; data and sounds are one for each model, or none."""
+
+    picture: Path
+    data: list[Path]
+    sounds: list[Path]
+
+    def all(self) -> list[Path]:
+        return [self.picture, *self.data, *self.sounds]
 
 
 def attention(
     source: Annotated[
-        str, typer.Argument(metavar="PROMPT|FILE", help="Words, or a sound made by generate.")
+        str, typer.Argument(metavar="PROMPT|FILE", help="A prompt, or a sound made by generate.")
     ],
     output: Annotated[
         str | None,
@@ -49,26 +89,12 @@ def attention(
         str | None,
         typer.Option(metavar="WORD,...", help=f"Draw only these, at most {MAX_DRAWN_WORDS}."),
     ] = None,
-    phase: Annotated[
-        str,
-        typer.Option(metavar="FROM-TO", help="Average over this part of the steps: 0-0.5, 0.8-1."),
-    ] = "0-1",
-    layers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME,...", help="Average over these layers: down, mid, up, or names."
-        ),
-    ] = None,
-    heads: Annotated[
-        str | None, typer.Option(metavar="N,...", help="Average over these heads, from 0.")
-    ] = None,
+    *,
+    averages: Averages,
     duration_s: options.Duration = None,
     seed: options.Seed = None,
-    negative: Annotated[str | None, typer.Option(help="What it should not sound like.")] = None,
-    steps: options.Steps = None,
-    guidance_scale: options.Guidance = None,
-    guidance_rescale: options.GuidanceRescale = None,
-    scheduler: options.Scheduler = None,
+    negative: recorded.OptionalNegative = None,
+    sampling: options.Sampling,
     models: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,13 +104,8 @@ def attention(
             help="By default FILE's, or else embedded; several are drawn side by side.",
         ),
     ] = None,
-    vocoder: recorded.Vocoder = None,
-    device: recorded.Device = None,
-    dtype: recorded.Dtype = None,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
-    overwrite: options.Overwrite = False,
-    yes: options.Yes = False,
+    computation: recorded.Computation,
+    run: options.Run,
 ) -> None:
     """Draw for every word where in the sound the model attends to it, above the spectrogram.
 
@@ -98,100 +119,82 @@ def attention(
       auffusion attention "dog barking in rain" --layers up --phase 0-0.5 --audio rain.wav
       auffusion attention "dog barking in rain" --model embedded --model runs/mine
     """
-    from auffusion_cli.cli import resolve
-    from auffusion_cli.cli.commands.models import find, resolve_model
-    from auffusion_cli.requests.request import MAX_DURATION_S, GenerateSettings
+    from auffusion_cli.cli.making import set_up
 
-    asked = {
-        "duration_s": duration_s,
-        "steps": steps,
-        "guidance_scale": guidance_scale,
-        "guidance_rescale": guidance_rescale,
-        "scheduler": scheduler,
-    }
-    chosen_phase = _read_phase(phase)
-    chosen_layers = [name.strip() for name in layers.split(",")] if layers else []
-    chosen_heads = _read_heads(heads)
+    chosen = averages.parsed()
     if len(models or ()) > MAX_MODELS:
-        raise UsageError(f"--model: {len(models)} of them; at most {MAX_MODELS} are drawn.")
-    if Path(source).suffix.lower() in SOUND_SUFFIXES:
-        told = {"--seed": seed, "--negative": negative}
-        named = models[0] if models else None
-        origin = recorded.origin_of_file(Path(source), named, told, asked)
-    elif Path(source).is_file():
-        raise UsageError(
-            f"{source} is a file, but not a sound.",
-            hint=f"Valid: words, or a sound made by generate ({', '.join(SOUND_SUFFIXES)}).",
-        )
-    else:
-        origin = recorded.origin_of_words(source, seed, negative, asked)
-    names = models or [origin.model]
+        raise UsageError(f"--model: {len(models)} of them; at most {MAX_MODELS} are drawn")
+    named_model = models[0] if models else None
+    origin = _origin(source, named_model, seed, negative, sampling.lasting(duration_s))
+    names = models or [origin.loading.model]
     drawn_words = _choose_words(words, origin.request.prompt)
-    picture, data_paths, sound_paths = _paths(output, data, audio, origin, names)
-    _check_paths(picture, data_paths, sound_paths, overwrite=overwrite)
-
-    # Before anything is downloaded; each model's own defaults come after.
-    GenerateSettings.from_defaults(
-        GenerationDefaults(max_duration_s=MAX_DURATION_S), **origin.asked
-    )
-    device, dtype = device or origin.device, dtype or origin.dtype
-    setups = []
-    for name in names:
-        checkpoint = find(name) if dry_run else resolve_model(name, yes=yes)
-        defaults, vocoder_name = resolve.describe(checkpoint, vocoder or origin.vocoder)
-        settings = GenerateSettings.from_defaults(defaults, **origin.asked)
-        setups.append(edits.Setup(name, checkpoint, defaults, settings, vocoder_name))
+    files = _files(output, data, audio, origin, names)
+    _check_files(files, overwrite=run.overwrite)
+    setups = [set_up(origin.loading_with(name, computation), origin.asked, run) for name in names]
     for setup in setups:
-        _check_parts(setup, origin.request, chosen_phase, chosen_layers, chosen_heads)
-    if dry_run:
-        _show_plan(
-            [setup.describe(device, dtype) for setup in setups],
-            {"picture": picture, "data": data_paths, "audio": sound_paths},
-            asdict(origin.request) | {"words": drawn_words},
-            as_json=json,
-        )
+        _check_averages(setup, origin.request, **chosen)
+    if run.dry_run:
+        _show_plan(setups, files, origin.request, drawn_words, as_json=run.json)
         return
-    from auffusion_cli.checkpoints.load import load_model
+
     from auffusion_cli.pictures.attention import save_attention
-    from auffusion_cli.tasks.attention import generate_with_attention
 
     results = []
-    for i, setup in enumerate(setups):
-        console.note(f"loading {setup.model}")
-        loaded = load_model(setup.model, device=device, dtype=dtype, vocoder=setup.vocoder)
-        with console.Progress("generating", unit="steps") as progress:
-            result = generate_with_attention(
-                loaded,
-                origin.request,
-                setup.settings,
-                phase=chosen_phase,
-                layers=chosen_layers,
-                heads=chosen_heads,
-                on_progress=lambda n_done, n, bar=progress: bar.update(completed=n_done, total=n),
-            )
-        config = loaded.codec.spectrogram_config
-        del loaded  # before the next one
+    for number, setup in enumerate(setups):
+        result, config = _generate(setup, origin.request, chosen)
         results.append(result)
-        if data_paths:
-            with folder_of(data_paths[i]):
-                result.save_data(data_paths[i], overwrite=overwrite)
-        if sound_paths:
-            with folder_of(sound_paths[i]):
-                result.sound.save(sound_paths[i], overwrite=overwrite)
+        if files.data:
+            with folder_of(files.data[number]):
+                result.save_data(files.data[number], overwrite=run.overwrite)
+        if files.sounds:
+            with folder_of(files.sounds[number]):
+                result.sound.save(files.sounds[number], overwrite=run.overwrite)
     drawn_words = _fewer_words(drawn_words, results)
     titles = names if len(names) > 1 else [origin.request.prompt]
     columns = [
         _column(f"{title}, seed {origin.request.seed}", result, drawn_words)
         for title, result in zip(titles, results, strict=True)
     ]
-    with folder_of(picture):
+    with folder_of(files.picture):
         shown = [word for word, _ in drawn_words]
-        save_attention(shown, columns, picture, config, overwrite=overwrite)
-    _report(picture, data_paths, sound_paths, names, results, as_json=json)
+        save_attention(shown, columns, files.picture, config, overwrite=run.overwrite)
+    _report(files, names, results, as_json=run.json)
 
 
-def _check_parts(
-    setup: edits.Setup,
+def _origin(
+    source: str,
+    named_model: str | None,
+    seed: int | None,
+    negative: str | None,
+    asked: dict[str, Any],
+) -> recorded.Origin:
+    if Path(source).suffix.lower() in SOUND_SUFFIXES:
+        given = {"--seed": seed, "--negative": negative}
+        return recorded.origin_of_file(Path(source), named_model, given, asked)
+    if Path(source).is_file():
+        raise UsageError(
+            f"{source} is a file, but not a sound",
+            hint=f"Valid: a prompt, or a sound made by generate ({', '.join(SOUND_SUFFIXES)}).",
+        )
+    return recorded.origin_of_words(source, seed, negative, asked)
+
+
+def _generate(
+    setup: Setup, request: GenerateRequest, averages: dict[str, Any]
+) -> tuple[AttentionResult, Any]:
+    """(the sound with its maps, the spectrogram's config); the model is not kept in memory."""
+    from auffusion_cli.tasks.attention import generate_with_attention
+
+    model = setup.load()
+    with console.Progress("generating", unit="steps") as progress:
+        result = generate_with_attention(
+            model, request, setup.settings, on_progress=progress.report, **averages
+        )
+    return result, model.codec.spectrogram_config
+
+
+def _check_averages(
+    setup: Setup,
     request: GenerateRequest,
     phase: tuple[float, float],
     layers: Sequence[str],
@@ -201,27 +204,25 @@ def _check_parts(
     from auffusion_cli.tasks import attention as task
 
     task.check_window(setup.settings, setup.defaults.max_duration_s)
-    if setup.checkpoint is None:
+    text = setup.check_words([request.prompt], [request.negative_prompt])
+    if text is None:
         return
     from auffusion_cli.checkpoints.layout import read_json
     from auffusion_cli.checkpoints.load import empty_unet
-    from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
     from auffusion_cli.diffusion.attention import cross_layers
 
     folder = setup.checkpoint.folder
     schedule = read_json(folder / "scheduler" / "scheduler_config.json")
     task.choose_steps(phase, task.count_steps(setup.settings, schedule))
     task.choose_layers(cross_layers(empty_unet(folder)), layers, heads)
-    text = warn_of_cut_prompts(setup.checkpoint, (request.prompt, request.negative_prompt))
     task.choose_rows(text, request.prompt)
-    warn_of_idle_negatives([request.negative_prompt], setup.settings)
 
 
 def _read_phase(text: str) -> tuple[float, float]:
     match = PHASE.fullmatch(text.strip())
     if not match or not 0 <= float(match[1]) < float(match[2]) <= 1:
         raise UsageError(
-            f"--phase {text!r} is not a part of the steps.",
+            f"--phase {text!r} is not a part of the steps",
             hint="Valid: from 0 (noise) to 1 (the sound), such as 0-1, 0-0.5, 0.8-1.",
         )
     return float(match[1]), float(match[2])
@@ -234,7 +235,7 @@ def _read_heads(text: str | None) -> list[int]:
         return [int(number) for number in text.split(",")]
     except ValueError:
         raise UsageError(
-            f"--heads {text!r} cannot be read.", hint="Whole numbers from 0, such as 0,3."
+            f"--heads {text!r} cannot be read", hint="Whole numbers from 0, such as 0,3."
         ) from None
 
 
@@ -244,14 +245,14 @@ def _choose_words(words: str | None, prompt: str) -> list[tuple[str, int]]:
 
     all_words = [word.text for word in find_words(prompt)]
     if not all_words:
-        raise UsageError(f"{prompt!r} has no word.", hint='Try "dog barking in rain".')
+        raise UsageError(f"{prompt!r} has no word", hint='Try "dog barking in rain".')
     numbers = range(len(all_words))
     if words is not None:
         places = [find_phrase(prompt, w, f"--words {words}") for w in words.split(",")]
         numbers = sorted({i for found in places for place in found for i in range(*place)})
         if len(numbers) > MAX_DRAWN_WORDS:
             raise UsageError(
-                f"--words: {len(numbers)} of them; at most {MAX_DRAWN_WORDS} are drawn."
+                f"--words: {len(numbers)} of them; at most {MAX_DRAWN_WORDS} are drawn"
             )
     return [(all_words[i], i) for i in numbers]
 
@@ -282,81 +283,83 @@ def _column(title: str, result: AttentionResult, words: list[tuple[str, int]]) -
     )
 
 
-def _paths(
+def _files(
     output: str | None,
     data: str | None,
     audio: str | None,
     origin: recorded.Origin,
     models: Sequence[str],
-) -> tuple[Path, list[Path], list[Path]]:
-    """The picture; numbers and sounds, one for each model where they are asked for."""
+) -> Files:
     from auffusion_cli.cli.outputs import as_template, fill
 
-    request = origin.request
-    fields = {"name": origin.name, "prompt": request.prompt, "seed": request.seed}
+    fields = {
+        "name": origin.name,
+        "prompt": origin.request.prompt,
+        "seed": origin.request.seed,
+    }
     template = as_template(output, None, "{name}-attention", "--output", suffixes=(".png",))
     picture = fill(template, fields, "--output")
-    each = []
-    for option, text, suffixes in (("--data", data, (".npz",)), ("--audio", audio, SOUND_SUFFIXES)):
+
+    def each(option: str, text: str | None, suffixes: Sequence[str]) -> list[Path]:
         if text is None:
-            each.append([])
-            continue
+            return []
         default = "{name}-attention" + ("-{model}" if len(models) > 1 else "")
         template = as_template(text, None, default, option, suffixes)
-        each.append([fill(template, fields | {"model": Path(m).name}, option) for m in models])
-    return picture, *each
+        return [fill(template, fields | {"model": Path(m).name}, option) for m in models]
+
+    return Files(picture, each("--data", data, (".npz",)), each("--audio", audio, SOUND_SUFFIXES))
 
 
-def _check_paths(picture: Path, data: list[Path], sounds: list[Path], *, overwrite: bool) -> None:
-    from auffusion_cli.cli.outputs import check_distinct, check_writable
-    from auffusion_cli.cli.plan import check_free
+def _check_files(files: Files, *, overwrite: bool) -> None:
+    from auffusion_cli.cli.outputs import check_distinct, check_free, check_writable
 
-    for option, paths in (("--output", [picture]), ("--data", data), ("--audio", sounds)):
+    for option, paths in (
+        ("--output", [files.picture]),
+        ("--data", files.data),
+        ("--audio", files.sounds),
+    ):
         check_distinct(paths, option, hint="Give a name with {model} in it.")
         check_writable(paths, option)
     if not overwrite:
-        check_free([picture, *data, *sounds])
+        check_free(files.all())
 
 
 def _show_plan(
-    setups: Sequence[dict[str, Any]],
-    files: dict[str, Any],
-    request: dict[str, Any],
+    setups: Sequence[Setup],
+    files: Files,
+    request: GenerateRequest,
+    words: list[tuple[str, int]],
     *,
     as_json: bool,
 ) -> None:
+    settings = [setup.to_dict() for setup in setups]
     paths = {
-        name: [str(path) for path in there] if isinstance(there, list) else str(there)
-        for name, there in files.items()
+        "picture": str(files.picture),
+        "data": [str(path) for path in files.data],
+        "audio": [str(path) for path in files.sounds],
     }
-    request["words"] = [word for word, _ in request["words"]]
+    described = asdict(request) | {"words": [word for word, _ in words]}
     if as_json:
-        console.print_json({"settings": list(setups), "files": paths, "request": request})
+        console.print_json({"settings": settings, "files": paths, "request": described})
         return
-    for setup in setups:
-        console.print_table(("SETTING", "VALUE"), console.fields(setup))
-        typer.echo()
-    console.print_table(("REQUEST", "VALUE"), console.fields(request | paths))
+    for each in settings:
+        console.print_table(("SETTING", "VALUE"), console.fields(each))
+        console.print_line()
+    console.print_table(("REQUEST", "VALUE"), console.fields(described | paths))
 
 
 def _report(
-    picture: Path,
-    data: list[Path],
-    sounds: list[Path],
-    models: Sequence[str],
-    results: Sequence[AttentionResult],
-    *,
-    as_json: bool,
+    files: Files, models: Sequence[str], results: Sequence[AttentionResult], *, as_json: bool
 ) -> None:
     if not as_json:
-        for path in (picture, *data, *sounds):
+        for path in files.all():
             console.print_path(path)
         return
-    told = [
+    sounds = [
         {
             "model": model,
-            "data": str(data[i]) if data else None,
-            "audio": str(sounds[i]) if sounds else None,
+            "data": str(files.data[i]) if files.data else None,
+            "audio": str(files.sounds[i]) if files.sounds else None,
             "shares": [
                 {"word": word, "share": share}
                 for word, share in zip(result.words, result.shares, strict=True)
@@ -365,4 +368,4 @@ def _report(
         }
         for i, (model, result) in enumerate(zip(models, results, strict=True))
     ]
-    console.print_json({"file": str(picture), "sounds": told})
+    console.print_json({"file": str(files.picture), "sounds": sounds})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from auffusion_cli.cli import console, options
-from auffusion_cli.errors import OutputExistsError
 from auffusion_cli.files import folder_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def register(app: typer.Typer) -> None:
@@ -32,9 +34,9 @@ def codec_command(
     json: options.Json = False,
     yes: options.Yes = False,
 ) -> None:
-    """Take a recording to a spectrogram or latent and back, and tell the error.
+    """Take a recording to a spectrogram or latent and back, and measure the error.
 
-    What comes back is the best that the model could ever make of that sound. The error is the mean
+    The result is the best that the model could ever make of that sound. The error is the mean
     absolute difference of the two log-mel spectrograms in dB, where the recording has sound: within
     60 dB of its loudest moment and pitch.
 
@@ -44,22 +46,62 @@ def codec_command(
       auffusion codec in.flac -o out.flac --through latent --model auffusion
       auffusion codec in.wav -o out.wav --vocoder griffin-lim --json
     """
-    from auffusion_cli.cli.commands.models import resolve_model
-    from auffusion_cli.cli.outputs import check_writable
-
-    if output.exists() and not output.is_dir() and not overwrite:
-        raise OutputExistsError(
-            f"{output} exists.", hint="Give another name, or --overwrite to replace it."
-        )
-    check_writable([output], "--output")
-
+    from auffusion_cli.cli import resolve
+    from auffusion_cli.cli.outputs import check_free, check_writable
     from auffusion_cli.config import SpectrogramConfig
-    from auffusion_cli.signal.audio import read_audio, write_audio
+
+    check_writable([output], "--output")
+    if not overwrite:
+        check_free([output])
+
+    from auffusion_cli.signal.audio import write_audio
     from auffusion_cli.signal.formats import format_of
-    from auffusion_cli.signal.sound_file import audio_info
 
     format_of(output)
     rate_hz = SpectrogramConfig().sample_rate_hz
+    waveform = _read(path, rate_hz)
+    checkpoint = resolve.fetch(model, yes=yes)
+    defaults, chosen_vocoder = resolve.describe(checkpoint, vocoder)
+
+    import torch
+
+    from auffusion_cli.checkpoints.load import load_codec
+    from auffusion_cli.device import choose_device
+    from auffusion_cli.tasks.round_trip import round_trip
+
+    codec = load_codec(checkpoint.folder, torch.float32, vocoder, defaults)
+    codec.to(choose_device(device))
+    with console.Progress("coding", unit="windows") as progress:
+        sound, error_db = round_trip(
+            codec,
+            waveform,
+            through,
+            window_s=defaults.max_duration_s,
+            on_window=progress.report,
+        )
+    with folder_of(output):
+        write_audio(output, sound, rate_hz, overwrite=overwrite)
+    if not json:
+        console.print_line(f"{output}  {error_db:.2f} dB")
+        return
+    console.print_json(
+        {
+            "input": str(path),
+            "output": str(output),
+            "through": through,
+            "model": checkpoint.name,
+            "vocoder": chosen_vocoder,
+            "duration_s": len(sound) / rate_hz,
+            "error_db": round(error_db, 3),
+        }
+    )
+
+
+def _read(path: Path, rate_hz: int) -> Tensor:
+    """(N,) waveform of the file at `rate_hz`, with notes of what was changed for that."""
+    from auffusion_cli.signal.audio import read_audio
+    from auffusion_cli.signal.sound_file import audio_info
+
     info = audio_info(path)
     waveform, _ = read_audio(path, rate_hz, mono=True)
     if not waveform.any():
@@ -68,40 +110,4 @@ def codec_command(
         console.note(f"{path}: {info.n_channels} channels are mixed to one")
     if info.sample_rate_hz != rate_hz:
         console.note(f"{path}: resampled from {info.sample_rate_hz:,} Hz to {rate_hz:,} Hz")
-
-    checkpoint = resolve_model(model, yes=yes)
-
-    import torch
-
-    from auffusion_cli.checkpoints.layout import read_identity
-    from auffusion_cli.checkpoints.load import load_codec
-    from auffusion_cli.device import choose_device
-    from auffusion_cli.tasks.round_trip import round_trip
-
-    defaults = read_identity(checkpoint.folder).defaults
-    codec = load_codec(checkpoint.folder, torch.float32, vocoder, defaults)
-    codec.to(choose_device(device))
-    with console.Progress("coding", unit="windows") as progress:
-        sound, error_db = round_trip(
-            codec,
-            waveform[0],
-            through,
-            window_s=defaults.max_duration_s,
-            on_window=lambda n_done, n: progress.update(completed=n_done, total=n),
-        )
-    with folder_of(output):
-        write_audio(output, sound, rate_hz, overwrite=overwrite)
-    if json:
-        console.print_json(
-            {
-                "input": str(path),
-                "output": str(output),
-                "through": through,
-                "model": checkpoint.name,
-                "vocoder": codec.vocoder.name,
-                "duration_s": len(sound) / rate_hz,
-                "error_db": round(error_db, 3),
-            }
-        )
-    else:
-        typer.echo(f"{output}  {error_db:.2f} dB")
+    return waveform[0]

@@ -1,6 +1,6 @@
-"""`auffusion doctor`: what this machine has, and what to do about what is wrong.
+"""`auffusion doctor`: a report of this machine, and a remedy for each fault.
 
-Each check looks at one thing and returns a `Section`. What imports torch runs in a process of its
+Each check returns a `Section`. What imports torch runs in a process of its
 own, because a torch and a torchaudio that do not fit can end the process that imports both.
 """
 
@@ -26,9 +26,9 @@ from auffusion_cli.cli.play import PLAYERS
 from auffusion_cli.errors import CheckpointError
 
 ENOUGH_MEMORY_BYTES = 2 * 1000**3
-"""What generating with the embedded model may take."""
+"""Peak of generating with the embedded model."""
 ENOUGH_DISK_BYTES = 5 * 1000**3
-"""What downloading one of the published models takes, rounded up."""
+"""Download of one of the published models, rounded up."""
 PROBE_TIMEOUT_S = 300.0
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME", "HF_HUB_CACHE")
 FORMATS = ("WAV", "FLAC", "OGG", "MP3")
@@ -36,7 +36,7 @@ FORMATS = ("WAV", "FLAC", "OGG", "MP3")
 
 @dataclass
 class Finding:
-    """Something wrong: `problem` breaks the program, `advice` makes it slower or less able."""
+    """A fault: a `problem` breaks the program, an `advice` makes it faster or more able."""
 
     level: Literal["problem", "advice"]
     what: str
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a process that imports torch could tell before it ended, and its last line on stderr."""
+    """Output of a process that imports torch: JSON lines, and the last line on stderr."""
 
     found: dict[str, Any]
     last_words: str
@@ -69,7 +69,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(json: options.Json = False) -> None:
-    """Say what this machine has and what to do about what is wrong.
+    """Describe this machine, and what to do about each fault.
 
     Looks at versions, devices, memory, caches, the embedded model and audio formats. Exits with 1
     if something is broken.
@@ -101,7 +101,7 @@ def doctor(json: options.Json = False) -> None:
 
 
 def check_versions() -> Section:
-    """Python and every package this one depends on: there, and in the range it was written for."""
+    """Python, and every required package: installed, in the range that is required."""
     from importlib import metadata
 
     from packaging.requirements import Requirement
@@ -135,7 +135,7 @@ def check_versions() -> Section:
 
 
 def run_probe() -> Probe:
-    """What `probe_libraries` finds in a process of its own."""
+    """Run `probe_libraries` in a process of its own."""
     process = subprocess.run(
         [sys.executable, "-c", f"from {__name__} import probe_libraries; probe_libraries()"],
         capture_output=True,
@@ -185,7 +185,7 @@ def probe_libraries() -> None:
 
 
 def check_torch(probe: Probe) -> Section:
-    """Whether torch imports and computes, and whether torchaudio fits it."""
+    """torch, which must import and compute, and torchaudio, which must fit it."""
     section = Section("torch")
     if "torch" not in probe.found:
         section.problem(
@@ -205,7 +205,7 @@ def check_torch(probe: Probe) -> Section:
 
 
 def check_devices(probe: Probe) -> Section:
-    """What torch can compute on."""
+    """Devices of torch."""
     section = Section("devices")
     if "torch" not in probe.found:
         return section
@@ -231,7 +231,7 @@ def check_devices(probe: Probe) -> Section:
 
 
 def check_embedded_model() -> Section:
-    """Whether every file of the embedded model is there and is what SHA256SUMS says."""
+    """Files of the embedded model, compared with its SHA256SUMS."""
     from auffusion_cli.checkpoints import names
 
     section = Section("embedded model")
@@ -347,18 +347,19 @@ def check_audio() -> Section:
 def _print_report(sections: list[Section]) -> None:
     width = max(len(name) for section in sections for name in section.facts)
     for section in sections:
-        typer.secho(section.title, bold=True)
+        console.print_line(section.title, bold=True)
         for name, value in section.facts.items():
-            typer.echo(f"  {name:<{width}}  {value}")
+            console.print_line(f"  {name:<{width}}  {value}")
         for finding in section.findings:
             color = "red" if finding.level == "problem" else "yellow"
-            typer.echo("  " + typer.style(f"{finding.level}: ", fg=color) + finding.what)
-            typer.echo(f"  {'do':>{len(finding.level)}}: {finding.do}")
+            console.print_line(f"  {finding.level}: {finding.what}", fg=color)
+            console.print_line(f"  {'do':>{len(finding.level)}}: {finding.do}")
     counts = [f.level for section in sections for f in section.findings]
     n_problems, n_advice = counts.count("problem"), counts.count("advice")
+    console.print_line()
     if n_problems:
-        typer.secho(f"\nbroken: {n_problems} to repair", fg="red")
+        console.print_line(f"broken: {n_problems} to repair", fg="red")
     elif n_advice:
-        typer.secho(f"\nworks; {n_advice} to improve", fg="green")
+        console.print_line(f"works; {n_advice} to improve", fg="green")
     else:
-        typer.secho("\neverything is as it should be", fg="green")
+        console.print_line("everything is as it should be", fg="green")

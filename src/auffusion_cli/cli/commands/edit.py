@@ -1,20 +1,23 @@
-"""`auffusion edit`: the same sound with other words (prompt-to-prompt)."""
+"""`auffusion edit`: a sound with some words of its prompt changed (prompt-to-prompt)."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auffusion_cli.cli import console, edits, options, recorded
-from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.cli import console, options, recorded, recordings
 from auffusion_cli.errors import UsageError
 from auffusion_cli.files import folder_of
 
+if TYPE_CHECKING:
+    from auffusion_cli.cli.making import Setup
+    from auffusion_cli.requests.request import EditRequest
+
 
 def register(app: typer.Typer) -> None:
-    app.command()(edit)
+    app.command()(options.grouped(edit))
 
 
 def edit(
@@ -23,7 +26,7 @@ def edit(
         typer.Argument(metavar="FILE", help="A sound made by generate; or else give --prompt."),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(help="What the sound is made from, before the edit.")
+        str | None, typer.Option(help="The prompt that the sound was made from.")
     ] = None,
     swaps: Annotated[
         list[str] | None,
@@ -64,22 +67,15 @@ def edit(
     ] = None,
     duration_s: options.Duration = None,
     seed: options.Seed = None,
-    negative: Annotated[str | None, typer.Option(help="What it should not sound like.")] = None,
-    steps: options.Steps = None,
-    guidance_scale: options.Guidance = None,
-    guidance_rescale: options.GuidanceRescale = None,
-    scheduler: options.Scheduler = None,
+    negative: recorded.OptionalNegative = None,
+    *,
+    sampling: options.Sampling,
     model: recorded.Model = None,
-    vocoder: recorded.Vocoder = None,
-    device: recorded.Device = None,
-    dtype: recorded.Dtype = None,
-    spectrogram: edits.Picture = None,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
-    overwrite: options.Overwrite = False,
-    yes: options.Yes = False,
+    computation: recorded.Computation,
+    spectrogram: recordings.Picture = None,
+    run: options.Run,
 ) -> None:
-    """Change words of a sound that was made from words; what they do not touch stays alike.
+    """Change words of a sound that was made from words; the rest of the sound stays alike.
 
     The sound is named by its file, which says how it was made, or by prompt and seed. It is made
     again, and the edited one beside it. Edits are taken in the order swap, refine, reweight.
@@ -92,26 +88,19 @@ def edit(
       auffusion edit --prompt "dog barking in rain" --seed 3 --refine "… in a cathedral"
       auffusion edit dog.wav --swap barking=growling --refine "a loud …" --reweight loud=3
     """
-    from auffusion_cli.cli import resolve
-    from auffusion_cli.cli.commands.models import find, resolve_model
+    from auffusion_cli.cli.making import set_up
     from auffusion_cli.cli.outputs import as_template, fill
-    from auffusion_cli.requests.request import MAX_DURATION_S, EditRequest, GenerateSettings
+    from auffusion_cli.requests.request import EditRequest
 
-    asked = {
-        "duration_s": duration_s,
-        "steps": steps,
-        "guidance_scale": guidance_scale,
-        "guidance_rescale": guidance_rescale,
-        "scheduler": scheduler,
-    }
+    asked = sampling.lasting(duration_s)
     if source is not None:
-        told = {"--prompt": prompt, "--seed": seed, "--negative": negative}
-        origin = recorded.origin_of_file(source, model, told, asked)
+        given = {"--prompt": prompt, "--seed": seed, "--negative": negative}
+        origin = recorded.origin_of_file(source, model, given, asked)
     elif prompt is not None:
         origin = recorded.origin_of_words(prompt, seed, negative, asked)
     else:
         raise UsageError(
-            "Which sound is to change? Give a file made by generate, or --prompt and --seed.",
+            "Give a file made by generate, or --prompt and --seed",
             hint="For example: auffusion edit dog.wav --swap dog=cat",
         )
     request = EditRequest(
@@ -129,63 +118,44 @@ def edit(
     edited_prompt = request.word_edit.prompt
     fields = {"name": origin.name, "prompt": edited_prompt, "seed": request.seed}
     path = fill(as_template(output, None, "{name}-edited", "--output"), fields, "--output")
-    edits.check_outputs([path], spectrogram, overwrite=overwrite)
-
-    model = model or origin.model
-    # Before anything is downloaded; the model's own defaults come after.
-    GenerateSettings.from_defaults(
-        GenerationDefaults(max_duration_s=MAX_DURATION_S), **origin.asked
-    )
-    checkpoint = find(model) if dry_run else resolve_model(model, yes=yes)
-    defaults, vocoder = resolve.describe(checkpoint, vocoder or origin.vocoder)
-    settings = GenerateSettings.from_defaults(defaults, **origin.asked)
-    device, dtype = device or origin.device, dtype or origin.dtype
-    resolve.warn_of_idle_negatives([request.negative_prompt], settings)
-    if checkpoint:
-        from auffusion_cli.diffusion.attention import align_tokens
-
-        text = resolve.warn_of_cut_prompts(
-            checkpoint, (request.prompt, edited_prompt, request.negative_prompt)
-        )
-        align_tokens(text, request.word_edit)  # raises where an edited word is not read
-    if dry_run:
-        setup = edits.Setup(model, checkpoint, defaults, settings, vocoder)
-        resolved = setup.describe(device, dtype) | {"edited_prompt": edited_prompt}
-        edits.show_plan(resolved, {path: request}, as_json=json)
+    recordings.check_outputs([path], spectrogram, overwrite=run.overwrite)
+    setup = set_up(origin.loading_with(model, computation), origin.asked, run)
+    _check_words(setup, request)
+    if run.dry_run:
+        recordings.show_plan(setup, {path: request}, as_json=run.json, edited_prompt=edited_prompt)
         return
-    console.note(f"loading {model}")
-    from auffusion_cli.checkpoints.load import load_model
+    loaded = setup.load()
     from auffusion_cli.tasks import edit as task
 
-    loaded = load_model(model, device=device, dtype=dtype, vocoder=vocoder)
     with console.Progress("editing", unit="steps") as progress:
-        result = task.edit(
-            loaded,
-            request,
-            settings,
-            on_progress=lambda n_done, n: progress.update(completed=n_done, total=n),
-        )
+        result = task.edit(loaded, request, setup.settings, on_progress=progress.report)
     made_again = result.source.provenance.samples_sha256
     if origin.recorded and made_again != origin.recorded.samples_sha256:
         console.warn(
-            f"made again, {source} is not the same sample for sample; `auffusion reproduce` says"
-            " what differs"
+            f"made again, {source} is not the same sample for sample; `auffusion reproduce` shows"
+            " the differences"
         )
     if spectrogram:
         from auffusion_cli.pictures.spectrogram import save_comparison
 
-        picture = Path(spectrogram)
         titled = [
             (f"before: {request.prompt}", result.source.log_mel),
             (f"after: {edited_prompt}", result.edited.log_mel),
         ]
-        with folder_of(picture):
+        with folder_of(spectrogram):
             config = loaded.codec.spectrogram_config
-            save_comparison(titled, picture, config, overwrite=overwrite)
+            save_comparison(titled, spectrogram, config, overwrite=run.overwrite)
     with folder_of(path):
-        result.edited.save(path, overwrite=overwrite)
-    if json:
-        record = {"edited_prompt": edited_prompt, **result.edited.provenance.to_dict()}
-        console.print_json({"status": "made", "file": str(path), **record})
-    else:
-        console.print_path(path)
+        result.edited.save(path, overwrite=run.overwrite)
+    record = {"edited_prompt": edited_prompt, **result.edited.provenance.to_dict()}
+    console.print_made(path, record, as_json=run.json)
+
+
+def _check_words(setup: Setup, request: EditRequest) -> None:
+    """Warn of words without effect; raise a UsageError where an edited word is not read."""
+    word_edit = request.word_edit
+    encoders = setup.check_words([request.prompt, word_edit.prompt], [request.negative_prompt])
+    if encoders is not None:
+        from auffusion_cli.diffusion.attention import align_tokens
+
+        align_tokens(encoders, word_edit)

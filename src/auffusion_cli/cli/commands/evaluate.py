@@ -161,12 +161,12 @@ def evaluate(
             "listening with the embedded network; for the papers' numbers: --backbone published"
         )
     if model is not None:
-        from auffusion_cli.cli.commands.models import find, resolve_model
+        from auffusion_cli.cli.resolve import fetch, find
 
         if dry_run:
             find(model)
         else:
-            resolve_model(model, yes=yes)
+            fetch(model, yes=yes)
     if dry_run:
         _show_plan(chosen, named, n_files, captions, attention, as_json=json)
         return
@@ -282,8 +282,7 @@ def _check_files(
     overwrite: bool,
 ) -> None:
     """Before any work: that what is asked for can be written."""
-    from auffusion_cli.cli.outputs import check_writable
-    from auffusion_cli.cli.plan import check_free
+    from auffusion_cli.cli.outputs import check_free, check_writable
 
     for option, path, suffix in (
         ("--output", output, ".json"),
@@ -316,7 +315,7 @@ def load_networks(
 
     All are fetched before the first is loaded, so that what is missing is told at once.
     """
-    from auffusion_cli.cli.commands.models import DownloadProgress, ask
+    from auffusion_cli.cli.resolve import DownloadProgress, ask
     from auffusion_cli.device import choose_device
     from auffusion_cli.evaluation import published
     from auffusion_cli.evaluation.weights import load_embedder
@@ -389,10 +388,10 @@ class _Models:
         return self.named or recorded_model(recorded, path)
 
     def _look_at_weights(self, name: str) -> str:
-        from auffusion_cli.cli.commands.models import resolve_model
+        from auffusion_cli.cli.resolve import fetch
         from auffusion_cli.tasks.sweep import weights_of
 
-        return weights_of(resolve_model(name, yes=self.yes).folder)
+        return weights_of(fetch(name, yes=self.yes).folder)
 
     def _load(self, name: str, dtype: str, vocoder: str) -> Model:
         from auffusion_cli.checkpoints.load import load_model

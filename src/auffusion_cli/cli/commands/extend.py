@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auffusion_cli.cli import console, edits, options
+from auffusion_cli.cli import console, options, recordings
 from auffusion_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,48 +17,38 @@ DEFAULT_LOOP_S = 1.0
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(extend)
+    app.command()(options.grouped(extend))
 
 
 def extend(
-    source: edits.Source,
+    source: recordings.Source,
     by: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="How much more: 5s, 800ms; 1s for a loop if not given."),
+        typer.Option(metavar="TIME", help="Length to add: 5s, 800ms; for a loop by default 1s."),
     ] = None,
     before: Annotated[
-        bool, typer.Option("--before", help="Put it before the start.", show_default=False)
+        bool, typer.Option("--before", help="Add before the start.", show_default=False)
     ] = False,
     loop: Annotated[
         bool,
-        typer.Option("--loop", help="Let it lead back to the start.", show_default=False),
+        typer.Option("--loop", help="Lead from the end back to the start.", show_default=False),
     ] = False,
-    prompt: Annotated[
-        str, typer.Option(help="What should be heard there; without it, what fits.")
-    ] = "",
-    output: edits.Output = None,
+    prompt: options.NewPart = "",
+    output: recordings.Output = None,
     crossfade: Annotated[
         str, typer.Option(metavar="TIME", help="From the recording's own sound to the new one.")
     ] = "100ms",
     seed: options.Seed = None,
     negative: options.Negative = "",
-    steps: options.Steps = None,
-    guidance_scale: options.Guidance = None,
-    guidance_rescale: options.GuidanceRescale = None,
-    scheduler: options.Scheduler = None,
-    model: options.Model = "embedded",
-    vocoder: options.Vocoder = "auto",
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    spectrogram: edits.Picture = None,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
-    overwrite: options.Overwrite = False,
-    yes: options.Yes = False,
+    *,
+    sampling: options.Sampling,
+    loading: options.Loading,
+    spectrogram: recordings.Picture = None,
+    run: options.Run,
 ) -> None:
     """Make a recording longer, or make a seamless loop of it.
 
-    Every sample of the recording stays as it was, at its own rate, width and channels; what is new
+    Every sample of the recording stays as it was, at its own rate, width and channels; the new part
     comes after it, or before it with --before. With --loop the new part leads from the end to the
     start: played again and again, there is no seam.
 
@@ -69,22 +58,22 @@ def extend(
       auffusion extend clip.wav --by 3s --before --prompt "footsteps come closer" -o longer.wav
       auffusion extend rain.wav --loop -o rain-loop.wav --spectrogram before-after.png
     """
-    from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
+    from auffusion_cli.cli.making import set_up
     from auffusion_cli.requests.masks import parse_duration
     from auffusion_cli.requests.request import MAX_DURATION_S, ExtendRequest, draw_seed
 
     if before and loop:
-        raise UsageError("Give either --before or --loop, not both.")
+        raise UsageError("Give either --before or --loop, not both")
     if by is None and not loop:
-        raise UsageError("How much longer? Give --by, or --loop.", hint="For example: --by 5s.")
+        raise UsageError("Give --by, or --loop", hint="For example: --by 5s.")
     by_s = DEFAULT_LOOP_S if by is None else parse_duration(by, "--by")
     crossfade_s = parse_duration(crossfade, "--crossfade")
-
-    recording = edits.read(source)
-    if recording.duration_s + by_s > MAX_DURATION_S:
+    recording = recordings.read(source)
+    duration_s = recording.duration_s + by_s
+    if duration_s > MAX_DURATION_S:
         raise UsageError(
-            f"--by {by_s:g}s: with it {source} would last {recording.duration_s + by_s:g} s.",
-            hint=f"There can be {MAX_DURATION_S:g} s.",
+            f"--by {by_s:g}s: with it {source} would last {duration_s:g} s",
+            hint=f"Valid: up to {MAX_DURATION_S:g} s in all.",
         )
     request = ExtendRequest(
         source=source.name,
@@ -97,46 +86,28 @@ def extend(
         crossfade_s=crossfade_s,
     )
     name = "{name}-loop" if loop else "{name}-extended"
-    path = edits.output_path(output, name, source, recording, request)
-    edits.check_outputs([path], spectrogram, overwrite=overwrite)
-    asked = {
-        "steps": steps,
-        "guidance_scale": guidance_scale,
-        "guidance_rescale": guidance_rescale,
-        "scheduler": scheduler,
-    }
-    setup = edits.set_up(model, vocoder, recording, asked, dry_run=dry_run, yes=yes)
-    settings = replace(setup.settings, duration_s=recording.duration_s + by_s)
-    setup = replace(setup, settings=settings)
-    warn_of_idle_negatives([negative], setup.settings)
-    if setup.checkpoint:
-        warn_of_cut_prompts(setup.checkpoint, (prompt, negative))
-    if dry_run:
-        edits.show_plan(setup.describe(device, dtype), {path: request}, as_json=json)
+    path = recordings.output_path(output, name, source, recording, request)
+    recordings.check_outputs([path], spectrogram, overwrite=run.overwrite)
+    setup = set_up(loading, sampling.lasting(duration_s), run)
+    setup.check_words([prompt], [negative])
+    if run.dry_run:
+        recordings.show_plan(setup, {path: request}, as_json=run.json)
         return
     if seed is None:
         console.note_seed(request.seed)
-    console.note(f"loading {model}")
-    from auffusion_cli.checkpoints.load import load_model
+    model = setup.load()
     from auffusion_cli.tasks import extend as task
 
-    loaded = load_model(model, device=device, dtype=dtype, vocoder=vocoder)
     with console.Progress("extending", unit="steps") as progress:
-        result = task.extend(
-            loaded,
-            recording,
-            request,
-            settings,
-            on_progress=lambda n_done, n: progress.update(completed=n_done, total=n),
-        )
+        result = task.extend(model, recording, request, setup.settings, on_progress=progress.report)
     if spectrogram:
-        place = _in_place(recording, result.recording, before=before)
-        titled = [("before", place), ("after", result.recording)]
-        edits.draw(Path(spectrogram), titled, loaded, overwrite=overwrite)
-    edits.write(result, path, as_json=json, overwrite=overwrite)
+        padded = _padded(recording, result.recording, before=before)
+        titled = [("before", padded), ("after", result.recording)]
+        recordings.draw(spectrogram, titled, model, overwrite=run.overwrite)
+    recordings.write(result, path, run)
 
 
-def _in_place(recording: Recording, longer: Recording, *, before: bool) -> Recording:
+def _padded(recording: Recording, longer: Recording, *, before: bool) -> Recording:
     """The recording with silence where `longer` has more, so that both have one time axis."""
     import numpy as np
 

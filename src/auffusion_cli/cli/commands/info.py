@@ -1,17 +1,13 @@
-"""`auffusion info`: what a sound file says about how it was made."""
+"""`auffusion info`: the record that a sound file carries."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from auffusion_cli.cli import console, options
-from auffusion_cli.errors import AudioError
-
-if TYPE_CHECKING:
-    from auffusion_cli.requests.provenance import Provenance
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +25,8 @@ def info(
       auffusion info rain.wav
       auffusion info rain.mp3 --json
     """
+    from auffusion_cli.cli.recorded import read_record
+
     recorded = read_record(path)
     record = recorded.to_dict()
     if recorded.request.task == "edit":
@@ -39,25 +37,8 @@ def info(
         console.print_table(("FIELD", "VALUE"), _rows(record))
 
 
-def read_record(path: Path) -> Provenance:
-    """The checked record of a sound file.
-
-    Raises:
-        AudioError: the file cannot be read, or carries no record that can be used.
-    """
-    from auffusion_cli.requests.provenance import Provenance
-    from auffusion_cli.signal.sound_file import read_provenance
-
-    record = read_provenance(path)
-    if record is None:
-        raise AudioError(
-            f"{path}: does not say how it was made.",
-            hint="Only files written by auffusion do, until another program rewrites them.",
-        )
-    return Provenance.from_dict(record, str(path))
-
-
 def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     versions = record.pop("versions")
     fields = {name: value for name, value in record.items() if name != "format_version"}
-    return console.fields(fields | {f"{name} version": told for name, told in versions.items()})
+    versions = {f"{name} version": version for name, version in versions.items()}
+    return console.fields(fields | versions)

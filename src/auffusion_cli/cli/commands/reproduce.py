@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from auffusion_cli.cli import console, options
-from auffusion_cli.cli.recorded import recorded_device, recorded_model
 from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def reproduce(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="What an edit was made from; by default the file of that name beside it.",
+            help="The recording that an edit was made from; by default its name beside FILE.",
         ),
     ] = None,
     model: Annotated[
@@ -46,17 +45,17 @@ def reproduce(
     ] = None,
     dtype: Annotated[
         Literal["auto", "fp32", "fp16", "bf16"] | None,
-        typer.Option("--dtype", help="By default what the file was made with."),
+        typer.Option("--dtype", help="By default the precision that the file was made in."),
     ] = None,
     json: options.Json = False,
     overwrite: options.Overwrite = False,
     yes: options.Yes = False,
 ) -> None:
-    """Make the same sound again, and say whether every sample is the same.
+    """Make the same sound again, and compare every sample.
 
-    Exits with 1 if not, and says what differs from when the file was made: the model's revision,
-    library versions, the device. A model that comes with neither a known name nor this command
-    line is not loaded on a file's word: name it with --model.
+    Exits with 1 if they differ, and shows what else does: the model's revision, library versions,
+    the device. A model that comes with neither a known name nor this command line is not loaded on
+    a file's word: name it with --model.
 
     \b
     Examples:
@@ -64,10 +63,9 @@ def reproduce(
       auffusion reproduce rain.wav --json
       auffusion reproduce edited.wav --source clip.wav
     """
-    from auffusion_cli.cli.commands.info import read_record
-    from auffusion_cli.cli.commands.models import resolve_model
-    from auffusion_cli.cli.outputs import check_writable
-    from auffusion_cli.cli.plan import check_free
+    from auffusion_cli.cli import resolve
+    from auffusion_cli.cli.outputs import check_free, check_writable
+    from auffusion_cli.cli.recorded import read_record, recorded_device, recorded_model
 
     recorded = read_record(path)
     if output is not None:
@@ -81,7 +79,7 @@ def reproduce(
 
     recording = task.find_source(recorded, path, source)
     task.check_files(recorded, path, recording, output)
-    resolve_model(name, yes=yes)
+    resolve.fetch(name, yes=yes)
     console.note(f"loading {name}")
     loaded = load_model(
         name,
@@ -91,11 +89,7 @@ def reproduce(
     )
     with console.Progress("generating", unit="steps") as progress:
         reproduction = task.reproduce(
-            loaded,
-            recorded,
-            path,
-            source=recording,
-            on_progress=lambda n_done, n: progress.update(completed=n_done, total=n),
+            loaded, recorded, path, source=recording, on_progress=progress.report
         )
     if output is not None:
         with folder_of(output):
@@ -120,16 +114,18 @@ def _show(reproduction: Reproduction, output: Path | None, *, as_json: bool) -> 
         )
         return
     if reproduction.identical:
-        typer.echo(f"identical: all {reproduction.n_samples} samples")
+        console.print_line(f"identical: all {reproduction.n_samples} samples")
     else:
-        typer.echo(f"not identical: {_how_far(reproduction.max_difference)}")
+        console.print_line(f"not identical: {_difference(reproduction.max_difference)}")
     for name, (recorded, now) in reproduction.differences.items():
-        typer.echo(f"{name}: {recorded} then, {now} now")
+        console.print_line(f"{name}: {recorded} then, {now} now")
     if not reproduction.identical and not reproduction.differences:
-        typer.echo("model, libraries and device have the same names: weights or hardware differ")
+        console.print_line(
+            "model, libraries and device have the same names: weights or hardware differ"
+        )
 
 
-def _how_far(max_difference: float | None) -> str:
+def _difference(max_difference: float | None) -> str:
     if max_difference is None:
         return "the file has another length"
     return f"the largest difference is {max_difference:.2g} of full scale"

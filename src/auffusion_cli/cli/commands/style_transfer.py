@@ -1,4 +1,4 @@
-"""`auffusion style-transfer`: a recording turned into what a prompt says."""
+"""`auffusion style-transfer`: a recording turned into the sound of a prompt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from auffusion_cli.cli import console, edits, options
+from auffusion_cli.cli import console, options, recordings
 from auffusion_cli.errors import UsageError
 
 DEFAULT_STRENGTH = 0.6
@@ -15,13 +15,13 @@ MAX_SERIES = 20
 
 
 def register(app: typer.Typer) -> None:
-    app.command("style-transfer")(style_transfer)
+    app.command("style-transfer")(options.grouped(style_transfer))
 
 
 def style_transfer(
-    source: edits.Source,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What it should become.")],
-    output: edits.Output = None,
+    source: recordings.Source,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The sound to turn it into.")],
+    output: recordings.Output = None,
     strength: Annotated[
         float | None,
         typer.Option(
@@ -39,21 +39,13 @@ def style_transfer(
     ] = "sdedit",
     seed: options.Seed = None,
     negative: options.Negative = "",
-    steps: options.Steps = None,
-    guidance_scale: options.Guidance = None,
-    guidance_rescale: options.GuidanceRescale = None,
-    scheduler: options.Scheduler = None,
-    model: options.Model = "embedded",
-    vocoder: options.Vocoder = "auto",
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    spectrogram: edits.Picture = None,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
-    overwrite: options.Overwrite = False,
-    yes: options.Yes = False,
+    *,
+    sampling: options.Sampling,
+    loading: options.Loading,
+    spectrogram: recordings.Picture = None,
+    run: options.Run,
 ) -> None:
-    """Turn a recording of any length into what the prompt says, keeping its course in time.
+    """Turn a recording of any length into the sound of the prompt, keeping its course in time.
 
     Length, sample rate, width and channels stay. The new sound has one channel, up to 8 kHz; where
     the recording moves between its channels, it moves along.
@@ -64,12 +56,11 @@ def style_transfer(
       auffusion style-transfer dog.wav "a cat meowing" --strengths 0.2,0.4,0.6 -o cats/
       auffusion style-transfer dog.wav "a drum" --method inversion --scheduler ddim -o drum.wav
     """
-    from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
+    from auffusion_cli.cli.making import set_up
     from auffusion_cli.requests.request import StyleTransferRequest, draw_seed
 
     values = _read_strengths(strength, strengths)
-
-    recording = edits.read(source)
+    recording = recordings.read(source)
 
     from auffusion_cli.tasks.style_transfer import check_method
 
@@ -87,71 +78,55 @@ def style_transfer(
             negative_prompt=negative,
             method=method,
         )
-        paths.append(edits.output_path(output, name, source, recording, request))
+        paths.append(recordings.output_path(output, name, source, recording, request))
         requests[paths[-1]] = request
-    picture = Path(spectrogram) if spectrogram else None
+    picture = spectrogram
     if strengths and picture is None:
-        picture = edits.output_path(
-            str(paths[0].parent) + "/", "{name}-{prompt}", source, recording, request
-        ).with_suffix(".png")
-    edits.check_outputs(paths, picture, overwrite=overwrite)
-    asked = {
-        "steps": steps,
-        "guidance_scale": guidance_scale,
-        "guidance_rescale": guidance_rescale,
-        "scheduler": scheduler,
-    }
-    setup = edits.set_up(model, vocoder, recording, asked, dry_run=dry_run, yes=yes)
+        folder = f"{paths[0].parent}/"
+        picture = recordings.output_path(folder, "{name}-{prompt}", source, recording, request)
+        picture = picture.with_suffix(".png")
+    recordings.check_outputs(paths, picture, overwrite=run.overwrite)
+    setup = set_up(loading, sampling.lasting(recording.duration_s), run)
     for request in requests.values():
         check_method(request, setup.settings)
-    warn_of_idle_negatives([negative], setup.settings)
-    if setup.checkpoint:
-        warn_of_cut_prompts(setup.checkpoint, (prompt, negative))
-    if dry_run:
-        resolved = setup.describe(device, dtype)
-        edits.show_plan(resolved, requests, as_json=json)
+    setup.check_words([prompt], [negative])
+    if run.dry_run:
+        recordings.show_plan(setup, requests, as_json=run.json)
         return
     if seed is None:
         console.note_seed(drawn_seed)
-    console.note(f"loading {model}")
-    from auffusion_cli.checkpoints.load import load_model
+    model = setup.load()
     from auffusion_cli.tasks import style_transfer as task
 
-    loaded = load_model(model, device=device, dtype=dtype, vocoder=vocoder)
     titled = [("before", recording)]
     for path, request in requests.items():
-        with console.Progress(f"strength {request.strength:g}", unit="steps") as progress:
+        title = f"strength {request.strength:g}"
+        with console.Progress(title, unit="steps") as progress:
             result = task.style_transfer(
-                loaded,
-                recording,
-                request,
-                setup.settings,
-                on_progress=lambda n_done, n, bar=progress: bar.update(completed=n_done, total=n),
+                model, recording, request, setup.settings, on_progress=progress.report
             )
         if picture:
-            titled.append((f"strength {request.strength:g}", result.recording))
-        edits.write(result, path, as_json=json, overwrite=overwrite)
+            titled.append((title, result.recording))
+        recordings.write(result, path, run)
     if picture:
-        edits.draw(picture, titled, loaded, overwrite=overwrite)
+        recordings.draw(picture, titled, model, overwrite=run.overwrite)
         console.note(f"spectrograms: {picture}")
 
 
 def _read_strengths(strength: float | None, strengths: str | None) -> list[float]:
-    """The strengths asked for; each is checked by its request."""
+    """Strengths asked for; each is checked by its request."""
     if strengths is None:
         return [DEFAULT_STRENGTH if strength is None else strength]
     if strength is not None:
-        raise UsageError("Give either --strength or --strengths, not both.")
+        raise UsageError("Give either --strength or --strengths, not both")
     try:
         values = [float(text) for text in strengths.split(",")]
     except ValueError:
         raise UsageError(
-            f"--strengths {strengths!r} cannot be read.", hint="For example: 0.2,0.4,0.6."
+            f"--strengths {strengths!r} cannot be read", hint="For example: 0.2,0.4,0.6."
         ) from None
     if len({f"{value:g}" for value in values}) < len(values):
-        raise UsageError(
-            f"--strengths {strengths!r} has one of them twice.", hint="Give each once."
-        )
+        raise UsageError(f"--strengths {strengths!r} has one of them twice", hint="Give each once.")
     if len(values) > MAX_SERIES:
-        raise UsageError(f"--strengths: {len(values)} of them; at most {MAX_SERIES} are made.")
+        raise UsageError(f"--strengths: {len(values)} of them; at most {MAX_SERIES} are made")
     return values

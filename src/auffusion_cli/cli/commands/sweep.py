@@ -112,9 +112,8 @@ def sweep(
     """
     from auffusion_cli.cli import resolve
     from auffusion_cli.cli.commands.evaluate import check_weights, choose_protocol, sounds_in
-    from auffusion_cli.cli.commands.models import find, resolve_model
-    from auffusion_cli.cli.plan import check_free
-    from auffusion_cli.requests.request import MAX_DURATION_S, GenerateSettings
+    from auffusion_cli.cli.outputs import check_free
+    from auffusion_cli.requests.request import GenerateSettings
 
     if bool(prompts) == bool(prompts_file):
         raise UsageError(
@@ -131,7 +130,7 @@ def sweep(
     fixed = {"duration_s": duration_s, "guidance_rescale": guidance_rescale}
     # Before anything is downloaded; the model's own limits come after.
     _grid(
-        GenerateSettings.from_defaults(GenerationDefaults(max_duration_s=MAX_DURATION_S), **fixed),
+        GenerateSettings.from_defaults(GenerationDefaults(), **fixed),
         axes,
     )
     chosen = choose_protocol(backbone, protocol)
@@ -142,7 +141,7 @@ def sweep(
     if reference is not None:
         sounds_in("--reference ", reference)
 
-    checkpoint = find(model) if dry_run else resolve_model(model, yes=yes)
+    checkpoint = resolve.find(model) if dry_run else resolve.fetch(model, yes=yes)
     defaults, vocoder_name = resolve.describe(checkpoint, vocoder)
     cells = _grid(GenerateSettings.from_defaults(defaults, **fixed), axes)
     machine = resolve.describe_machine(device, dtype)

@@ -253,10 +253,10 @@ def _with_checkpoint(
     With `fit_window` the scenes get the length of its window.
     """
     from auffusion_cli.checkpoints.layout import read_identity
-    from auffusion_cli.cli.commands.models import find, resolve_model
+    from auffusion_cli.cli.resolve import fetch, find
 
     name = config.diffusion.init_from
-    checkpoint = resolve_model(name, yes=yes) if download else find(name)
+    checkpoint = fetch(name, yes=yes) if download else find(name)
     if checkpoint is None or not fit_window:
         return config
     window_s = read_identity(checkpoint.folder).defaults.max_duration_s

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from auffusion_cli.cli import console
-from auffusion_cli.config import GenerationDefaults, SpectrogramConfig
+from auffusion_cli.cli.making import Setup
+from auffusion_cli.cli.options import Run
+from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import UsageError
 from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
-    from auffusion_cli.checkpoints.names import Checkpoint
     from auffusion_cli.model import Model
-    from auffusion_cli.requests.request import GenerateSettings, Request
+    from auffusion_cli.requests.request import Request
     from auffusion_cli.signal.recording import Recording
     from auffusion_cli.tasks.edits import EditResult
 
@@ -32,7 +33,7 @@ Output = Annotated[
     ),
 ]
 Picture = Annotated[
-    str | None,
+    Path | None,
     typer.Option("--spectrogram", metavar="FILE.png", help="Draw before and after too."),
 ]
 
@@ -50,60 +51,12 @@ def read(source: Path) -> Recording:
     recording = read_recording(source)
     if not MIN_DURATION_S <= recording.duration_s <= MAX_DURATION_S:
         raise UsageError(
-            f"{source} lasts {recording.duration_s:g} s.",
+            f"{source} lasts {recording.duration_s:g} s",
             hint=f"Valid: {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s.",
         )
     if not recording.samples.any():
         console.warn(f"{source} is silent")
     return recording
-
-
-@dataclass(frozen=True)
-class Setup:
-    """With what an edit will be made; resolved, with nothing loaded."""
-
-    model: str
-    checkpoint: Checkpoint | None
-    """None in a dry run with a model that is not downloaded."""
-    defaults: GenerationDefaults
-    settings: GenerateSettings
-    vocoder: str
-
-    def describe(self, device: str, dtype: str) -> dict[str, Any]:
-        from auffusion_cli.cli.resolve import describe_machine
-
-        return asdict(self.settings) | {
-            "model": self.model,
-            "revision": self.checkpoint.revision if self.checkpoint else None,
-            "downloaded": self.checkpoint is not None,
-            "vocoder": self.vocoder,
-            **describe_machine(device, dtype),
-        }
-
-
-def set_up(
-    model: str,
-    vocoder: str,
-    source: Recording,
-    asked: Mapping[str, Any],
-    *,
-    dry_run: bool,
-    yes: bool,
-) -> Setup:
-    """Check the settings, and find the model, or fetch it unless it is a dry run."""
-    from auffusion_cli.cli.commands.models import find, resolve_model
-    from auffusion_cli.cli.resolve import describe
-    from auffusion_cli.requests.request import MAX_DURATION_S, GenerateSettings
-
-    # Before anything is downloaded.
-    anything = GenerationDefaults(duration_s=source.duration_s, max_duration_s=MAX_DURATION_S)
-    GenerateSettings.from_defaults(anything, **asked)
-    checkpoint = find(model) if dry_run else resolve_model(model, yes=yes)
-    defaults, vocoder = describe(checkpoint, vocoder)
-    # An edit is as long as its source, whatever the model's window.
-    settings = GenerateSettings.from_defaults(defaults, **asked)
-    settings = replace(settings, duration_s=source.duration_s)
-    return Setup(model, checkpoint, defaults, settings, vocoder)
 
 
 def output_path(
@@ -126,55 +79,52 @@ def output_path(
     return path
 
 
-def check_outputs(paths: Sequence[Path], picture: str | Path | None, *, overwrite: bool) -> None:
+def check_outputs(paths: Sequence[Path], picture: Path | None, *, overwrite: bool) -> None:
     """Raise a UsageError where results would collide, cannot be written, or are there already."""
-    from auffusion_cli.cli.outputs import as_template, check_distinct, check_writable
-    from auffusion_cli.cli.plan import check_free
+    from auffusion_cli.cli.outputs import as_template, check_distinct, check_free, check_writable
 
     check_distinct(paths, "--output", hint="Valid: a folder, or a template with {strength}.")
     check_writable(paths, "--output")
     pictures = []
     if picture is not None:
         as_template(str(picture), ".png", "", "--spectrogram", suffixes=(".png",))
-        pictures = [Path(picture)]
+        pictures = [picture]
         check_writable(pictures, "--spectrogram")
     if not overwrite:
         check_free([*paths, *pictures])
 
 
 def show_plan(
-    resolved: Mapping[str, Any], requests: Mapping[Path, Request], *, as_json: bool
+    setup: Setup, requests: Mapping[Path, Request], *, as_json: bool, **more: object
 ) -> None:
-    """What a dry run tells: the settings, and each file with what it will be made from."""
+    """Print the settings, with `more` of them, and each file with the request that it answers."""
+    settings = setup.to_dict() | more
     if as_json:
         sounds = [{"file": str(path), **asdict(request)} for path, request in requests.items()]
-        console.print_json({"settings": resolved, "sounds": sounds})
+        console.print_json({"settings": settings, "sounds": sounds})
         return
-    console.print_table(("SETTING", "VALUE"), console.fields(resolved))
+    console.print_table(("SETTING", "VALUE"), console.fields(settings))
     for path, request in requests.items():
-        typer.echo()
+        console.print_line()
         console.print_table(("FILE", str(path)), console.fields(asdict(request)))
 
 
-def write(result: EditResult, path: Path, *, as_json: bool, overwrite: bool) -> None:
-    """Write one result and say so."""
+def write(result: EditResult, path: Path, run: Run) -> None:
+    """Write one result and print its name, or its record."""
     with folder_of(path):
-        result.save(path, overwrite=overwrite)
+        result.save(path, overwrite=run.overwrite)
     if turned_down_db := result.provenance.turned_down_db:
         console.note(
             f"the new part is turned down by up to {turned_down_db:g} dB, to the loudest moment of"
             " the recording"
         )
-    if as_json:
-        console.print_json({"status": "made", "file": str(path), **result.provenance.to_dict()})
-    else:
-        console.print_path(path)
+    console.print_made(path, result.provenance.to_dict(), as_json=run.json)
 
 
 def draw(
     picture: Path, titled: Sequence[tuple[str, Recording]], model: Model, *, overwrite: bool
 ) -> None:
-    """The spectrograms of several recordings of one length, one below the other."""
+    """Draw the spectrograms of several recordings of one length, one below the other."""
     from auffusion_cli.pictures.spectrogram import save_comparison
     from auffusion_cli.signal.audio import resample
 

@@ -1,0 +1,84 @@
+"""From the options of a command that makes sounds to a loaded model: settings are checked before
+anything is downloaded, then resolved against the checkpoint, and last the weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from auffusion_cli.cli import console, options
+from auffusion_cli.config import GenerationDefaults
+
+if TYPE_CHECKING:
+    from auffusion_cli.checkpoints.names import Checkpoint
+    from auffusion_cli.diffusion.text import TextConditioner
+    from auffusion_cli.model import Model
+    from auffusion_cli.requests.request import GenerateSettings
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Model and settings, resolved; nothing is loaded."""
+
+    loading: options.Loading
+    checkpoint: Checkpoint | None
+    """None in a dry run with a model that is not downloaded."""
+    defaults: GenerationDefaults
+    settings: GenerateSettings
+    vocoder: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--dry-run`."""
+        from auffusion_cli.cli.resolve import describe_machine
+
+        return asdict(self.settings) | {
+            "model": self.loading.model,
+            "revision": self.checkpoint.revision if self.checkpoint else None,
+            "downloaded": self.checkpoint is not None,
+            "vocoder": self.vocoder,
+            **describe_machine(self.loading.device, self.loading.dtype),
+        }
+
+    def check_words(
+        self, prompts: Iterable[str], negative_prompts: Iterable[str]
+    ) -> TextConditioner | None:
+        """Warn of words without effect. Returns the text encoders, without their weights."""
+        from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
+
+        negative_prompts = list(negative_prompts)
+        warn_of_idle_negatives(negative_prompts, self.settings.guidance_scale)
+        if self.checkpoint is None:
+            return None
+        return warn_of_cut_prompts(self.checkpoint, [*prompts, *negative_prompts])
+
+    def load(self) -> Model:
+        """Load the weights."""
+        from auffusion_cli.checkpoints.load import load_model
+
+        console.note(f"loading {self.loading.model}")
+        return load_model(
+            self.loading.model,
+            device=self.loading.device,
+            dtype=self.loading.dtype,
+            vocoder=self.loading.vocoder,  # so that it warns where auto finds no vocoder
+        )
+
+
+def set_up(loading: options.Loading, asked: Mapping[str, Any], run: options.Run) -> Setup:
+    """Check what is `asked` of `GenerateSettings`, and find the model, or download it unless it is
+    a dry run.
+
+    Raises:
+        UsageError: a setting is impossible, or there is no such model.
+    """
+    from auffusion_cli.cli import resolve
+    from auffusion_cli.requests.request import GenerateSettings
+
+    GenerateSettings.from_defaults(GenerationDefaults(), **asked)  # before anything is downloaded
+    checkpoint = (
+        resolve.find(loading.model) if run.dry_run else resolve.fetch(loading.model, yes=run.yes)
+    )
+    defaults, vocoder = resolve.describe(checkpoint, loading.vocoder)
+    settings = GenerateSettings.from_defaults(defaults, **asked)
+    return Setup(loading, checkpoint, defaults, settings, vocoder)
