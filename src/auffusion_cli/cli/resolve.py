@@ -62,8 +62,8 @@ def hub_source(name: str, option: str) -> HubSource | None:
     except CheckpointError:
         raise UsageError(
             f"{option} {name!r}: there is no such folder, and it is not a known name or a Hub id",
-            hint=f"Valid: {', '.join(names.KNOWN)}; org/name or org/name@revision; or the folder of a"
-            " checkpoint.",
+            hint=f"Valid: {', '.join(names.KNOWN)}; org/name or org/name@revision; or a"
+            " checkpoint's folder.",
         ) from None
 
 
