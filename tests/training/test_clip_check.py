@@ -99,3 +99,30 @@ def test_an_interrupted_check_keeps_what_it_has(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         check_clips(manifest, cache_file=cache, progress=interrupt)
     assert len(json.loads(cache.read_text())) == 3
+
+
+@pytest.mark.parametrize("times", [{"start_s": 1e308}, {"duration_s": 1e308}, {"start_s": 0.4}])
+def test_times_beyond_the_end_are_a_problem_of_that_clip(tmp_path, times):
+    clip = Clip(write_sound(tmp_path / "a.wav"), ("x",), **times)
+    other = Clip(write_sound(tmp_path / "b.wav", seed=1), ("x",))
+    report = check_clips(Manifest((clip, other)))
+    if "duration_s" in times:  # to the end
+        assert report.clips == (clip, other)
+    else:
+        assert report.clips == (other,)
+        assert [problem.reason for problem in report.problems] == ["too short"]
+
+
+def test_a_file_that_takes_too_much_memory_is_a_problem_of_its_own(tmp_path, monkeypatch):
+    clips = [Clip(write_sound(tmp_path / f"{n}.wav", seed=n), ("x",)) for n in range(2)]
+    read_audio = clip_check.read_audio
+
+    def exhausting(path, *args, **kwargs):
+        if path.name == "0.wav":
+            raise MemoryError
+        return read_audio(path, *args, **kwargs)
+
+    monkeypatch.setattr(clip_check, "read_audio", exhausting)
+    report = check_clips(Manifest(tuple(clips)))
+    assert report.clips == (clips[1],)
+    assert "needs more memory than there is" in report.problems[0].detail

@@ -55,6 +55,15 @@ def test_audiocaps_finds_audio_under_every_name(tmp_path, name):
     assert load_clips(tmp_path) == Manifest((Clip(tmp_path / name, ("A dog, barking twice",)),))
 
 
+@pytest.mark.parametrize("suffix", [".opus", ".aiff", ".AIF", ".w64"])
+def test_audiocaps_finds_every_format_that_can_be_read(tmp_path, suffix):
+    columns = ["audiocap_id", "youtube_id", "start_time", "caption"]
+    write_table(tmp_path / "train.csv", columns, [["7", "abc", "30", "A dog\nbarks"]])
+    (tmp_path / f"abc_30{suffix}").touch()
+    (clip,) = load_clips(tmp_path).clips
+    assert (clip.path.suffix, clip.captions) == (suffix, ("A dog barks",))
+
+
 def test_audiocaps_merges_captions_and_lists_what_is_missing(tmp_path):
     columns = ["audiocap_id", "youtube_id", "start_time", "caption"]
     rows = [["1", "aa", 0, "one"], ["2", "bb", 10, "gone"], ["3", "aa", 0, "two"]]
@@ -106,6 +115,17 @@ def test_metadata_csv_rows_are_wordings(tmp_path):
     assert [(p.reason, p.where) for p in manifest.problems] == [
         ("missing", f"{tmp_path / 'metadata.csv'}, line 4")
     ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_as_spreadsheets_write_them(tmp_path, separator, encoding):
+    table = 'file_name,text\r\na.wav,"A dög;\nbarks, twice"\r\n'.replace(",", separator, 1)
+    table = table.replace("a.wav,", f"a.wav{separator}")
+    (tmp_path / "metadata.csv").write_bytes(table.encode(encoding))
+    write_sound(tmp_path / "a.wav")
+    (clip,) = load_clips(tmp_path).clips
+    assert clip.captions == ("A dög; barks, twice",)
 
 
 def test_validation_folder_is_val_and_undivided_data_is_train(tmp_path):
@@ -173,10 +193,10 @@ def test_paths_stay_in_the_folder(tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"file_name": "a.wav", "text": "x"}\n{"file_na', "line 2: not JSON"),
-        (b"[" * 100_000, "line 1: not JSON"),
-        (b"1" * 5000, "line 1: not JSON|line 1: an object"),
-        (b'["a.wav"]', "line 1: an object is expected"),
+        (b'{"file_name": "a.wav", "text": "x"}\n{"file_na', "line 2: is not JSON"),
+        (b"[" * 100_000, "line 1: is nested too deeply"),
+        (b"1" * 5000, "line 1: holds a number with too many digits|line 1: is not a JSON object"),
+        (b'["a.wav"]', "line 1: is not a JSON object"),
         (b'{"file_name": "a.wav", "text": 3}', "text holds int"),
         (b'{"file_name": "a.wav", "text": ["x", null]}', "text holds NoneType"),
         (b'{"file_name": "a.wav", "text": "\\ud800"}', "text is not valid Unicode"),
@@ -185,7 +205,7 @@ def test_paths_stay_in_the_folder(tmp_path, name):
         (b'{"file_name": "a.wav", "text": "x", "start_s": NaN}', "start_s is nan"),
         (b'{"file_name": "a.wav", "text": "x", "duration_s": "-1"}', "duration_s is '-1'"),
         (b'{"text": "x"}', "file_name is missing"),
-        (b'{"file_name": "a.wav", "text": "\xff"}', "not UTF-8"),
+        (b'{"file_name": "a.wav", "text": "\xff"}', "is not UTF-8"),
         (b"", "lists no clips"),
     ],
 )
@@ -198,11 +218,12 @@ def test_damaged_jsonl_names_file_and_line(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("file,text\na.wav,x\n", "line 1: no column file_name"),
-        ("", "line 1: no column file_name, text"),
-        ("file_name,text\na.wav,x,y\n", "line 2: 2 columns expected"),
-        ("file_name,text\na.wav\n", "line 2: 2 columns expected"),
-        ('file_name,text\na.wav,"never closed\n', "unexpected end of data"),
+        ("file,text\na.wav,x\n", "no column file_name"),
+        ("", "lists no clips"),
+        ("file_name,text\na.wav,x,y\n", "line 2: has 3 fields; the header has 2"),
+        ("file_name,text\na.wav\n", "line 2: has 1 fields; the header has 2"),
+        ('file_name,text\na.wav,"never closed\n', "line 2: is not CSV: a quote is not closed"),
+        ("file_name,text\na.wav,half a\ncaption\n", "line 2: may go on in line 3"),
         (f'file_name,text\na.wav,"{"x" * 200_000}"\n', "field larger than field limit"),
     ],
 )

@@ -96,17 +96,19 @@ def check_clips(
 def _measure(clip: Clip) -> _Measurement:
     try:
         waveform, sample_rate_hz = read_audio(clip.path, mono=True)
+        waveform = cut(waveform[0], clip, sample_rate_hz)
+        if waveform.numel() == 0:
+            return _Measurement()
+        pcm = (waveform * PCM16_FULL_SCALE).clamp(-32768, 32767).to(torch.int16)
+        return _Measurement(
+            duration_s=waveform.numel() / sample_rate_hz,
+            peak=float(waveform.abs().max()),
+            digest=hashlib.blake2b(pcm.numpy().tobytes(), digest_size=16).hexdigest(),
+        )
     except AudioError as error:
         return _Measurement(error=error.message)
-    waveform = cut(waveform[0], clip, sample_rate_hz)
-    if waveform.numel() == 0:
-        return _Measurement()
-    pcm = (waveform * PCM16_FULL_SCALE).clamp(-32768, 32767).to(torch.int16)
-    return _Measurement(
-        duration_s=waveform.numel() / sample_rate_hz,
-        peak=float(waveform.abs().max()),
-        digest=hashlib.blake2b(pcm.numpy().tobytes(), digest_size=16).hexdigest(),
-    )
+    except MemoryError:  # of this file, and no reason to end the check of all the others
+        return _Measurement(error=f"{clip.path}: needs more memory than there is")
 
 
 def _cache_key(clip: Clip) -> str:

@@ -29,11 +29,12 @@ def load_waveform(clip: Clip, sample_rate_hz: int) -> Tensor:
 
 
 def cut(waveform: Tensor, clip: Clip, sample_rate_hz: int) -> Tensor:
-    """The samples of a file (N,) between the clip's start and end."""
-    start = round(clip.start_s * sample_rate_hz)
+    """The samples of a file (N,) between the clip's start and end; none beyond its end."""
+    length_s = waveform.numel() / sample_rate_hz  # a bound, since a list may say 1e308
+    start = round(min(clip.start_s, length_s) * sample_rate_hz)
     if clip.duration_s is None:
         return waveform[start:]
-    return waveform[start : start + round(clip.duration_s * sample_rate_hz)]
+    return waveform[start : start + round(min(clip.duration_s, length_s) * sample_rate_hz)]
 
 
 class ClipStore:

@@ -8,22 +8,23 @@ the folder) is a `DataError` naming file and line; a single clip that cannot be 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+import reprlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from auffusion_cli.errors import DataError, UsageError
+from auffusion_cli.parsing import BadRow, is_unicode, read_rows, read_text
+from auffusion_cli.signal.formats import AUDIO_SUFFIXES
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 ROLES = ("event", "background")
 SPLIT_NAMES = {"val": ("val", "validation", "valid"), "test": ("test",), "train": ("train",)}
 MAX_TEXT_CHARACTERS = 2000
+MAX_LIST_BYTES = 2**30
 
 
 # What was found -----------------------------------------------------------------------------------
@@ -89,9 +90,9 @@ def load_clips(data: Path, split: str = "train") -> Manifest:
         _require_train(data, split)
         manifest = _load_list_file(data)
     elif data.exists():
-        raise UsageError(f"--data {data} is neither a folder nor a .jsonl or .json list.")
+        raise UsageError(f"--data {data} is neither a folder nor a .jsonl or .json list")
     else:
-        raise UsageError(f"--data {data} does not exist.")
+        raise UsageError(f"--data {data} does not exist")
     if not manifest.clips and not manifest.problems:
         raise DataError(f"--data {data} lists no clips for split {split!r}")
     return manifest
@@ -132,7 +133,7 @@ def _load_audiocaps(folder: Path, split: str) -> Manifest:
     found = _audio_by_stem(folder)
     collected = _Collected()
     columns = ("audiocap_id", "youtube_id", "start_time", "caption")
-    for where, row in _csv_rows(table, columns):
+    for where, row in _rows(table, "csv", columns):
         audiocap_id, youtube_id, start_time, _ = (row[column].strip() for column in columns)
         start_s = _seconds(start_time, "start_time", where)
         # Numbers are common file names, so an id counts only inside a folder named for the split.
@@ -153,7 +154,7 @@ def _load_audiocaps(folder: Path, split: str) -> Manifest:
 def _load_metadata(metadata: Path) -> Manifest:
     """`metadata.csv` or `metadata.jsonl`: file_name and text, relative to the file's own folder."""
     is_csv = metadata.suffix == ".csv"
-    rows = _csv_rows(metadata, ("file_name", "text")) if is_csv else _json_lines(metadata)
+    rows = _rows(metadata, "csv", ("file_name", "text")) if is_csv else _rows(metadata, "jsonl")
     collected = _Collected()
     for where, row in rows:
         name = _inside(row.get("file_name"), "file_name", where)
@@ -180,7 +181,7 @@ def _load_list_file(path: Path) -> Manifest:
     """A list that was named itself: WavCaps, or JSON lines. Tango calls JSON lines `.json` too."""
     if path.suffix.lower() == ".json":
         try:
-            content = json.loads(_read_text(path))
+            content = json.loads(_read_list(path))
         except (ValueError, RecursionError):
             content = None  # several JSON values: lines
         if isinstance(content, dict) and isinstance(content.get("data"), list):
@@ -188,7 +189,7 @@ def _load_list_file(path: Path) -> Manifest:
         if isinstance(content, list):
             raise DataError(f"{path}: a JSON array; give one object a line, or WavCaps's form")
     collected = _Collected()
-    for where, row in _json_lines(path):
+    for where, row in _rows(path, "jsonl"):
         name = row.get("audio_path", row.get("location"))
         # Such lists are written with absolute paths, and the user has named this one: they hold.
         if not (isinstance(name, str) and os.path.isabs(name) and "\0" not in name):
@@ -277,42 +278,24 @@ def _audio_by_stem(folder: Path) -> dict[str, list[Path]]:
 # Hostile rows -------------------------------------------------------------------------------------
 
 
-def _read_text(path: Path) -> str:
+def _read_list(path: Path) -> str:
+    return read_text(path, max_bytes=MAX_LIST_BYTES, raising=DataError)
+
+
+def _rows(
+    path: Path, format: Literal["csv", "jsonl"], required: Sequence[str] = ()
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """("file, line 3", column -> value) for each row of a list, which must be free of bad rows."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
-
-
-def _csv_rows(path: Path, required: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
-    try:
-        absent = [name for name in required if name not in (reader.fieldnames or ())]
-        if absent:
-            raise DataError(f"{path}, line 1: no column {', '.join(absent)}")
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values():
-                raise DataError(f"{where}: {len(reader.fieldnames or ())} columns expected")
-            yield where, row
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}") from error
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: an object is expected, not {type(row).__name__}")
-        yield where, row
+        for row in read_rows(_read_list(path), format):
+            where = f"{path}, line {row.line}"
+            if isinstance(row, BadRow):
+                raise DataError(f"{where}: {row.reason}")
+            if absent := [name for name in required if name not in row.values]:
+                raise DataError(f"{path}: no column {', '.join(absent)}")
+            yield where, row.values
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _texts(value: Any, name: str, where: str) -> tuple[str, ...]:
@@ -325,7 +308,7 @@ def _texts(value: Any, name: str, where: str) -> tuple[str, ...]:
             raise DataError(
                 f"{where}: {name} has {len(text)} characters; at most {MAX_TEXT_CHARACTERS}"
             )
-        if not _is_unicode(text):
+        if not is_unicode(text):
             raise DataError(f"{where}: {name} is not valid Unicode")
     return _unique(" ".join(text.split()) for text in values)
 
@@ -336,7 +319,7 @@ def _word(value: Any, name: str, where: str, allowed: tuple[str, ...] | None = N
         return None
     if len(texts) > 1 or (allowed and texts[0] not in allowed):
         expected = f"one of {', '.join(allowed)}" if allowed else "one word"
-        raise DataError(f"{where}: {name} is {value!r}, not {expected}")
+        raise DataError(f"{where}: {name} is {reprlib.repr(value)}, not {expected}")
     return texts[0]
 
 
@@ -346,7 +329,9 @@ def _seconds(value: Any, name: str, where: str) -> float:
     except (ValueError, OverflowError):
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds >= 0):
-        raise DataError(f"{where}: {name} is {value!r}, not a number of seconds from 0 up")
+        raise DataError(
+            f"{where}: {name} is {reprlib.repr(value)}, not a number of seconds from 0 up"
+        )
     return seconds
 
 
@@ -356,9 +341,9 @@ def _inside(value: Any, name: str, where: str) -> str:
         raise DataError(f"{where}: {name} is missing or empty")
     path = PureWindowsPath(value)  # knows both separators and drives
     if path.drive or path.root or ".." in path.parts:
-        raise DataError(f"{where}: {name} {value!r} leaves the data folder")
-    if "\0" in value or not _is_unicode(value):
-        raise DataError(f"{where}: {name} {value!r} is not a file name")
+        raise DataError(f"{where}: {name} {reprlib.repr(value)} leaves the data folder")
+    if "\0" in value or not is_unicode(value):
+        raise DataError(f"{where}: {name} {reprlib.repr(value)} is not a file name")
     return value
 
 
@@ -367,14 +352,6 @@ def _existing(path: Path) -> Path | None:
         return path if path.is_file() else None
     except (OSError, ValueError):  # a name too long to exist
         return None
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # JSON can spell half a surrogate pair
-        return False
-    return True
 
 
 def _unique(texts: Iterable[str]) -> tuple[str, ...]:
