@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -36,20 +37,22 @@ def test_it_holds_what_the_codec_and_the_encoders_give(make, tiny_model, store):
     for index in range(2):
         scene = compose(store, SCENES, scene_seed(0, index), clip=index)
         latent = tiny_model.codec.encode(scene.waveform[None])[0]
-        assert cache.captions[index] == scene.caption
+        assert cache.wordings[index] == scene.wordings
+        assert cache.caption(Sample(index, seed=4)) == scene.caption
         torch.testing.assert_close(cache.latent(index), latent, rtol=2e-3, atol=2e-3)
         expected = tiny_model.text.hidden_states(scene.caption)
-        for got, states in zip(cache.hidden_states(index), expected, strict=True):
+        for got, states in zip(cache.hidden_states(scene.caption), expected, strict=True):
             assert got.shape == states.shape and not got[states.any(1).sum() :].any()
             torch.testing.assert_close(got, states, rtol=2e-3, atol=2e-3)
     examples, hidden_states = cache.examples(cache.load([Sample(1, 0), Sample(0, 9), Sample(1, 3)]))
     assert torch.equal(examples[1], cache.latent(0)) and torch.equal(examples[0], examples[2])
-    assert torch.equal(hidden_states[0][1], cache.hidden_states(0)[0])
+    assert torch.equal(hidden_states[0][1], cache.hidden_states("A noise")[0])
 
 
 def test_more_scenes_than_clips(make):
     cache = make(replace(SCENES, n_cached=19))  # more than one batch of the encoder
-    assert len(cache) == 19 and set(cache.captions) == {"A noise", "A tone"}
+    assert len(cache) == 19
+    assert {wordings.captions for wordings in cache.wordings} == {("A noise",), ("A tone",)}
     assert len({cache.latent(i).sum().item() for i in range(19)}) > 10
 
 
@@ -63,6 +66,23 @@ def test_workers_compose_the_same_scenes(make, tmp_path):
     make(scenes, n_workers=2)
     assert before == [(folder / name).read_bytes() for name in ("latents.npy", "captions.json")]
     assert here.latent_shape == (4, 32, 4)
+
+
+def test_each_sample_draws_one_of_all_captions(make, tiny_model, store):
+    captions = ("A noise", "Some hiss", "It swells")
+    clips = [replace(store.clips[0], captions=captions, phrases=("noise",)), store.clips[1]]
+    cache = make(replace(SCENES, phrase_probability=0.25), store=ClipStore(clips, 16000))
+    samples = [Sample(0, seed) for seed in range(400)]
+    drawn = Counter(map(cache.caption, samples))
+    assert set(drawn) == {*captions, "noise"}
+    assert all(count / 400 == pytest.approx(0.25, abs=0.08) for count in drawn.values())
+    assert [cache.caption(sample) for sample in samples[:50]] == [
+        cache.caption(sample) for sample in samples[:50]
+    ]
+    _, (hidden_states, *_) = cache.load(samples[:20])
+    for sample, states in zip(samples[:20], hidden_states, strict=True):
+        expected = tiny_model.text.hidden_states(cache.caption(sample))[0]
+        torch.testing.assert_close(states, expected, rtol=2e-3, atol=2e-3)
 
 
 def test_the_second_time_it_is_only_opened(make, monkeypatch):
@@ -124,7 +144,6 @@ def test_a_killed_preparation_is_done_again(make, tmp_path):
 
 
 def test_the_files_are_what_numpy_reads(make, tmp_path):
-    """A cache made by an earlier version stays of use."""
     make()
     (folder,) = tmp_path.iterdir()
     assert {p.name for p in folder.iterdir()} == {

@@ -217,6 +217,22 @@ def test_no_clips():
         compose(ClipStore([], RATE_HZ), MIXED, 0)
 
 
+def test_all_wordings_of_a_lone_clip_are_true(store, clips):
+    barks = replace(clips[0], captions=("A dog barks.", "A dog barks once."))
+    barking = ClipStore([barks], RATE_HZ)
+    seen = set()
+    for seed in range(30):
+        scene = compose(barking, ALWAYS, seed)
+        assert scene.caption in scene.wordings.captions + scene.wordings.phrases
+        counted = "A dog barks once." in scene.wordings.captions
+        assert counted == (scene.caption == "A dog barks once.")  # then it happens once
+        seen.add(counted)
+        assert scene.wordings.phrases == barks.phrases
+    assert seen == {True, False}
+    mixed = compose(store, ALWAYS, 0)
+    assert (mixed.wordings.captions, mixed.wordings.phrases) == ((mixed.caption,), ())
+
+
 def test_phrases_make_prompts(store):
     captions = {compose(store, ALWAYS, seed).caption for seed in range(150)}
     assert "dog barking in rain" in captions or "a dog barking in rain" in captions

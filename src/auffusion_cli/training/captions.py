@@ -9,8 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-
-from auffusion_cli.training.data import Clip
+from dataclasses import dataclass
 
 COUNTS = re.compile(
     r"\b(once|twice|thrice|one|two|three|four|five|six|single|double|triple|again|repeated(ly)?"
@@ -28,10 +27,25 @@ PLACES = re.compile(
 """Backgrounds that something can be "in"."""
 
 
-def draw_text(clip: Clip, rng: random.Random, phrase_probability: float) -> str:
-    """One of the clip's captions, or of its phrases if it has any."""
-    in_phrases = bool(clip.phrases) and rng.random() < phrase_probability
-    return rng.choice(clip.phrases if in_phrases else clip.captions)
+@dataclass(frozen=True)
+class Wordings:
+    """Texts that describe one sound equally well: captions, and short phrases ("dog barking")."""
+
+    captions: tuple[str, ...]
+    phrases: tuple[str, ...] = ()
+
+    def draw(self, rng: random.Random, phrase_probability: float) -> str:
+        """One of the captions, or with that probability of the phrases, if there are any."""
+        in_phrases = bool(self.phrases) and rng.random() < phrase_probability
+        return rng.choice(self.phrases if in_phrases or not self.captions else self.captions)
+
+    def without_counts(self) -> Wordings:
+        """Those that leave open how often the sound happens."""
+
+        def uncounted(texts: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(text for text in texts if not COUNTS.search(text))
+
+        return Wordings(uncounted(self.captions), uncounted(self.phrases))
 
 
 def caption_background(

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.parsing import BadRow, is_unicode, read_rows, read_text
 from auffusion_cli.signal.formats import AUDIO_SUFFIXES
+from auffusion_cli.training.captions import Wordings
 
 ROLES = ("event", "background")
 SPLIT_NAMES = {"val": ("val", "validation", "valid"), "test": ("test",), "train": ("train",)}
@@ -46,6 +47,10 @@ class Clip:
     role: Literal["event", "background"] | None = None
     start_s: float = 0.0
     duration_s: float | None = None
+
+    @property
+    def wordings(self) -> Wordings:
+        return Wordings(self.captions, self.phrases)
 
 
 @dataclass(frozen=True)

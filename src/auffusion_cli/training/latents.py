@@ -1,9 +1,9 @@
-"""What the diffusion stage learns from: scenes as latents, captions as text hidden states.
+"""Inputs of the diffusion stage: scenes as latents, captions as text hidden states.
 
-The codec and the text encoders are frozen there, so that the outputs for a fixed set of scenes are
-computed one time and read from disk ever after (`LatentCache`): `latents.npy` (N, C, h, w) float16,
-`captions.json`, and the hidden states of every distinct caption, without their padding. Where a new
-scene is composed for every training sample there is nothing to keep (`FreshScenes`).
+The codec and the text encoders are frozen, so their outputs for a fixed set of scenes are computed
+once and read from disk (`LatentCache`): `latents.npy` (N, C, h, w) float16, `captions.json`, and
+the hidden states of every distinct caption, without their padding. Where a new scene is composed
+for every training sample there is nothing to keep (`FreshScenes`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,7 @@ from torch.utils.data import Dataset
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.diffusion.text import TextConditioner
 from auffusion_cli.files import atomic_folder
+from auffusion_cli.training.captions import Wordings
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig
 from auffusion_cli.training.loading import read_ahead
@@ -34,6 +36,8 @@ from auffusion_cli.training.stage import OnPrepare
 ENCODE_BATCH = 16
 CAPTION_BATCH = 512
 """Captions of many lengths: those of the same length are encoded together."""
+CACHE_FORMAT = 2
+"""To be raised where a cache of an earlier version would be read wrongly."""
 N_CAPTIONS_KEPT = 1024
 """Hidden states that `FreshScenes` keeps: 250 MB of CLIP's."""
 
@@ -42,9 +46,9 @@ Examples = tuple[Tensor, list[Tensor]]
 
 
 class ExampleSource(Protocol):
-    """What the diffusion stage asks for its samples: `examples(load(batch))`.
+    """Source of training samples: `examples(load(batch))`.
 
-    `load` is the processor's part and may run in another process; `examples` may use the GPU.
+    `load` is the CPU's part and may run in another process; `examples` may use the GPU.
     """
 
     latent_shape: tuple[int, int, int]
@@ -60,28 +64,38 @@ class ExampleSource(Protocol):
 
 
 class LatentCache:
-    """The cached data set: item i is one scene's latent and its caption's hidden states."""
+    """The cached data set: item i is one scene's latent and all of its captions.
 
-    def __init__(self, folder: Path, text: TextConditioner) -> None:
+    Each training sample draws one of them, as a function of its seed.
+    """
+
+    def __init__(self, folder: Path, text: TextConditioner, phrase_probability: float) -> None:
         self._latents = np.load(folder / "latents.npy", mmap_mode="r")
-        self.captions: list[str] = json.loads((folder / "captions.json").read_text("utf-8"))
+        self.wordings = _read_wordings(folder)
         self._hidden = _HiddenStates(folder, text)
+        self._phrase_probability = phrase_probability
         self.latent_shape = self._latents.shape[1:]
 
     def __len__(self) -> int:
-        return len(self.captions)
+        return len(self.wordings)
 
     def latent(self, index: int) -> Tensor:
         """(C, h, w) float32."""
         return torch.from_numpy(self._latents[index].astype(np.float32))
 
-    def hidden_states(self, index: int) -> list[Tensor]:
+    def caption(self, sample: Sample) -> str:
+        """The caption that this sample draws."""
+        rng = random.Random(sample.seed)
+        return self.wordings[sample.index].draw(rng, self._phrase_probability)
+
+    def hidden_states(self, caption: str) -> list[Tensor]:
         """One (max_length, D) float32 tensor an encoder, zero beyond the caption's tokens."""
-        return self._hidden[self.captions[index]]
+        return self._hidden[caption]
 
     def load(self, batch: Sequence[Sample]) -> Examples:
         latents = torch.stack([self.latent(sample.index) for sample in batch])
-        hidden_states = zip(*(self.hidden_states(sample.index) for sample in batch), strict=True)
+        captions = [self.caption(sample) for sample in batch]
+        hidden_states = zip(*(self.hidden_states(caption) for caption in captions), strict=True)
         return latents, [torch.stack(of_encoder) for of_encoder in hidden_states]
 
     def examples(self, loaded: Examples) -> Examples:
@@ -89,9 +103,9 @@ class LatentCache:
 
 
 class FreshScenes:
-    """A new scene for every training sample, composed and encoded when it is asked for.
+    """A new scene for every training sample, composed and encoded on demand.
 
-    An item is a clip. With a `kind_balance` the clip is drawn anew, as that asks.
+    An item is a clip. With a `kind_balance` the clip is drawn anew.
     """
 
     def __init__(
@@ -151,14 +165,14 @@ def prepare(
         with atomic_folder(folder) as beside:
             before_composing()
             batches = _SceneBatches(store, scenes, seed, n_scenes)
-            captions = _write_latents(beside, codec, batches, n_workers, on_progress)
-            _HiddenStates.write(beside, text, sorted(set(captions)), on_progress)
-            (beside / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
-    return LatentCache(folder, text)
+            wordings = _write_latents(beside, codec, batches, n_workers, on_progress)
+            captions = _write_wordings(beside, wordings)
+            _HiddenStates.write(beside, text, captions, on_progress)
+    return LatentCache(folder, text, scenes.phrase_probability)
 
 
 class _SceneBatches(Dataset):
-    """The scenes of a cache, `ENCODE_BATCH` at a time: waveforms (B, N) and captions."""
+    """The scenes of a cache, `ENCODE_BATCH` at a time: waveforms (B, N) and their wordings."""
 
     def __init__(self, store: ClipStore, scenes: SceneConfig, seed: int, n_scenes: int) -> None:
         self.store, self.scenes, self.seed, self.n_scenes = store, scenes, seed, n_scenes
@@ -166,7 +180,7 @@ class _SceneBatches(Dataset):
     def __len__(self) -> int:
         return math.ceil(self.n_scenes / ENCODE_BATCH)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, list[str]]:
+    def __getitem__(self, index: int) -> tuple[Tensor, list[Wordings]]:
         start = index * ENCODE_BATCH
         batch = [
             compose(
@@ -177,26 +191,55 @@ class _SceneBatches(Dataset):
             )
             for i in range(start, min(start + ENCODE_BATCH, self.n_scenes))
         ]
-        return torch.stack([s.waveform for s in batch]), [s.caption for s in batch]
+        return torch.stack([s.waveform for s in batch]), [s.wordings for s in batch]
 
 
 @torch.no_grad()
-def _write_latents(folder, codec, batches: _SceneBatches, n_workers, on_progress) -> list[str]:
+def _write_latents(
+    folder: Path,
+    codec: Codec,
+    batches: _SceneBatches,
+    n_workers: int,
+    on_progress: OnPrepare | None,
+) -> list[Wordings]:
+    """Write `latents.npy`; returns the wordings of its scenes."""
     device = next(codec.parameters()).device
-    captions: list[str] = []
+    wordings: list[Wordings] = []
     shape = (batches.n_scenes, *codec.latent_shape(batches.scenes.duration_s))
     # Written from end to end, not mapped: a full disk is then an OSError and not a signal.
     with (folder / "latents.npy").open("wb") as file:
         header = {"descr": "<f2", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for waveforms, names in read_ahead(batches, range(len(batches)), n_workers, device):
+        for waveforms, of_batch in read_ahead(batches, range(len(batches)), n_workers, device):
             latents = codec.encode(waveforms.to(device)).half().cpu().numpy()
-            assert latents.shape == (len(names), *shape[1:])
+            assert latents.shape == (len(of_batch), *shape[1:])
             file.write(latents.tobytes())
-            captions += names
+            wordings += of_batch
             if on_progress is not None:
-                on_progress("encoding sounds", len(captions), batches.n_scenes)
-    return captions
+                on_progress("encoding sounds", len(wordings), batches.n_scenes)
+    return wordings
+
+
+def _write_wordings(folder: Path, wordings: Sequence[Wordings]) -> list[str]:
+    """Write `captions.json`, each text once; returns the texts."""
+    texts = sorted({text for of_scene in wordings for text in of_scene.captions + of_scene.phrases})
+    index = {text: i for i, text in enumerate(texts)}
+    scenes = [
+        [[index[text] for text in group] for group in (of_scene.captions, of_scene.phrases)]
+        for of_scene in wordings
+    ]
+    content = json.dumps({"texts": texts, "scenes": scenes})
+    (folder / "captions.json").write_text(content, encoding="utf-8")
+    return texts
+
+
+def _read_wordings(folder: Path) -> list[Wordings]:
+    content = json.loads((folder / "captions.json").read_text("utf-8"))
+    texts = content["texts"]
+    return [
+        Wordings(*(tuple(texts[i] for i in group) for group in of_scene))
+        for of_scene in content["scenes"]
+    ]
 
 
 class _HiddenStates:
@@ -221,7 +264,9 @@ class _HiddenStates:
 
     @staticmethod
     @torch.no_grad()
-    def write(folder, text, captions, on_progress) -> None:
+    def write(
+        folder: Path, text: TextConditioner, captions: list[str], on_progress: OnPrepare | None
+    ) -> None:
         rows: list[list[np.ndarray]] = [[] for _ in text.encoders]
         starts = [0] * len(text.encoders)
         index: dict[str, list[tuple[int, int]]] = {caption: [] for caption in captions}
@@ -241,9 +286,16 @@ class _HiddenStates:
         (folder / "text.json").write_text(json.dumps(index), encoding="utf-8")
 
 
-def _digest(codec, text, store, scenes, seed, n_scenes) -> str:
-    """Names the cache by all that its content depends on."""
-    digest = hashlib.sha256()
+def _digest(
+    codec: Codec,
+    text: TextConditioner,
+    store: ClipStore,
+    scenes: SceneConfig,
+    seed: int,
+    n_scenes: int,
+) -> str:
+    """The name of a cache, from everything that its content depends on."""
+    digest = hashlib.sha256(f"format {CACHE_FORMAT}".encode())
     for module in (codec.autoencoder, *text.encoders):
         for name, tensor in sorted(module.state_dict().items()):
             # The sums tell two trained networks apart without reading gigabytes byte by byte.

@@ -23,10 +23,10 @@ from torch import Tensor
 from auffusion_cli.errors import DataError
 from auffusion_cli.training.captions import (
     COUNTS,
+    Wordings,
     caption_background,
     caption_sequence,
     caption_together,
-    draw_text,
 )
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig
@@ -55,10 +55,14 @@ MIXED_PHRASE_PROBABILITY = 0.8
 
 @dataclass(frozen=True)
 class Scene:
-    """A training sample: waveform (N,) float32 with peak 0.95, its caption, the kinds in it."""
+    """A training sample."""
 
     waveform: Tensor
+    """(N,) float32 with peak 0.95."""
     caption: str
+    """One of `wordings`, drawn."""
+    wordings: Wordings
+    """All captions of a lone clip; the drawn one where clips are mixed."""
     kinds: tuple[str, ...]
 
 
@@ -75,8 +79,10 @@ def compose(clips: ClipStore, config: SceneConfig, seed: int, clip: int | None =
     if first is None:
         raise DataError("there are no clips to compose scenes from")
     if config.mix_probability == 0:
-        text = draw_text(clips.clips[first], rng, config.phrase_probability)
-        return _scene(clips, (first,), _crop_or_pad(clips[first], n_samples, rng), text)
+        wordings = clips.clips[first].wordings
+        text = wordings.draw(rng, config.phrase_probability)
+        waveform = _crop_or_pad(clips[first], n_samples, rng)
+        return _scene(clips, (first,), waveform, text, wordings)
 
     window = _Window(clips, config, rng, n_samples)
     if rng.random() < config.mix_probability:
@@ -96,8 +102,12 @@ def lay_alone(clips: ClipStore, config: SceneConfig, seed: int, clip: int) -> Sc
 
 
 def _lone_scene(window: _Window, index: int) -> Scene:
-    text = draw_text(window.clips.clips[index], window.rng, window.config.phrase_probability)
-    return _scene(window.clips, (index,), window.lay(index, text), text)
+    clip = window.clips.clips[index]
+    text = clip.wordings.draw(window.rng, window.config.phrase_probability)
+    wordings = clip.wordings
+    if clip.role == "event" and not COUNTS.search(text):  # it may be repeated
+        wordings = wordings.without_counts()
+    return _scene(window.clips, (index,), window.lay(index, text), text, wordings)
 
 
 def _draw_cast(
@@ -135,7 +145,7 @@ def _mixed_scene(window: _Window, events: list[int], background: int | None) -> 
         all(clips.clips[index].phrases for index in cast)
         and rng.random() < MIXED_PHRASE_PROBABILITY
     )
-    texts = [draw_text(clips.clips[index], rng, float(in_phrases)) for index in cast]
+    texts = [clips.clips[index].wordings.draw(rng, float(in_phrases)) for index in cast]
     in_a_row = (
         len(events) == 2
         and background is None
@@ -156,13 +166,15 @@ def _mixed_scene(window: _Window, events: list[int], background: int | None) -> 
         else:
             caption = caption_together(*texts, in_phrases, rng)
         waveform = torch.stack(layers).sum(dim=0)
-    return _scene(clips, cast, waveform, caption)
+    return _scene(clips, cast, waveform, caption, Wordings((caption,)))
 
 
-def _scene(clips: ClipStore, cast: Sequence[int], waveform: Tensor, caption: str) -> Scene:
+def _scene(
+    clips: ClipStore, cast: Sequence[int], waveform: Tensor, caption: str, wordings: Wordings
+) -> Scene:
     kinds = (clips.clips[index].kind for index in cast)
     peak = waveform.abs().max().clamp(min=1e-8)
-    return Scene(waveform * (PEAK / peak), caption, tuple(kind for kind in kinds if kind))
+    return Scene(waveform * (PEAK / peak), caption, wordings, tuple(kind for kind in kinds if kind))
 
 
 # Laying a clip into the window --------------------------------------------------------------------
