@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from auffusion_cli.diffusion.denoiser import guided_denoiser
+from auffusion_cli.diffusion.holes import latent_mask
 from auffusion_cli.diffusion.samplers import (
     SCHEDULERS,
     initial_noise,
@@ -12,7 +13,6 @@ from auffusion_cli.diffusion.samplers import (
     make_scheduler,
     sample,
 )
-from auffusion_cli.tasks.inpaint import latent_mask
 
 PROMPT, NEGATIVE, GUIDANCE, N_STEPS = "dog barking in rain", "music", 7.5, 5
 HEIGHT, WIDTH = 256, 64

@@ -7,14 +7,14 @@ import pytest
 import soundfile
 import torch
 
-from auffusion_cli.diffusion.samplers import keep_known, make_scheduler, sample
+from auffusion_cli.diffusion.samplers import SCHEDULERS, keep_known, make_scheduler, sample
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import GenerateSettings, InpaintRequest
 from auffusion_cli.signal.recording import read_recording, to_full_scale
 from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks import inpaint as inpaint_module
-from auffusion_cli.tasks.inpaint import continued, inpaint
+from auffusion_cli.tasks.inpaint import inpaint
 from auffusion_cli.tasks.reproduce import reproduce
 
 FAST = GenerateSettings(1.0, steps=2, guidance_scale=3.0, guidance_rescale=0.0, scheduler="ddim")
@@ -231,23 +231,6 @@ def test_masks_are_checked_against_the_clip(quick_model, tmp_path):
         inpaint(quick_model, clip, request(clip, masks=("1-2s",), resample=2), slow)
 
 
-@pytest.mark.parametrize(
-    ("known", "expected"),
-    [
-        ("##..##", [0, 1, 2, 3, 4, 5]),  # 1 and 0 from the left, 5 and 4 from the right
-        ("##....", [0, 1, 1, 0, 0, 1]),  # there is only the left: to and fro
-        ("..##..", [3, 2, 2, 3, 3, 2]),
-        (".#.#", [1, 1, 2, 3]),
-        ("####", [0, 1, 2, 3]),
-    ],
-)
-def test_what_is_not_known_is_mirrored_from_both_sides(known, expected):
-    columns = torch.arange(float(len(known)))
-    filled = continued(torch.stack([columns, -columns]), torch.tensor([c == "#" for c in known]))
-    torch.testing.assert_close(filled[0], torch.tensor(expected, dtype=torch.float32))
-    assert torch.equal(filled[1], -filled[0])
-
-
 def test_without_a_prompt_a_hole_begins_as_the_sound_around_it(quick_model, tmp_path, monkeypatch):
     begun = []
 
@@ -265,6 +248,16 @@ def test_without_a_prompt_a_hole_begins_as_the_sound_around_it(quick_model, tmp_
     (unprompted, first_step), with_prompt = begun
     assert first_step == 3 and unprompted is not None
     assert with_prompt == (None, 0)
+
+
+@pytest.mark.parametrize("scheduler", list(SCHEDULERS))
+@pytest.mark.parametrize("prompt", ["", "a dog"])
+def test_one_step_is_enough(quick_model, tmp_path, scheduler, prompt):
+    source = write_clip(tmp_path / "clip.wav", 16000, 1, "PCM_16")
+    asked = request(source, masks=("1-1.2s",), prompt=prompt)
+    settings = dataclasses.replace(FAST, steps=1, scheduler=scheduler)
+    result = inpaint(quick_model, source, asked, settings)
+    assert changed(source.samples, result.recording.samples) is not None
 
 
 def test_resampling_visits_each_step_but_the_last_again_and_stays_at_its_noise_level(tiny_model):

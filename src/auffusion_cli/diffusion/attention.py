@@ -15,26 +15,24 @@ import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from auffusion_cli.errors import AuffusionError, UsageError
-from auffusion_cli.requests.word_edits import WordEdit, find_words
+from auffusion_cli.errors import AuffusionError
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import Attention
 
     from auffusion_cli.diffusion.denoiser import Denoise
-    from auffusion_cli.diffusion.text import TextConditioner, Token
+    from auffusion_cli.diffusion.tokens import TokenEdit
 
 MAX_SELF_POSITIONS = 32**2
 """Self-attention is only taken from the source on grids up to this size, as the paper's authors do:
-on finer ones it would fix details rather than the course of things."""
+on finer ones it would fix details rather than the timing."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ M is T in cross-attention and N in self-attention.
 
 @contextmanager
 def attending(unet: UNet2DConditionModel, attend: Attend) -> Iterator[None]:
-    """Within it, every attention of `unet`'s transformer blocks is what `attend` makes of it.
+    """Compute every attention of `unet`'s transformer blocks by `attend`, until the block ends.
 
     Raises:
         AuffusionError: a layer is not of the usual kind.
@@ -72,7 +70,7 @@ def attending(unet: UNet2DConditionModel, attend: Attend) -> Iterator[None]:
         if type(before[name]) is not AttnProcessor2_0:
             raise AuffusionError(
                 f"The attention of {block} is a {type(before[name]).__name__}, which cannot be"
-                " read or changed."
+                " read or changed"
             )
         processors[name] = _Processor(Layer(block, is_cross=kind == "attn2"), attend)
     try:
@@ -84,7 +82,7 @@ def attending(unet: UNet2DConditionModel, attend: Attend) -> Iterator[None]:
 
 
 class _Processor:
-    """What diffusers calls for one layer: everything but the attention itself is as there."""
+    """Attention processor of one layer: diffusers' own, but for the attention itself."""
 
     def __init__(self, layer: Layer, attend: Attend) -> None:
         self.layer = layer
@@ -130,113 +128,6 @@ def cross_layers(unet: UNet2DConditionModel) -> dict[str, int]:
     return layers
 
 
-# --- words and tokens
-
-
-def rows_of_words(text: TextConditioner, prompt: str) -> list[list[int]]:
-    """For every word of `prompt` the tokens that stand for it, of all encoders.
-
-    A word that the model does not read, because the prompt is too long, has none.
-    """
-    rows: list[list[int]] = [[] for _ in find_words(prompt)]
-    first = 0
-    for encoder in text.encoders:
-        for row, word in enumerate(_word_of_token(encoder.tokens(prompt), prompt)):
-            if word is not None:
-                rows[word].append(first + row)
-        first += encoder.max_length
-    return rows
-
-
-def _word_of_token(tokens: Sequence[Token], prompt: str) -> list[int | None]:
-    """For each token the number of its word; None for punctuation and what the tokenizer adds."""
-    words = find_words(prompt)
-
-    def word_at(token: Token) -> int | None:
-        touched = (
-            i for i, word in enumerate(words) if token.start < word.end and word.start < token.end
-        )
-        return next(touched, None)
-
-    return [word_at(token) for token in tokens]
-
-
-@dataclass(frozen=True)
-class TokenEdit:
-    """A `WordEdit` in terms of tokens."""
-
-    moved: Tensor
-    """(T, T): the attention that each token of the source (rows) gives to those of the edit."""
-    own: Tensor
-    """(T,): 1 for tokens that stand for nothing in the source and keep their own attention."""
-    weights: Tensor
-    """(T,): what the attention to each token of the edit is multiplied with."""
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> TokenEdit:
-        return TokenEdit(*(x.to(device, dtype) for x in (self.moved, self.own, self.weights)))
-
-
-def align_tokens(text: TextConditioner, edit: WordEdit) -> TokenEdit:
-    """Which token of the source prompt each of the edited one takes its attention from.
-
-    Words that become words of as many tokens give theirs one to one. Otherwise the attention to all
-    tokens of the old is shared out evenly among those of the new, so that none is lost (Hertz et
-    al. 2022, section 3.2). What the tokenizer adds, punctuation and padding keep their places.
-
-    Raises:
-        UsageError: an edited word is not read by the model.
-    """
-    edited_rows, words = rows_of_words(text, edit.prompt), find_words(edit.prompt)
-    for i in edit.edited_words:
-        if not edited_rows[i]:
-            raise UsageError(
-                f"The model does not read {words[i].text!r}: the prompt is too long for it."
-            )
-    parts = [_align(encoder.tokens, encoder.max_length, edit) for encoder in text.encoders]
-    moved, own, weights = zip(*parts, strict=True)
-    return TokenEdit(torch.block_diag(*moved), torch.cat(own), torch.cat(weights))
-
-
-def _align(
-    tokenize: Callable[[str], list[Token]], n_rows: int, edit: WordEdit
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(moved, own, weights) for one encoder of `n_rows`."""
-    source, target = tokenize(edit.source), tokenize(edit.prompt)
-    source_words = _word_of_token(source, edit.source)
-    target_words = _word_of_token(target, edit.prompt)
-    moved = torch.zeros(n_rows, n_rows)
-
-    for match in edit.matches:
-        old = [row for row, word in enumerate(source_words) if word in match.sources]
-        new = [row for row, word in enumerate(target_words) if word in match.targets]
-        if len(old) == len(new):
-            moved[old, new] = 1.0
-        elif old and new:
-            moved[torch.tensor(old)[:, None], torch.tensor(new)] = 1 / len(new)
-
-    old = [row for row, word in enumerate(source_words) if word is None]
-    new = [row for row, word in enumerate(target_words) if word is None]
-    ids = ([source[row].id for row in old], [target[row].id for row in new])
-    for block in SequenceMatcher(None, *ids, autojunk=False).get_matching_blocks():
-        for i in range(block.size):
-            moved[old[block.a + i], new[block.b + i]] = 1.0
-
-    own = torch.zeros(n_rows)
-    own[: len(target)] = (moved[:, : len(target)].sum(dim=0) == 0).float()
-
-    # Padding has no order of its own: what the source has more of is shared out.
-    padding = range(max(len(source), len(target)), n_rows)
-    moved[padding, padding] = 1.0
-    if len(source) < len(target) < n_rows:
-        moved[len(source) : len(target), len(target) :] = 1 / (n_rows - len(target))
-
-    weights = torch.ones(n_rows)
-    for row, word in enumerate(target_words):
-        if word is not None:
-            weights[row] = edit.weights[word]
-    return moved, own, weights
-
-
 # --- prompt-to-prompt
 
 
@@ -259,7 +150,7 @@ def prompt_to_prompt(
 
     The sounds are not batched with their edits, so that each comes out as it would by itself.
 
-    The attention maps are never computed: with maps M = softmax(Q K'), replacing, refining and
+    No attention map is computed: with maps M = softmax(Q K'), replacing, refining and
     reweighting are linear, (M A) V = M (A V), so that the source's queries and keys are given other
     values. The same sums are made in the same order: an edit that changes nothing changes no bit.
     """
@@ -281,7 +172,7 @@ def prompt_to_prompt(
 
 
 class _PromptToPrompt:
-    """Keeps the queries and keys of the source, and puts them in place of the edit's."""
+    """An `attend` that keeps the source's queries and keys, and gives them to the edit."""
 
     def __init__(self, edit: TokenEdit) -> None:
         self.weights = edit.weights[:, None]
@@ -325,10 +216,10 @@ class _PromptToPrompt:
 
 @dataclass(frozen=True)
 class WordMaps:
-    """Where each word was heard: shares of the attention, 0..1, on the latents' grid.
+    """Attention to each word of a prompt: shares, 0..1, on the latents' grid.
 
-    At every place the shares of all words, and of what is no word (padding, punctuation, the
-    tokenizer's own tokens), add up to 1. A word that the model does not read has none. Row 0 is the
+    At every position the shares of all words, and of tokens that are no word (padding, punctuation,
+    the tokenizer's own), add up to 1. A word that the model does not read has none. Row 0 is the
     lowest frequency.
     """
 
@@ -338,9 +229,9 @@ class WordMaps:
     by_layer: Tensor
     """(L, W, h, w): averaged over steps and heads."""
     steps: tuple[int, ...]
-    """Which denoising steps, counted from 0."""
+    """Denoising steps of `by_step`, counted from 0."""
     layers: tuple[str, ...]
-    """Which layers."""
+    """Names of the layers of `by_layer`."""
 
     @property
     def mean(self) -> Tensor:
@@ -349,15 +240,15 @@ class WordMaps:
 
 
 class AttentionRecorder:
-    """For `attending`: adds up the cross-attention of one sound's words, and changes nothing.
+    """An `attend` that sums the cross-attention of one sound's words, and changes nothing.
 
     Args:
         word_rows: the tokens of each word, as `rows_of_words` gives them.
         n_tokens: T.
         grid: (h, w) of the latents.
-        steps: which denoising steps to record, counted from 0.
-        layers: which layers, of `cross_layers`.
-        heads: which heads of each layer; None is all.
+        steps: the denoising steps to record, counted from 0.
+        layers: the layers to record, of `cross_layers`.
+        heads: the heads to record of each layer; None is all.
     """
 
     def __init__(
@@ -404,7 +295,7 @@ class AttentionRecorder:
         return F.interpolate(maps[None], self.grid, mode="bilinear", align_corners=False)[0]
 
     def word_maps(self, words: Collection[str]) -> WordMaps:
-        """What was recorded, for the words that `word_rows` was of; lowest frequency first."""
+        """The recorded maps, of the words that `word_rows` was of; lowest frequency first."""
         return WordMaps(
             words=tuple(words),
             by_step=torch.stack([self._by_step[step] for step in self.steps]).flip(-2),
@@ -421,6 +312,6 @@ def grid_of(n_positions: int, latent_grid: tuple[int, int]) -> tuple[int, int]:
         h, w = -(-h // 2), -(-w // 2)
     if h * w != n_positions:
         raise AuffusionError(
-            f"A layer has {n_positions} positions, which is not a part of {latent_grid}."
+            f"A layer has {n_positions} positions, which is not a part of {latent_grid}"
         )
     return h, w

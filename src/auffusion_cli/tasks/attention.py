@@ -13,14 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from auffusion_cli.diffusion.attention import (
-    AttentionRecorder,
-    WordMaps,
-    attending,
-    cross_layers,
-    rows_of_words,
-)
+from auffusion_cli.diffusion.attention import AttentionRecorder, WordMaps, attending, cross_layers
 from auffusion_cli.diffusion.samplers import make_scheduler
+from auffusion_cli.diffusion.tokens import rows_of_words
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.files import atomic_file
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from auffusion_cli.diffusion.attention import align_tokens, prompt_to_prompt
+from auffusion_cli.diffusion.attention import prompt_to_prompt
 from auffusion_cli.diffusion.samplers import initial_noise, sample
+from auffusion_cli.diffusion.tokens import align_tokens
 from auffusion_cli.requests.request import EditRequest, GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.edits import OnProgress
 from auffusion_cli.tasks.generate import GenerateResult, decode

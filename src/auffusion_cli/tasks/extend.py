@@ -1,11 +1,11 @@
-"""More of a recording: what comes after it, before it, or leads from its end back to its start.
+"""Extension of a recording: after it, before it, or from its end back to its start (a loop).
 
-The clip lies beside a hole that is filled as in `inpaint`; every sample of the clip stays. Beyond a
-clip's end there is nothing to cross-fade from, so that it goes on by linear prediction for as long
-as the cross-fade takes: see `extrapolation`.
+The clip lies beside a hole that is filled as in `inpaint`; every sample of the clip stays. Beyond
+the clip's end there is nothing to cross-fade from, so the clip is extrapolated by linear prediction
+for as long as the cross-fade takes.
 
-A model that sees nothing behind the hole may well let the sound end in it. So the clip's own end
-stands there once more while the hole is filled, and is left out of the result.
+A model that sees nothing behind the hole may let the sound end in it. So the clip's own end stands
+there once more while the hole is filled, and is left out of the result.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from auffusion_cli.diffusion.holes import CONTEXT_SHARE, plan_fill
 from auffusion_cli.requests.masks import Span
 from auffusion_cli.requests.request import MAX_SEED, ExtendRequest, GenerateSettings
-from auffusion_cli.signal.extrapolation import go_on
+from auffusion_cli.signal.extrapolation import extrapolate
 from auffusion_cli.signal.loudness import Ceiling
+from auffusion_cli.signal.overlap import OVERLAP_S
 from auffusion_cli.signal.recording import Recording, to_full_scale
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
-from auffusion_cli.tasks.inpaint import CONTEXT_SHARE, fill, heard_by, plan_spans
+from auffusion_cli.tasks.inpaint import at_model_rate, fill
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
-
-OVERLAP_S = 0.16
-"""Pieces of what is new overlap by this and are cross-faded."""
 
 
 def extend(
@@ -38,7 +37,7 @@ def extend(
     *,
     on_progress: OnProgress | None = None,
 ) -> EditResult:
-    """`source` and `request.by_s` more, at its own rate, width and channels.
+    """`source` extended by `request.by_s`, at its own rate, width and channels.
 
     Raises:
         AuffusionError: the result is not finite.
@@ -60,7 +59,7 @@ def extend(
 
 @dataclass
 class _Grower:
-    """Makes pieces, each with the next seed; all sizes are in samples of `source`."""
+    """Maker of the pieces, each with the next seed; all sizes are in samples of `source`."""
 
     model: Model
     source: Recording
@@ -69,9 +68,9 @@ class _Grower:
     n_new: int
     on_progress: OnProgress | None
     n_made: int = 0
-    """Pieces."""
+    """Pieces made so far."""
     lowest_gain: float = 1.0
-    """With which a piece was turned down."""
+    """The lowest with which a piece was turned down."""
 
     def __post_init__(self) -> None:
         rate_hz, window_s = self.source.sample_rate_hz, self.model.defaults.max_duration_s
@@ -85,15 +84,15 @@ class _Grower:
         n_beside = 2 * self.n_context + self.n_shared + self.n_fade + n_rounding
         self.n_piece = self.n_window - n_beside
         self.n_pieces = -(-self.n_new // self.n_piece)
-        # Of all of the clip, of which a piece has only what is near.
-        self.ceiling = Ceiling.of(heard_by(self.model, self.source), config.sample_rate_hz)
+        # Of the whole clip; a piece has only the part of it that is near.
+        self.ceiling = Ceiling.of(at_model_rate(self.model, self.source), config.sample_rate_hz)
 
     def grow(self, n_new: int, *, before: bool = False) -> np.ndarray:
         """(n_new, C) samples after the clip, or before it.
 
         Piece after piece, away from the clip: for `before` that is backwards in time, so that all
-        samples are turned round here, but for the model. Each piece makes the end of the last one
-        again, and is cross-faded from what that was.
+        samples are reversed here, but for the model. Each piece makes the end of the last one
+        again, and is cross-faded from it.
         """
         turn = slice(None, None, -1 if before else None)
         clip = self.source.samples[turn]
@@ -101,8 +100,8 @@ class _Grower:
         while len(made) < n_new:
             n = min(self.n_piece, n_new - len(made))
             n_again = min(self.n_shared, len(made))
-            begin = made[-n_again:] if n_again else self._go_on(clip, min(self.n_fade, n))
-            # At the far end it would fade to what stands there, which is not wanted.
+            begin = made[-n_again:] if n_again else self._extrapolate(clip, min(self.n_fade, n))
+            # At the far end it would fade to the hole's own content, which is not wanted.
             hole = np.zeros_like(clip, shape=(n_again + n + self.n_fade, clip.shape[1]))
             hole[: len(begin)] = begin
             near = np.concatenate([clip, made[: len(made) - n_again]])[-self.n_window :]
@@ -118,8 +117,8 @@ class _Grower:
         n_fade = min(self.n_fade, n // 2)
         hole = np.zeros_like(clip, shape=(n, clip.shape[1]))
         if n_fade:
-            hole[:n_fade] = self._go_on(longer, n_fade)
-            hole[-n_fade:] = self._go_on(clip[::-1], n_fade)[::-1]
+            hole[:n_fade] = self._extrapolate(longer, n_fade)
+            hole[-n_fade:] = self._extrapolate(clip[::-1], n_fade)[::-1]
         return self._fill(
             longer[-self.n_window :],
             hole,
@@ -127,21 +126,21 @@ class _Grower:
             n_fade=self.n_fade,
         )
 
-    def _go_on(self, samples: np.ndarray, n: int) -> np.ndarray:
+    def _extrapolate(self, samples: np.ndarray, n: int) -> np.ndarray:
         rate_hz = self.source.sample_rate_hz
-        more = go_on(to_full_scale(samples[-self.n_window :]), n, rate_hz, self.request.seed)
+        more = extrapolate(to_full_scale(samples[-self.n_window :]), n, rate_hz, self.request.seed)
         return self.source.quantize(more)
 
     def _fill(
         self, left: np.ndarray, hole: np.ndarray, right: np.ndarray, n_fade: int
     ) -> np.ndarray:
-        """What the model makes of the hole (n, C), where `left` comes before and `right` after."""
+        """The hole (n, C) filled by the model, with `left` before and `right` after it."""
         around = replace(self.source, samples=np.concatenate([left, hole, right]))
         rate_hz = self.source.sample_rate_hz
         span = Span(len(left) / rate_hz, (len(left) + len(hole)) / rate_hz)
         config = self.model.codec.spectrogram_config
         window_s = self.model.defaults.max_duration_s
-        plan = plan_spans([span], [], around.duration_s, config, window_s)
+        plan = plan_fill([span], [], around.duration_s, config, window_s)
         seed = (self.request.seed + self.n_made) % (MAX_SEED + 1)
         request = replace(self.request, seed=seed, crossfade_s=n_fade / rate_hz)
         samples, gain = fill(

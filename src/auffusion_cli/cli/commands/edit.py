@@ -156,6 +156,6 @@ def _check_words(setup: Setup, request: EditRequest) -> None:
     word_edit = request.word_edit
     encoders = setup.check_words([request.prompt, word_edit.prompt], [request.negative_prompt])
     if encoders is not None:
-        from auffusion_cli.diffusion.attention import align_tokens
+        from auffusion_cli.diffusion.tokens import align_tokens
 
         align_tokens(encoders, word_edit)
