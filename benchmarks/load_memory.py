@@ -96,7 +96,8 @@ def write_checkpoints(folder: Path, dtype_name: str) -> None:
     from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from auffusion_cli.codec.vocoder import HiFiGAN, save_vocoder
+    from auffusion_cli.checkpoints.save import save_vocoder
+    from auffusion_cli.codec.vocoder import HiFiGAN
     from auffusion_cli.diffusion.text import ConditionAdapter
 
     dtype = getattr(torch, dtype_name)

@@ -21,9 +21,8 @@ from pathlib import Path
 import torch
 import yaml
 
-from auffusion_cli.checkpoints.load import load_model, save_model
-from auffusion_cli.codec.autoencoder import load_autoencoder
-from auffusion_cli.codec.vocoder import load_vocoder
+from auffusion_cli.checkpoints.load import load_autoencoder, load_model, load_vocoder
+from auffusion_cli.checkpoints.save import save_model
 from auffusion_cli.config import GenerationDefaults
 
 MAX_BYTES = 100_000_000

@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from auffusion_cli.codec.vocoder import GriffinLim, load_vocoder
+from auffusion_cli.checkpoints.load import load_vocoder
+from auffusion_cli.codec.vocoder import GriffinLim
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db, normalize_peak
 from auffusion_cli.training.clip_check import check_clips
 from auffusion_cli.training.clip_store import load_waveform

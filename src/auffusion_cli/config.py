@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,43 @@ class ImageConfig:
     log_mel_max: float = math.log(200.0)
 
 
+MIN_DURATION_S = 0.01
+"""One column of the spectrogram."""
+MAX_DURATION_S = 3600.0
+"""Sounds longer than a model's window are made in overlapping windows."""
+MAX_STEPS = 999
+"""The published noise schedule has 1000 time steps, and the offset of 1 takes one of them."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The valid values of a setting."""
+
+    low: float
+    high: float
+    whole: bool = False
+    unit: str = ""
+
+    def allow(self, value: Any) -> bool:
+        is_number = isinstance(value, int if self.whole else int | float)
+        return is_number and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        numbers = "whole numbers from " if self.whole else ""
+        return f"{numbers}{self.low:g} to {self.high:g}{self.unit}"
+
+
+SETTING_LIMITS = {
+    "duration_s": Limits(MIN_DURATION_S, MAX_DURATION_S, unit=" s"),
+    "steps": Limits(1, MAX_STEPS, whole=True),
+    "guidance_scale": Limits(0.0, 100.0),
+    "guidance_rescale": Limits(0.0, 1.0),
+}
+
+
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """What `generate` uses where the user says nothing; a checkpoint may carry its own.
+    """Settings of `generate` that the user leaves open; a checkpoint may carry its own.
 
     The values here are the paper's (section 4.1): PNDM, 100 steps, guidance 7.5, 10.24 s.
     """

@@ -19,7 +19,9 @@ from transformers import (
     T5EncoderModel,
 )
 
-from auffusion_cli.checkpoints.load import load_model, load_text, load_text_encoder, save_model
+from auffusion_cli.checkpoints.load import load_model
+from auffusion_cli.checkpoints.save import save_model
+from auffusion_cli.checkpoints.text_encoders import load_text, load_text_encoder
 from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN
 from auffusion_cli.errors import (
     AuffusionWarning,
@@ -221,7 +223,7 @@ def test_saving_replaces_only_when_told_and_whole(checkpoint, tmp_path, monkeypa
     (target / "mine.txt").write_text("keep")
     with pytest.raises(OutputExistsError):
         save_model(model, target)
-    monkeypatch.setattr("auffusion_cli.checkpoints.load._write_text", lambda *_: 1 / 0)
+    monkeypatch.setattr("auffusion_cli.checkpoints.save._write_text", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_model(model, target, overwrite=True)
     assert (target / "mine.txt").read_text() == "keep"

@@ -7,13 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from auffusion_cli.codec.vocoder import (
-    GriffinLim,
-    HiFiGAN,
-    HiFiGANConfig,
-    load_vocoder,
-    save_vocoder,
-)
+from auffusion_cli.checkpoints.load import load_vocoder
+from auffusion_cli.checkpoints.save import save_vocoder
+from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN, HiFiGANConfig
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db, normalize_peak
 

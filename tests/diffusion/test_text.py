@@ -23,7 +23,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from auffusion_cli.checkpoints.load import load_text
+from auffusion_cli.checkpoints.text_encoders import load_text
 from auffusion_cli.diffusion.text import (
     ConditionAdapter,
     Conditioning,

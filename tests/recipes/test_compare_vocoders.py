@@ -7,7 +7,8 @@ import pytest
 import soundfile
 import torch
 
-from auffusion_cli.codec.vocoder import HiFiGAN, HiFiGANConfig, save_vocoder
+from auffusion_cli.checkpoints.save import save_vocoder
+from auffusion_cli.codec.vocoder import HiFiGAN, HiFiGANConfig
 from auffusion_cli.signal.spectrogram import LogMel
 
 SCRIPT = Path(__file__).parents[2] / "recipes/embedded/compare_vocoders.py"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from auffusion_cli.checkpoints.load import load_text
+from auffusion_cli.checkpoints.text_encoders import load_text
 from auffusion_cli.training import latents as latents_module
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 
 import auffusion_cli.training.vocoder as vocoder_stage
-from auffusion_cli.codec.vocoder import load_vocoder
+from auffusion_cli.checkpoints.load import load_vocoder
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db
 from auffusion_cli.training.config import LoopConfig, TrainingConfig, VocoderConfig

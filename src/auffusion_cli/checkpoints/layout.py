@@ -6,18 +6,34 @@ Every field is untrusted.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from auffusion_cli.config import GenerationDefaults
+from auffusion_cli import parsing
+from auffusion_cli.config import MAX_DURATION_S, MAX_STEPS, SETTING_LIMITS, GenerationDefaults
 from auffusion_cli.diffusion.samplers import SCHEDULERS
 from auffusion_cli.errors import CheckpointError, UsageError
+from auffusion_cli.parsing import decode, read_text
 
 VOCODERS = ("hifigan", "griffin-lim")
+SCHEDULE_CLASSES = (
+    *SCHEDULERS.values(),
+    "DDPMScheduler",
+    "DDIMInverseScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LCMScheduler",
+    "LMSDiscreteScheduler",
+)
+"""Classes of diffusers whose configs describe one and the same kind of noise schedule."""
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+MAX_CREDITS_BYTES = 10_000_000
 
 CREDITS_NAME = "CREDITS.md"
 """Beside the weights: whom their licence asks to name."""
@@ -35,12 +51,9 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 
 def read_json(path: Path, kind: type = dict) -> Any:
     """The JSON object (or list: `kind`) in `path`; CheckpointError where it is not one."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
+    if not path.exists():
+        raise CheckpointError(f"{path}: missing")
+    value = parsing.read_json(path, raising=CheckpointError)
     if not isinstance(value, kind):
         expected = "an object" if kind is dict else "a list"
         raise CheckpointError(f"{path}: holds {type(value).__name__}, not {expected}")
@@ -66,28 +79,105 @@ def read_identity(folder: Path) -> Identity:
         raise CheckpointError(
             f"{path}: format_version is {content.get('format_version')!r}; this program reads 1"
         )
-    types = {"format_version": int, "name": str, "licence": str, "generation": dict}
-    _check_fields(path, content, types)
-    generation = content.get("generation", {})
-    types = {field.name: type(field.default) for field in fields(GenerationDefaults)}
-    _check_fields(path, generation, types)
-    defaults = GenerationDefaults(**generation)
-    if not 0 < defaults.duration_s <= defaults.max_duration_s <= 3600:
-        raise CheckpointError(
-            f"{path}: duration_s is {defaults.duration_s} s and max_duration_s "
-            f"{defaults.max_duration_s} s; 0 < duration_s <= max_duration_s <= 3600 must hold"
-        )
-    if not 1 <= defaults.steps <= 1000:
-        raise CheckpointError(f"{path}: steps is {defaults.steps}; it must be 1 to 1000")
-    for name, most in (("guidance_scale", 100), ("guidance_rescale", 1)):
+    del content["format_version"]
+    try:
+        content["defaults"] = content.pop("generation", {})
+        identity = decode(Identity, content)
+    except ValueError as error:
+        message = str(error).replace("defaults", "generation", 1)
+        raise CheckpointError(f"{path}: {message}") from None
+    _check_defaults(identity.defaults, path)
+    return identity
+
+
+def _check_defaults(defaults: GenerationDefaults, path: Path) -> None:
+    for name, limits in SETTING_LIMITS.items():
         value = getattr(defaults, name)
-        if not 0 <= value <= most:
-            raise CheckpointError(f"{path}: {name} is {value}; it must be 0 to {most}")
+        if not limits.allow(value):
+            raise CheckpointError(f"{path}: {name} is {value}; valid: {limits}")
+    if not defaults.duration_s <= defaults.max_duration_s <= MAX_DURATION_S:
+        raise CheckpointError(
+            f"{path}: duration_s is {defaults.duration_s:g} s and max_duration_s "
+            f"{defaults.max_duration_s:g} s; duration_s <= max_duration_s <= {MAX_DURATION_S:g} "
+            "must hold"
+        )
     for name, valid in (("scheduler", tuple(SCHEDULERS)), ("vocoder", VOCODERS)):
         value = getattr(defaults, name)
         if value not in valid:
-            raise CheckpointError(f"{path}: {name} is {value!r}; valid: {', '.join(valid)}")
-    return Identity(content.get("name"), content.get("licence"), defaults)
+            raise CheckpointError(f"{path}: {name} is {value[:60]!r}; valid: {', '.join(valid)}")
+
+
+def read_scheduler_config(folder: Path) -> dict[str, Any]:
+    """The noise schedule of the checkpoint in `folder`, checked.
+
+    Whatever scheduler is asked for runs on this schedule: a config that lacks it, or means another
+    kind of schedule, would make a sound on a wrong one.
+    """
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = read_json(path)
+    class_name = config.get("_class_name", "none")
+    if class_name not in SCHEDULE_CLASSES:
+        raise CheckpointError(
+            f"{path}: _class_name is {str(class_name)[:60]!r}, which is not known to run on a "
+            "discrete variance-preserving noise schedule",
+            hint=f"Known: {', '.join(sorted(SCHEDULERS.values()))}, DDPMScheduler.",
+        )
+    for name in ("use_flow_sigmas", "thresholding"):
+        if config.get(name):
+            raise CheckpointError(f"{path}: {name} is not supported")
+    n_steps = config.get("num_train_timesteps", 1000)
+    if not _is_whole(n_steps) or not MAX_STEPS < n_steps <= 10_000:
+        raise CheckpointError(
+            f"{path}: num_train_timesteps is {str(n_steps)[:20]}; valid: whole numbers from "
+            f"{MAX_STEPS + 1} to 10000"
+        )
+    _check_betas(config, n_steps, path)
+    valid = {
+        "prediction_type": ("epsilon", "v_prediction"),
+        "timestep_spacing": ("leading", "trailing", "linspace"),
+    }
+    for name, values in valid.items():
+        if name in config and config[name] not in values:
+            raise CheckpointError(
+                f"{path}: {name} is {str(config[name])[:60]!r}; valid: {', '.join(values)}"
+            )
+    if config.get("rescale_betas_zero_snr") and config.get("prediction_type") != "v_prediction":
+        raise CheckpointError(
+            f"{path}: with rescale_betas_zero_snr the last time step holds no signal, which a "
+            "network that predicts the noise (epsilon) cannot start from",
+            hint='"prediction_type": "v_prediction" is what such a network is trained with.',
+        )
+    return config
+
+
+def _check_betas(config: Mapping[str, Any], n_steps: int, path: Path) -> None:
+    betas = config.get("trained_betas")
+    if betas is not None:
+        if not (isinstance(betas, list) and len(betas) == n_steps and all(map(_is_beta, betas))):
+            raise CheckpointError(f"{path}: trained_betas is not {n_steps} numbers from 0 to 1")
+        return
+    for name in ("beta_start", "beta_end", "beta_schedule"):
+        if name not in config:
+            raise CheckpointError(f"{path}: lacks {name}, which the noise schedule is made of")
+    start, end = config["beta_start"], config["beta_end"]
+    if not (_is_beta(start) and _is_beta(end) and 0 < start <= end):
+        raise CheckpointError(
+            f"{path}: beta_start is {str(start)[:20]!r} and beta_end {str(end)[:20]!r}; "
+            "0 < beta_start <= beta_end < 1 must hold"
+        )
+    if config["beta_schedule"] not in BETA_SCHEDULES:
+        raise CheckpointError(
+            f"{path}: beta_schedule is {str(config['beta_schedule'])[:60]!r}; "
+            f"valid: {', '.join(BETA_SCHEDULES)}"
+        )
+
+
+def _is_beta(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def credits_path(folder: Path) -> str | None:
@@ -99,7 +189,9 @@ def credits_path(folder: Path) -> str | None:
 def read_credits(folder: Path) -> str | None:
     """What `CREDITS.md` of `folder` says; None where it has none."""
     path = credits_path(folder)
-    return None if path is None else Path(path).read_text("utf-8", errors="replace")
+    if path is None:
+        return None
+    return read_text(Path(path), max_bytes=MAX_CREDITS_BYTES, raising=CheckpointError)
 
 
 def choose_vocoder(folder: Path, asked: str, defaults: GenerationDefaults) -> str:
@@ -119,17 +211,6 @@ def choose_vocoder(folder: Path, asked: str, defaults: GenerationDefaults) -> st
             hint="Leave it out, or --vocoder griffin-lim.",
         )
     return asked
-
-
-def _check_fields(path: Path, content: dict[str, Any], types: dict[str, type]) -> None:
-    for name, value in content.items():
-        if name not in types:
-            raise CheckpointError(f"{path}: unknown field {name!r}; known: {', '.join(types)}")
-        accepted = (int, float) if types[name] is float else types[name]
-        if not isinstance(value, accepted) or isinstance(value, bool):
-            raise CheckpointError(
-                f"{path}: {name} is {value!r}; it must be of type {types[name].__name__}"
-            )
 
 
 def is_adapter_layout(folder: Path) -> bool:

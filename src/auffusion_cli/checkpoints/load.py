@@ -1,61 +1,54 @@
-"""Checkpoint folders <-> `Model`, in both published layouts.
+"""Checkpoint folder -> `Model`, in both published layouts.
 
-`download` turns a name into a folder, `weights` reads the tensor files. Everything in a folder is
-untrusted: sizes and names are checked before they are used.
+Everything in a folder is untrusted: a network is built without memory and compared with the header
+of its weight file (`meta`), then filled a tensor at a time (`weights`).
 """
 
 from __future__ import annotations
 
-import copy
-import json
-import os
-import tempfile
+import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import Tensor
 
 from auffusion_cli.checkpoints.download import Confirm, Report, resolve
 from auffusion_cli.checkpoints.layout import (
-    CREDITS_NAME,
-    Condition,
     choose_vocoder,
-    is_adapter_layout,
-    read_conditions,
     read_credits,
     read_identity,
     read_json,
+    read_scheduler_config,
 )
+from auffusion_cli.checkpoints.meta import build, check_total, try_forward
+from auffusion_cli.checkpoints.text_encoders import load_text
 from auffusion_cli.checkpoints.weights import (
+    check_tensor,
     find_weights,
+    first_line,
     load_weights,
-    read_tensors,
-    save_weights,
+    named_tensors,
+    read_file,
+    read_header,
 )
-from auffusion_cli.codec.autoencoder import load_autoencoder
+from auffusion_cli.codec.autoencoder import KLAutoencoder
 from auffusion_cli.codec.codec import Codec
-from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN, fold_weight_norm, load_vocoder
+from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN, HiFiGANConfig, fold_weight_norm
 from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.device import DTYPES, choose_device, choose_dtype
-from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
-from auffusion_cli.errors import (
-    AuffusionWarning,
-    CheckpointError,
-    OutputExistsError,
-    UsageError,
-)
-from auffusion_cli.files import folder_of
+from auffusion_cli.device import choose_device, choose_dtype
+from auffusion_cli.diffusion.text import TextConditioner
+from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.model import Model
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin, UNet2DConditionModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
 
 Vocoder = Literal["auto", "hifigan", "griffin-lim"]
+VOCODER_FILES = ("vocoder.safetensors", "vocoder.pt")
 
 
 def load_model(
@@ -83,7 +76,7 @@ def load_model(
     checkpoint = resolve(name_or_path, confirm=confirm, on_progress=on_progress)
     folder = checkpoint.folder
     identity = read_identity(folder)
-    scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json")
+    scheduler_config = read_scheduler_config(folder)
     # The UNet comes last: by then what the smaller parts needed for a moment is free again.
     text = load_text(folder, torch_dtype).to(torch_device)
     codec = load_codec(folder, torch_dtype, vocoder, identity.defaults).to(torch_device)
@@ -133,273 +126,6 @@ def _check_fit(
                 )
 
 
-# --- Writing
-
-
-def save_model(
-    model: Model,
-    folder: str | Path,
-    *,
-    dtype: str | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Write `model` as a folder that `load_model` takes, in the layout it came in.
-
-    Weights are safetensors, in `dtype` (fp32, fp16, bf16; None: as they are). The folder is written
-    beside and renamed, so that it is whole or not there.
-
-    Raises:
-        OutputExistsError: `folder` exists and `overwrite` is not set.
-    """
-    folder = Path(folder)
-    if folder.exists() and not overwrite:
-        raise OutputExistsError(f"{folder} exists", hint="--overwrite replaces it.")
-    if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"--dtype {dtype!r} is not known; valid: {', '.join(DTYPES)}")
-    torch_dtype = DTYPES[dtype] if dtype else model.dtype
-    with (
-        folder_of(folder),
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary,
-    ):
-        beside = Path(temporary) / "new"
-        beside.mkdir()
-        _write_model(model, beside, torch_dtype)
-        if folder.exists():
-            os.rename(folder, Path(temporary) / "old")  # deleted with the temporary folder
-        os.rename(beside, folder)
-    return folder
-
-
-def _write_model(model: Model, folder: Path, dtype: torch.dtype) -> None:
-    _write_part(model.unet, folder / "unet", dtype)
-    autoencoder = model.codec.autoencoder
-    # KLAutoencoder wraps the diffusers model that is saved; PatchAutoencoder is one.
-    _write_part(getattr(autoencoder, "vae", autoencoder), folder / "vae", dtype)
-    _write_json(folder / "scheduler" / "scheduler_config.json", dict(model.scheduler_config))
-    defaults = model.defaults
-    if isinstance(model.codec.vocoder, HiFiGAN):
-        vocoder = model.codec.vocoder
-        _write_json(folder / "vocoder" / "config.json", asdict(vocoder.config))
-        path = folder / "vocoder" / "vocoder.safetensors"
-        save_weights(fold_weight_norm(vocoder.state_dict(), path), path, dtype)
-    else:
-        defaults = replace(defaults, vocoder="griffin-lim")
-    _write_text(model.text, folder, dtype)
-    identity = {"name": Path(model.name).name, "licence": model.licence}
-    _write_json(
-        folder / "auffusion.json",
-        {"format_version": 1}
-        | {name: value for name, value in identity.items() if value}
-        | {"generation": asdict(defaults)},
-    )
-    if model.credits is not None:
-        (folder / CREDITS_NAME).write_text(model.credits, "utf-8")
-
-
-def _write_text(text: TextConditioner, folder: Path, dtype: torch.dtype) -> None:
-    if text.adapters is None:
-        (encoder,) = text.encoders
-        _write_text_encoder(encoder, folder / "text_encoder", folder / "tokenizer", dtype)
-        classes = {
-            "text_encoder": ["transformers", type(encoder.encoder).__name__],
-            "tokenizer": ["transformers", type(encoder.tokenizer).__name__],
-        }
-        for part in ("unet", "vae", "scheduler"):
-            config = folder / part / ("scheduler_config" if part == "scheduler" else "config")
-            class_name = read_json(config.with_suffix(".json"))["_class_name"]
-            classes[part] = ["diffusers", class_name]
-        unused = ("feature_extractor", "safety_checker", "image_encoder")
-        index = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False}
-        index |= classes | {part: [None, None] for part in unused}
-        _write_json(folder / "model_index.json", index)
-        return
-
-    conditions = []
-    for i, (encoder, adapter) in enumerate(zip(text.encoders, text.adapters, strict=True)):
-        condition = Condition(
-            text_encoder_name=f"text_encoder_{i}",
-            condition_adapter_name=f"condition_adapter_{i}",
-            condition_dim=adapter.proj.in_features,
-            cross_attention_dim=adapter.proj.out_features,
-            condition_max_length=encoder.max_length,
-            condition_type=f"{encoder.encoder.config.model_type}_text",
-            pretrained_model_name_or_path=encoder.source,
-        )
-        encoder_folder = folder / condition.text_encoder_name
-        _write_text_encoder(encoder, encoder_folder, encoder_folder, dtype)
-        adapter_folder = folder / condition.condition_adapter_name
-        sizes = ("condition_dim", "cross_attention_dim")
-        names = ("text_encoder_name", "condition_adapter_name")
-        entry = asdict(condition)
-        _write_json(adapter_folder / "config.json", {key: entry[key] for key in names + sizes})
-        path = adapter_folder / "condition_adapter.safetensors"
-        save_weights(adapter.state_dict(), path, dtype)
-        conditions.append(entry)
-    _write_json(folder / "condition_config.json", conditions)
-
-
-def _write_text_encoder(
-    encoder: TextEncoder, model_folder: Path, tokenizer_folder: Path, dtype: torch.dtype
-) -> None:
-    model = encoder.encoder
-    if model.dtype != dtype:
-        model = copy.deepcopy(model).to(dtype)
-    with _quiet_transformers():
-        model.save_pretrained(model_folder)
-        encoder.tokenizer.save_pretrained(tokenizer_folder)
-
-
-def _write_part(module: ModelMixin, folder: Path, dtype: torch.dtype) -> None:
-    folder.mkdir()
-    module.save_config(folder)
-    save_weights(module.state_dict(), folder / "diffusion_pytorch_model.safetensors", dtype)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
-
-
-# --- Parts
-
-
-def load_text(folder: Path, dtype: torch.dtype, *, weights: bool = True) -> TextConditioner:
-    """The text encoders of either layout, with their adapters.
-
-    Without `weights` it cannot encode, but tells what of a prompt will be cut, in no time.
-    """
-    load_encoder = load_text_encoder if weights else _empty_text_encoder
-    if not is_adapter_layout(folder):
-        encoder = load_encoder(folder / "text_encoder", dtype)
-        tokenizer = load_tokenizer(folder / "tokenizer")
-        positions = getattr(encoder.config, "max_position_embeddings", None)
-        if positions is None:
-            raise CheckpointError(
-                f"{folder / 'text_encoder'}: states no number of positions; Stable Diffusion's "
-                "layout is read with a CLIP text encoder only"
-            )
-        # A tokenizer that states no length has 10 ** 30.
-        max_length = min(tokenizer.model_max_length, positions)
-        return TextConditioner(
-            [TextEncoder(tokenizer, encoder, max_length, pads_tokens=True)], adapters=None
-        ).eval()
-
-    encoders, adapters = [], []
-    for condition in read_conditions(folder):
-        encoder_folder = folder / condition.text_encoder_name
-        # Before the tokenizer, whose loader may look into the encoder's config, too.
-        model = load_encoder(encoder_folder, dtype)
-        encoder = TextEncoder(
-            load_tokenizer(encoder_folder),
-            model,
-            condition.condition_max_length,
-            source=condition.pretrained_model_name_or_path,
-        )
-        with torch.device("meta"):
-            adapter = ConditionAdapter(condition.condition_dim, condition.cross_attention_dim)
-        if weights:
-            adapter_folder = folder / condition.condition_adapter_name
-            load_weights(adapter, find_weights(adapter_folder, "condition_adapter"), dtype)
-        encoders.append(encoder)
-        adapters.append(adapter)
-    return TextConditioner(encoders, adapters).eval()
-
-
-def load_text_encoder(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The language model of `folder`, its class by `architectures` in its config."""
-    architecture, config, model_class, options = _read_text_config(folder)
-    files = find_weights(folder, "model", "pytorch_model", dtype=dtype)
-    tensors = {name: tensor for _, name, tensor in read_tensors(files)}
-    try:
-        with _quiet_transformers():
-            encoder, report = model_class.from_pretrained(
-                None,
-                config=config,
-                state_dict=tensors,
-                dtype=dtype,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **options,
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{files[0]}: cannot be loaded as {architecture}: {error}") from error
-    if report["mismatched_keys"]:
-        name, found, wanted = sorted(report["mismatched_keys"])[0]
-        raise CheckpointError(
-            f"{files[0]}: tensor {name!r} is {tuple(found)}, "
-            f"but its config asks for {tuple(wanted)}"
-        )
-    # Nothing here looks at pooled outputs, and some checkpoints are saved without a pooler.
-    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
-    if missing:
-        raise CheckpointError(f"{files[0]}: lacks {len(missing)} tensors, such as {missing[0]!r}")
-    return encoder
-
-
-def _empty_text_encoder(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The language model of `folder` without its weights, for its sizes."""
-    _, config, model_class, options = _read_text_config(folder)
-    with torch.device("meta"):
-        return model_class(config, **options).to(dtype)
-
-
-def _read_text_config(folder: Path) -> tuple[str, Any, type[PreTrainedModel], dict]:
-    """(architecture, config, class, options to make it) of the language model of `folder`."""
-    from transformers import AutoConfig
-
-    config_json = read_json(folder / "config.json")
-    try:
-        architecture = str((config_json.get("architectures") or ["none"])[0])
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return architecture, config, *_text_model_class(architecture, config)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: not a text encoder: {error}") from error
-
-
-def _text_model_class(architecture: str, config: Any) -> tuple[type[PreTrainedModel], dict]:
-    """The class whose `last_hidden_state` the original takes, and options to make it."""
-    import transformers
-
-    if "T5" in architecture:
-        return transformers.T5EncoderModel, {}
-    if architecture.startswith(("CLIPText", "ClapText")):
-        return getattr(transformers, architecture), {}
-    if config.model_type not in ("bert", "roberta", "distilbert", "mpnet", "electra", "albert"):
-        raise ValueError(
-            f"architecture {architecture!r} ({config.model_type}); it can be CLIPTextModel, "
-            "T5EncoderModel, ClapTextModel or a BERT-like model"
-        )
-    model_class = transformers.AutoModel._model_mapping[type(config)]
-    takes_pooler = config.model_type in ("bert", "roberta", "mpnet", "albert")
-    return model_class, {"add_pooling_layer": False} if takes_pooler else {}
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of `folder`, from its files alone."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise CheckpointError(f"{folder}: cannot load the tokenizer: {error}") from error
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No progress bar and no report from transformers: the caller checks and reports."""
-    from transformers.utils import logging
-
-    verbosity, shows_progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shows_progress:
-            logging.enable_progress_bar()
-
-
 def load_codec(
     folder: Path,
     dtype: torch.dtype,
@@ -420,23 +146,167 @@ def load_codec(
     ).eval()
 
 
+def load_autoencoder(
+    folder: str | Path, dtype: torch.dtype = torch.float32
+) -> KLAutoencoder | PatchAutoencoder:
+    """The autoencoder of a folder, by the `_class_name` in its config.json, in evaluation mode.
+
+    Raises:
+        CheckpointError: the folder is incomplete or damaged, or its weights do not fit its config;
+            names the file and where possible the tensor.
+    """
+    folder = Path(folder)
+    config_path = folder / "config.json"
+    config = read_json(config_path)
+    network_class = _autoencoder_class(config, config_path)
+    files = find_weights(folder, "diffusion_pytorch_model", dtype=dtype)
+    header = read_header(files)
+    network = build(lambda: network_class.from_config(config), len(header), config_path)
+    _check_autoencoder(network, config, config_path)
+    expected = network.state_dict()
+    for name in expected.keys() & header.keys():  # those of old files have other names
+        check_tensor(name, header[name], expected[name])
+    check_total(network, header, config_path)
+    try:
+        network, loaded = network_class.from_pretrained(
+            folder,
+            torch_dtype=dtype,
+            variant="fp16" if ".fp16" in files[0].name else None,
+            use_safetensors=files[0].suffix == ".safetensors",
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # diffusers raises many kinds for a damaged or foreign file
+        raise CheckpointError(
+            f"{folder}: cannot load the autoencoder: {first_line(error)}"
+        ) from error
+    # diffusers leaves tensors that the file lacks at random values and says so only in its log.
+    if loaded["missing_keys"]:
+        raise CheckpointError(f"{folder}: the weights lack {min(loaded['missing_keys'])!r}")
+    return _with_interface(network).eval()
+
+
+def _autoencoder_class(config: dict[str, Any], config_path: Path) -> type[ModelMixin]:
+    class_name = config.get("_class_name")
+    if class_name == "AutoencoderKL":
+        from diffusers import AutoencoderKL
+
+        return AutoencoderKL
+    if class_name == "PatchAutoencoder":
+        from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
+
+        return PatchAutoencoder
+    raise CheckpointError(
+        f"{config_path}: _class_name is {str(class_name)[:60]!r}; it can be AutoencoderKL or "
+        "PatchAutoencoder"
+    )
+
+
+def _with_interface(network: ModelMixin) -> KLAutoencoder | PatchAutoencoder:
+    is_kl = type(network).__name__ == "AutoencoderKL"
+    return KLAutoencoder(network) if is_kl else network
+
+
+def _check_autoencoder(network: ModelMixin, config: dict[str, Any], config_path: Path) -> None:
+    """Scale and shift must be numbers, and decoding must give an image."""
+    scale, shift = config.get("scaling_factor", 1.0), config.get("shift_factor") or 0.0
+    if not (_is_number(scale) and scale > 0 and _is_number(shift)):
+        raise CheckpointError(
+            f"{config_path}: scaling_factor is {str(scale)[:40]!r} and shift_factor "
+            f"{str(shift)[:40]!r}; they must be numbers, the first above 0"
+        )
+    autoencoder = _with_interface(network)
+    n_mels, f = config.get("n_mels", 256), autoencoder.downsample
+    try_forward(
+        lambda: autoencoder.decode(torch.empty(1, autoencoder.latent_channels, n_mels // f, 4)),
+        (1, 3, n_mels, 4 * f),
+        config_path,
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def load_vocoder(folder: str | Path, *, weight_norm: bool = False) -> HiFiGAN:
+    """The HiFi-GAN of a folder: config.json and vocoder.safetensors or vocoder.pt; float32, eval.
+
+    A pickled file is `{"generator": state_dict}` or the state dict itself. Weight norm is folded
+    whichever way it was written; `weight_norm=True` puts it back, to train on.
+
+    Raises:
+        CheckpointError: the folder is not usable; names the file and where possible the tensor.
+    """
+    folder = Path(folder)
+    config_path = folder / "config.json"
+    try:
+        config = HiFiGANConfig.from_dict(read_json(config_path))
+    except CheckpointError as error:
+        where = "" if error.message.startswith(str(config_path)) else f"{config_path}: "
+        raise CheckpointError(where + error.message) from None
+    path = next((folder / name for name in VOCODER_FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise CheckpointError(f"{folder}: no vocoder weights ({' or '.join(VOCODER_FILES)})")
+    content = read_file(path)
+    if isinstance(content, dict) and "generator" in content:
+        content = content["generator"]
+    weights = {name: tensor.float() for name, tensor in named_tensors(content, path).items()}
+    weights = fold_weight_norm(weights, path)
+    vocoder = build(lambda: HiFiGAN(config), len(weights), config_path)
+    _check_vocoder(weights, vocoder.state_dict(), path)
+    vocoder.load_state_dict(weights, assign=True)
+    if weight_norm:
+        vocoder.add_weight_norm()
+    return vocoder.eval()
+
+
+def _check_vocoder(weights: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+    for name, tensor in expected.items():
+        if name not in weights:
+            raise CheckpointError(f"{path}: {name} is missing")
+        if weights[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(weights[name].shape)}, "
+                f"but config.json says {tuple(tensor.shape)}"
+            )
+    for name in weights:
+        if name not in expected:
+            raise CheckpointError(
+                f"{path}: {name[:100]} has no place in the vocoder of config.json"
+            )
+
+
 def load_unet(
     folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> UNet2DConditionModel:
     """The UNet, created without memory and filled a tensor at a time."""
-    unet = empty_unet(folder)
+    unet = empty_unet(folder, dtype)
     files = find_weights(folder / "unet", "diffusion_pytorch_model", dtype=dtype)
     load_weights(unet, files, dtype, device)
     return unet.eval()
 
 
-def empty_unet(folder: Path) -> UNet2DConditionModel:
+def empty_unet(folder: Path, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
     """The UNet without its weights, for the names and sizes of its layers."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    config = read_json(folder / "unet" / "config.json")
-    try:
-        with torch.device("meta"):
-            return UNet2DConditionModel.from_config(config)
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / 'unet' / 'config.json'}: {error}") from error
+    config_path = folder / "unet" / "config.json"
+    config = read_json(config_path)
+    files = find_weights(folder / "unet", "diffusion_pytorch_model", dtype=dtype)
+    unet = build(
+        lambda: UNet2DConditionModel.from_config(config), len(read_header(files)), config_path
+    )
+    width = unet.config.cross_attention_dim
+    side = 2 ** len(unet.config.block_out_channels)
+    try_forward(
+        lambda: (
+            unet(
+                torch.empty(1, unet.config.in_channels, side, side),
+                torch.empty(1),
+                encoder_hidden_states=torch.empty(1, 1, width),
+            ).sample
+        ),
+        (1, unet.config.out_channels, side, side),
+        config_path,
+    )
+    return unet

@@ -1,8 +1,9 @@
 """Weight files <-> tensors: .safetensors, .bin and .pt; whole or sharded; fp32 or fp16 variants.
 
 Everything in them is untrusted: pickles are read with `weights_only=True`, names in an index may
-not leave the folder, shapes are compared with the config before anything is copied. Files are
-memory-mapped a slice at a time, so that loading needs little more memory than the loaded model.
+not leave the folder, and names, shapes and types are compared with the network before any tensor is
+copied. Files are memory-mapped a slice at a time, so that loading needs little more memory than the
+loaded model.
 """
 
 from __future__ import annotations
@@ -10,21 +11,28 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from auffusion_cli.checkpoints.layout import WEIGHT_SUFFIXES, read_json
-from auffusion_cli.errors import CheckpointError
+from auffusion_cli.errors import AuffusionWarning, CheckpointError
+from auffusion_cli.files import open_regular
 
 MAPPED_BYTES = 128 * 2**20
 """How much of a file stays mapped at once. Mapped pages count as resident memory, and a file in
 float32 is twice the size of the model that is made from it in float16."""
+
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+"""What `DataParallel` and `torch.compile` put before the names of the network they wrap."""
 
 
 def find_weights(folder: Path, *stems: str, dtype: torch.dtype | None = None) -> list[Path]:
@@ -65,10 +73,58 @@ def _shards(index_path: Path) -> list[Path]:
     return shards
 
 
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a file says of one tensor, known before the tensor is read."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: str
+    is_floating: bool
+
+
+def read_header(files: Sequence[Path]) -> dict[str, TensorInfo]:
+    """Names, shapes and types of the tensors of `files`; of safetensors only the header is read."""
+    header: dict[str, TensorInfo] = {}
+    for path in files:
+        if path.suffix == ".safetensors":
+            with _reading(path), safe_open(path, framework="pt") as file:
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                infos = {
+                    name: TensorInfo(
+                        path,
+                        tuple(one.get_shape()),
+                        str(dtype := one.get_dtype()),
+                        str(dtype).startswith(("F", "BF")),
+                    )
+                    for name, one in slices.items()
+                }
+        else:
+            infos = {
+                name: TensorInfo(
+                    path,
+                    tuple(one.shape),
+                    str(one.dtype).removeprefix("torch."),
+                    one.is_floating_point(),
+                )
+                for name, one in named_tensors(read_file(path), path).items()
+            }
+        prefix = _wrapper_prefix(infos)
+        if prefix:
+            warnings.warn(
+                f"{path}: the names of its tensors begin with {prefix!r}, as a wrapped network "
+                "saves them; read without it",
+                AuffusionWarning,
+                stacklevel=2,
+            )
+        header |= {name.removeprefix(prefix): info for name, info in infos.items()}
+    return header
+
+
 def read_tensors(files: Sequence[Path]) -> Iterator[tuple[Path, str, Tensor]]:
     """(file, name, tensor) for every tensor of `files`.
 
-    A tensor is a view of a mapped file: copy what is to stay, and let go of it before the next.
+    A tensor is a view of a mapped file: copy what is to stay, and drop it before the next.
     """
     for path in files:
         remaining = list(open_tensors(path))
@@ -82,43 +138,84 @@ def read_tensors(files: Sequence[Path]) -> Iterator[tuple[Path, str, Tensor]]:
 
 
 def open_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file, memory-mapped where the format allows it."""
-    tensors = read_file(path)
+    """The tensors of one file, memory-mapped where the format allows it; no wrapper's prefix."""
+    tensors = named_tensors(read_file(path), path)
+    prefix = _wrapper_prefix(tensors)
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def named_tensors(tensors: Any, path: Path) -> dict[str, Tensor]:
+    """The content of the weight file `path`, which must be names of dense tensors."""
     if not isinstance(tensors, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
-        for name, value in tensors.items()
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
     ):
         raise CheckpointError(f"{path}: holds something else than named tensors")
+    for name, value in tensors.items():
+        if not _is_plain(value):
+            raise CheckpointError(
+                f"{path}: tensor {name!r} is sparse, quantised, or without content of its own"
+            )
     return dict(tensors)
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether `tensor` is dense and its file holds all of its elements."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return False
+    # A pickle can spell one number as a tensor of a trillion elements with stride 0.
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+
+
+def _wrapper_prefix(names: Mapping[str, Any]) -> str:
+    prefix = ""
+    while names:
+        found = [one for one in WRAPPER_PREFIXES if all(n.startswith(prefix + one) for n in names)]
+        if not found:
+            break
+        prefix += found[0]
+    return prefix
+
+
 def read_file(path: Path) -> Any:
-    """What a weight file holds; a pickle may nest its tensors. No code in it is run."""
-    try:
+    """The content of a weight file; a pickle may nest its tensors. No code in it is run."""
+    with _reading(path):
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             is_zip = file.read(4) == b"PK\x03\x04"
         # Before 2020 torch wrote a format that cannot be mapped.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """A block that reads `path`, whose damage becomes one line."""
+    try:
+        yield
     except Exception as error:  # unpickling damaged files raises whatever the damage leads to
-        if code := re.search(r"GLOBAL (\S+)", str(error)):
+        if code := re.search(r"GLOBAL (\S{1,100})", str(error)):
             raise CheckpointError(
                 f"{path}: refused: this pickle holds more than tensors ({code[1]}), and reading it "
                 "could run its code",
                 hint="Use a checkpoint in safetensors, or ask whoever made it to save it again.",
             ) from error
-        raise CheckpointError(f"{path}: {_damage(path) or error}") from error
+        raise CheckpointError(f"{path}: {_damage(path) or first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The message of a library's error in one line of at most 200 characters."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a file that cannot be opened, with the first tensor it lacks if known."""
-    size = path.stat().st_size
-    if path.suffix != ".safetensors":
-        return f"truncated or damaged ({size:,} bytes)"
+    """The damage of a file that cannot be opened, with the first tensor it lacks if known."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if path.suffix != ".safetensors":
+                return f"truncated or damaged ({size:,} bytes)"
             n_header_bytes = int.from_bytes(file.read(8), "little")
             if n_header_bytes > size - 8:
                 return f"truncated: its header alone needs {n_header_bytes:,} of {size:,} bytes"
@@ -128,9 +225,43 @@ def _damage(path: Path) -> str | None:
         for end, name in by_end:
             if 8 + n_header_bytes + end > size:
                 return f"truncated in tensor {name!r} ({size:,} bytes)"
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except OSError as error:
+        return error.strerror or str(error)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return "damaged: its header cannot be read"
     return None
+
+
+def check_header(header: Mapping[str, TensorInfo], expected: Mapping[str, Tensor]) -> None:
+    """Compare the tensors of a file with those of a network, which may be on the meta device.
+
+    Names, shapes and kinds of number must be exactly the network's.
+    """
+    for name, info in header.items():
+        if name not in expected:
+            raise CheckpointError(
+                f"{info.path}: tensor {name[:100]!r} has no place in the model of its config"
+            )
+        check_tensor(name, info, expected[name])
+    if missing := sorted(expected.keys() - header.keys()):
+        names = ", ".join(repr(name) for name in missing[:3])
+        where = next(iter(header.values())).path if header else "the weights"
+        raise CheckpointError(f"{where}: lacks {len(missing)} tensors, such as {names}")
+
+
+def check_tensor(name: str, info: TensorInfo, expected: Tensor) -> None:
+    """Compare shape and kind of number of one tensor with its place in the network."""
+    if info.shape != tuple(expected.shape):
+        raise CheckpointError(
+            f"{info.path}: tensor {name!r} is {info.shape}, "
+            f"but its config asks for {tuple(expected.shape)}"
+        )
+    if info.is_floating != expected.is_floating_point():
+        kind = "floating-point" if expected.is_floating_point() else "whole"
+        raise CheckpointError(
+            f"{info.path}: tensor {name!r} is of type {info.dtype}, not {kind} numbers",
+            hint="Quantised weights cannot be read: use the same checkpoint in fp16 or fp32.",
+        )
 
 
 def load_weights(
@@ -143,35 +274,65 @@ def load_weights(
 
     Names and shapes must be exactly the module's. Floating-point tensors become `dtype`.
     """
-    expected = module.state_dict()
-    loaded: dict[str, Tensor] = {}
-    for path, name, tensor in read_tensors(files):
-        if name not in expected:
-            raise CheckpointError(
-                f"{path}: tensor {name!r} has no place in the model of its config"
-            )
-        if tensor.shape != expected[name].shape:
-            raise CheckpointError(
-                f"{path}: tensor {name!r} is {tuple(tensor.shape)}, "
-                f"but its config asks for {tuple(expected[name].shape)}"
-            )
-        floating = tensor.is_floating_point()
-        loaded[name] = tensor.to(device, dtype if floating else tensor.dtype, copy=True)
-    if missing := sorted(expected.keys() - loaded.keys()):
-        names = ", ".join(repr(name) for name in missing[:3])
-        raise CheckpointError(f"{files[0]}: lacks {len(missing)} tensors, such as {names}")
+    check_header(read_header(files), module.state_dict())
+    loaded = {
+        name: converted(tensor, dtype, f"{path}: tensor {name!r}", device, copy=True)
+        for path, name, tensor in read_tensors(files)
+    }
     module.load_state_dict(loaded, assign=True)
 
 
+def converted(
+    tensor: Tensor,
+    dtype: torch.dtype,
+    where: str,
+    device: torch.device | str = "cpu",
+    *,
+    copy: bool = False,
+) -> Tensor:
+    """`tensor` on `device`, in `dtype` if it is floating-point.
+
+    Raises:
+        CheckpointError: it has numbers beyond the range of float16; the message begins with
+            `where`.
+    """
+    if not tensor.is_floating_point():
+        return tensor.to(device, copy=copy)
+    result = tensor.to(device, dtype, copy=copy)
+    if dtype == torch.float16 and tensor.dtype != dtype and result.isinf().any():
+        n_beyond = int((tensor.isfinite() & result.isinf().to(tensor.device)).sum())
+        if n_beyond:
+            raise CheckpointError(
+                f"{where} has {n_beyond:,} numbers beyond the range of fp16, which is ±65,504",
+                hint="Use bf16 or fp32.",
+            )
+    return result
+
+
 def save_weights(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
-    """Write `tensors` as safetensors, floating-point ones in `dtype`."""
-    save_file(
-        {
-            name: tensor.detach()
-            .to("cpu", dtype if tensor.is_floating_point() else tensor.dtype)
-            .contiguous()
-            for name, tensor in tensors.items()
-        },
-        path,
-        metadata={"format": "pt"},
-    )
+    """Write `tensors` as safetensors, floating-point ones in `dtype`.
+
+    Raises:
+        CheckpointError: a tensor has numbers beyond the range of float16.
+        OSError: it cannot be written, such as on a full disk.
+    """
+    contents = {
+        name: converted(
+            tensor.detach(), dtype, f"{path.parent.name}/{path.name}: tensor {name!r}"
+        ).contiguous()
+        for name, tensor in tensors.items()
+    }
+    with saving(path):
+        save_file(contents, path, metadata={"format": "pt"})
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """A block that writes safetensors, whose failure becomes an OSError that names `path`."""
+    try:
+        yield
+    except SafetensorError as error:  # "I/O error: No space left on device (os error 28)"
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise OSError(None, first_line(error), str(path)) from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error

@@ -137,7 +137,7 @@ def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> TextC
     """
     import torch
 
-    from auffusion_cli.checkpoints.load import load_text
+    from auffusion_cli.checkpoints.text_encoders import load_text
 
     encoders = load_text(checkpoint.folder, torch.float32, weights=False)
     for text in filter(None, dict.fromkeys(prompts)):

@@ -5,23 +5,17 @@ Both have `encode(image) -> latent`, `decode(latent) -> image`, `latent_channels
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from auffusion_cli.checkpoints.weights import find_weights, open_tensors
 from auffusion_cli.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, ModelMixin
+    from diffusers import AutoencoderKL
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-
-    from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
 
 
 class KLAutoencoder(nn.Module):
@@ -80,54 +74,3 @@ class KLAutoencoder(nn.Module):
         """(B, latent_channels, h, w) -> (B, 3, h * f, w * f) in 0..1."""
         unscaled = latent.to(self.vae.dtype) / self.scaling_factor + self.shift_factor
         return self.output_to_image(self.vae.decode(unscaled).sample).clamp(0, 1)
-
-
-def load_autoencoder(
-    folder: str | Path, dtype: torch.dtype = torch.float32
-) -> KLAutoencoder | PatchAutoencoder:
-    """The autoencoder of a folder, by the `_class_name` in its config.json, in evaluation mode.
-
-    Raises CheckpointError, naming the file and where possible the tensor, where the folder is
-    incomplete, damaged, or holds weights that do not fit its config.
-    """
-    folder = Path(folder)
-    config_path = folder / "config.json"
-    try:
-        class_name = json.loads(config_path.read_text("utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{config_path}: not the config of an autoencoder: {error!r}"
-        ) from error
-
-    if class_name == "AutoencoderKL":
-        from diffusers import AutoencoderKL
-
-        return KLAutoencoder(_load_weights(AutoencoderKL, folder, dtype)).eval()
-    if class_name == "PatchAutoencoder":
-        from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
-
-        return _load_weights(PatchAutoencoder, folder, dtype).eval()
-    raise CheckpointError(
-        f"{config_path}: _class_name is {class_name!r}; it can be AutoencoderKL or PatchAutoencoder"
-    )
-
-
-def _load_weights(model_class: type[ModelMixin], folder: Path, dtype: torch.dtype) -> ModelMixin:
-    files = find_weights(folder, "diffusion_pytorch_model")
-    for path in files:
-        open_tensors(path)  # refuses what is unsafe or damaged in words of our own
-    try:
-        model, loaded = model_class.from_pretrained(
-            folder,
-            torch_dtype=dtype,
-            variant="fp16" if ".fp16" in files[0].name else None,
-            use_safetensors=files[0].suffix == ".safetensors",
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # diffusers raises many kinds for a damaged or foreign file
-        raise CheckpointError(f"{folder}: cannot load the autoencoder: {error}") from error
-    # diffusers leaves tensors that the file lacks at random values and says so only in its log.
-    if loaded["missing_keys"]:
-        raise CheckpointError(f"{folder}: the weights lack {min(loaded['missing_keys'])!r}")
-    return model

@@ -6,28 +6,22 @@ momentum of Perraudin et al. (2013).
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from auffusion_cli.checkpoints.weights import read_file
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.signal.spectrogram import mel_filterbank
 
-WEIGHT_FILES = ("vocoder.safetensors", "vocoder.pt")
 WEIGHT_NORM_SUFFIXES = (
     ("weight_g", "weight_v"),
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
@@ -272,45 +266,6 @@ class GriffinLim(nn.Module):
         return waveform[:, begin : begin + n_frames * hop]
 
 
-def load_vocoder(folder: str | Path, *, weight_norm: bool = False) -> HiFiGAN:
-    """The HiFi-GAN of a folder: config.json and vocoder.safetensors or vocoder.pt; float32, eval.
-
-    A pickled file is `{"generator": state_dict}` or the state dict itself. Weight norm is folded
-    whichever way it was written; `weight_norm=True` puts it back, to train on.
-    Raises CheckpointError, naming the file and the tensor, where the folder is not usable.
-    """
-    folder = Path(folder)
-    config_path = folder / "config.json"
-    try:
-        config = HiFiGANConfig.from_dict(json.loads(config_path.read_text("utf-8")))
-    except CheckpointError as error:
-        raise CheckpointError(f"{config_path}: {error.message}") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{config_path}: not the config of a vocoder: {error}") from error
-
-    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-    if path is None:
-        raise CheckpointError(f"{folder}: no vocoder weights ({' or '.join(WEIGHT_FILES)})")
-    vocoder = HiFiGAN(config)
-    weights = fold_weight_norm(_read_weights(path), path)
-    _check_fit(weights, vocoder.state_dict(), path)
-    vocoder.load_state_dict(weights)
-    if weight_norm:
-        vocoder.add_weight_norm()
-    return vocoder.eval()
-
-
-def save_vocoder(vocoder: HiFiGAN, folder: str | Path) -> None:
-    """Write config.json and vocoder.safetensors, weight norm folded, for `load_vocoder`."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = fold_weight_norm(vocoder.state_dict(), folder)
-    contiguous = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
-    _replace_file(folder / "vocoder.safetensors", safetensors.torch.save(contiguous))
-    config = json.dumps(asdict(vocoder.config), indent=2) + "\n"
-    _replace_file(folder / "config.json", config.encode())
-
-
 def fold_weight_norm(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Plain weights g * v / |v| from either naming of weight norm; other tensors as they are.
 
@@ -336,39 +291,3 @@ def fold_weight_norm(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor
             norm = torch.linalg.vector_norm(direction, dim=over, keepdim=True)
             folded[prefix + "weight"] = direction * (length.reshape(norm.shape) / norm)
     return folded
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    weights = read_file(path)
-    if isinstance(weights, dict) and "generator" in weights:
-        weights = weights["generator"]
-    if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
-        raise CheckpointError(f"{path}: does not hold a generator's weights")
-    return {name: tensor.float() for name, tensor in weights.items()}
-
-
-def _check_fit(weights: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
-    for name, tensor in expected.items():
-        if name not in weights:
-            raise CheckpointError(f"{path}: {name} is missing")
-        if weights[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{path}: {name} has shape {tuple(weights[name].shape)}, "
-                f"but config.json says {tuple(tensor.shape)}"
-            )
-    for name in weights:
-        if name not in expected:
-            raise CheckpointError(f"{path}: {name} has no place in the vocoder of config.json")
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

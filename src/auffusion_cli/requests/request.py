@@ -11,7 +11,7 @@ import unicodedata
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.config import MAX_DURATION_S, SETTING_LIMITS, GenerationDefaults, Limits
 from auffusion_cli.diffusion.samplers import SCHEDULERS
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.timeline import LONGEST, parse_timeline
@@ -19,16 +19,10 @@ from auffusion_cli.requests.word_edits import WordEdit, edit_words
 
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_SEED = 2**63 - 1
-MAX_STEPS = 999
-"""The published noise schedule has 1000 time steps, and the offset of 1 takes one of them."""
-MAX_GUIDANCE_SCALE = 100.0
-MIN_DURATION_S = 0.01
-"""One column of the spectrogram."""
-MAX_DURATION_S = 3600.0
-"""Longer than a model's window is made in windows that overlap: see `windows`."""
 MAX_MASKS = 100
-MAX_CROSSFADE_S = 1.0
-MAX_RESAMPLE = 100
+CROSSFADE = Limits(0.0, 1.0, unit=" s")
+RESAMPLE = Limits(1, 100, whole=True)
+SHARE = Limits(0.0, 1.0)
 STYLE_METHODS = ("sdedit", "inversion")
 EXTEND_WHERE = ("after", "before", "loop")
 """Loop: what is new leads from the end to the start."""
@@ -106,12 +100,8 @@ class InpaintRequest:
                 "What is to change? Give --mask, --band, or both.",
                 hint="For example: --mask 2-4s, or --band 4k-8k.",
             )
-        _check_number("--crossfade", self.crossfade_s, 0.0, MAX_CROSSFADE_S, unit=" s")
-        if not _is_int(self.resample) or not 1 <= self.resample <= MAX_RESAMPLE:
-            raise UsageError(
-                f"--resample {self.resample!r} is not possible.",
-                hint=f"Valid: whole numbers from 1 (off) to {MAX_RESAMPLE}.",
-            )
+        _check_limits("--crossfade", self.crossfade_s, CROSSFADE)
+        _check_limits("--resample", self.resample, RESAMPLE)
 
 
 @dataclass(frozen=True)
@@ -137,12 +127,12 @@ class ExtendRequest:
         _check_source(self.source, self.source_sha256)
         _check_words(self.prompt, self.negative_prompt, may_be_empty=True)
         _check_seed(self.seed)
-        _check_number("--by", self.by_s, MIN_DURATION_S, MAX_DURATION_S, unit=" s")
+        _check_limits("--by", self.by_s, SETTING_LIMITS["duration_s"])
         if self.where not in EXTEND_WHERE:
             raise UsageError(
                 f"Extending {self.where!r} is not known.", hint=f"Valid: {', '.join(EXTEND_WHERE)}."
             )
-        _check_number("--crossfade", self.crossfade_s, 0.0, MAX_CROSSFADE_S, unit=" s")
+        _check_limits("--crossfade", self.crossfade_s, CROSSFADE)
 
 
 @dataclass(frozen=True)
@@ -165,7 +155,7 @@ class StyleTransferRequest:
         _check_source(self.source, self.source_sha256)
         _check_words(self.prompt, self.negative_prompt)
         _check_seed(self.seed)
-        _check_number("--strength", self.strength, 0.0, 1.0)
+        _check_limits("--strength", self.strength, SHARE)
         if self.method not in STYLE_METHODS:
             raise UsageError(
                 f"--method {self.method!r} is not known.",
@@ -220,8 +210,8 @@ class EditRequest:
             object.__setattr__(self, name, tuple(texts))  # a record in a file has lists
         check_text("--refine", self.refine)
         check_text("the edited prompt", self.word_edit.prompt)
-        _check_number("--cross-steps", self.cross_steps, 0.0, 1.0)
-        _check_number("--self-steps", self.self_steps, 0.0, 1.0)
+        _check_limits("--cross-steps", self.cross_steps, SHARE)
+        _check_limits("--self-steps", self.self_steps, SHARE)
         if self.source or self.source_sha256:
             _check_source(self.source, self.source_sha256)
 
@@ -253,6 +243,14 @@ REQUESTS: dict[str, type[Request]] = {
 """Task -> what it is asked for."""
 
 
+SETTING_OPTIONS = {
+    "duration_s": "--duration",
+    "steps": "--steps",
+    "guidance_scale": "--guidance",
+    "guidance_rescale": "--guidance-rescale",
+}
+
+
 @dataclass(frozen=True)
 class GenerateSettings:
     """How sounds are made, with nothing left open. Shared by all requests of a run."""
@@ -264,14 +262,8 @@ class GenerateSettings:
     scheduler: str
 
     def __post_init__(self) -> None:
-        _check_number("--duration", self.duration_s, MIN_DURATION_S, MAX_DURATION_S, unit=" s")
-        if not _is_int(self.steps) or not 1 <= self.steps <= MAX_STEPS:
-            raise UsageError(
-                f"--steps {self.steps!r} is not possible.",
-                hint=f"Valid: whole numbers from 1 to {MAX_STEPS}.",
-            )
-        _check_number("--guidance", self.guidance_scale, 0.0, MAX_GUIDANCE_SCALE)
-        _check_number("--guidance-rescale", self.guidance_rescale, 0.0, 1.0)
+        for name, option in SETTING_OPTIONS.items():
+            _check_limits(option, getattr(self, name), SETTING_LIMITS[name])
         if self.scheduler not in tuple(SCHEDULERS):  # it may be unhashable
             raise UsageError(
                 f"--scheduler {self.scheduler!r} is not known.",
@@ -334,12 +326,18 @@ def check_text(name: str, text: Any) -> None:
             )
 
 
-def _check_number(option: str, value: Any, low: float, high: float, unit: str = "") -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:
-        raise UsageError(
-            f"{option} {value!r} is not possible.", hint=f"Valid: {low:g} to {high:g}{unit}."
-        )
+def _check_limits(option: str, value: Any, limits: Limits) -> None:
+    if not limits.allow(value):
+        raise UsageError(f"{option} {_shown(value)} is not possible", hint=f"Valid: {limits}.")
+
+
+def _shown(value: Any) -> str:
+    """`value` in a message, which it may not fill: a record can hold anything."""
+    try:
+        shown = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        shown = f"of type {type(value).__name__}"
+    return shown if len(shown) <= 80 else f"{shown[:79]}…"
 
 
 def _is_int(value: Any) -> bool:

@@ -15,7 +15,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from auffusion_cli.codec.autoencoder import KLAutoencoder, load_autoencoder
+from auffusion_cli.checkpoints.load import load_autoencoder
+from auffusion_cli.codec.autoencoder import KLAutoencoder
 from auffusion_cli.codec.image import log_mel_to_image, pad_image
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.files import atomic_file, atomic_folder

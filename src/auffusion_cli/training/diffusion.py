@@ -17,10 +17,11 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
-from auffusion_cli.checkpoints.load import load_model, load_text_encoder, load_tokenizer, save_model
-from auffusion_cli.codec.autoencoder import load_autoencoder
+from auffusion_cli.checkpoints.load import load_autoencoder, load_model, load_vocoder
+from auffusion_cli.checkpoints.save import save_model
+from auffusion_cli.checkpoints.text_encoders import load_text_encoder, load_tokenizer
 from auffusion_cli.codec.codec import Codec
-from auffusion_cli.codec.vocoder import GriffinLim, load_vocoder
+from auffusion_cli.codec.vocoder import GriffinLim
 from auffusion_cli.diffusion.samplers import SCHEDULERS
 from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
 from auffusion_cli.errors import UsageError

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from auffusion_cli.codec.autoencoder import load_autoencoder
+from auffusion_cli.checkpoints.load import load_autoencoder
 from auffusion_cli.codec.image import log_mel_to_image, pad_image
 from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
 from auffusion_cli.errors import CheckpointError, UsageError

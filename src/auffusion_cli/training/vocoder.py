@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from auffusion_cli.codec.autoencoder import KLAutoencoder, load_autoencoder
+from auffusion_cli.checkpoints.load import load_autoencoder, load_vocoder
+from auffusion_cli.checkpoints.save import save_vocoder
+from auffusion_cli.codec.autoencoder import KLAutoencoder
 from auffusion_cli.codec.image import image_to_log_mel, log_mel_to_image
 from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
-from auffusion_cli.codec.vocoder import HiFiGAN, HiFiGANConfig, load_vocoder, save_vocoder
+from auffusion_cli.codec.vocoder import HiFiGAN, HiFiGANConfig
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import UsageError
 from auffusion_cli.signal.audio import write_audio

@@ -245,7 +245,8 @@ def convert(
     check_writable([output / "auffusion.json"], "--output")
     checkpoint = resolve.fetch(name, "NAME", yes=yes)
 
-    from auffusion_cli.checkpoints.load import load_model, save_model
+    from auffusion_cli.checkpoints.load import load_model
+    from auffusion_cli.checkpoints.save import save_model
 
     has_vocoder = (checkpoint.folder / "vocoder").is_dir()
     model = load_model(

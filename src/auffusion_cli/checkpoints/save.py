@@ -1,0 +1,157 @@
+"""`Model` -> checkpoint folder, in the layout it came in."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from auffusion_cli.checkpoints.layout import CREDITS_NAME, Condition, read_json
+from auffusion_cli.checkpoints.text_encoders import quiet_transformers
+from auffusion_cli.checkpoints.weights import save_weights, saving
+from auffusion_cli.codec.vocoder import HiFiGAN, fold_weight_norm
+from auffusion_cli.device import DTYPES
+from auffusion_cli.diffusion.text import TextConditioner, TextEncoder
+from auffusion_cli.errors import OutputExistsError, UsageError
+from auffusion_cli.files import atomic_folder, folder_of
+from auffusion_cli.model import Model
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
+
+
+def save_model(
+    model: Model,
+    folder: str | Path,
+    *,
+    dtype: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write `model` as a folder that `load_model` takes, in the layout it came in.
+
+    Weights are safetensors, in `dtype` (fp32, fp16, bf16; None: as they are). The folder is written
+    atomically.
+
+    Raises:
+        OutputExistsError: `folder` exists and `overwrite` is not set.
+        CheckpointError: a tensor has numbers beyond the range of float16.
+        OSError: it cannot be written, such as on a full disk.
+    """
+    folder = Path(folder)
+    if folder.exists() and not overwrite:
+        raise OutputExistsError(f"{folder} exists", hint="--overwrite replaces it.")
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"--dtype {dtype!r} is not known; valid: {', '.join(DTYPES)}")
+    torch_dtype = DTYPES[dtype] if dtype else model.dtype
+    with (
+        folder_of(folder),
+        atomic_folder(folder, overwrite=overwrite) as beside,
+        saving(folder),
+    ):
+        _write_model(model, beside, torch_dtype)
+    return folder
+
+
+def save_vocoder(vocoder: HiFiGAN, folder: str | Path) -> None:
+    """Write config.json and vocoder.safetensors, weight norm folded, for `load_vocoder`."""
+    folder = Path(folder)
+    with folder_of(folder), atomic_folder(folder) as beside:
+        _write_vocoder(vocoder, beside, torch.float32)
+
+
+def _write_vocoder(vocoder: HiFiGAN, folder: Path, dtype: torch.dtype) -> None:
+    _write_json(folder / "config.json", asdict(vocoder.config))
+    path = folder / "vocoder.safetensors"
+    save_weights(fold_weight_norm(vocoder.state_dict(), path), path, dtype)
+
+
+def _write_model(model: Model, folder: Path, dtype: torch.dtype) -> None:
+    _write_part(model.unet, folder / "unet", dtype)
+    autoencoder = model.codec.autoencoder
+    # KLAutoencoder wraps the diffusers model that is saved; PatchAutoencoder is one.
+    _write_part(getattr(autoencoder, "vae", autoencoder), folder / "vae", dtype)
+    _write_json(folder / "scheduler" / "scheduler_config.json", dict(model.scheduler_config))
+    defaults = model.defaults
+    if isinstance(model.codec.vocoder, HiFiGAN):
+        (folder / "vocoder").mkdir()
+        _write_vocoder(model.codec.vocoder, folder / "vocoder", dtype)
+    else:
+        defaults = replace(defaults, vocoder="griffin-lim")
+    _write_text(model.text, folder, dtype)
+    identity = {"name": Path(model.name).name, "licence": model.licence}
+    _write_json(
+        folder / "auffusion.json",
+        {"format_version": 1}
+        | {name: value for name, value in identity.items() if value}
+        | {"generation": asdict(defaults)},
+    )
+    if model.credits is not None:
+        (folder / CREDITS_NAME).write_text(model.credits, "utf-8")
+
+
+def _write_text(text: TextConditioner, folder: Path, dtype: torch.dtype) -> None:
+    if text.adapters is None:
+        (encoder,) = text.encoders
+        _write_text_encoder(encoder, folder / "text_encoder", folder / "tokenizer", dtype)
+        classes = {
+            "text_encoder": ["transformers", type(encoder.encoder).__name__],
+            "tokenizer": ["transformers", type(encoder.tokenizer).__name__],
+        }
+        for part in ("unet", "vae", "scheduler"):
+            config = folder / part / ("scheduler_config" if part == "scheduler" else "config")
+            class_name = read_json(config.with_suffix(".json"))["_class_name"]
+            classes[part] = ["diffusers", class_name]
+        unused = ("feature_extractor", "safety_checker", "image_encoder")
+        index = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False}
+        index |= classes | {part: [None, None] for part in unused}
+        _write_json(folder / "model_index.json", index)
+        return
+
+    conditions = []
+    for i, (encoder, adapter) in enumerate(zip(text.encoders, text.adapters, strict=True)):
+        condition = Condition(
+            text_encoder_name=f"text_encoder_{i}",
+            condition_adapter_name=f"condition_adapter_{i}",
+            condition_dim=adapter.proj.in_features,
+            cross_attention_dim=adapter.proj.out_features,
+            condition_max_length=encoder.max_length,
+            condition_type=f"{encoder.encoder.config.model_type}_text",
+            pretrained_model_name_or_path=encoder.source,
+        )
+        encoder_folder = folder / condition.text_encoder_name
+        _write_text_encoder(encoder, encoder_folder, encoder_folder, dtype)
+        adapter_folder = folder / condition.condition_adapter_name
+        sizes = ("condition_dim", "cross_attention_dim")
+        names = ("text_encoder_name", "condition_adapter_name")
+        entry = asdict(condition)
+        _write_json(adapter_folder / "config.json", {key: entry[key] for key in names + sizes})
+        path = adapter_folder / "condition_adapter.safetensors"
+        save_weights(adapter.state_dict(), path, dtype)
+        conditions.append(entry)
+    _write_json(folder / "condition_config.json", conditions)
+
+
+def _write_text_encoder(
+    encoder: TextEncoder, model_folder: Path, tokenizer_folder: Path, dtype: torch.dtype
+) -> None:
+    model = encoder.encoder
+    if model.dtype != dtype:
+        model = copy.deepcopy(model).to(dtype)
+    with quiet_transformers():
+        model.save_pretrained(model_folder)
+        encoder.tokenizer.save_pretrained(tokenizer_folder)
+
+
+def _write_part(module: ModelMixin, folder: Path, dtype: torch.dtype) -> None:
+    folder.mkdir()
+    module.save_config(folder)
+    save_weights(module.state_dict(), folder / "diffusion_pytorch_model.safetensors", dtype)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
