@@ -58,6 +58,11 @@ class Protocol:
     comparable_with_papers: bool
     """False: numbers carry the classifier's name, so that nobody takes them for the papers'."""
 
+    @property
+    def backbones(self) -> list[Backbone]:
+        """All its networks."""
+        return [each for each in (self.classifier, self.frames, self.text) if each is not None]
+
 
 # audioldm_eval, commit 70fc9cd and before: datasets/load_mel.py (WaveDataset).
 WAVE_DATASET = AudioInput(

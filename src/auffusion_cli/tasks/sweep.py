@@ -134,6 +134,39 @@ def cell_inputs(
     return CellInputs(requests, settings.to_dict(), model, weights, vocoder, device, dtype)
 
 
+@dataclass(frozen=True)
+class CellPlan:
+    """One cell: finished, or to be made."""
+
+    settings: GenerateSettings
+    folder: Path
+    inputs: CellInputs
+    finished: Cell | None
+
+
+def plan_cell(
+    output: Path, settings: GenerateSettings, inputs: CellInputs, *, overwrite: bool
+) -> CellPlan:
+    """The cell of these settings in the folder `output` of the sweep.
+
+    Raises:
+        OutputExistsError: something else is in its place.
+    """
+    folder = output / cell_name(settings)
+    finished = None
+    if folder.exists():
+        try:
+            finished = read_cell(folder, inputs, settings)
+        except DataError as error:
+            check_replaceable(folder)
+            if not overwrite:
+                raise OutputExistsError(
+                    f"{folder} exists, but is not this cell: {error.message}",
+                    hint="Give another --output, or --overwrite to replace it.",
+                ) from None
+    return CellPlan(settings, folder, inputs, finished)
+
+
 # --- rendering
 
 
@@ -194,7 +227,7 @@ def check_replaceable(folder: Path) -> None:
     if folder.is_symlink() or RECORD not in names or others:
         problem = f"holds {others[0]}" if others else f"has no {RECORD}"
         raise OutputExistsError(
-            f"{folder} exists and {problem}: no sweep has written it so, and it is not replaced.",
+            f"{folder} exists and {problem}: no sweep has written it so, and it is not replaced",
             hint="Give another --output, or move that folder away.",
         )
 
@@ -202,19 +235,18 @@ def check_replaceable(folder: Path) -> None:
 def render_cell(
     model: Model,
     sounds: Sounds,
-    settings: GenerateSettings,
-    folder: Path,
-    inputs: CellInputs,
+    plan: CellPlan,
     *,
     batch_size: int | None = None,
     on_steps: OnSteps = lambda n: None,
 ) -> Cell:
-    """Make the sounds of a cell; `folder` appears, or is replaced, when it is whole.
+    """Make the sounds of a cell; its folder appears, or is replaced, when it is whole.
 
     Raises:
         AuffusionError: a sound cannot be made.
-        OutputExistsError: `folder` is there and is not a cell.
+        OutputExistsError: its folder exists and is not a cell.
     """
+    settings, folder = plan.settings, plan.folder
     if folder.exists():
         check_replaceable(folder)
     size = batch_size or default_batch_size(model.device)
@@ -235,7 +267,7 @@ def render_cell(
         cell = Cell(
             settings, folder, spent_s / len(sounds), model.device.type, dtype_name(model.dtype)
         )
-        record = CellRecord(inputs, cell.seconds_per_sound, cell.device, cell.dtype, sha256s)
+        record = CellRecord(plan.inputs, cell.seconds_per_sound, cell.device, cell.dtype, sha256s)
         text = json.dumps(asdict(record), indent=1) + "\n"
         (unfinished / RECORD).write_text(text, encoding="utf-8")
     return cell

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import itertools
 import json as jsonlib
 import math
@@ -12,21 +10,20 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from auffusion_cli.cli import console, options
+from auffusion_cli.cli import console, networks, options, tables
 from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.errors import DataError, OutputExistsError, UsageError
+from auffusion_cli.errors import OutputExistsError, UsageError
 from auffusion_cli.files import clear_unfinished, folder_of
 
 if TYPE_CHECKING:
-    from auffusion_cli.checkpoints.names import Checkpoint
-    from auffusion_cli.evaluation.result import Metric
+    from auffusion_cli.cli.making import Setup
     from auffusion_cli.requests.prompts import PromptLine
     from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
-    from auffusion_cli.tasks.sweep import Cell, CellInputs, ScoredCell
+    from auffusion_cli.tasks.sweep import Cell, CellPlan, ScoredCell
 
 T = TypeVar("T")
 
@@ -37,7 +34,38 @@ SOUND_SUFFIX = re.compile(r"\.(?:wav|flac|ogg|mp3)$", re.IGNORECASE)
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(sweep)
+    app.command()(options.grouped(sweep))
+
+
+@dataclass(frozen=True)
+class Files:
+    """Options for the files to write besides the sounds."""
+
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Of the curves; by default FOLDER/curves.png."),
+    ] = None
+    table: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE.csv", help="Write a line for each cell.")
+    ] = None
+
+    def check(self, output: Path, *, overwrite: bool) -> None:
+        """Raise a UsageError, before any work, unless all can be written."""
+        from auffusion_cli.cli.outputs import check_free, check_writable
+
+        check_writable([output / "cell" / "sound.wav"], "--output")
+        check_writable([output / PICTURE], "--picture")
+        for option, path, suffix in (
+            ("--picture", self.picture, ".png"),
+            ("--csv", self.table, ".csv"),
+        ):
+            if path is None:
+                continue
+            if path.suffix.lower() != suffix:
+                raise UsageError(f"{option} {path}: has to end in {suffix}")
+            check_writable([path], option)
+            if not overwrite:
+                check_free([path])
 
 
 def sweep(
@@ -66,36 +94,12 @@ def sweep(
         Path | None,
         typer.Option(metavar="FOLDER", help="Real sounds, for FD, FAD, KAD and KL."),
     ] = None,
-    backbone: Annotated[
-        Literal["embedded", "published"] | None,
-        typer.Option(help="What listens; see `auffusion evaluate`."),
-    ] = None,
-    protocol: Annotated[
-        Literal["auffusion-2024", "tango", "embedded"] | None,
-        typer.Option(help="Whose way of measuring; see `auffusion evaluate`."),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help="The published networks' files, where there is no network."
-        ),
-    ] = None,
-    picture: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.png", help="Of the curves; by default FOLDER/curves.png."),
-    ] = None,
-    table: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE.csv", help="Write a line for each cell.")
-    ] = None,
-    model: options.Model = "embedded",
-    vocoder: options.Vocoder = "auto",
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
+    *,
+    measuring: networks.Measuring,
+    files: Files,
+    loading: options.Loading,
     batch_size: options.BatchSize = None,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
-    overwrite: options.Overwrite = False,
-    yes: options.Yes = False,
+    run: options.Run,
 ) -> None:
     """Render the same prompts with every combination of settings, and measure each.
 
@@ -110,18 +114,10 @@ def sweep(
       auffusion sweep --prompts list.csv --steps 10,25 --reference real/ --csv study.csv
       auffusion sweep "thunder" -n 10 --scheduler "ddim,dpm++,unipc" --steps 8,16,32
     """
-    from auffusion_cli.cli import resolve
-    from auffusion_cli.cli.commands.evaluate import check_weights, choose_protocol, sounds_in
-    from auffusion_cli.cli.outputs import check_free
+    from auffusion_cli.cli.making import set_up
     from auffusion_cli.requests.request import GenerateSettings
 
-    if bool(prompts) == bool(prompts_file):
-        raise UsageError(
-            "Give either prompts or --prompts FILE.",
-            hint='For example: auffusion sweep "dog barking" "rain" --steps 10,25 --guidance 1,3',
-        )
-    lines = _lines(prompts, prompts_file)
-    sounds = _sounds(lines, n_variations, seed, negative)
+    sounds = _sounds(_lines(prompts, prompts_file), n_variations, seed, negative)
     axes = {
         "steps": _values("--steps", steps, int, "whole numbers such as 10,25,50"),
         "guidance_scale": _values("--guidance", guidance, float, "numbers such as 1,3,7.5"),
@@ -129,69 +125,56 @@ def sweep(
     }
     fixed = {"duration_s": duration_s, "guidance_rescale": guidance_rescale}
     # Before anything is downloaded; the model's own limits come after.
-    _grid(
-        GenerateSettings.from_defaults(GenerationDefaults(), **fixed),
-        axes,
-    )
-    chosen = choose_protocol(backbone, protocol)
-    check_weights(weights, chosen)
-    own_picture = output / PICTURE
-    _check_files(output, picture or own_picture, table)
-    check_free([] if overwrite else [path for path in (picture, table) if path is not None])
+    _grid(GenerateSettings.from_defaults(GenerationDefaults(), **fixed), axes)
+    chosen = measuring.choose()
+    files.check(output, overwrite=run.overwrite)
     if reference is not None:
-        sounds_in("--reference ", reference)
+        networks.sounds_in("--reference ", reference)
 
-    checkpoint = resolve.find(model) if dry_run else resolve.fetch(model, yes=yes)
-    defaults, vocoder_name = resolve.describe(checkpoint, vocoder)
-    cells = _grid(GenerateSettings.from_defaults(defaults, **fixed), axes)
-    machine = resolve.describe_machine(device, dtype)
-    if not dry_run:
-        clear_unfinished(output)
-    todo = _plan_cells(output, sounds, cells, checkpoint, model, vocoder_name, machine, overwrite)
-    about = _about_picture(todo, reference, chosen.name)
-    if not overwrite and picture is None:
-        _check_shows_no_more(own_picture, about)
-    picture = picture or own_picture
-    if dry_run:
-        same = {name: getattr(cells[0], name) for name in fixed}
-        same |= {"model": model, "vocoder": vocoder_name, **machine, "protocol": chosen.name}
-        _show_plan(todo, sounds, same, as_json=json)
+    setup = set_up(loading, fixed, run)
+    plans = _plan_cells(output, sounds, _grid(setup.settings, axes), setup, run)
+    picture = files.picture or output / PICTURE
+    about = _about_picture(plans, reference, chosen.name)
+    if not run.overwrite and files.picture is None:
+        _check_shows_no_more(picture, about)
+    if run.dry_run:
+        same = {name: value for name, value in setup.to_dict().items() if name not in axes}
+        _show_plan(plans, sounds, same | {"protocol": chosen.name}, as_json=run.json)
         return
-    resolve.warn_of_cut_prompts(checkpoint, (request.prompt for request in sounds.values()))
+    setup.check_words((request.prompt for request in sounds.values()), [negative])
 
-    from auffusion_cli.cli.commands.evaluate import cache_folder, load_networks, warn_of
+    # Before hours of rendering: what is missing for measuring is reported now.
+    loaded = networks.load_networks(
+        chosen, reference is not None, measuring.weights, loading.device, yes=run.yes
+    )
+    rendered = _render(plans, sounds, setup, batch_size)
     from auffusion_cli.tasks.sweep import score_cells
 
-    # Before hours of rendering: what is missing for measuring is told now.
-    networks = load_networks(chosen, reference is not None, weights, device, yes=yes)
-    rendered = _render(todo, sounds, model, vocoder, device, dtype, batch_size)
-    with console.Progress("reading", unit="clips") as progress:
+    with networks.progress() as on_progress:
         scored, evaluation = score_cells(
             rendered,
             reference,
             chosen,
-            networks,
-            cache=cache_folder(),
-            on_progress=lambda what, n_done, n: progress.update(
-                description=what, completed=n_done, total=n
-            ),
+            loaded,
+            cache=networks.cache_folder(),
+            on_progress=on_progress,
         )
     names = [system.name for system in evaluation.systems]
-    warn_of(_said_once(evaluation.notes, names), networks)
+    networks.warn_of(_joined_notes(evaluation.notes, names), loaded)
     for note in _notes_of_all(scored):
         console.note(note)
     try:
         _draw(scored, picture, about)
-        if table is not None:
-            _write_table(scored, table)
+        if files.table is not None:
+            tables.write_cells(scored, files.table)
     finally:  # a full disk does not take the numbers with it
-        if json:
-            console.print_json(_as_json(scored, evaluation, picture))
+        if run.json:
+            console.print_json(tables.cells_as_json(scored, evaluation, picture))
         else:
-            console.print_table(*_rows(scored))
+            tables.show_cells(scored)
 
 
-# --- what is asked for
+# --- the request
 
 
 def _values(option: str, text: str | None, kind: Callable[[str], T], valid: str) -> list[T] | None:
@@ -202,10 +185,10 @@ def _values(option: str, text: str | None, kind: Callable[[str], T], valid: str)
         values = [kind(part.strip()) for part in text.split(",")]
     except ValueError:
         raise UsageError(
-            f"{option} {text!r}: not a list of numbers.", hint=f"Valid: {valid}."
+            f"{option} {text!r}: not a list of numbers", hint=f"Valid: {valid}."
         ) from None
     if len(set(values)) < len(values):
-        raise UsageError(f"{option} {text!r}: names a value twice.", hint=f"Valid: {valid}.")
+        raise UsageError(f"{option} {text!r}: names a value twice", hint=f"Valid: {valid}.")
     return values
 
 
@@ -218,7 +201,7 @@ def _grid(base: GenerateSettings, axes: dict[str, list[Any] | None]) -> list[Gen
     n_cells = math.prod(map(len, lists))
     if n_cells > MAX_CELLS:
         raise UsageError(
-            f"{n_cells:,} combinations of --steps, --guidance and --scheduler are too many.",
+            f"{n_cells:,} combinations of --steps, --guidance and --scheduler are too many",
             hint=f"There can be {MAX_CELLS:,}.",
         )
     cells = [
@@ -232,6 +215,11 @@ def _lines(prompts: Sequence[str] | None, prompts_file: str | None) -> list[Prom
     from auffusion_cli.cli.plan import read_list
     from auffusion_cli.requests.prompts import BadLine, PromptLine
 
+    if bool(prompts) == bool(prompts_file):
+        raise UsageError(
+            "give either prompts or --prompts FILE",
+            hint='For example: auffusion sweep "dog barking" "rain" --steps 10,25 --guidance 1,3',
+        )
     if prompts:
         return [PromptLine(number, prompt) for number, prompt in enumerate(prompts, 1)]
     lines = read_list(prompts_file)
@@ -261,7 +249,7 @@ def _sounds(
         for n in range(n_variations):
             name = f"{stem}-{n + 1}" if n_variations > 1 else stem
             if name in sounds:
-                raise UsageError(f"--prompts, line {line.number}: a second sound named {name!r}.")
+                raise UsageError(f"--prompts, line {line.number}: a second sound named {name!r}")
             line_negative = negative if line.negative_prompt is None else line.negative_prompt
             sounds[name] = GenerateRequest(line.prompt, first_seed + n, line_negative)
     return sounds
@@ -271,77 +259,38 @@ def _stem(name: str, number: int) -> str:
     stem = SOUND_SUFFIX.sub("", name)
     if not PLAIN_NAME.fullmatch(stem):
         raise UsageError(
-            f"--prompts, line {number}: {name[:60]!r} cannot be the name of a sound.",
+            f"--prompts, line {number}: {name[:60]!r} cannot be the name of a sound",
             hint="Letters, digits, points, hyphens and underscores can; or leave the column out.",
         )
     return stem
 
 
-def _check_files(output: Path, picture: Path, table: Path | None) -> None:
-    """Before any work: that what is asked for can be written."""
-    from auffusion_cli.cli.outputs import check_writable
-
-    check_writable([output / "cell" / "sound.wav"], "--output")
-    for option, path, suffix in (("--picture", picture, ".png"), ("--csv", table, ".csv")):
-        if path is None:
-            continue
-        if path.suffix.lower() != suffix:
-            raise UsageError(f"{option} {path}: has to end in {suffix}.")
-        check_writable([path], option)
-
-
 # --- cells
-
-
-@dataclass(frozen=True)
-class CellPlan:
-    """One cell: what is there of it, or what is to be made."""
-
-    settings: GenerateSettings
-    folder: Path
-    inputs: CellInputs
-    there: Cell | None
 
 
 def _plan_cells(
     output: Path,
     sounds: dict[str, GenerateRequest],
     cells: Sequence[GenerateSettings],
-    checkpoint: Checkpoint | None,
-    model: str,
-    vocoder: str,
-    machine: dict[str, str],
-    overwrite: bool,
+    setup: Setup,
+    run: options.Run,
 ) -> list[CellPlan]:
-    """Which cells are there already; OutputExistsError where a folder holds something else."""
-    from auffusion_cli.tasks.sweep import (
-        cell_inputs,
-        cell_name,
-        check_replaceable,
-        read_cell,
-        weights_of,
-    )
+    """Each cell, finished or to be made; OutputExistsError where its place is taken."""
+    from auffusion_cli.cli.resolve import describe_machine
+    from auffusion_cli.tasks.sweep import cell_inputs, plan_cell, weights_of
 
-    weights = "" if checkpoint is None else weights_of(checkpoint.folder)
-    plans = []
-    for settings in cells:
-        folder = output / cell_name(settings)
-        inputs = cell_inputs(
-            sounds, settings, model=model, weights=weights, vocoder=vocoder, **machine
-        )
-        there = None
-        if folder.exists():
-            try:
-                there = read_cell(folder, inputs, settings)
-            except DataError as error:
-                check_replaceable(folder)
-                if not overwrite:
-                    raise OutputExistsError(
-                        f"{folder} exists, but is not this cell: {error.message}.",
-                        hint="Give another --output, or --overwrite to replace it.",
-                    ) from None
-        plans.append(CellPlan(settings, folder, inputs, there))
-    return plans
+    if not run.dry_run:
+        clear_unfinished(output)
+    facts = {
+        "model": setup.loading.model,
+        "weights": "" if setup.checkpoint is None else weights_of(setup.checkpoint.folder),
+        "vocoder": setup.vocoder,
+        **describe_machine(setup.loading.device, setup.loading.dtype),
+    }
+    return [
+        plan_cell(output, settings, cell_inputs(sounds, settings, **facts), overwrite=run.overwrite)
+        for settings in cells
+    ]
 
 
 def _about_picture(
@@ -374,7 +323,7 @@ def _check_shows_no_more(picture: Path, about: dict[str, Any]) -> None:
         others = ["something else"]
     if others:
         raise OutputExistsError(
-            f"{picture} exists, and shows {others[0]} than this sweep.",
+            f"{picture} exists, and shows {others[0]} than this sweep",
             hint="Give another --picture, or --overwrite to replace it.",
         )
 
@@ -382,42 +331,26 @@ def _check_shows_no_more(picture: Path, about: dict[str, Any]) -> None:
 def _render(
     plans: Sequence[CellPlan],
     sounds: dict[str, GenerateRequest],
-    model: str,
-    vocoder: str,
-    device: str,
-    dtype: str,
+    setup: Setup,
     batch_size: int | None,
 ) -> list[Cell]:
-    """All cells, in the order of `plans`; those that are there are kept as they are."""
+    """All cells, in the order of `plans`; finished ones are kept as they are."""
     from auffusion_cli.tasks.sweep import render_cell, warm_up
 
-    todo = [plan for plan in plans if plan.there is None]
+    todo = [plan for plan in plans if plan.finished is None]
     if len(todo) < len(plans):
         console.note(f"{len(plans) - len(todo)} of {len(plans)} cells are there already")
     if not todo:
-        return [plan.there for plan in plans]
-    console.note(f"loading {model}")
-    from auffusion_cli.checkpoints.load import load_model
-
-    loaded = load_model(model, device=device, dtype=dtype, vocoder=vocoder)
-    warm_up(loaded, sounds, todo[0].settings)
+        return [plan.finished for plan in plans]
+    model = setup.load()
+    warm_up(model, sounds, todo[0].settings)
     total = sum(plan.settings.steps for plan in todo) * len(sounds)
-    cells = []
     with console.Progress("rendering", total, unit="steps") as progress:
-        for plan in plans:
-            cells.append(
-                plan.there
-                or render_cell(
-                    loaded,
-                    sounds,
-                    plan.settings,
-                    plan.folder,
-                    plan.inputs,
-                    batch_size=batch_size,
-                    on_steps=progress.advance,
-                )
-            )
-    return cells
+        return [
+            plan.finished
+            or render_cell(model, sounds, plan, batch_size=batch_size, on_steps=progress.advance)
+            for plan in plans
+        ]
 
 
 def _show_plan(
@@ -427,14 +360,14 @@ def _show_plan(
     *,
     as_json: bool,
 ) -> None:
-    todo = [plan for plan in plans if plan.there is None]
+    todo = [plan for plan in plans if plan.finished is None]
     n_steps = sum(plan.settings.steps for plan in todo) * len(sounds)
     if as_json:
         console.print_json(
             {
                 "settings": resolved,
                 "cells": [
-                    {"folder": str(plan.folder), "finished": plan.there is not None}
+                    {"folder": str(plan.folder), "finished": plan.finished is not None}
                     | plan.settings.to_dict()
                     for plan in plans
                 ],
@@ -445,12 +378,12 @@ def _show_plan(
         )
         return
     console.print_table(("SETTING", "VALUE"), console.fields(resolved))
-    typer.echo()
+    console.print_line()
     console.print_table(
         ("SOUND", "PROMPT", "SEED"),
         [(name, request.prompt, request.seed) for name, request in sounds.items()],
     )
-    typer.echo()
+    console.print_line()
     console.print_table(
         ("CELL", "STEPS", "GUIDANCE", "SCHEDULER", ""),
         [
@@ -459,7 +392,7 @@ def _show_plan(
                 plan.settings.steps,
                 f"{plan.settings.guidance_scale:g}",
                 plan.settings.scheduler,
-                "finished" if plan.there else "",
+                "finished" if plan.finished else "",
             )
             for plan in plans
         ],
@@ -470,11 +403,11 @@ def _show_plan(
     )
 
 
-# --- what is told
+# --- results
 
 
-def _said_once(notes: Sequence[str], systems: Sequence[str]) -> list[str]:
-    """`notes`, and what would be said of each system in the same words is said of all cells."""
+def _joined_notes(notes: Sequence[str], systems: Sequence[str]) -> list[str]:
+    """`notes`, in which one that all systems share is one note on every cell."""
     of_all = {}
     for note in notes:
         name, colon, words = note.partition(": ")
@@ -484,7 +417,7 @@ def _said_once(notes: Sequence[str], systems: Sequence[str]) -> list[str]:
 
 
 def _notes_of_all(scored: Sequence[ScoredCell]) -> list[str]:
-    """What to mind about a number in every cell: too few clips, no reference."""
+    """The notes that a number has in every cell: too few clips, no reference."""
     names: dict[str, list[str]] = {}
     for metric in scored[0].metrics:
         everywhere = all(
@@ -494,72 +427,6 @@ def _notes_of_all(scored: Sequence[ScoredCell]) -> list[str]:
         if metric.note and everywhere and metric.name not in names.get(metric.note, ()):
             names.setdefault(metric.note, []).append(metric.name)
     return [f"{', '.join(about)}: {note}" for note, about in names.items()]
-
-
-def _rows(scored: Sequence[ScoredCell]) -> tuple[list[str], list[list[str]]]:
-    """The table: a line a cell."""
-    from auffusion_cli.tasks.sweep import measured
-
-    names = measured(scored)
-    rows = []
-    for each in scored:
-        settings = each.cell.settings
-        row = [settings.scheduler, str(settings.steps), f"{settings.guidance_scale:g}"]
-        row.append(f"{each.cell.seconds_per_sound:.2f}")
-        row.append("" if each.change_db is None else f"{each.change_db:.2f}")
-        for name in names:
-            metric = each.metric(name)
-            row.append("" if metric is None else f"{metric.value:.4g}" + _within(metric))
-        rows.append(row)
-    return ["SCHEDULER", "STEPS", "GUIDANCE", "SECONDS", "CHANGE dB", *names], rows
-
-
-def _within(metric: Metric) -> str:
-    return "" if metric.ci_95 is None else " ({:.4g} to {:.4g})".format(*metric.ci_95)
-
-
-def _as_json(scored: Sequence[ScoredCell], evaluation: Any, picture: Path) -> dict[str, Any]:
-    return {
-        "protocol": evaluation.protocol,
-        "backbones": {name: asdict(each) for name, each in evaluation.backbones.items()},
-        "reference": evaluation.reference and asdict(evaluation.reference),
-        "versions": evaluation.versions,
-        "notes": list(evaluation.notes),
-        "picture": str(picture),
-        "cells": [
-            each.cell.settings.to_dict()
-            | {
-                "folder": str(each.cell.folder),
-                "device": each.cell.device,
-                "dtype": each.cell.dtype,
-                "seconds_per_sound": each.cell.seconds_per_sound,
-                "change_db": each.change_db,
-                "metrics": [asdict(metric) for metric in each.metrics],
-            }
-            for each in scored
-        ],
-    }
-
-
-def _write_table(scored: Sequence[ScoredCell], path: Path) -> None:
-    from auffusion_cli.files import write_text
-    from auffusion_cli.tasks.sweep import measured
-
-    names = measured(scored)
-    fields = ("scheduler", "steps", "guidance_scale", "guidance_rescale", "duration_s")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    bounds = [f"{name} {what}".strip() for name in names for what in ("", "low", "high")]
-    writer.writerow([*fields, "seconds_per_sound", "change_db", *bounds])
-    for each in scored:
-        row = [getattr(each.cell.settings, field) for field in fields]
-        row += [each.cell.seconds_per_sound, each.change_db]
-        for name in names:
-            metric = each.metric(name)
-            value = None if metric is None else metric.value
-            row += [value, *((metric and metric.ci_95) or (None, None))]
-        writer.writerow(row)
-    write_text(path, text.getvalue())
 
 
 def _draw(scored: Sequence[ScoredCell], path: Path, about: dict[str, Any]) -> None:
