@@ -55,7 +55,7 @@ def test_a_table_on_stdout_and_all_else_on_stderr(run):
         "FD-inf-tagger",
     ]
     assert lines[1].split()[-1] == "lower" and " to " in lines[1]
-    assert "listening with the embedded network" in result.stderr
+    assert "measuring with the embedded network" in result.stderr
     assert "warning: the protocol 'embedded' listens with a network of its own" in result.stderr
     assert "FD-tagger: 12 clips are few" in result.stderr
 
@@ -162,7 +162,7 @@ def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_pat
     (tmp_path / "empty").mkdir()
     (tmp_path / "x.csv").write_text("name,prompt\nx,rain\n")
     for arguments, code, message in (
-        ((), 2, "What is to be measured?"),
+        ((), 2, "Nothing to measure"),
         (("nowhere",), 2, "GENERATED nowhere: no such folder"),
         (("there.json",), 2, "GENERATED there.json: is not a folder"),
         (("empty",), 2, "GENERATED empty: holds no sound files"),
@@ -186,7 +186,7 @@ def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_pat
         (("made", "--compare", "a.json", "b.json"), 2, "--compare takes two results"),
         (("--compare", "a.json", "b.json", "--model", "x"), 2, "--compare takes two results"),
         (("--compare", "a.json", "b.json", "--weights", "x"), 2, "--compare takes two results"),
-        (("--compare", "a.json", "b.json"), 2, "--compare a.json: cannot be read"),
+        (("--compare", "a.json", "b.json"), 2, "--compare a.json: No such file"),
         (("--compare", "there.json", "there.json"), 2, "--compare there.json: not a result"),
     ):
         result = run(*arguments)

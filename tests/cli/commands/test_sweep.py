@@ -29,9 +29,7 @@ def run(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
     torch.manual_seed(0)
     audio_input = PROTOCOLS["embedded"].classifier.audio_input
     networks = Networks(TaggerEmbedder(Tagger(["dog", "rain"]).eval(), audio_input, "0" * 64))
-    monkeypatch.setattr(
-        "auffusion_cli.cli.commands.evaluate.load_networks", lambda *_, **__: networks
-    )
+    monkeypatch.setattr("auffusion_cli.cli.networks.load_networks", lambda *_, **__: networks)
     app = build_app()
 
     def run(*arguments):
@@ -57,9 +55,9 @@ def rendered(monkeypatch):
     cells = []
     render_cell = task.render_cell
 
-    def counted(model, sounds, settings, *rest, **options):
-        cells.append((settings.steps, settings.guidance_scale))
-        return render_cell(model, sounds, settings, *rest, **options)
+    def counted(model, sounds, plan, **options):
+        cells.append((plan.settings.steps, plan.settings.guidance_scale))
+        return render_cell(model, sounds, plan, **options)
 
     monkeypatch.setattr(task, "render_cell", counted)
     return cells

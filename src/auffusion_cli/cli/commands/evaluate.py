@@ -232,7 +232,7 @@ def _systems(generated: Path | None, named: Sequence[str]) -> dict[str, Path]:
         folders[name] = Path(folder)
     if not folders:
         raise UsageError(
-            "nothing to measure: give a folder of generated sounds, or --system NAME=FOLDER",
+            "Nothing to measure: give a folder of generated sounds, or --system NAME=FOLDER",
             hint="For example: auffusion evaluate generated/ --reference real/",
         )
     return folders

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json as jsonlib
-import math
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auffusion_cli.cli import console, networks, options, tables
+from auffusion_cli.cli import console, grid, networks, options, tables
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import OutputExistsError, UsageError
 from auffusion_cli.files import clear_unfinished, folder_of
 
 if TYPE_CHECKING:
     from auffusion_cli.cli.making import Setup
-    from auffusion_cli.requests.prompts import PromptLine
     from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
     from auffusion_cli.tasks.sweep import Cell, CellPlan, ScoredCell
 
-T = TypeVar("T")
-
-MAX_CELLS = 1_000
 PICTURE = "curves.png"
-PLAIN_NAME = re.compile(r"[\w][\w.-]{0,99}")
-SOUND_SUFFIX = re.compile(r"\.(?:wav|flac|ogg|mp3)$", re.IGNORECASE)
 
 
 def register(app: typer.Typer) -> None:
@@ -117,22 +108,24 @@ def sweep(
     from auffusion_cli.cli.making import set_up
     from auffusion_cli.requests.request import GenerateSettings
 
-    sounds = _sounds(_lines(prompts, prompts_file), n_variations, seed, negative)
+    sounds = grid.named_sounds(grid.read_lines(prompts, prompts_file), n_variations, seed, negative)
     axes = {
-        "steps": _values("--steps", steps, int, "whole numbers such as 10,25,50"),
-        "guidance_scale": _values("--guidance", guidance, float, "numbers such as 1,3,7.5"),
-        "scheduler": _values("--scheduler", schedulers, str, "names such as ddim,dpm++"),
+        "steps": grid.axis_values("--steps", steps, int, "whole numbers such as 10,25,50"),
+        "guidance_scale": grid.axis_values(
+            "--guidance", guidance, float, "numbers such as 1,3,7.5"
+        ),
+        "scheduler": grid.axis_values("--scheduler", schedulers, str, "names such as ddim,dpm++"),
     }
     fixed = {"duration_s": duration_s, "guidance_rescale": guidance_rescale}
     # Before anything is downloaded; the model's own limits come after.
-    _grid(GenerateSettings.from_defaults(GenerationDefaults(), **fixed), axes)
+    grid.combinations(GenerateSettings.from_defaults(GenerationDefaults(), **fixed), axes)
     chosen = measuring.choose()
     files.check(output, overwrite=run.overwrite)
     if reference is not None:
         networks.sounds_in("--reference ", reference)
 
     setup = set_up(loading, fixed, run)
-    plans = _plan_cells(output, sounds, _grid(setup.settings, axes), setup, run)
+    plans = _plan_cells(output, sounds, grid.combinations(setup.settings, axes), setup, run)
     picture = files.picture or output / PICTURE
     about = _about_picture(plans, reference, chosen.name)
     if not run.overwrite and files.picture is None:
@@ -141,7 +134,7 @@ def sweep(
         same = {name: value for name, value in setup.to_dict().items() if name not in axes}
         _show_plan(plans, sounds, same | {"protocol": chosen.name}, as_json=run.json)
         return
-    setup.check_words((request.prompt for request in sounds.values()), [negative])
+    setup.check_words((request.prompt for request in sounds.values()), [])
 
     # Before hours of rendering: what is missing for measuring is reported now.
     loaded = networks.load_networks(
@@ -172,97 +165,6 @@ def sweep(
             console.print_json(tables.cells_as_json(scored, evaluation, picture))
         else:
             tables.show_cells(scored)
-
-
-# --- the request
-
-
-def _values(option: str, text: str | None, kind: Callable[[str], T], valid: str) -> list[T] | None:
-    """The values of a list, each once; None where the model's default is to be taken."""
-    if text is None:
-        return None
-    try:
-        values = [kind(part.strip()) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"{option} {text!r}: not a list of numbers", hint=f"Valid: {valid}."
-        ) from None
-    if len(set(values)) < len(values):
-        raise UsageError(f"{option} {text!r}: names a value twice", hint=f"Valid: {valid}.")
-    return values
-
-
-def _grid(base: GenerateSettings, axes: dict[str, list[Any] | None]) -> list[GenerateSettings]:
-    """Every combination of `axes`; one that was not asked for has the value of `base`.
-
-    The quickest come first, so that a sweep that is stopped has the most cells.
-    """
-    lists = [values or [getattr(base, name)] for name, values in axes.items()]
-    n_cells = math.prod(map(len, lists))
-    if n_cells > MAX_CELLS:
-        raise UsageError(
-            f"{n_cells:,} combinations of --steps, --guidance and --scheduler are too many",
-            hint=f"There can be {MAX_CELLS:,}.",
-        )
-    cells = [
-        replace(base, **dict(zip(axes, values, strict=True)))
-        for values in itertools.product(*lists)
-    ]
-    return sorted(cells, key=lambda cell: cell.steps)
-
-
-def _lines(prompts: Sequence[str] | None, prompts_file: str | None) -> list[PromptLine]:
-    from auffusion_cli.cli.plan import read_list
-    from auffusion_cli.requests.prompts import BadLine, PromptLine
-
-    if bool(prompts) == bool(prompts_file):
-        raise UsageError(
-            "give either prompts or --prompts FILE",
-            hint='For example: auffusion sweep "dog barking" "rain" --steps 10,25 --guidance 1,3',
-        )
-    if prompts:
-        return [PromptLine(number, prompt) for number, prompt in enumerate(prompts, 1)]
-    lines = read_list(prompts_file)
-    for line in lines:
-        if isinstance(line, BadLine):
-            # A cell without one of the prompts could not be compared with the others.
-            raise UsageError(f"--prompts {prompts_file}, line {line.number}: {line.reason}")
-    return lines
-
-
-def _sounds(
-    lines: Sequence[PromptLine], n_variations: int, seed: int, negative: str
-) -> dict[str, GenerateRequest]:
-    """File name without suffix -> request, for each prompt and variation.
-
-    A list may name its sounds in a column as captions do, so that they are paired with real ones.
-    """
-    from auffusion_cli.cli.outputs import slug
-    from auffusion_cli.evaluation.clips import named_clip
-    from auffusion_cli.requests.request import GenerateRequest
-
-    sounds: dict[str, GenerateRequest] = {}
-    for line in lines:
-        own = named_clip(line.columns)
-        stem = f"{line.number:05d}-{slug(line.prompt)}" if own is None else _stem(own, line.number)
-        first_seed = seed if line.seed is None else line.seed
-        for n in range(n_variations):
-            name = f"{stem}-{n + 1}" if n_variations > 1 else stem
-            if name in sounds:
-                raise UsageError(f"--prompts, line {line.number}: a second sound named {name!r}")
-            line_negative = negative if line.negative_prompt is None else line.negative_prompt
-            sounds[name] = GenerateRequest(line.prompt, first_seed + n, line_negative)
-    return sounds
-
-
-def _stem(name: str, number: int) -> str:
-    stem = SOUND_SUFFIX.sub("", name)
-    if not PLAIN_NAME.fullmatch(stem):
-        raise UsageError(
-            f"--prompts, line {number}: {name[:60]!r} cannot be the name of a sound",
-            hint="Letters, digits, points, hyphens and underscores can; or leave the column out.",
-        )
-    return stem
 
 
 # --- cells
