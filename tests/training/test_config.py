@@ -166,6 +166,36 @@ def test_impossible_values_are_named(section, setting):
         section(**setting)
 
 
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        (
+            "diffusion: {init_from: x, unet: {a: 1}, vocoder: v}",
+            "diffusion.vocoder, diffusion.unet",
+        ),
+        ("diffusion: {init_from: x, generation: {steps: 3}}", "diffusion.generation"),
+        ("diffusion: {init_from: x, scheduler: {}}", "diffusion.scheduler"),
+        ("diffusion: {init_from: x, text_encoders: [{path: t}]}", "diffusion.text_encoders"),
+        ("diffusion: {init_from: x, autoencoder: a}", "diffusion.autoencoder"),
+        ("autoencoder: {init_from: x, model: {a: 1}}", "autoencoder.model"),
+        ("autoencoder: {kind: patch, kl_weight: 1}", "autoencoder.kl_weight"),
+        ("autoencoder: {latent_noise: 0.1}", "autoencoder.latent_noise"),
+        ("vocoder: {init_from: x, model: {a: 1}}", "vocoder.model"),
+        ("vocoder: {autoencoder: x}", "vocoder.autoencoder"),
+    ],
+)
+def test_keys_without_effect_are_refused(text, keys):
+    with pytest.raises(UsageError) as caught:
+        parse(text)
+    assert f"{keys}: without effect with " in caught.value.message
+    assert "Remove" in caught.value.hint
+
+
+def test_the_saved_settings_of_a_fine_tuning_are_read_again():
+    config = parse("diffusion: {init_from: embedded}")
+    assert parse(dump_config(config)) == config
+
+
 def test_overrides_win_and_make_their_sections():
     document = {"loop": {"batch_size": 4}}
     config = parse_config(document, {"loop.batch_size": 8, "scenes.duration_s": 2, "seed": 5})

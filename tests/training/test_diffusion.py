@@ -1,5 +1,6 @@
 """The diffusion stage on the tiny checkpoint: losses, dropped captions, weights, the result."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -14,11 +15,12 @@ from auffusion_cli.codec.autoencoder import KLAutoencoder
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.vocoder import GriffinLim
 from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.errors import UsageError
+from auffusion_cli.errors import AuffusionWarning, UsageError
 from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.training.config import (
     DiffusionConfig,
     LoopConfig,
+    PreviewConfig,
     SceneConfig,
     TextEncoderConfig,
     TrainingConfig,
@@ -235,6 +237,23 @@ def test_previews_are_sounds_and_pictures(model, tmp_path):
         make_stage(model, preview_prompts=("",))
 
 
+def test_previews_take_few_steps_unless_asked(model):
+    model = replace(model, defaults=replace(model.defaults, steps=100))
+    settings = make_stage(model).preview_settings
+    assert (settings.steps, settings.duration_s) == (25, model.defaults.duration_s)
+    asked = PreviewConfig(steps=3, duration_s=0.5, guidance_scale=2.0)
+    settings = make_stage(model, preview=asked).preview_settings
+    assert (settings.steps, settings.duration_s, settings.guidance_scale) == (3, 0.5, 2.0)
+    with pytest.raises(UsageError, match=r"diffusion\.preview: .*--steps 0"):
+        make_stage(model, preview=PreviewConfig(steps=0))
+
+
+def test_previews_have_the_length_asked_for(model, tmp_path):
+    preview = PreviewConfig(steps=1, duration_s=0.5)
+    make_stage(model, preview_prompts=("a dog",), preview=preview).preview(tmp_path, step=1)
+    assert read_audio(tmp_path / "step-00000001-0.wav")[0].shape == (1, 8000)
+
+
 def test_fresh_scenes_teach_too(model, store):
     source = FreshScenes(model.codec, model.text, store, SCENES)
     stage = DiffusionStage(model, source, DiffusionConfig())
@@ -339,3 +358,40 @@ def test_fine_tuning_keeps_the_licence_and_takes_the_new_name(tiny_checkpoint):
     assert model.name == "mine"
     assert model.defaults == load_model(tiny_checkpoint, device="cpu").defaults
     assert build_model(replace(config, licence="MIT"), CPU, 1.28).licence == "MIT"
+
+
+def test_a_shorter_window_is_recorded_in_the_result(tiny_checkpoint, tmp_path):
+    config = DiffusionConfig(init_from=str(tiny_checkpoint))
+    with pytest.warns(
+        AuffusionWarning, match=r"shrinks from 1\.28 s to scenes\.duration_s, 0\.64 s"
+    ):
+        model = build_model(config, CPU, 0.64)
+    DiffusionStage(model, FixedExamples(model), config).export(tmp_path)
+    defaults = load_model(tmp_path, device="cpu").defaults
+    assert (defaults.max_duration_s, defaults.duration_s) == (0.64, 0.64)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_whole_checkpoint_stands_for_its_parts(tiny_checkpoint):
+    model = scratch(tiny_checkpoint, tiny_checkpoint, vocoder=str(tiny_checkpoint))
+    assert model.codec.autoencoder.latent_channels == 4
+    assert model.codec.vocoder.name == "hifigan"
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"autoencoder": "stabilityai/sd-vae-ft-mse"}, "diffusion.autoencoder"),
+        ({"vocoder": "absent"}, "diffusion.vocoder"),
+        (
+            {"text_encoders": (TextEncoderConfig("openai/clip-vit-large-patch14"),)},
+            "diffusion.text_encoders[0].path",
+        ),
+    ],
+)
+def test_a_folder_that_is_not_there_is_told_and_ids_of_the_hub_are_recognised(
+    tiny_checkpoint, autoencoder, changes, key
+):
+    with pytest.raises(UsageError, match=f"{re.escape(key)}: .* is not a folder") as caught:
+        scratch(tiny_checkpoint, autoencoder, **changes)
+    assert ("hf download" in (caught.value.hint or "")) == ("absent" not in str(changes))

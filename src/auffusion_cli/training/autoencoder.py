@@ -30,6 +30,7 @@ from auffusion_cli.training.losses import (
     hinge_generator_loss,
     kl_loss,
 )
+from auffusion_cli.training.parts import part_folder
 from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.scenes import compose
 from auffusion_cli.training.stage import Losses
@@ -47,10 +48,12 @@ def build_kl_autoencoder(config: AutoencoderConfig) -> KLAutoencoder:
         CheckpointError: the checkpoint cannot be loaded, or is of another kind.
     """
     if config.init_from is not None:
-        folder = Path(config.init_from)
-        autoencoder = load_autoencoder(folder / "vae" if (folder / "vae").is_dir() else folder)
+        folder = part_folder(config.init_from, "autoencoder.init_from", "vae")
+        autoencoder = load_autoencoder(folder)
         if not isinstance(autoencoder, KLAutoencoder):
-            raise CheckpointError(f"{folder}: holds no AutoencoderKL, as autoencoder.kind: kl asks")
+            raise CheckpointError(
+                f"{folder}: not an AutoencoderKL, which autoencoder.kind: kl needs"
+            )
         return autoencoder
     try:
         return KLAutoencoder(AutoencoderKL(**config.model))

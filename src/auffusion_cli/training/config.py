@@ -6,13 +6,30 @@ docs/training-keys.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
 
 StageName = Literal["autoencoder", "vocoder", "diffusion"]
+
+
+def _check_unused(
+    section: str, config: Any, condition: Any, reason: str, names: tuple[str, ...]
+) -> None:
+    """Raise a UsageError where `condition` holds and a field of `names` is not at its default."""
+    defaults = {
+        one.name: one.default if one.default_factory is MISSING else one.default_factory()
+        for one in fields(config)
+    }
+    unused = [name for name in names if getattr(config, name) != defaults[name]]
+    if condition and unused:
+        keys = ", ".join(f"{section}.{name}" for name in unused)
+        raise UsageError(
+            f"{keys}: without effect with {section}.{reason}",
+            hint=f"Remove {'it' if len(unused) == 1 else 'them'}, or {section}.{reason}.",
+        )
 
 
 def _check(section: str, config: Any, checks: dict[str, tuple[bool, str]]) -> None:
@@ -24,49 +41,49 @@ def _check(section: str, config: Any, checks: dict[str, tuple[bool, str]]) -> No
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """The part that all stages share. A *step* is one optimiser step on `batch_size` samples."""
+    """Settings that all stages share. A *step* is one optimiser step on `batch_size` samples."""
 
     batch_size: int = 32
-    """Samples an optimiser step, over all processes and accumulated parts."""
+    """Samples per optimiser step, over all processes and accumulated parts."""
     gradient_accumulation: int = 1
-    """A process takes its share of a batch in so many parts, one after the other: less memory."""
+    """Parts into which a process divides its share of a batch, one after the other: less memory."""
     max_steps: int = 100_000
-    """The run is finished after so many steps in all."""
+    """Steps of the whole run, resumed parts included."""
     max_minutes: float | None = None
-    """End cleanly, with a checkpoint, when this much time has passed in this process."""
+    """Time after which this process ends cleanly, with a checkpoint; none: no limit."""
     learning_rate: float = 1e-4
-    """AdamW's, after the warm-up."""
+    """AdamW learning rate after the warm-up."""
     warmup_steps: int = 500
-    """The learning rate rises linearly over the first so many steps."""
+    """First steps, over which the learning rate rises linearly."""
     decay_steps: int = 0
-    """The learning rate falls linearly to zero over the last so many of `max_steps`."""
+    """Last of the `max_steps`, over which the learning rate falls linearly to zero."""
     epoch_decay: float = 1.0
-    """The learning rate is multiplied by this every epoch (HiFi-GAN's recipe: 0.999)."""
+    """Factor of the learning rate at every epoch (HiFi-GAN: 0.999)."""
     betas: tuple[float, float] = (0.9, 0.99)
-    """AdamW's."""
+    """AdamW betas."""
     weight_decay: float = 0.01
-    """AdamW's."""
+    """AdamW weight decay."""
     max_grad_norm: float | None = 1.0
-    """Longer gradients are cut to this length; none: never."""
+    """Norm to which longer gradients are clipped; none: no clipping."""
     ema_decay: float | None = 0.999
-    """The result is this moving average of the weights; none: the last weights."""
+    """Decay of the moving average of the weights that is the result; none: the last weights."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """What the networks compute in; the weights stay in float32. fp16 needs a GPU."""
+    """Precision of the computation; the weights stay in float32. fp16 needs a GPU."""
     compile: bool = False
-    """Compile the networks first (`torch.compile`): minutes of waiting, then shorter steps."""
+    """Compile the networks first (`torch.compile`), which takes minutes and shortens the steps."""
     workers: int | None = None
-    """Processes that read and compose the next batches meanwhile; none: on a GPU one less than the
-    cores, at most 16 (on Linux), on a CPU 0. They change nothing of the result."""
+    """Processes that read and compose the next batches in advance; none: on a GPU one less than the
+    cores, at most 16 (on Linux), on a CPU 0. The result does not depend on it."""
     log_every_steps: int = 50
-    """To TensorBoard."""
+    """Interval of the TensorBoard log."""
     checkpoint_every_steps: int = 2_000
-    """A last checkpoint is written at the end of a run, however it ends."""
+    """Interval of the checkpoints; a last one is written at the end of a run, however it ends."""
     keep_checkpoints: int = 2
-    """Older ones are deleted."""
+    """Newest checkpoints that are kept; older ones are deleted."""
     preview_every_steps: int | None = None
-    """Write sample sounds and pictures to `previews/`; none: never."""
+    """Interval of sample sounds and pictures in `previews/`; none: there are none."""
     tensorboard: bool = True
-    """Write `logs/`."""
+    """Write a TensorBoard log to `logs/`."""
 
     def __post_init__(self) -> None:
         whole = {
@@ -103,29 +120,29 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """How clips become training samples (see `scenes.py`). The defaults only crop and pad."""
+    """Composition of training samples from clips. The defaults only crop and pad."""
 
     duration_s: float = 10.24
     """Length of a scene: the window of the model."""
     n_cached: int | None = None
-    """Diffusion: compose so many scenes once and keep their latents; none: one scene for each clip;
-    0: keep nothing, a new scene for every training sample."""
+    """Diffusion: scenes that are composed once and kept as latents; none: one for each clip; 0: no
+    latents are kept, every training sample is a new scene."""
     kinds: tuple[str, ...] = ()
-    """Only clips of these kinds; none named: all."""
+    """Kinds of clips that are used; empty: all."""
     mix_probability: float = 0.0
-    """How often a scene is made of two or three clips."""
+    """Probability that a scene is composed of two or three clips."""
     phrase_probability: float = 0.0
-    """How often a lone sound's caption is its short phrase ("dog barking")."""
+    """Probability that the caption of a lone sound is a short phrase of it ("dog barking")."""
     kind_balance: float = 0.0
-    """0: every clip is equally likely; 1: every kind is."""
+    """0: all clips are equally likely; 1: all kinds are."""
     max_repeats: int = 1
-    """A short event is heard up to so many times."""
+    """Most times that a short event occurs in a scene."""
     gap_s: tuple[float, float] = (0.2, 1.2)
-    """Between repeats, and between two events in a row: shortest and longest."""
+    """Shortest and longest gap between repeats, and between two events in a row."""
     pitch_range: float = 0.0
-    """Played up to this fraction faster or slower."""
+    """Largest fraction by which a clip is played faster or slower."""
     background_gain_db: tuple[float, float] = (-12.0, -3.0)
-    """Of a background's peak, relative to the event over it: softest and loudest."""
+    """Softest and loudest peak of a background, relative to the event over it."""
 
     def __post_init__(self) -> None:
         checks = {
@@ -147,14 +164,14 @@ class SceneConfig:
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
-    """A frozen text encoder: a `transformers` folder, and how many of its tokens to keep."""
+    """A frozen text encoder in the form of `transformers`."""
 
     path: str
-    """Its folder: config, weights and tokenizer."""
+    """Folder with config, weights and tokenizer."""
     name: str = ""
-    """What it is, for the record: "sentence-transformers/all-MiniLM-L6-v2"."""
+    """Name for the record, such as "sentence-transformers/all-MiniLM-L6-v2"."""
     max_length: int = 77
-    """Tokens (rows of its output) that the UNet sees."""
+    """Tokens (rows of its output) that the UNet attends to."""
 
     def __post_init__(self) -> None:
         checks = {"max_length": (1 <= self.max_length <= 4096, "between 1 and 4096")}
@@ -162,19 +179,35 @@ class TextEncoderConfig:
 
 
 @dataclass(frozen=True)
+class PreviewConfig:
+    """Settings of the diffusion stage's preview sounds."""
+
+    steps: int | None = None
+    """Sampling steps; none: the model's default, at most 25."""
+    duration_s: float | None = None
+    """Length of a sound; none: the model's default."""
+    guidance_scale: float | None = None
+    """Guidance; none: the model's default."""
+
+
+FROM_SCRATCH = ("autoencoder", "vocoder", "text_encoders", "unet", "scheduler", "generation")
+"""Keys of `diffusion` that a checkpoint to start from has its own of."""
+
+
+@dataclass(frozen=True)
 class DiffusionConfig:
-    """The diffusion stage (paper, section 3.3)."""
+    """Settings of the diffusion stage (paper, section 3.3)."""
 
     init_from: str | None = None
-    """Start from this checkpoint (a name, Hub id or folder) instead of from scratch."""
+    """Checkpoint to start from (a name, Hub id or folder); none: from scratch."""
     autoencoder: str | None = None
-    """Folder of the autoencoder stage's result; needed from scratch."""
+    """From scratch: folder of an autoencoder, or of a checkpoint or run."""
     vocoder: str | None = None
-    """Folder of the vocoder stage's result; none: Griffin-Lim, said in the checkpoint."""
+    """From scratch: folder of a vocoder, or of a checkpoint or run; none: Griffin-Lim."""
     text_encoders: tuple[TextEncoderConfig, ...] = ()
-    """From scratch: one or more, each with a trained adapter; `path`, `name`, `max_length`."""
+    """From scratch: one or more, each with an adapter to train; `path`, `name`, `max_length`."""
     unet: dict[str, Any] = field(default_factory=dict)
-    """Arguments of `diffusers.UNet2DConditionModel`; channels and text width are filled in."""
+    """From scratch: arguments of `diffusers.UNet2DConditionModel`, but for the channels."""
     scheduler: dict[str, Any] = field(
         default_factory=lambda: {
             "beta_schedule": "scaled_linear",
@@ -189,21 +222,24 @@ class DiffusionConfig:
     )
     """From scratch: the noise schedule; `prediction_type` is epsilon or v_prediction."""
     text_dropout: float = 0.1
-    """How often a caption is left out, which guidance needs."""
+    """Probability that a caption is dropped, which classifier-free guidance needs."""
     min_snr_gamma: float | None = 5.0
-    """Min-SNR weighting's limit (Hang et al. 2023); none: all time steps weigh the same."""
+    """Min-SNR gamma (Hang et al. 2023); none: all time steps have the same weight."""
     gradient_checkpointing: bool = False
-    """Compute the UNet's activations twice rather than keep them: less memory, more time."""
+    """Compute the UNet's activations twice instead of keeping them: less memory, more time."""
     preview_prompts: tuple[str, ...] = ()
-    """What the preview sounds are of; needed with `loop.preview_every_steps`."""
+    """Prompts of the preview sounds; needed with `loop.preview_every_steps`."""
+    preview: PreviewConfig = PreviewConfig()
+    """Settings of the preview sounds: `steps`, `duration_s`, `guidance_scale`."""
     name: str = "trained"
-    """What the result calls itself."""
+    """Name of the result."""
     licence: str | None = None
-    """Of the result; none: that of the checkpoint it started from, if any."""
+    """Licence of the result; none: that of the checkpoint it started from, if any."""
     generation: GenerationDefaults = field(default_factory=GenerationDefaults)
-    """From scratch: what `generate` takes where the user says nothing."""
+    """From scratch: defaults of `generate` with the result."""
 
     def __post_init__(self) -> None:
+        _check_unused("diffusion", self, self.init_from, "init_from", FROM_SCRATCH)
         _check(
             "diffusion",
             self,
@@ -217,33 +253,43 @@ class DiffusionConfig:
         )
 
 
+OF_KIND = {
+    "kl": ("kl_weight", "adversarial_weight", "adversarial_start_step"),
+    "patch": ("n_fit_images", "latent_noise"),
+}
+"""Keys of `autoencoder` that only one kind has."""
+
+
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """The autoencoder stage: `kl` is diffusers' AutoencoderKL, `patch` a refined PCA."""
+    """Settings of the autoencoder stage: `kl` is an AutoencoderKL, `patch` a refined PCA."""
 
     kind: Literal["kl", "patch"] = "kl"
-    """Which of the two."""
+    """Kind of autoencoder."""
     init_from: str | None = None
-    """Start from the `vae/` of this checkpoint or folder."""
+    """Folder of an autoencoder to start from, or of a checkpoint or run; none: from scratch."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Arguments of `AutoencoderKL` or `PatchAutoencoder`."""
+    """From scratch: arguments of `AutoencoderKL` or `PatchAutoencoder`."""
     l1_weight: float = 1.0
-    """Of the mean absolute error of the image."""
+    """Weight of the mean absolute error of the image."""
     gradient_weight: float = 1.0
-    """Of the error of its differences along time and frequency: sharper edges."""
+    """Weight of the error of its differences along time and frequency, for sharper edges."""
     kl_weight: float = 1e-6
-    """`kl` only: of the latents' divergence from unit Gaussians."""
+    """`kl` only: weight of the latents' KL divergence from unit Gaussians."""
     adversarial_weight: float = 0.0
-    """`kl` only: of a PatchGAN's opinion; 0: there is none."""
+    """`kl` only: weight of the PatchGAN's loss; 0: there is no discriminator."""
     adversarial_start_step: int = 0
-    """`kl` only: it joins in at this step."""
+    """`kl` only: first step with the discriminator."""
     n_fit_images: int = 1_000
-    """`patch` only: scenes that the principal components are fitted to."""
+    """`patch` only: scenes to which the principal components are fitted."""
     latent_noise: float = 0.0
-    """`patch` only: the refinement learns from latents with noise of up to this standard deviation,
-    as a diffusion model's are never exact; 0: from exact ones."""
+    """`patch` only: largest standard deviation of the noise on the latents that are refined, since
+    those of a diffusion model are never exact; 0: no noise."""
 
     def __post_init__(self) -> None:
+        _check_unused("autoencoder", self, self.init_from, "init_from", ("model",))
+        other = OF_KIND["patch" if self.kind == "kl" else "kl"]
+        _check_unused("autoencoder", self, True, f"kind: {self.kind}", other)
         checks = {
             "n_fit_images": (self.n_fit_images >= 1, "at least 1"),
             "latent_noise": (self.latent_noise >= 0, "at least 0"),
@@ -253,45 +299,49 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class VocoderConfig:
-    """The vocoder stage: HiFi-GAN's recipe (Kong et al. 2020, section 3)."""
+    """Settings of the vocoder stage, HiFi-GAN (Kong et al. 2020, section 3)."""
 
     init_from: str | None = None
-    """Start from the `vocoder/` of this checkpoint or folder."""
+    """Folder of a vocoder to start from, or of a checkpoint or run; none: from scratch."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Fields of `vocoder.HiFiGANConfig`."""
+    """From scratch: fields of `vocoder.HiFiGANConfig`."""
     segment_samples: int = 5120
     """Length of a training sample, a multiple of 160."""
     mels: Literal["true", "decoded"] = "true"
-    """Learn from the recordings' own mels, or from those that went through the autoencoder."""
+    """Input: the recordings' own mels, or those decoded by the autoencoder."""
     autoencoder: str | None = None
-    """`mels: decoded` only: the autoencoder whose round trip the vocoder learns to read."""
+    """`mels: decoded` only: folder of the autoencoder, or of a checkpoint or run."""
     mel_weight: float = 45.0
-    """Of the mean absolute error of the log-mel."""
+    """Weight of the mean absolute error of the log-mel."""
     feature_weight: float = 2.0
-    """Of the discriminators' features."""
+    """Weight of the feature-matching loss."""
     stft_weight: float = 0.0
-    """Multi-resolution STFT loss of the waveform (Parallel WaveGAN, arXiv 1910.11480), which tells
-    apart what has one and the same mel; for less work than the discriminators."""
+    """Weight of the multi-resolution STFT loss (Parallel WaveGAN, arXiv 1910.11480), which
+    distinguishes waveforms of the same mel at less cost than the discriminators."""
     adversarial_start_step: int | None = 0
-    """The discriminators join in at this step; none: never."""
+    """First step with the discriminators; none: there are none."""
     discriminator_width: float = 1.0
-    """Scales the discriminators' channels; 1 is the paper's."""
+    """Factor of the discriminators' channels; 1: as in the paper."""
+
+    def __post_init__(self) -> None:
+        _check_unused("vocoder", self, self.init_from, "init_from", ("model",))
+        _check_unused("vocoder", self, self.mels == "true", "mels: true", ("autoencoder",))
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A whole run. `data` and `output` usually come from the command line."""
+    """Settings of a run. `data` and `output` usually come from the command line."""
 
     stage: StageName = "diffusion"
-    """Which part is trained."""
+    """Part that is trained."""
     data: str | None = None
     """Folder or list of sounds (docs/training-data.md)."""
     skip_bad: bool = False
-    """Train without the clips that cannot be used; otherwise such a clip is an error."""
+    """Train without the clips that cannot be used, which are otherwise an error."""
     output: str | None = None
     """Folder for checkpoints, logs and the result."""
     seed: int = 0
-    """Of all that is random in the run."""
+    """Seed of everything random in the run."""
     loop: LoopConfig = LoopConfig()
     scenes: SceneConfig = SceneConfig()
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)

@@ -59,6 +59,7 @@ HARMLESS_CHANGES = (
     "loop.workers",
     "loop.compile",
     "diffusion.preview_prompts",
+    "diffusion.preview",
 )
 """What can be set anew in a resumed run without changing what it learns."""
 

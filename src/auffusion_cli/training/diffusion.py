@@ -6,6 +6,7 @@ The codec and the text encoders are frozen; their outputs come from `latents`.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,34 +23,37 @@ from auffusion_cli.checkpoints.save import save_model
 from auffusion_cli.checkpoints.text_encoders import load_text_encoder, load_tokenizer
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.vocoder import GriffinLim
+from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.diffusion.samplers import SCHEDULERS
 from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
-from auffusion_cli.errors import UsageError
+from auffusion_cli.errors import AuffusionWarning, UsageError
 from auffusion_cli.files import replace_folder
 from auffusion_cli.model import Model
 from auffusion_cli.pictures.spectrogram import save_spectrogram
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.generate import generate
-from auffusion_cli.training.config import DiffusionConfig
+from auffusion_cli.training.config import DiffusionConfig, TextEncoderConfig
 from auffusion_cli.training.latents import ExampleSource
+from auffusion_cli.training.parts import existing_folder, part_folder
 from auffusion_cli.training.run_folder import RESULT_NAME
 from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.stage import Losses
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+MAX_PREVIEW_STEPS = 25
+"""Of previews without `diffusion.preview.steps`."""
 
 
-def build_model(config: DiffusionConfig, device: torch.device, duration_s: float) -> Model:
-    """The model to train: a checkpoint's (`init_from`), or a fresh UNet on trained parts.
+def build_model(config: DiffusionConfig, device: torch.device, window_s: float) -> Model:
+    """The model to train on windows of `window_s`: a checkpoint, or a fresh UNet on trained parts.
 
     Raises:
         UsageError: from scratch, but parts are not named, or a setting is impossible.
         CheckpointError: a part cannot be loaded.
     """
     if config.init_from is not None:
-        model = load_model(config.init_from, device=str(device), dtype="fp32")
-        return replace(model, name=config.name, licence=config.licence or model.licence)
+        return _load_model(config, device, window_s)
     if config.autoencoder is None or not config.text_encoders:
         raise UsageError(
             "diffusion: training from scratch needs diffusion.autoencoder and "
@@ -57,45 +61,20 @@ def build_model(config: DiffusionConfig, device: torch.device, duration_s: float
             hint="or name a checkpoint to start from: diffusion.init_from",
         )
     _check_scheduler(config.scheduler)
-    _check_generation(config, duration_s)
-    autoencoder = load_autoencoder(Path(config.autoencoder), torch.float32)
-    vocoder = load_vocoder(Path(config.vocoder)) if config.vocoder else GriffinLim()
-    codec = Codec(autoencoder, vocoder)
-    n_channels, height, width = codec.latent_shape(duration_s)
+    _check_generation(config, window_s)
+    vocoder = GriffinLim()
+    if config.vocoder:
+        vocoder = load_vocoder(part_folder(config.vocoder, "diffusion.vocoder", "vocoder"))
+    autoencoder = part_folder(config.autoencoder, "diffusion.autoencoder", "vae")
+    codec = Codec(load_autoencoder(autoencoder, torch.float32), vocoder)
     cross_attention_dim = config.unet.get("cross_attention_dim", 768)
-    encoders = [
-        TextEncoder(
-            load_tokenizer(Path(entry.path)),
-            load_text_encoder(Path(entry.path), torch.float32),
-            entry.max_length,
-            source=entry.name,
-        )
-        for entry in config.text_encoders
-    ]
-    adapters = [
-        ConditionAdapter(encoder.encoder.config.hidden_size, cross_attention_dim)
-        for encoder in encoders
-    ]
-    text = TextConditioner(encoders, adapters)
-    try:
-        unet = UNet2DConditionModel(
-            **{
-                "sample_size": (height, width),
-                **config.unet,
-                "in_channels": n_channels,
-                "out_channels": n_channels,
-                "cross_attention_dim": cross_attention_dim,
-            }
-        )
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"diffusion.unet: {error}") from error
     return Model(
         name=config.name,
         revision=None,
         licence=config.licence,
         codec=codec.to(device),
-        text=text.to(device),
-        unet=unet.to(device),
+        text=_load_text(config.text_encoders, cross_attention_dim).to(device),
+        unet=_fresh_unet(config.unet, codec.latent_shape(window_s), cross_attention_dim).to(device),
         scheduler_config=config.scheduler,
         defaults=config.generation,
         device=device,
@@ -103,8 +82,66 @@ def build_model(config: DiffusionConfig, device: torch.device, duration_s: float
     )
 
 
+def _load_model(config: DiffusionConfig, device: torch.device, window_s: float) -> Model:
+    """The checkpoint `init_from`, with the name, licence and window of the result."""
+    model = load_model(config.init_from, device=str(device), dtype="fp32")
+    defaults = model.defaults
+    if window_s > defaults.max_duration_s:
+        raise UsageError(
+            f"scenes.duration_s: {window_s:g} s is more than the window of {config.init_from}, "
+            f"{defaults.max_duration_s:g} s",
+            hint=f"--set scenes.duration_s={defaults.max_duration_s:g}",
+        )
+    if window_s < defaults.max_duration_s:
+        warnings.warn(
+            f"the window shrinks from {defaults.max_duration_s:g} s to scenes.duration_s, "
+            f"{window_s:g} s: the result generates longer sounds in several windows",
+            AuffusionWarning,
+            stacklevel=2,
+        )
+        defaults = replace(
+            defaults, max_duration_s=window_s, duration_s=min(defaults.duration_s, window_s)
+        )
+    licence = config.licence or model.licence
+    return replace(model, name=config.name, licence=licence, defaults=defaults)
+
+
+def _load_text(entries: Sequence[TextEncoderConfig], cross_attention_dim: int) -> TextConditioner:
+    """Frozen text encoders, each with a fresh adapter to the UNet's width."""
+    encoders = []
+    for number, entry in enumerate(entries):
+        folder = existing_folder(entry.path, f"diffusion.text_encoders[{number}].path")
+        encoder = load_text_encoder(folder, torch.float32)
+        encoders.append(
+            TextEncoder(load_tokenizer(folder), encoder, entry.max_length, source=entry.name)
+        )
+    adapters = [
+        ConditionAdapter(encoder.encoder.config.hidden_size, cross_attention_dim)
+        for encoder in encoders
+    ]
+    return TextConditioner(encoders, adapters)
+
+
+def _fresh_unet(
+    arguments: dict[str, Any], latent_shape: tuple[int, int, int], cross_attention_dim: int
+) -> UNet2DConditionModel:
+    n_channels, height, width = latent_shape
+    try:
+        return UNet2DConditionModel(
+            **{
+                "sample_size": (height, width),
+                **arguments,
+                "in_channels": n_channels,
+                "out_channels": n_channels,
+                "cross_attention_dim": cross_attention_dim,
+            }
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"diffusion.unet: {error}") from error
+
+
 def _check_scheduler(config: dict[str, Any]) -> None:
-    """diffusers ignores what it does not know: here a typing error must be told."""
+    """Raise a UsageError for unknown keys, which diffusers ignores, and impossible values."""
     classes = [DDPMScheduler, *(getattr(diffusers, name) for name in SCHEDULERS.values())]
     known = {name for kind in classes for name in inspect.signature(kind).parameters}
     for key in config:
@@ -119,30 +156,42 @@ def _check_scheduler(config: dict[str, Any]) -> None:
         raise UsageError(f"diffusion.scheduler: {error}") from error
 
 
-def _check_generation(config: DiffusionConfig, duration_s: float) -> None:
-    """What `generate` will do by default must be possible, in the window that is trained."""
+def _check_generation(config: DiffusionConfig, window_s: float) -> None:
+    """Raise a UsageError where the defaults of `generate` are impossible in the trained window."""
     defaults = config.generation
-    if defaults.max_duration_s != duration_s:
+    if defaults.max_duration_s != window_s:
         raise UsageError(
             f"diffusion.generation.max_duration_s: {defaults.max_duration_s:g} s is not the window "
-            f"that is trained, scenes.duration_s: {duration_s:g} s"
+            f"that is trained, scenes.duration_s: {window_s:g} s"
         )
+    _settings(defaults, "generation")
+
+
+def _settings(defaults: GenerationDefaults, key: str, **asked: Any) -> GenerateSettings:
     try:
-        GenerateSettings.from_defaults(defaults)
+        return GenerateSettings.from_defaults(defaults, **asked)
     except UsageError as error:
-        raise UsageError(f"diffusion.generation: {error.message}", hint=error.hint) from error
+        raise UsageError(f"diffusion.{key}: {error.message}", hint=error.hint) from error
 
 
 class DiffusionStage:
     """Noise prediction (or velocity) on latents; see `stage.Stage`."""
 
     def __init__(self, model: Model, source: ExampleSource, config: DiffusionConfig) -> None:
-        """Raises UsageError where a preview prompt or the prediction type is impossible."""
+        """Raises UsageError where the previews or the prediction type are impossible."""
         self.model = model
         self.config = config
         self.source = source
         self.n_items = len(source)
         self.preview_requests = [GenerateRequest(p, seed=0) for p in config.preview_prompts]
+        few_steps = min(model.defaults.steps, MAX_PREVIEW_STEPS)
+        self.preview_settings = _settings(
+            model.defaults,
+            "preview",
+            steps=few_steps if config.preview.steps is None else config.preview.steps,
+            duration_s=config.preview.duration_s,
+            guidance_scale=config.preview.guidance_scale,
+        )
         self.scheduler = DDPMScheduler.from_config({**model.scheduler_config, "clip_sample": False})
         if self.scheduler.config.prediction_type not in PREDICTION_TYPES:
             raise UsageError(
@@ -212,7 +261,8 @@ class DiffusionStage:
         """Write the preview prompts' sounds and spectrograms, always from the same noise."""
         self.model.unet.eval()
         folder.mkdir(parents=True, exist_ok=True)
-        for index, result in enumerate(generate(self.model, self.preview_requests)):
+        results = generate(self.model, self.preview_requests, self.preview_settings)
+        for index, result in enumerate(results):
             path = folder / f"step-{step:08d}-{index}.wav"
             write_audio(path, result.waveform, result.sample_rate_hz)
             save_spectrogram(

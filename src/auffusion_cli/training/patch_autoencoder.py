@@ -18,6 +18,7 @@ from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
 from auffusion_cli.training.losses import gradient_loss
+from auffusion_cli.training.parts import part_folder
 from auffusion_cli.training.samples import Sample, scene_seed
 from auffusion_cli.training.scenes import compose
 from auffusion_cli.training.stage import Losses, OnPrepare
@@ -34,11 +35,11 @@ def build_patch_autoencoder(config: AutoencoderConfig) -> PatchAutoencoder:
         CheckpointError: the checkpoint cannot be loaded, or is of another kind.
     """
     if config.init_from is not None:
-        folder = Path(config.init_from)
-        model = load_autoencoder(folder / "vae" if (folder / "vae").is_dir() else folder)
+        folder = part_folder(config.init_from, "autoencoder.init_from", "vae")
+        model = load_autoencoder(folder)
         if not isinstance(model, PatchAutoencoder):
             raise CheckpointError(
-                f"{folder}: holds no PatchAutoencoder, as autoencoder.kind: patch asks"
+                f"{folder}: not a PatchAutoencoder, which autoencoder.kind: patch needs"
             )
         return model
     try:

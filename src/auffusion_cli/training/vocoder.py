@@ -33,6 +33,7 @@ from auffusion_cli.training.losses import (
     lsgan_generator_loss,
     multi_resolution_stft_loss,
 )
+from auffusion_cli.training.parts import part_folder
 from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.stage import Losses
 
@@ -56,8 +57,7 @@ def build_vocoder(config: VocoderConfig) -> HiFiGAN:
         CheckpointError: a size cannot be used, or the checkpoint cannot be loaded.
     """
     if config.init_from is not None:
-        folder = Path(config.init_from)
-        folder = folder / "vocoder" if (folder / "vocoder").is_dir() else folder
+        folder = part_folder(config.init_from, "vocoder.init_from", "vocoder")
         vocoder = load_vocoder(folder, weight_norm=True)
     else:
         defaults = asdict(HiFiGANConfig())
@@ -92,8 +92,7 @@ def load_frozen_autoencoder(config: VocoderConfig) -> KLAutoencoder | PatchAutoe
             "vocoder.mels: decoded needs vocoder.autoencoder",
             hint="name the folder that the autoencoder stage wrote",
         )
-    folder = Path(config.autoencoder)
-    return load_autoencoder(folder / "vae" if (folder / "vae").is_dir() else folder)
+    return load_autoencoder(part_folder(config.autoencoder, "vocoder.autoencoder", "vae"))
 
 
 class VocoderStage:
