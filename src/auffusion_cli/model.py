@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from auffusion_cli.codec.codec import Codec
+from auffusion_cli.codec.vocoder import GriffinLim
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.device import dtype_name
 from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
@@ -23,7 +24,7 @@ from auffusion_cli.diffusion.samplers import make_scheduler
 from auffusion_cli.diffusion.text import TextConditioner
 from auffusion_cli.diffusion.windows import OVERLAP_SHARE, windowed_denoiser
 from auffusion_cli.errors import AuffusionError
-from auffusion_cli.requests.provenance import Provenance, hash_samples
+from auffusion_cli.requests.provenance import Provenance, current_versions, hash_samples
 from auffusion_cli.signal.overlap import OVERLAP_S, in_windows
 from auffusion_cli.signal.spectrogram import normalize_peak
 
@@ -107,13 +108,13 @@ class Model:
         """(B, C, h, w) latents -> (B, n_mels, w * downsample) log-mel."""
         return in_windows(self.codec.decode_log_mel, latents, self.window, self.overlap)
 
-    def vocode(self, log_mel: Tensor) -> Tensor:
-        """(B, n_mels, T) log-mel -> (B, T * hop) samples on the CPU.
+    def vocode(self, log_mel: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, n_mels, T) log-mel -> (B, T * hop) samples on the CPU; see `Codec.vocode`.
 
         Raises:
             AuffusionError: they are not finite.
         """
-        waveform = self.codec.vocode(log_mel).float().cpu()
+        waveform = self.codec.vocode(log_mel, generator).float().cpu()
         if not waveform.isfinite().all():
             raise AuffusionError(
                 f"The sound is not finite in {dtype_name(self.dtype)}",
@@ -151,6 +152,9 @@ class Model:
         turned_down_db: float | None = None,
     ) -> Provenance:
         """The record of a sound of this model, whose file holds `samples`."""
+        versions = current_versions()
+        if isinstance(self.codec.vocoder, GriffinLim):
+            versions[GriffinLim.name] = GriffinLim.version
         return Provenance(
             request=request,
             settings=settings,
@@ -161,4 +165,5 @@ class Model:
             dtype=dtype_name(self.dtype),
             samples_sha256=hash_samples(samples),
             turned_down_db=turned_down_db,
+            versions=versions,
         )

@@ -232,7 +232,7 @@ def test_a_sound_that_is_not_finite_is_not_handed_out(tiny_model):
 def test_what_is_louder_than_full_scale_is_made_softer_not_clipped(tiny_model, monkeypatch):
     codec = tiny_model.codec
     latents = torch.zeros(1, *codec.latent_shape(FAST.duration_s))
-    monkeypatch.setattr(codec, "vocode", lambda log_mel: torch.linspace(-3, 3, 6400)[None])
+    monkeypatch.setattr(codec, "vocode", lambda *_: torch.linspace(-3, 3, 6400)[None])
     waveform = decode(tiny_model, latents, GenerateRequest("rain", seed=1), FAST).waveform
     torch.testing.assert_close(waveform, torch.linspace(-1, 1, 6400))
 
@@ -267,6 +267,16 @@ def test_reproducing_with_other_weights_or_words_is_told_apart(tiny_model, tmp_p
     assert not again.identical
     assert again.max_difference > 0
     assert again.differences == {"device": ("cuda", "cpu")}
+
+
+def test_reproducing_a_sound_of_an_earlier_griffin_lim_names_it(quick_model, tmp_path):
+    (result,) = generate(quick_model, requests(1), FAST)
+    path = tmp_path / "sound.wav"
+    result.save(path)
+    earlier = dict(result.provenance.versions)
+    version = earlier.pop("griffin-lim")
+    recorded = dataclasses.replace(result.provenance, versions=earlier)
+    assert reproduce(quick_model, recorded, path).differences == {"griffin-lim": ("None", version)}
 
 
 def test_a_file_that_was_cut_has_no_difference_but_is_judged_by_its_hash(tiny_model, tmp_path):

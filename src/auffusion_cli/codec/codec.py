@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 VOCODER_WINDOW_S = 60.0
 """A vocoder works on this much at a time, so that its memory does not grow with the sound."""
+DECODING_STREAM = 0x6465_636F_6465
+"""Makes another seed of a sound's seed, so that decoding does not draw its latent's noise again."""
 
 
 class Codec(nn.Module):
@@ -89,23 +91,38 @@ class Codec(nn.Module):
         return image_to_log_mel(image.float(), self.image_config)
 
     @torch.no_grad()
-    def vocode(self, log_mel: Tensor) -> Tensor:
-        """(B, n_mels, T) log-mel -> (B, T * hop) samples, float32; any length, window by window."""
+    def vocode(self, log_mel: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(B, n_mels, T) log-mel -> (B, T * hop) samples, float32; any length, window by window.
+
+        `generator` draws Griffin-Lim's first phases; see `decoding_generator`.
+        """
         config = self.spectrogram_config
+        generator = generator or decoding_generator(0)
+        extra = {"generator": generator} if isinstance(self.vocoder, GriffinLim) else {}
         return sound_in_windows(
-            lambda part: self.vocoder(part).float(),
+            lambda part: self.vocoder(part, **extra).float(),
             log_mel,
             config.seconds_to_frames(VOCODER_WINDOW_S),
             config.seconds_to_frames(OVERLAP_S),
         )
 
-    def decode(self, latent: Tensor, n_samples: int | None = None) -> Tensor:
-        """(B, C, h, w) latent -> (B, N) samples, cut to the first `n_samples`."""
-        return self.vocode(self.decode_log_mel(latent))[:, :n_samples]
+    def decode(
+        self,
+        latent: Tensor,
+        n_samples: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """(B, C, h, w) latent -> (B, N) samples, cut to the first `n_samples`; see `vocode`."""
+        return self.vocode(self.decode_log_mel(latent), generator)[:, :n_samples]
 
     @property
     def _autoencoder_dtype(self) -> torch.dtype:
         return next(self.autoencoder.parameters()).dtype
+
+
+def decoding_generator(seed: int) -> torch.Generator:
+    """Draws, on the CPU, what decoding a sound of this seed leaves to chance."""
+    return torch.Generator().manual_seed(seed ^ DECODING_STREAM)
 
 
 def _check_vocoder(vocoder: HiFiGAN, spectrogram: SpectrogramConfig) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torchaudio
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -211,12 +210,14 @@ def _init_weights(module: nn.Module) -> None:
 class GriffinLim(nn.Module):
     """Phase reconstruction by projecting between magnitudes and consistent spectra.
 
-    The linear magnitude comes from the pseudo-inverse of the mel filterbank. All phases start at
-    zero, so that the same log-mel always gives the same sound, alone or in a batch; on
-    recordings random phases end no better.
+    The linear magnitude comes from the pseudo-inverse of the mel filterbank, the first phases from
+    the spectrum of seeded white noise. Phases that all start at zero leave a pulse every few hops,
+    which makes rain sound like a helicopter; independent ones fit no sound and end further off.
     """
 
     name = "griffin-lim"
+    version = "2"
+    """Of how phases are found; a sound's record holds it, since another gives other samples."""
 
     def __init__(
         self,
@@ -237,33 +238,58 @@ class GriffinLim(nn.Module):
         self.register_buffer("window", window, persistent=False)
 
     @torch.no_grad()
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """(B, n_mels, T) log-mel -> (B, T * hop) samples; computed in float32."""
+    def forward(self, log_mel: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(B, n_mels, T) log-mel -> (B, T * hop) samples; computed in float32.
+
+        `generator`, on the CPU, draws the white noise, the same for all rows; None has seed 0.
+        """
         n_frames, hop = log_mel.shape[-1], self.config.hop_length_samples
         if n_frames == 0:
             return log_mel.new_zeros(log_mel.shape[0], 0)
-        if len(log_mel) > 1:  # a batch may be rounded otherwise, and the iterations amplify that
-            return torch.cat([self(row) for row in log_mel.split(1)])
-        magnitude = (self.inverse_filterbank.float() @ log_mel.float().exp()).clamp(min=0)
-
         # The inverse STFT needs neighbours on both sides of a frame: lengthen, and cut them off.
         n_margin = math.ceil(self.config.n_fft_samples / 2 / hop)
-        magnitude = F.pad(magnitude, (n_margin, n_margin), mode="replicate")
-        waveform = torchaudio.functional.griffinlim(
-            magnitude,
-            window=self.window.float(),
-            n_fft=self.config.n_fft_samples,
-            hop_length=hop,
-            win_length=self.config.win_length_samples,
-            power=1.0,
-            n_iter=self.n_iterations,
-            momentum=self.momentum,
-            length=(magnitude.shape[-1] - 1) * hop,
-            rand_init=False,
-        )
+        n_samples = (n_frames + 2 * n_margin - 1) * hop
+        generator = generator or torch.Generator().manual_seed(0)
+        noise = torch.randn(1, n_samples, generator=generator).to(log_mel.device)
+        phases = _unit(self._spectrum(noise))
+
+        rows = []
+        for row in log_mel.split(1):  # a batch may be rounded otherwise, which iterations amplify
+            magnitude = (self.inverse_filterbank.float() @ row.float().exp()).clamp(min=0)
+            magnitude = F.pad(magnitude, (n_margin, n_margin), mode="replicate")
+            rows.append(self._invert(magnitude, phases, n_samples))
         # A log-mel frame is centred in its hop, a frame of this STFT at the hop's beginning.
         begin = n_margin * hop - hop // 2
-        return waveform[:, begin : begin + n_frames * hop]
+        return torch.cat(rows)[:, begin : begin + n_frames * hop]
+
+    def _invert(self, magnitude: Tensor, phases: Tensor, n_samples: int) -> Tensor:
+        """The waveform (1, n_samples) of a magnitude (1, n_bins, T), found from first phases."""
+        previous = torch.zeros_like(phases)
+        for _ in range(self.n_iterations):
+            consistent = self._spectrum(self._waveform(magnitude * phases, n_samples))
+            phases = _unit(consistent + self.momentum * (consistent - previous))
+            previous = consistent
+        return self._waveform(magnitude * phases, n_samples)
+
+    def _spectrum(self, waveform: Tensor) -> Tensor:
+        return torch.stft(waveform, **self._stft_sizes, return_complex=True)
+
+    def _waveform(self, spectrum: Tensor, n_samples: int) -> Tensor:
+        return torch.istft(spectrum, **self._stft_sizes, length=n_samples)
+
+    @property
+    def _stft_sizes(self) -> dict[str, Any]:
+        return {
+            "n_fft": self.config.n_fft_samples,
+            "hop_length": self.config.hop_length_samples,
+            "win_length": self.config.win_length_samples,
+            "window": self.window.float(),
+        }
+
+
+def _unit(spectrum: Tensor) -> Tensor:
+    """Each bin's phase, as a complex number of magnitude 1; that of 0 is 0."""
+    return spectrum / spectrum.abs().clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def fold_weight_norm(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from auffusion_cli.codec.codec import decoding_generator
 from auffusion_cli.diffusion.denoiser import Denoise
 from auffusion_cli.diffusion.samplers import Step, initial_noise, sample
 from auffusion_cli.errors import AuffusionError, AuffusionWarning
@@ -220,7 +221,7 @@ def decode(
     config = model.codec.spectrogram_config
     log_mel = mix_log_mels(model.decode(latents))
     n_samples = round(settings.duration_s * config.sample_rate_hz)
-    waveform = model.vocode(log_mel[None])[0, :n_samples]
+    waveform = model.vocode(log_mel[None], decoding_generator(request.seed))[0, :n_samples]
     # Griffin-Lim knows no full scale, and a file would clip what is beyond. HiFi-GAN's tanh stays
     # within it.
     waveform = waveform / waveform.abs().max().clamp(min=1)

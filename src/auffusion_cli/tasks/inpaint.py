@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from auffusion_cli.codec.codec import decoding_generator
 from auffusion_cli.diffusion.holes import (
     FillPlan,
     band_rows,
@@ -191,7 +192,8 @@ def _make(
     waveform = F.pad(waveform, (0, len(free) * config.hop_length_samples - len(waveform)))
     log_mel = model.codec.spectrogram(waveform[None].to(model.device))
     latents = _denoise(model, log_mel, free, plan, window, request, settings, on_step)
-    made = model.vocode(model.decode(latents))[0, : len(known)].double().numpy()
+    made = model.vocode(model.decode(latents), decoding_generator(request.seed))
+    made = made[0, : len(known)].double().numpy()
     levels = matching_gains(known, made, free_samples, plan.bands, config.sample_rate_hz, scale)
     tone = RoomTone.of(known, ~free_samples, config.sample_rate_hz)
     # Other numbers than those of the two noises of `_denoise`.

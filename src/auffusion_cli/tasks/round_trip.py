@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from auffusion_cli.codec.codec import Codec
+from auffusion_cli.codec.codec import Codec, decoding_generator
 from auffusion_cli.signal.overlap import OVERLAP_S, sound_in_windows, window_starts
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER, LogMel, has_sound, normalize_peak
 
@@ -39,6 +39,7 @@ def round_trip(
     # Whole hops, and at least one column: what a window lacks is silence.
     n_missing = max(-len(reference) % hop, hop - len(reference))
     padded = torch.nn.functional.pad(reference, (0, n_missing))
+    generator = decoding_generator(0)
     n_windows, n_done = len(window_starts(len(padded), window, overlap)), 0
 
     def through_codec(piece: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ def round_trip(
         if through == "latent":
             n_frames = log_mel.shape[-1]
             log_mel = codec.decode_log_mel(codec.encode_log_mel(log_mel))[..., :n_frames]
-        sound = codec.vocode(log_mel)[0].cpu()
+        sound = codec.vocode(log_mel, generator)[0].cpu()
         n_done += 1
         if on_window:
             on_window(n_done, n_windows)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from auffusion_cli.codec.codec import decoding_generator
 from auffusion_cli.diffusion.denoiser import Denoise
 from auffusion_cli.diffusion.samplers import initial_noise, make_scheduler, sample
 from auffusion_cli.errors import UsageError
@@ -120,7 +121,8 @@ def _transfer(
     )
     for step in steps:
         tell(n_inverted + step.index + 1, n_inverted + step.n_steps)
-    return model.vocode(model.decode(step.latents)[..., :n_frames])[0, : len(mono)]
+    log_mel = model.decode(step.latents)[..., :n_frames]
+    return model.vocode(log_mel, decoding_generator(request.seed))[0, : len(mono)]
 
 
 def invert(
