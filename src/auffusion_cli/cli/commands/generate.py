@@ -156,7 +156,7 @@ def _read_timeline(
     Raises:
         UsageError: it cannot be read, or lies outside of the duration.
     """
-    from auffusion_cli.requests.request import MAX_DURATION_S, MIN_DURATION_S
+    from auffusion_cli.config import MAX_DURATION_S, MIN_DURATION_S
     from auffusion_cli.requests.timeline import parse_timeline, read_timeline, timeline_duration
 
     if timeline is None:
