@@ -1,4 +1,4 @@
-# `make demo` on a fresh machine: sets up and makes a first sound. Needs Python 3.10 or later.
+# `make demo` on a fresh machine sets up and generates a first sound. Needs Python 3.10 or later.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ SOUND := demo/dog-barking-in-rain
 
 setup: $(INSTALLED)
 
-# The stamp is written last: a setup that was cut is done again, one that stands is not.
+# The stamp is written last, so that an interrupted setup is repeated and a complete one is not.
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or later is needed, this is {sys.version}: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
@@ -18,7 +18,7 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --editable ".[train]"
 	@touch $@
 
-# Apart from the above: diffusers and transformers import what the tests compare with (scipy) where
+# Separate from the above, as diffusers and transformers import scipy, which the tests need, wherever
 # it is installed, and every command would start later.
 $(INSTALLED_DEV): $(INSTALLED)
 	$(BIN)/python -m pip install --editable ".[dev]"

@@ -1,10 +1,10 @@
-"""Make the pictures of the pages on measuring again: a sweep, and a report of two of its cells.
+"""Draw the pictures of docs/sweep.md and docs/report.md: a sweep, and a report of two of its cells.
 
     python docs/make_evaluation_pictures.py --data data/embedded-sounds/test --work runs/sweep
 
 `--data` has the held-out clips of the embedded model (recipes/embedded/README.md), one of each kind
-below as the reference. The report is drawn by a Chromium on the PATH. What is in `--work` is kept
-and taken up again.
+below as the reference. The report is drawn by a Chromium on the PATH. A sweep in `--work` is kept
+and resumed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KINDS = (
     *("rooster_crowing", "car_engine", "telephone", "crickets"),
 )
 SHOWN = "quack"
-"""In the report's picture: clips whose real sound is in the public domain."""
+"""Clips in the report's picture, whose real sounds are in the public domain."""
 FEW, MANY = "dpm++-steps4-guidance3", "dpm++-steps16-guidance3"
 
 
@@ -42,7 +42,7 @@ def run(*arguments: object) -> None:
 
 
 def choose_clips(data: Path, work: Path, kinds: Sequence[str]) -> None:
-    """One clip of each of `kinds` into `work`/real, and their prompts into `work`/list.csv."""
+    """Copy a clip of each of `kinds` into `work`/real, and their prompts into `work`/list.csv."""
     (work / "real").mkdir(parents=True, exist_ok=True)
     chosen: dict[str, tuple[str, str]] = {}
     for line in (data / "metadata.jsonl").read_text("utf-8").splitlines():

@@ -1,8 +1,8 @@
-"""Make the pictures of sounds in the documentation again, with the model that is there.
+"""Draw the pictures of sounds in the documentation, with the current embedded model.
 
     python docs/make_pictures.py [NAME...]
 
-Each is what a command shown in the documentation draws; the sounds themselves are not kept.
+Each is drawn by a command that the documentation shows; the sounds are not kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from auffusion_cli.pictures.spectrogram import save_comparison
 DOCS = Path(__file__).parent
 IMAGES, SOUNDS = DOCS / "images", DOCS / "sounds"
 N_COLOURS = 64
-"""The files become a fifth as large."""
+"""A palette of this size reduces the files to a fifth."""
 
 FROGS, RIVER = str(SOUNDS / "frogs.flac"), str(SOUNDS / "river.flac")
 COMMANDS = {

@@ -1,4 +1,4 @@
-"""Write docs/training-keys.md: every key of a training's YAML, from the code that reads it."""
+"""Write docs/training-keys.md: every key of a training's YAML file, from the dataclasses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECTIONS = {
 
 
 def field_docs(section: type) -> dict[str, str]:
-    """Name of a field -> the string below it, as one line; "" where there is none."""
+    """The docstring of each field, by name, as one line; "" where there is none."""
     (definition,) = ast.parse(inspect.getsource(section)).body
     docs: dict[str, str] = {}
     name = None
