@@ -1,4 +1,4 @@
-"""Sizes of the signal path, with units in their names. Nothing here imports torch.
+"""Sizes of the signal path and settings of generation, with units in their names. No torch.
 
 Source: Auffusion (arXiv 2401.01044), section 3.2, and the published checkpoints.
 """
@@ -78,6 +78,16 @@ SETTING_LIMITS = {
     "guidance_scale": Limits(0.0, 100.0),
     "guidance_rescale": Limits(0.0, 1.0),
 }
+
+
+SCHEDULERS: dict[str, str] = {
+    "pndm": "PNDMScheduler",
+    "ddim": "DDIMScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+}
+"""Name on the command line -> class in diffusers. As set up here all of them are deterministic."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from auffusion_cli.diffusion.samplers import SCHEDULERS, initial_noise, make_scheduler, sample
+from auffusion_cli.config import SCHEDULERS
+from auffusion_cli.diffusion.samplers import initial_noise, make_scheduler, sample
 from auffusion_cli.errors import UsageError
 
 CONFIG = {

@@ -4,15 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from auffusion_cli.config import SCHEDULERS
 from auffusion_cli.diffusion.denoiser import guided_denoiser
 from auffusion_cli.diffusion.holes import latent_mask
-from auffusion_cli.diffusion.samplers import (
-    SCHEDULERS,
-    initial_noise,
-    keep_known,
-    make_scheduler,
-    sample,
-)
+from auffusion_cli.diffusion.samplers import initial_noise, keep_known, make_scheduler, sample
 
 PROMPT, NEGATIVE, GUIDANCE, N_STEPS = "dog barking in rain", "music", 7.5, 5
 HEIGHT, WIDTH = 256, 64

@@ -7,7 +7,8 @@ import pytest
 import soundfile
 import torch
 
-from auffusion_cli.diffusion.samplers import SCHEDULERS, keep_known, make_scheduler, sample
+from auffusion_cli.config import SCHEDULERS
+from auffusion_cli.diffusion.samplers import keep_known, make_scheduler, sample
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import GenerateSettings, InpaintRequest

@@ -13,8 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from auffusion_cli import parsing
-from auffusion_cli.config import MAX_DURATION_S, MAX_STEPS, SETTING_LIMITS, GenerationDefaults
-from auffusion_cli.diffusion.samplers import SCHEDULERS
+from auffusion_cli.config import (
+    MAX_DURATION_S,
+    MAX_STEPS,
+    SCHEDULERS,
+    SETTING_LIMITS,
+    GenerationDefaults,
+)
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.parsing import decode, read_text
 

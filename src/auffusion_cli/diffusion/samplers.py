@@ -1,7 +1,4 @@
-"""Initial noise, noise schedules and the one denoising loop, which yields and never prints.
-
-Importing this module does not import torch, so that names can be checked before anything is loaded.
-"""
+"""Initial noise, noise schedules and the one denoising loop, which yields and never prints."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from auffusion_cli.config import SCHEDULERS
 from auffusion_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,15 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from auffusion_cli.diffusion.denoiser import Denoise
-
-SCHEDULERS: dict[str, str] = {
-    "pndm": "PNDMScheduler",
-    "ddim": "DDIMScheduler",
-    "dpm++": "DPMSolverMultistepScheduler",
-    "unipc": "UniPCMultistepScheduler",
-    "euler": "EulerDiscreteScheduler",
-}
-"""Name on the command line -> class in diffusers. As set up here all of them are deterministic."""
 
 AfterStep = Callable[["Tensor", "Tensor", "Tensor | None"], "Tensor"]
 """(latents (B, C, h, w) after a step, its time step, the next one) -> the latents to go on with.

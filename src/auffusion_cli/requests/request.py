@@ -11,8 +11,13 @@ import unicodedata
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from auffusion_cli.config import MAX_DURATION_S, SETTING_LIMITS, GenerationDefaults, Limits
-from auffusion_cli.diffusion.samplers import SCHEDULERS
+from auffusion_cli.config import (
+    MAX_DURATION_S,
+    SCHEDULERS,
+    SETTING_LIMITS,
+    GenerationDefaults,
+    Limits,
+)
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.timeline import LONGEST, parse_timeline
 from auffusion_cli.requests.word_edits import WordEdit, edit_words

@@ -23,8 +23,7 @@ from auffusion_cli.checkpoints.save import save_model
 from auffusion_cli.checkpoints.text_encoders import load_text_encoder, load_tokenizer
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.vocoder import GriffinLim
-from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.diffusion.samplers import SCHEDULERS
+from auffusion_cli.config import SCHEDULERS, GenerationDefaults
 from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
 from auffusion_cli.errors import AuffusionWarning, UsageError
 from auffusion_cli.files import replace_folder

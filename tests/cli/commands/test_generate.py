@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.cli import options, play
 from auffusion_cli.cli.app import build_app
-from auffusion_cli.diffusion.samplers import SCHEDULERS
+from auffusion_cli.config import SCHEDULERS
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import read_audio, write_audio
