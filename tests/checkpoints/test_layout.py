@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auffusion_cli.checkpoints.layout import Condition, describe, read_conditions, read_identity
+from auffusion_cli.checkpoints.layout import (
+    Condition,
+    describe,
+    read_conditions,
+    read_identity,
+    read_scheduler_config,
+)
+from auffusion_cli.checkpoints.names import embedded_folder
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import CheckpointError
 
@@ -23,6 +30,11 @@ def write(folder: Path, **content) -> Path:
 def test_without_auffusion_json_the_papers_defaults_hold(tmp_path):
     identity = read_identity(tmp_path)
     assert (identity.name, identity.defaults) == (None, GenerationDefaults())
+
+
+def test_a_noise_schedule_needs_no_class_name():
+    """The embedded model's, as `train` writes it, has none."""
+    assert "_class_name" not in read_scheduler_config(embedded_folder())
 
 
 def test_defaults_of_a_checkpoint(tmp_path):

@@ -120,8 +120,8 @@ def read_scheduler_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "scheduler" / "scheduler_config.json"
     config = read_json(path)
-    class_name = config.get("_class_name", "none")
-    if class_name not in SCHEDULE_CLASSES:
+    class_name = config.get("_class_name")
+    if class_name is not None and class_name not in SCHEDULE_CLASSES:
         raise CheckpointError(
             f"{path}: _class_name is {str(class_name)[:60]!r}, which is not known to run on a "
             "discrete variance-preserving noise schedule",
