@@ -38,6 +38,7 @@ def generate(
     seed: int | None = None,
     negative_prompt: str = "",
     timeline: str | None = None,
+    trim: bool = True,
     on_step: OnStep | None = None,
     **settings: Any,
 ) -> GenerateResult:
@@ -49,6 +50,9 @@ def generate(
         sound = generate(load_model(), "dog barking in rain", seed=1, duration_s=4.0)
         sound.save("rain.wav")
 
+    The model fills its window. Of a shorter sound `trim` keeps the part from an onset on with the
+    most energy, its end faded and its peak at -1 dB, rather than the start; not on a timeline.
+
     `settings` are fields of `GenerateSettings` (duration_s, steps, guidance_scale,
     guidance_rescale, scheduler); the checkpoint's defaults stand for the others.
 
@@ -58,7 +62,7 @@ def generate(
     """
     seed = draw_seed() if seed is None else seed
     if timeline is None:
-        request = GenerateRequest(prompt, seed, negative_prompt)
+        request = GenerateRequest(prompt, seed, negative_prompt, trim=trim)
     else:
         request = TimelineRequest(prompt, seed, negative_prompt, timeline)
         settings.setdefault("duration_s", timeline_duration(timeline, MAX_DURATION_S))

@@ -149,7 +149,7 @@ class Model:
         settings: GenerateSettings,
         samples: np.ndarray,
         *,
-        turned_down_db: float | None = None,
+        gain_reduction_db: float | None = None,
     ) -> Provenance:
         """The record of a sound of this model, whose file holds `samples`."""
         versions = current_versions()
@@ -164,6 +164,6 @@ class Model:
             device=self.device.type,
             dtype=dtype_name(self.dtype),
             samples_sha256=hash_samples(samples),
-            turned_down_db=turned_down_db,
+            gain_reduction_db=gain_reduction_db,
             versions=versions,
         )

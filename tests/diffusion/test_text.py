@@ -26,7 +26,6 @@ from transformers import (
 from auffusion_cli.checkpoints.text_encoders import load_text
 from auffusion_cli.diffusion.text import (
     ConditionAdapter,
-    Conditioning,
     TextConditioner,
     TextEncoder,
 )
@@ -216,10 +215,3 @@ def test_any_prompt_can_be_encoded(golden_text, prompt):
     tail = golden_text.overflow(prompt)
     assert tail is None or prompt.rstrip().endswith(tail)
     assert golden_text.encode([prompt]).cond.shape == (1, 77, 32)
-
-
-def test_conditioning_repeats_and_slices_rows():
-    conditioning = Conditioning(torch.arange(6.0).view(3, 2, 1), torch.zeros(3, 2, 1))
-    assert len(conditioning) == 3
-    assert conditioning[[0, 0, 2]].cond[:, 0, 0].tolist() == [0, 0, 4]
-    assert conditioning[1:].uncond.shape == (2, 2, 1)

@@ -4,7 +4,14 @@ import pytest
 
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
-from auffusion_cli.requests.request import MAX_SEED, GenerateRequest, GenerateSettings, draw_seed
+from auffusion_cli.requests.request import (
+    MAX_SEED,
+    GenerateRequest,
+    GenerateSettings,
+    InpaintRequest,
+    TimelineRequest,
+    draw_seed,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +72,13 @@ def test_what_is_not_asked_for_is_the_checkpoints_default():
         "guidance_rescale": 0.0,
         "scheduler": "ddim",
     }
+
+
+def test_a_timeline_is_not_trimmed():
+    with pytest.raises(UsageError, match="--trim"):
+        TimelineRequest("", 1, timeline="0-1s a dog", trim=True)
+
+
+def test_room_tone_takes_no_prompt():
+    with pytest.raises(UsageError, match="--room-tone"):
+        InpaintRequest("a.wav", "0" * 64, 1, ("1-2s",), prompt="rain", room_tone=True)

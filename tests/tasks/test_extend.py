@@ -114,7 +114,7 @@ def test_what_is_new_is_never_louder_than_the_recording(loud_model, tmp_path, wh
     for window in (2400, 9600):
         assert loudest_db(new, window) <= loudest_db(old, window) + 0.5
         assert loudest_db(samples, window) <= loudest_db(old, window) + 3  # across the seams
-    assert 5 < result.provenance.turned_down_db < 25
+    assert 5 < result.provenance.gain_reduction_db < 25
 
     result.save(tmp_path / "new.wav")
     record = Provenance.from_dict(read_provenance(tmp_path / "new.wav"), "new.wav")

@@ -254,6 +254,36 @@ def test_a_saved_sound_can_be_made_again_from_its_file_alone(tiny_model, tmp_pat
     )
 
 
+def test_a_trimmed_sound_is_a_part_of_the_window_and_can_be_made_again(tiny_model, tmp_path):
+    window_s = tiny_model.defaults.max_duration_s
+    whole = dataclasses.replace(FAST, duration_s=window_s)
+    short = dataclasses.replace(FAST, duration_s=window_s / 4)
+    request = GenerateRequest("dog barking", 5, trim=True)
+    (untrimmed,) = generate(tiny_model, [request], whole)  # as long as the window: all of it
+    (result,) = generate(tiny_model, [request], short)
+    n, start = len(result.waveform), result.part.start
+    assert n == round(short.duration_s * 16_000)
+    middle = slice(n // 4, n // 2)
+    kept = untrimmed.waveform[start:][middle]
+    scale = result.waveform[middle].norm() / kept.norm()
+    torch.testing.assert_close(result.waveform[middle], kept * scale, atol=1e-4, rtol=1e-3)
+    columns = untrimmed.log_mel[:, start // 160 :][:, : result.log_mel.shape[1]]
+    assert torch.equal(result.log_mel[:, : columns.shape[1]], columns)
+
+    result.save(tmp_path / "sound.wav")
+    record = Provenance.from_dict(read_provenance(tmp_path / "sound.wav"))
+    assert record.request == request
+    assert reproduce(tiny_model, record, tmp_path / "sound.wav").identical
+
+
+def test_a_record_from_before_sounds_were_trimmed_is_of_the_windows_start(tiny_model):
+    (result,) = generate(tiny_model, requests(1), FAST)
+    record = result.provenance.to_dict()
+    del record["trim"]
+    assert Provenance.from_dict(record) == result.provenance
+    assert result.part.start == 0 and not result.request.trim
+
+
 def test_reproducing_with_other_weights_or_words_is_told_apart(tiny_model, tmp_path):
     (result,) = generate(tiny_model, requests(1), FAST)
     path = tmp_path / "sound.wav"

@@ -127,7 +127,7 @@ def test_what_is_new_is_never_louder_than_the_recording(quick_model, tmp_path, m
     monkeypatch.setattr(inpaint_module, "_make", make_loudly)
     clip = write_clip(tmp_path / "clip.wav", 16000, 2, "PCM_24", duration_s=3.0)
     result = inpaint(quick_model, clip, request(clip, masks=("1-2.2s",), bands=bands), FAST)
-    assert 5 < result.provenance.turned_down_db < 30
+    assert 5 < result.provenance.gain_reduction_db < 30
 
     def loudest_db(samples, n):
         """In the band."""

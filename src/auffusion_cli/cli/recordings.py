@@ -114,10 +114,10 @@ def write(result: EditResult, path: Path, run: Run) -> None:
     """Write one result and print its name, or its record."""
     with folder_of(path):
         result.save(path, overwrite=run.overwrite)
-    if turned_down_db := result.provenance.turned_down_db:
+    if gain_reduction_db := result.provenance.gain_reduction_db:
         console.note(
-            f"the new part is turned down by up to {turned_down_db:g} dB, to the loudest moment of"
-            " the recording"
+            f"the new part is turned down by up to {gain_reduction_db:g} dB, to the loudest moment"
+            " of the recording"
         )
     console.print_made(path, result.provenance.to_dict(), as_json=run.json)
 

@@ -47,16 +47,16 @@ class Provenance:
     samples_sha256: str
     """Of the samples as 16-bit integers, before the file format compressed them; of an edit in the
     form that its source has them in: see `signal.recording`."""
-    turned_down_db: float | None = None
-    """By how much at most the new part of a recording was turned down, so as not to be louder than
-    the recording; None if it was not, or was made before that was done."""
+    gain_reduction_db: float | None = None
+    """The largest reduction of the new part of a recording, so as not to be louder than the
+    recording, or than full scale; None if it was not reduced."""
     versions: dict[str, str] = field(default_factory=current_versions)
 
     def to_dict(self) -> dict[str, Any]:
         """Flat and JSON-serialisable."""
         own = {name: getattr(self, name) for name in _OWN_FIELDS}
-        if self.turned_down_db is not None:
-            own["turned_down_db"] = self.turned_down_db
+        if self.gain_reduction_db is not None:
+            own["gain_reduction_db"] = self.gain_reduction_db
         return {
             "format_version": FORMAT_VERSION,
             "task": self.request.task,
@@ -93,14 +93,14 @@ class Provenance:
             for name, value in own.items():
                 if not (name == "revision" and value is None):
                     _check_field(name, value)
-            turned_down_db = record.get("turned_down_db")
-            if not (turned_down_db is None or _is_positive(turned_down_db)):
-                raise ValueError("turned_down_db is not a number above 0")
+            gain_reduction_db = record.get("gain_reduction_db", record.get("turned_down_db"))
+            if not (gain_reduction_db is None or _is_positive(gain_reduction_db)):
+                raise ValueError("gain_reduction_db is not a number above 0")
             return cls(
                 request=request_class(**_pick(record, request_class)),
                 settings=GenerateSettings(**_pick(record, GenerateSettings)),
                 versions=dict(versions),
-                turned_down_db=turned_down_db,
+                gain_reduction_db=gain_reduction_db,
                 **own,
             )
         except KeyError as error:
@@ -133,7 +133,7 @@ class Provenance:
         names = sorted(self.versions.keys() | other.versions.keys())
         pairs = {
             name: (getattr(self, name), getattr(other, name))
-            for name in ("model", "revision", "vocoder", "device", "dtype", "turned_down_db")
+            for name in ("model", "revision", "vocoder", "device", "dtype", "gain_reduction_db")
         }
         pairs |= {name: (self.versions.get(name), other.versions.get(name)) for name in names}
         return {
@@ -143,6 +143,8 @@ class Provenance:
         }
 
 
+_LATER_FIELDS = ("trim", "room_tone")
+"""Fields of requests that the first records lack: their defaults are what was done then."""
 _OWN_FIELDS = ("model", "revision", "vocoder", "device", "dtype", "samples_sha256")
 
 
@@ -153,7 +155,11 @@ def hash_samples(samples: np.ndarray) -> str:
 
 
 def _pick(record: Mapping[str, Any], owner: type) -> dict[str, Any]:
-    return {field.name: record[field.name] for field in fields(owner)}
+    return {
+        field.name: record[field.name]
+        for field in fields(owner)
+        if field.name in record or field.name not in _LATER_FIELDS
+    }
 
 
 def _is_positive(value: Any) -> bool:

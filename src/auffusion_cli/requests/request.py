@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import unicodedata
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from auffusion_cli.config import (
@@ -47,11 +47,14 @@ class GenerateRequest:
     seed: int
     negative_prompt: str = ""
     """What the sound should not be like; "" is none."""
+    trim: bool = field(default=False, kw_only=True)
+    """Of what fills the model's window keep the part with the sound rather than its start."""
     task: ClassVar[str] = "generate"
 
     def __post_init__(self) -> None:
         _check_words(self.prompt, self.negative_prompt)
         _check_seed(self.seed)
+        _check_flag("--trim", self.trim)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class TimelineRequest(GenerateRequest):
     def __post_init__(self) -> None:
         check_text("--timeline", self.timeline)
         parse_timeline(self.timeline, MAX_DURATION_S, LONGEST)
+        if self.trim:
+            raise UsageError("--trim does not work with --timeline, whose times are fixed")
         _check_words(self.prompt, self.negative_prompt, may_be_empty=True)
         _check_seed(self.seed)
 
@@ -87,6 +92,8 @@ class InpaintRequest:
     crossfade_s: float = 0.02
     resample: int = 1
     """How often each step is taken (RePaint, Lugmayr et al. 2022); 1 is off."""
+    room_tone: bool = False
+    """Fill the masks with the recording's background noise alone; no model is used."""
     task: ClassVar[str] = "inpaint"
 
     def __post_init__(self) -> None:
@@ -107,6 +114,9 @@ class InpaintRequest:
             )
         _check_limits("--crossfade", self.crossfade_s, CROSSFADE)
         _check_limits("--resample", self.resample, RESAMPLE)
+        _check_flag("--room-tone", self.room_tone)
+        if self.room_tone and (self.prompt or self.negative_prompt):
+            raise UsageError("--room-tone is background noise alone, and takes no prompt")
 
 
 @dataclass(frozen=True)
@@ -201,11 +211,14 @@ class EditRequest:
     source: str = ""
     """Name of the file that prompt, seed and settings were read from, if from any."""
     source_sha256: str = ""
+    trim: bool = field(default=False, kw_only=True)
+    """Cut both sounds as `GenerateRequest.trim` cuts the one before the edit."""
     task: ClassVar[str] = "edit"
 
     def __post_init__(self) -> None:
         _check_words(self.prompt, self.negative_prompt)
         _check_seed(self.seed)
+        _check_flag("--trim", self.trim)
         for option, name in (("--swap", "swaps"), ("--reweight", "reweights")):
             texts = getattr(self, name)
             if not isinstance(texts, list | tuple) or len(texts) > MAX_WORD_EDITS:
@@ -343,6 +356,11 @@ def _shown(value: Any) -> str:
     except (ValueError, RecursionError):  # an integer of thousands of digits
         shown = f"of type {type(value).__name__}"
     return shown if len(shown) <= 80 else f"{shown[:79]}…"
+
+
+def _check_flag(option: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise UsageError(f"{option} {_shown(value)} is not possible", hint="Valid: true or false.")
 
 
 def _is_int(value: Any) -> bool:

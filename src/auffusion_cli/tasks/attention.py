@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -107,15 +106,10 @@ def generate_with_attention(
             model, [request], settings, on_step=lambda _, step: tell(step.index + 1, step.n_steps)
         )
     on_latents = recorder.word_maps([word.text for word in find_words(request.prompt)])
-    maps = _to_spectrogram(on_latents.mean, model.codec.width_multiple, sound.log_mel.shape)
-    return AttentionResult(sound, on_latents, maps)
-
-
-def _to_spectrogram(maps: Tensor, downsample: int, shape: torch.Size) -> Tensor:
-    """(W, h, w) -> (W, n_mels, T), cut like the log-mel (n_mels, T) that the latents became."""
-    n_mels, n_frames = shape
-    size = (n_mels, maps.shape[-1] * downsample)
-    return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0, ..., :n_frames]
+    size = (len(sound.log_mel), on_latents.mean.shape[-1] * model.codec.width_multiple)
+    maps = F.interpolate(on_latents.mean[None], size, mode="bilinear", align_corners=False)[0]
+    hop = model.codec.spectrogram_config.hop_length_samples
+    return AttentionResult(sound, on_latents, sound.part.of(maps, hop))
 
 
 def check_window(settings: GenerateSettings, max_duration_s: float) -> None:

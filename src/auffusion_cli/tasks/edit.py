@@ -67,11 +67,12 @@ def edit(
         for step in sample(denoise, scheduler, noise, settings.steps):
             if on_progress:
                 on_progress(step.index + 1, step.n_steps)
-    before = GenerateRequest(request.prompt, request.seed, request.negative_prompt)
-    return WordEditResult(
-        source=decode(model, step.latents[:1], before, settings),
-        edited=decode(model, step.latents[1:], request, settings),
+    before = GenerateRequest(
+        request.prompt, request.seed, request.negative_prompt, trim=request.trim
     )
+    source = decode(model, step.latents[:1], before, settings)
+    edited = decode(model, step.latents[1:], request, settings, source.part)
+    return WordEditResult(source, edited)
 
 
 def _last_timestep(timesteps: Tensor, share: float) -> float:

@@ -48,6 +48,6 @@ def edit_result(
 
     `gain` is the lowest with which anything new was turned down.
     """
-    turned_down_db = round(-20 * math.log10(gain), 1) or None
-    provenance = model.provenance(request, settings, samples, turned_down_db=turned_down_db)
+    gain_reduction_db = round(-20 * math.log10(gain), 1) or None
+    provenance = model.provenance(request, settings, samples, gain_reduction_db=gain_reduction_db)
     return EditResult(dataclasses.replace(source, samples=samples), provenance)

@@ -23,9 +23,15 @@ from auffusion_cli.diffusion.denoiser import Denoise
 from auffusion_cli.diffusion.samplers import Step, initial_noise, sample
 from auffusion_cli.errors import AuffusionError, AuffusionWarning
 from auffusion_cli.requests.provenance import Provenance
-from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, TimelineRequest
+from auffusion_cli.requests.request import (
+    EditRequest,
+    GenerateRequest,
+    GenerateSettings,
+    TimelineRequest,
+)
 from auffusion_cli.signal.audio import to_pcm16, write_audio
 from auffusion_cli.signal.spectrogram import mix_log_mels
+from auffusion_cli.signal.trim import Part, find_part, trim
 from auffusion_cli.tasks.timeline import layer_seeds, layers_of_sounds, timeline_denoiser
 
 if TYPE_CHECKING:
@@ -46,7 +52,9 @@ class GenerateResult:
     sample_rate_hz: int
     log_mel: Tensor
     """(256, T) float32, on the CPU: the vocoder's input, cut like the waveform."""
-    request: GenerateRequest
+    part: Part
+    """The part of all that the model made which the sound is, in samples."""
+    request: GenerateRequest | EditRequest
     settings: GenerateSettings
     provenance: Provenance
 
@@ -215,21 +223,36 @@ def sample_latents(
 
 
 def decode(
-    model: Model, latents: Tensor, request: GenerateRequest, settings: GenerateSettings
+    model: Model,
+    latents: Tensor,
+    request: GenerateRequest | EditRequest,
+    settings: GenerateSettings,
+    part: Part | None = None,
 ) -> GenerateResult:
-    """The sound of `latents` (L, C, h, w), L layers that sound at once, cut to the duration."""
+    """The sound of `latents` (L, C, h, w), L layers that sound at once, cut to the duration.
+
+    A request to trim cuts `part` out of it, by default the one that `find_part` finds.
+    """
     config = model.codec.spectrogram_config
     log_mel = mix_log_mels(model.decode(latents))
+    waveform = model.vocode(log_mel[None], decoding_generator(request.seed))[0]
     n_samples = round(settings.duration_s * config.sample_rate_hz)
-    waveform = model.vocode(log_mel[None], decoding_generator(request.seed))[0, :n_samples]
-    # Griffin-Lim knows no full scale, and a file would clip what is beyond. HiFi-GAN's tanh stays
-    # within it.
-    waveform = waveform / waveform.abs().max().clamp(min=1)
-    n_frames = config.seconds_to_frames(settings.duration_s)
+    if request.trim and settings.duration_s < model.defaults.max_duration_s:
+        part = part or find_part(waveform, n_samples, config.sample_rate_hz)
+        waveform = trim(waveform, part, config.sample_rate_hz)
+    else:
+        part = Part(0, n_samples)
+        waveform = part.of(waveform)
+        # Griffin-Lim knows no full scale, and a file would clip what is beyond. HiFi-GAN's tanh
+        # stays within it.
+        waveform = waveform / waveform.abs().max().clamp(min=1)
+    silence = model.codec.image_config.log_mel_min
+    log_mel = part.of(log_mel.float().cpu(), config.hop_length_samples, silence)
     return GenerateResult(
         waveform=waveform,
         sample_rate_hz=config.sample_rate_hz,
-        log_mel=log_mel[:, :n_frames].float().cpu(),
+        log_mel=log_mel,
+        part=part,
         request=request,
         settings=settings,
         provenance=model.provenance(request, settings, to_pcm16(waveform).numpy()),

@@ -1,0 +1,79 @@
+"""The part of a generated window with the sound: from an onset on, faded at its end.
+
+A model always fills the window it was trained on. A shorter sound is a part of that, and its start
+is seldom the best one: events begin late, and are cut where the part ends.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLOCK_S = 0.01
+ACTIVE_DB = -35.0
+"""Level of a block that is part of an event, relative to the loudest block."""
+PAUSE_BLOCKS = 10
+"""Silence between two events lasts at least this long."""
+LEAD_BLOCKS = 2
+"""Kept before an onset, so that its attack is whole."""
+FADE_IN_S = 0.002
+FADE_SHARE, MAX_FADE_S = 0.1, 0.2
+"""The end is faded out over this share of the sound, and no longer than that."""
+PEAK = 10 ** (-1 / 20)
+"""-1 dB of full scale."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a waveform, completed by silence where it reaches beyond the end."""
+
+    start: int
+    n_samples: int
+
+    def of(self, values: Tensor, hop: int = 1, fill: float = 0.0) -> Tensor:
+        """The part of (..., N) samples, or with a `hop` of as many columns, filled at the end."""
+        start, stop = self.start // hop, -(-(self.start + self.n_samples) // hop)
+        part = values[..., start:stop]
+        return F.pad(part, (0, stop - start - part.shape[-1]), value=fill)
+
+
+def find_part(waveform: Tensor, n_samples: int, rate_hz: int) -> Part:
+    """The `n_samples` of (N,) that begin at an onset and hold the most energy.
+
+    The part begins at a whole block of 10 ms. Of parts with about the same energy it is the first.
+    """
+    if not waveform.any():
+        return Part(0, n_samples)
+    n_block = round(BLOCK_S * rate_hz)
+    n_blocks = math.ceil(n_samples / n_block)
+    power = F.avg_pool1d(waveform.double().square()[None], n_block, ceil_mode=True)[0]
+    active = power > power.max() * 10 ** (ACTIVE_DB / 10)
+    # An onset is an active block after a pause, which all before the start is.
+    recent = F.pad(active.double(), (PAUSE_BLOCKS, 0))[None, :-1]
+    was_active = F.max_pool1d(recent, PAUSE_BLOCKS, stride=1)[0] > 0
+    onsets = (active & ~was_active).nonzero().flatten()
+    starts = (onsets - LEAD_BLOCKS).clamp(min=0)
+    total = F.pad(power, (1, n_blocks)).cumsum(0)  # silence follows
+    energy = total[starts + n_blocks] - total[starts]
+    best = int((energy >= 0.9 * energy.max()).nonzero()[0])
+    return Part(int(starts[best]) * n_block, n_samples)
+
+
+def trim(waveform: Tensor, part: Part, rate_hz: int) -> Tensor:
+    """`part` of (N,) samples, faded at its end, its peak at -1 dB of full scale."""
+    sound = part.of(waveform).clone()
+    n_in = min(round(FADE_IN_S * rate_hz), len(sound) // 2)
+    if part.start > 0 and n_in:
+        sound[:n_in] *= torch.linspace(0, 1, n_in)
+    # The end of the sound: of the part, or of the waveform where that ends before.
+    end = min(len(sound), len(waveform) - part.start)
+    n_out = min(round(FADE_SHARE * len(sound)), round(MAX_FADE_S * rate_hz), end)
+    if n_out:
+        angle = torch.linspace(0, math.pi, n_out)
+        sound[end - n_out : end] *= 0.5 + 0.5 * angle.cos()
+    peak = sound.abs().max()
+    return sound * (PEAK / peak) if peak > 0 else sound
