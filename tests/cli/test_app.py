@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 import warnings
@@ -78,29 +79,29 @@ def test_version():
 @pytest.mark.parametrize(
     ("line", "message", "hint"),
     [
-        ("docter", "There is no command 'docter' of `auffusion`.", "Did you mean doctor?"),
+        ("docter", "There is no command 'docter' of `auffusion`", "Did you mean doctor?"),
         ("gen rain", "There is no command 'gen'", "Did you mean generate?"),
         ("zzz", "There is no command 'zzz'", "Valid: generate, inpaint, "),
         ("'a dog barks'", "no command 'a dog barks'", 'auffusion generate "a dog barks".'),
-        ("models lst", "no command 'lst' of `auffusion models`.", "Did you mean list?"),
-        ("--debgu info a", "`auffusion` has no option '--debgu'.", "Did you mean --debug?"),
-        ("generate x --stepz 3", "`auffusion generate` has no option '--stepz'.", "--steps?"),
+        ("models lst", "no command 'lst' of `auffusion models`", "Did you mean list?"),
+        ("--debgu info a", "`auffusion` has no option '--debgu'", "Did you mean --debug?"),
+        ("generate x --stepz 3", "`auffusion generate` has no option '--stepz'", "--steps?"),
         ("generate x --zzz", "no option '--zzz'", "`auffusion generate --help` lists them."),
-        ("generate x --steps abc", "--steps 'abc' is not possible.", "Valid: whole numbers."),
-        ("generate x --seed 1.5", "--seed '1.5' is not possible.", "Valid: whole numbers."),
-        ("generate x -n 0", "-n '0' is not possible.", "Valid: whole numbers from 1."),
-        ("generate x --guidance much", "--guidance 'much' is not possible.", "Valid: numbers."),
-        ("generate x --scheduler plms", "--scheduler 'plms' is not known.", "Valid: pndm, ddim"),
-        ("reproduce a --device gpu", "--device 'gpu' is not known.", "Valid: auto, cpu, cuda"),
-        ("generate x -o", "-o is given without a value.", "-o FILE|FOLDER|TEMPLATE: Where to"),
-        ("models convert a -o", "-o is given without a value.", "-o: The folder to write."),
-        ("evaluate --compare a", "--compare is given without 2 values.", "A.json B.json"),
-        ("generate x --dry-run=3", "--dry-run is a switch and takes no value.", None),
-        ("inpaint", "`auffusion inpaint`: FILE is missing.", "auffusion inpaint clip.wav --mask"),
-        ("style-transfer a.wav", "PROMPT is missing.", 'dog.wav "a cat meowing"'),
-        ("codec a.wav", "`auffusion codec`: --output is missing.", "For example: auffusion codec"),
-        ("style-transfer a.wav a cat", "'cat' is more than it takes.", "go into quotes."),
-        ("generate x --steps '\x1b[2J'", r"--steps '\x1b[2J' is not possible.", "whole"),
+        ("generate x --steps abc", "--steps 'abc' is not possible", "Valid: whole numbers."),
+        ("generate x --seed 1.5", "--seed '1.5' is not possible", "Valid: whole numbers."),
+        ("generate x -n 0", "-n '0' is not possible", "Valid: whole numbers from 1."),
+        ("generate x --guidance much", "--guidance 'much' is not possible", "Valid: numbers."),
+        ("generate x --scheduler plms", "--scheduler 'plms' is not known", "Valid: pndm, ddim"),
+        ("reproduce a --device gpu", "--device 'gpu' is not known", "Valid: auto, cpu, cuda"),
+        ("generate x -o", "-o is given without a value", "-o FILE|FOLDER|TEMPLATE: Where to"),
+        ("models convert a -o", "-o is given without a value", "-o: The folder to write."),
+        ("evaluate --compare a", "--compare is given without 2 values", "A.json B.json"),
+        ("generate x --dry-run=3", "--dry-run is a switch and takes no value", None),
+        ("inpaint", "`auffusion inpaint`: FILE is missing", "auffusion inpaint clip.wav --mask"),
+        ("style-transfer a.wav", "PROMPT is missing", 'dog.wav "a cat meowing"'),
+        ("codec a.wav", "`auffusion codec`: --output is missing", "For example: auffusion codec"),
+        ("style-transfer a.wav a cat", "unexpected argument 'cat'", "into quotes."),
+        ("generate x --steps '\x1b[2J'", r"--steps '\x1b[2J' is not possible", "whole"),
     ],
 )
 def test_what_cannot_be_parsed_is_told_like_any_mistake(line, message, hint):
@@ -118,7 +119,8 @@ def test_a_group_without_a_command_shows_its_help():
     assert result.exit_code == 2 and "Usage: auffusion models" in result.stderr
 
 
-def test_a_run_is_ended_by_sigterm_as_by_ctrl_c():
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_run_is_ended_by_a_signal_as_by_ctrl_c(name):
     script = (
         "import sys, time; sys.argv = ['auffusion', 'probe']\n"
         "from auffusion_cli.cli import app as a\n"
@@ -131,7 +133,7 @@ def test_a_run_is_ended_by_sigterm_as_by_ctrl_c():
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout.readline() == b"ready\n"
-    process.terminate()
+    process.send_signal(getattr(signal, name))
     assert process.communicate(timeout=20)[1] == b"error: stopped\n"
     assert process.returncode == 130
 
@@ -171,6 +173,9 @@ def test_completion(typed, offered):
             1,
             "error: Permission denied: a.wav\n",
         ),
+        (EOFError("Ran out of input"), 1, "error: a file ends before it is complete: Ran out"),
+        (AudioError(f"{'a' * 400}.wav: not audio"), 1, f"error: {'a' * 51} … {'a' * 21}.wav: not"),
+        (AudioError("a.wav: \x1b]0;x\x07 \u202e\nb"), 1, r"error: a.wav: \x1b]0;x\x07 \u202e b"),
         (MemoryError(), 1, "error: out of memory\n"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory\n"),
     ],
@@ -248,3 +253,13 @@ def test_own_warnings_are_shown_and_others_are_not():
 
 def test_debug_shows_the_warnings_of_others():
     assert "will change in version 9" in run_with(warn_twice, "--debug").stderr
+
+
+def test_nohup_goes_on():
+    script = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from auffusion_cli.cli.app import end_like_ctrl_c\n"
+        "end_like_ctrl_c()\n"
+        "signal.raise_signal(signal.SIGHUP)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -42,6 +42,62 @@ def test_a_path_is_never_taken_for_an_option(capsys):
     assert capsys.readouterr().out == "./-y.wav\nsounds/-y.wav\n"
 
 
+HOSTILE = "a\x1b[2J\x9b31m\u202eb\u2028c\td\ne\udcff"
+ESCAPED = r"a\x1b[2J\x9b31m\u202eb c d e\udcff"
+
+
+def test_no_text_reaches_the_terminal_as_more_than_text(capsys):
+    console.print_table([HOSTILE], [[HOSTILE]])
+    console.print_line(HOSTILE)
+    console.note(HOSTILE)
+    console.warn(HOSTILE)
+    console.error(HOSTILE, hint=HOSTILE)
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines() + captured.err.splitlines()
+    assert len(lines) == 7 and all(line.endswith(ESCAPED) for line in lines)
+
+
+def test_words_of_all_languages_stay():
+    text = "犬が吠える، الأمواج e\u0301 👩\u200d🚒 می\u200cشود"
+    assert console.printable(text) == text
+
+
+def test_json_escapes_what_is_not_text_and_loses_nothing(capsys):
+    console.print_json({"prompt": HOSTILE})
+    out = capsys.readouterr().out
+    assert out.rstrip("\n").isprintable()
+    assert json.loads(out) == {"prompt": HOSTILE}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        f"--output {'x' * 5000!r}: is not a folder",
+        f"--prompts {'/deep' * 900}: No such file",
+        "word " * 1000,
+        f"{'a b ' * 99!r} and {'c d ' * 99!r} differ",
+    ],
+)
+def test_a_message_is_short_and_keeps_its_ends(message):
+    short = console.short(message)
+    assert len(short) <= console.MAX_MESSAGE_CHARACTERS
+    assert short[:10] == message[:10] and short[-5:] == message[-5:] and "…" in short
+    assert console.short(short) == short
+
+
+def test_a_message_of_ordinary_length_stays():
+    message = f"--output {'x' * 100!r}: is not a folder"
+    assert console.short(message) == message
+
+
+def test_a_closed_terminal_stops_no_work(monkeypatch):
+    def closed(*args, **kwargs):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(console.typer, "echo", closed)
+    console.note("still working")
+
+
 def test_table_aligns_columns(capsys):
     console.print_table(["name", "size"], [["embedded", 100], ["a", 2]])
     assert capsys.readouterr().out == "name      size\nembedded  100\na         2\n"

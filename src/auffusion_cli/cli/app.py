@@ -1,4 +1,4 @@
-"""The entry point: global options, the list of commands, and what each failure tells the user.
+"""The entry point: global options, the list of commands, and the message for each failure.
 
 A command is a module of `commands` with `register(app)`, imported to build `--help`: it imports
 nothing heavy (torch, diffusers, transformers, rich) before its body runs.
@@ -45,9 +45,10 @@ EXIT_BROKEN_PIPE = 141
 
 
 class FailureReportingGroup(SuggestingGroup):
-    """Turns what the parser or a command raises into a message on stderr and an exit code.
+    """Turns the exceptions of the parser and of commands into messages and exit codes.
 
-    It sits here rather than in `main` so that tests through typer's `CliRunner` see what users see.
+    It stands here rather than in `main` so that tests through typer's `CliRunner` see the messages
+    of users.
     """
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
@@ -65,7 +66,8 @@ class FailureReportingGroup(SuggestingGroup):
             return super().invoke(ctx)
         except typer.Abort:  # Ctrl-C, or the end of the input, where a question was asked
             raise typer.Exit(report_failure(KeyboardInterrupt(), debug=False)) from None
-        except (AuffusionError, OSError, MemoryError, KeyboardInterrupt) as error:
+        # EOFError: typer would print "Aborted!" for it, and exit.
+        except (AuffusionError, OSError, EOFError, MemoryError, KeyboardInterrupt) as error:
             raise typer.Exit(report_failure(error, debug=ctx.params["debug"])) from None
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -74,8 +76,10 @@ class FailureReportingGroup(SuggestingGroup):
 
 
 def report_failure(error: BaseException, *, debug: bool) -> int:
-    """Print what went wrong on stderr and return the exit code: the one table from the one to the
-    other. Anything not listed here is a bug and reaches `main`."""
+    """Print the message of an exception on stderr and return the exit code.
+
+    This is the one table of them. An exception that is not listed is a bug and reaches `main`.
+    """
     if debug and not isinstance(error, BrokenPipeError):
         traceback.print_exception(error)
     match error:
@@ -93,16 +97,22 @@ def report_failure(error: BaseException, *, debug: bool) -> int:
         case OSError(errno=errno.ENOSPC):
             console.error(
                 f"no space left on the disk{_named_file(error)}",
-                hint="free some space; `auffusion doctor` shows what the caches take",
+                hint="Free some space; `auffusion doctor` shows the size of the caches.",
             )
             return 1
         case OSError():
             console.error(f"{error.strerror or error}{_named_file(error)}")
             return 1
+        case EOFError():
+            console.error(
+                f"a file ends before it is complete{f': {error}' if str(error) else ''}",
+                hint="`auffusion --debug …` shows which one.",
+            )
+            return 1
         case _ if is_out_of_memory(error):
             console.error(
                 "out of memory",
-                hint="try a smaller --batch-size, a shorter --duration or --device cpu",
+                hint="Try a smaller --batch-size, a shorter --duration or --device cpu.",
             )
             return 1
     raise AssertionError(f"no message for {type(error).__name__}")
@@ -132,7 +142,7 @@ def _root(
     ctx: typer.Context,
     debug: Annotated[
         bool,
-        typer.Option("--debug", help="Show tracebacks and what the libraries underneath log."),
+        typer.Option("--debug", help="Show tracebacks, and messages of the libraries used."),
     ] = False,
     _version: Annotated[
         bool,
@@ -171,10 +181,18 @@ def build_app() -> typer.Typer:
     return app
 
 
+def end_like_ctrl_c() -> None:
+    """Let `kill`, `timeout` and a terminal that closes end a run as cleanly as Ctrl-C does."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # `nohup` ignores SIGHUP beforehand, and that stays.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
 def main() -> None:
     """Run the command line on `sys.argv`."""
-    # `kill` and `timeout` end a run as cleanly as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_like_ctrl_c()
     try:
         build_app()(prog_name="auffusion")
     except Exception as error:
@@ -182,7 +200,7 @@ def main() -> None:
             raise
         console.error(
             f"unexpected {type(error).__name__}: {error}",
-            hint="this is a bug; the same command with `auffusion --debug …` shows where it is",
+            hint="This is a bug; the same command with `auffusion --debug …` shows where it is.",
         )
         sys.exit(1)
     except KeyboardInterrupt:  # while importing, before a command runs

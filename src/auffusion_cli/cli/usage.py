@@ -24,7 +24,7 @@ EXTRA_ARGUMENTS = re.compile(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", 
 
 
 class SuggestingGroup(TyperGroup):
-    """A group whose mistyped commands, options and values are a `UsageError` of this program."""
+    """A group that raises a `UsageError` for mistyped commands, options and values."""
 
     def invoke(self, ctx: typer.Context):
         try:
@@ -43,13 +43,13 @@ class SuggestingGroup(TyperGroup):
         hint = _did_you_mean(near) or f"Valid: {', '.join(names)}."
         if " " in name and "generate" in names:
             hint = f'To make a sound of it: {ctx.command_path} generate "{name}".'
-        raise UsageError(f"There is no command {name!r} of `{ctx.command_path}`.", hint=hint)
+        raise UsageError(f"There is no command {name!r} of `{ctx.command_path}`", hint=hint)
 
 
 def explain(error: Any, group: typer.Context | None) -> UsageError:
-    """What typer's parser complains of, in the words of this program.
+    """An error of typer's parser in the style of this program.
 
-    `group` is where the command was called that `error` is about; not every error says so itself.
+    `group` is the context in which the command was called; not every error carries it.
     """
     command, path = _command_of(error, group)
     options = {name: each for each in (command.params if command else ()) for name in each.opts}
@@ -58,26 +58,26 @@ def explain(error: Any, group: typer.Context | None) -> UsageError:
         case _parser.NoSuchOption():
             near = _nearest(error.option_name, [name for name in options if name != "-"])
             return UsageError(
-                f"{called} has no option {error.option_name!r}.",
+                f"{called} has no option {error.option_name!r}",
                 hint=_did_you_mean(near) or f"`{path} --help` lists them.",
             )
         case _parser.BadOptionUsage():
             return _bad_usage(error, options.get(error.option_name))
         case _parser.MissingParameter():
             name = _name(error.param)
-            return UsageError(f"{called}: {name} is missing.", hint=_example(command))
+            return UsageError(f"{called}: {name} is missing", hint=_example(command))
         case _parser.BadParameter() if error.param is not None:
             return _bad_value(error, command)
     if extra := EXTRA_ARGUMENTS.search(error.format_message()):
         return UsageError(
-            f"{called}: {extra[1]!r} is more than it takes.",
-            hint=f"Words that belong together go into quotes. {_example(command) or ''}".strip(),
+            f"{called}: unexpected argument {extra[1]!r}",
+            hint=f"Put words that belong together into quotes. {_example(command) or ''}".strip(),
         )
     return UsageError(error.format_message())
 
 
 def _command_of(error: Any, group: typer.Context | None) -> tuple[Any, str]:
-    """(the command, as it is called) that `error` is about; (None, …) where nobody knows."""
+    """(the command, as it is called) of `error`; (None, …) where it is not known."""
     if error.ctx is not None:
         return error.ctx.command, error.ctx.command_path
     if group is None or group.invoked_subcommand is None:
@@ -87,31 +87,31 @@ def _command_of(error: Any, group: typer.Context | None) -> tuple[Any, str]:
 
 
 def _bad_usage(error: Any, option: Any) -> UsageError:
-    """An option without its value, or a switch with one."""
+    """The error of an option without its value, or of a switch with one."""
     name = error.option_name
     if option is None:
         return UsageError(error.format_message())
     if option.is_flag:
-        return UsageError(f"{name} is a switch and takes no value.")
+        return UsageError(f"{name} is a switch and takes no value")
     n_values = "a value" if option.nargs == 1 else f"{option.nargs} values"
     usage = f"{name} {option.metavar}" if option.metavar else name
-    return UsageError(f"{name} is given without {n_values}.", hint=f"{usage}: {option.help}")
+    return UsageError(f"{name} is given without {n_values}", hint=f"{usage}: {option.help}")
 
 
 def _bad_value(error: Any, command: Any) -> UsageError:
-    """A value of the wrong kind, or outside of its range."""
+    """The error of a value of the wrong type, or outside of its range."""
     kind, info = _declared(command.callback, error.param.name)
     name = _name(error.param)
     # The parser's message has the value, or else its cause does.
     causes = getattr(error.__cause__, "errors", lambda: [])()
     given = f"{name} {causes[0]['input']!r}" if causes else f"{name}: {error.message}"
     if get_origin(kind) is Literal:
-        return UsageError(f"{given} is not known.", hint=f"Valid: {', '.join(get_args(kind))}.")
+        return UsageError(f"{given} is not known", hint=f"Valid: {', '.join(get_args(kind))}.")
     if kind not in KINDS:
         return UsageError(error.format_message())
     limits = ((" from", info.min), (" to", info.max))
     within = "".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
-    return UsageError(f"{given} is not possible.", hint=f"Valid: {KINDS[kind]}{within}.")
+    return UsageError(f"{given} is not possible", hint=f"Valid: {KINDS[kind]}{within}.")
 
 
 def _declared(function: Any, name: str) -> tuple[Any, Any]:
@@ -123,14 +123,14 @@ def _declared(function: Any, name: str) -> tuple[Any, Any]:
 
 
 def _name(parameter: Any) -> str:
-    """As it is typed: the longest name of an option, the metavar of an argument."""
+    """A parameter's name as it is typed: the longest of an option, the metavar of an argument."""
     if parameter.param_type_name == "option":
         return max(parameter.opts, key=len)
     return parameter.metavar or parameter.name.upper()
 
 
 def _example(command: Any) -> str | None:
-    """The first example of its help."""
+    """The first example of the command's help."""
     found = EXAMPLE.search(command.help or "") if command else None
     return f"For example: {found[1].strip()}" if found else None
 
