@@ -145,12 +145,13 @@ def test_a_quoted_field_may_have_line_breaks():
 
 
 def test_both_halves_of_a_row_with_a_bare_line_break_are_bad():
-    found = rows("id,caption\n0,wind\n1,a dog\nbarking\n2,rain\n")
+    found = rows("id,caption\n0,wind\n1,a dog\nbarking\n2,rain\n3,sea\n")
     assert found == [
         (2, {"id": "0", "caption": "wind"}),
         (3, "may go on in line 4: a line break is to be quoted"),
         (4, "has 1 fields; the header has 2"),
-        (5, {"id": "2", "caption": "rain"}),
+        (5, "may go on from line 4: a line break is to be quoted"),  # as if the caption came first
+        (6, {"id": "3", "caption": "sea"}),
     ]
 
 

@@ -204,8 +204,8 @@ def read_rows(
 ) -> Iterator[Row | BadRow]:
     """The rows of a CSV with a header, separated by commas, semicolons or tabs, or of JSON Lines.
 
-    Blank lines are passed over. A bad row never takes others with it, but for the row before one
-    that is too short: it may be the first half of a field with a line break that is not quoted.
+    Blank lines are passed over. A bad row never takes others with it, but for those around one that
+    is too short: they may be the other half of a field with a line break that is not quoted.
 
     Args:
         string_column: the column that a bare string in JSON Lines stands for; None: an error.
@@ -256,6 +256,7 @@ def _csv_rows(lines: list[str]) -> Iterator[Row | BadRow]:
     if twice := [name for i, name in enumerate(names) if name and name in names[:i]]:
         raise ValueError(f"the CSV header names the column {twice[0][:40]!r} twice")
     waiting: Row | None = None  # until the row after it is known not to be its other half
+    lone: int | None = None  # line of the row before, if that has one field
     i = start + n_lines
     while i < len(lines):
         if not lines[i].strip():
@@ -267,7 +268,9 @@ def _csv_rows(lines: list[str]) -> Iterator[Row | BadRow]:
         except csv.Error as error:
             row, n_lines = BadRow(i + 1, f"is not CSV: {error}"), 1
         else:
-            if len(cells) == len(names):
+            if len(cells) == len(names) and lone is not None:
+                row = BadRow(i + 1, f"may go on from line {lone}: a line break is to be quoted")
+            elif len(cells) == len(names):
                 row = Row(i + 1, dict(zip(names, cells, strict=True)))
             else:
                 row = BadRow(i + 1, f"has {len(cells)} fields; the header has {len(names)}")
@@ -276,6 +279,7 @@ def _csv_rows(lines: list[str]) -> Iterator[Row | BadRow]:
                         waiting.line, f"may go on in line {i + 1}: a line break is to be quoted"
                     )
                     waiting = None
+            lone = i + 1 if len(cells) == 1 < len(names) else None
         if waiting is not None:
             yield waiting
         waiting = None

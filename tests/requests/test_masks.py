@@ -17,6 +17,12 @@ from auffusion_cli.requests.masks import Span, parse_bands, parse_duration, pars
         ("8s-", 8, 10),
         ("8-", 8, 10),
         (" .5 - 1.5S ", 0.5, 1.5),
+        ("0:03.2-0:04", 3.2, 4),
+        ("0:00:01-0:02", 1, 2),
+        ("-0:02", 0, 2),
+        ("0:09-", 9, 10),
+        ("3-0:04", 3, 4),
+        ("0:01-1500ms", 1, 1.5),
         ("9-10.005", 9, 10),  # as rounded as lengths are shown
     ],
 )
@@ -62,6 +68,10 @@ def test_several_are_put_in_order():
         "--1",
         "٢-٤",
         "inf-",
+        "0:03ms-4",
+        "0:03s-4",
+        "1:2:3:4-5",
+        "1::2-3",
     ],
 )
 def test_what_is_no_span_is_refused(text):
@@ -93,7 +103,7 @@ def test_spans_that_are_none_say_so_and_no_more(text, words):
     assert "10.000" not in error.value.message and f"--mask {text}" in error.value.message
 
 
-@pytest.mark.parametrize("text", ["7k-9k", "8k-", "9k-", "2k-1k", "500-500", "1s-2s"])
+@pytest.mark.parametrize("text", ["7k-9k", "8k-", "9k-", "2k-1k", "500-500", "1s-2s", "0:01-4k"])
 def test_bands_that_no_model_makes_are_refused(text):
     with pytest.raises(UsageError, match="--band"):
         parse_bands([text], 8000.0)
@@ -106,7 +116,7 @@ def test_durations(text, seconds):
     assert parse_duration(text, "--crossfade") == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "-1ms", "20 m", "ms", "1e9", "nan"])
+@pytest.mark.parametrize("text", ["", "-1ms", "20 m", "ms", "1e9", "nan", "1:30s", ":30"])
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(UsageError, match="--crossfade"):
         parse_duration(text, "--crossfade")

@@ -17,7 +17,7 @@ def test_text_has_a_prompt_a_line_and_keeps_line_numbers():
         (4, None),
         (5, "birds"),
     ]
-    assert lines[2] == BadLine(4, "is not UTF-8 text")
+    assert lines[2] == BadLine(4, "is not UTF-8 text (see --encoding)")
 
 
 def test_csv_finds_its_columns_and_keeps_the_others_for_names():
@@ -28,7 +28,12 @@ def test_csv_finds_its_columns_and_keeps_the_others_for_names():
         "A dog, barking",
         "music",
         5,
-        {"audiocap_id": "91", "caption": "A dog, barking", "seed": "5", "negative": "music"},
+        columns={
+            "audiocap_id": "91",
+            "caption": "A dog, barking",
+            "seed": "5",
+            "negative": "music",
+        },
     )
     assert (second.prompt, second.seed, second.negative_prompt) == ("Rain", None, "")
 
@@ -52,6 +57,60 @@ def test_a_csv_without_a_column_of_prompts_is_refused():
         read_prompts(b"title,seed\nrain,1\n", "csv", "list.csv")
     with pytest.raises(UsageError, match=r"list\.csv: the CSV header cannot be read"):
         read_prompts(b'"prompt\nrain\n', "csv", "list.csv")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_lists_as_spreadsheets_write_them(delimiter):
+    table = "prompt,seed\nein Hund bellt im Übungsraum,3\n".replace(",", delimiter)
+    for content in (table.encode("utf-16"), table.encode("utf-8-sig")):
+        (line,) = read_prompts(content, "csv")
+        assert (line.prompt, line.seed) == ("ein Hund bellt im Übungsraum", 3)
+    (line,) = read_prompts(table.encode("latin-1"), "csv")
+    assert line == BadLine(2, "is not UTF-8 text (see --encoding)")
+    (line,) = read_prompts(table.encode("latin-1"), "csv", encoding="latin-1")
+    assert line.prompt == "ein Hund bellt im Übungsraum"
+
+
+def test_text_that_is_none_is_refused():
+    for content in ("prompt\nrain".encode("utf-16-le"), b"rain\0"):
+        with pytest.raises(UsageError, match=r"list\.txt: holds NUL characters"):
+            read_prompts(content, "txt", "list.txt")
+    with pytest.raises(UsageError, match="'utf-9' is not the name of an encoding"):
+        read_prompts(b"rain", "txt", encoding="utf-9")
+
+
+def test_half_a_caption_is_no_prompt():
+    halves = read_prompts(b"caption,seed\na dog barks\nin rain,1\nwind,2\n", "csv")
+    assert [type(line) for line in halves] == [BadLine, BadLine, PromptLine]
+    first, *_ = read_prompts(b"seed,caption\n1,a dog barks\nin rain\n2,wind\n", "csv")
+    assert isinstance(first, BadLine) and "line break" in first.reason
+    (whole,) = read_prompts(b'caption,seed\n"a dog barks\nin rain",1\n', "csv")
+    assert whole.prompt == "a dog barks\nin rain"
+
+
+def test_settings_of_a_line():
+    content = (
+        b"prompt,Duration,steps,guidance,negative\n"
+        b"dog,800ms,10,2.5,music\n"
+        b"rain,1:30,,7,\n"
+        b"wind,,,,\n"
+        b"sea,long,,,\n"
+        b"sea,,2.5,,\n"
+        b"sea,,,much,\n"
+    )
+    dog, rain, wind, *bad = read_prompts(content, "csv")
+    assert dog.settings == {"duration_s": 0.8, "steps": 10, "guidance_scale": 2.5}
+    assert rain.settings == {"duration_s": 90, "guidance_scale": 7}
+    assert wind.settings == {}
+    assert [line.reason for line in bad] == [
+        "the duration 'long' is not a duration",
+        "the number of steps is not a whole number: '2.5'",
+        "the guidance is not a number: 'much'",
+    ]
+    content = b'{"prompt": "dog", "duration": 2, "steps": 5}\n{"prompt": "dog", "duration": []}'
+    dog, bad = read_prompts(content)
+    assert dog.settings == {"duration_s": 2, "steps": 5}
+    assert bad.reason == "the duration is not a number: []"
 
 
 def test_names_of_columns_may_begin_with_a_capital():
@@ -78,7 +137,7 @@ def test_json_lines_take_objects_and_strings():
         (b'{"prompt": "dog", "seed": 1.5}', "the seed is not a whole number: 1.5"),
         (b'{"prompt": "dog", "seed": true}', "the seed is not a whole number: True"),
         (b'{"prompt": "dog", "negative": []}', "the negative prompt is not text: []"),
-        (b"[1]", "is neither a JSON object nor a string"),
+        (b"[1]", "is not a JSON object"),
     ],
 )
 def test_a_bad_json_line_says_why_and_the_next_one_is_read(line, reason):
@@ -100,14 +159,17 @@ def test_formats_go_by_suffix():
 
 
 @given(st.binary(max_size=200), st.sampled_from(["txt", "jsonl", None]))
-def test_any_bytes_give_one_answer_a_line(content, format):
-    lines = read_prompts(content, format)
+def test_any_bytes_give_one_answer_a_line_or_are_no_text(content, format):
+    try:
+        lines = read_prompts(content, format)
+    except UsageError:
+        return
     assert len({line.number for line in lines}) == len(lines)
 
 
 @given(st.binary(max_size=100))
 def test_any_bytes_below_a_csv_header_leave_the_last_line_alone(content):
-    lines = read_prompts(b"prompt\n" + content + b"\nrain\n", "csv")
+    lines = read_prompts(b"prompt\n" + content.replace(b"\0", b"") + b"\nrain\n", "csv")
     assert lines[-1].prompt == "rain"
 
 

@@ -3,46 +3,49 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import typer
 
 from auffusion_cli.cli import console
+from auffusion_cli.cli.making import Setup
 from auffusion_cli.cli.options import Run
 from auffusion_cli.cli.plan import Failure, Job
-from auffusion_cli.errors import AuffusionError
-from auffusion_cli.files import folder_of
+from auffusion_cli.errors import AuffusionError, OutputExistsError
+from auffusion_cli.files import clear_unfinished, folder_of
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
-    from auffusion_cli.requests.request import GenerateSettings
-    from auffusion_cli.tasks.generate import GenerateResult
+    from auffusion_cli.requests.request import GenerateRequest
+    from auffusion_cli.tasks.generate import GenerateFailure, GenerateResult
 
 
 @dataclass
 class Batch:
     """Makes jobs, and counts those that were made, were there already, or failed."""
 
+    setup: Setup
     run: Run
     subtype: str
     player: list[str] | None
     forgiving: bool
     """A job that fails is listed and the others go on; otherwise it raises."""
+    is_finished: Callable[[Job], bool]
+    """Whether the sound of a job is there; another run may make it meanwhile."""
     failures: list[Failure] = field(default_factory=list)
     n_made: int = 0
     n_skipped: int = 0
 
-    def make(
-        self, model: Model, jobs: Sequence[Job], settings: GenerateSettings, batch_size: int | None
-    ) -> None:
-        """Make, write and report `jobs` in their order."""
-        from auffusion_cli.tasks.generate import generate, generate_each
-
+    def make(self, model: Model, jobs: Sequence[Job], batch_size: int | None) -> None:
+        """Make, write and report `jobs` in their order; those with the same settings at once."""
+        for folder in {path.parent for job in jobs for path in (job.path, job.picture) if path}:
+            clear_unfinished(folder)
         one = len(jobs) == 1
-        n_done = 0
-        make = generate_each if self.forgiving else generate
         total, unit = (None, "steps") if one else (len(jobs), "sounds")
         with console.Progress("generating", total, unit=unit) as progress:
 
@@ -51,22 +54,45 @@ class Batch:
                     progress.report(step.index + 1, step.n_steps)
                 else:
                     part = len(batch) * (step.index + 1) / step.n_steps
-                    progress.update(completed=n_done + part)
+                    progress.update(completed=self.n_made + self.n_skipped + part)
 
-            requests = (job.request for job in jobs)
-            results = make(model, requests, settings, batch_size=batch_size, on_step=on_step)
-            for job, result in zip(jobs, results, strict=True):
-                self._take(job, result)
-                n_done += 1
+            for settings, group in groupby(jobs, self.setup.settings_of):
+                self._make_group(model, group, settings, batch_size, on_step)
+
+    def _make_group(self, model, jobs, settings, batch_size, on_step) -> None:
+        from auffusion_cli.tasks.generate import generate, generate_each
+
+        pulled: deque[Job] = deque()
+
+        def requests() -> Iterator[GenerateRequest]:
+            for job in jobs:
+                if self.is_finished(job):
+                    self.skip(job)
+                else:
+                    pulled.append(job)
+                    yield job.request
+
+        make = generate_each if self.forgiving else generate
+        results = make(model, requests(), settings, batch_size=batch_size, on_step=on_step)
+        for result in results:
+            self._take(pulled.popleft(), result)
 
     def skip(self, job: Job) -> None:
-        """Count and report a file that is there already."""
+        """Count and report a sound that is there already."""
         self.n_skipped += 1
         if self.run.json:
-            console.print_json({"status": "skipped", "file": str(job.path)})
+            console.print_json(
+                {
+                    "status": "skipped",
+                    "file": str(job.path),
+                    "line": job.line,
+                    "prompt": job.request.prompt,
+                    "seed": job.request.seed,
+                }
+            )
 
     def conclude(self) -> None:
-        """Print what was there already and what failed; exit with 1 if anything did."""
+        """Print the counts and the failures; exit with 1 if there are any."""
         if self.n_skipped:
             console.note(f"already there and skipped: {self.n_skipped}")
         if not self.failures:
@@ -78,21 +104,28 @@ class Batch:
         console.note(f"{self.n_made} made, {self.n_skipped} skipped, {len(self.failures)} failed")
         raise typer.Exit(1)
 
-    def _take(self, job: Job, result) -> None:
+    def _take(self, job: Job, result: GenerateResult | GenerateFailure) -> None:
         from auffusion_cli.tasks.generate import GenerateFailure
 
         if isinstance(result, GenerateFailure):
-            self.failures.append(Failure(job.source, str(result.error)))
+            self.failures.append(Failure.of(job, result.error))
             return
         try:
             self._write(job, result)
+        except OutputExistsError as error:  # another run has written it since we looked
+            if self.is_finished(job):
+                self.skip(job)
+            else:
+                self.failures.append(Failure.of(job, error))
+            return
         except (AuffusionError, OSError) as error:
             if not self.forgiving or _is_disk_full(error):
                 raise
-            self.failures.append(Failure(job.source, str(error)))
+            self.failures.append(Failure.of(job, error))
             return
         self.n_made += 1
-        console.print_made(job.path, result.provenance.to_dict(), as_json=self.run.json)
+        record = {"line": job.line, **result.provenance.to_dict()}
+        console.print_made(job.path, record, as_json=self.run.json)
         if self.player:
             from auffusion_cli.cli.play import play
 
@@ -102,7 +135,8 @@ class Batch:
         if job.picture:
             from auffusion_cli.pictures.spectrogram import save_spectrogram
 
-            with folder_of(job.picture):
+            with folder_of(job.picture), suppress(OutputExistsError):
+                # The plan found no such picture: another run, which makes this sound, draws it.
                 save_spectrogram(result.log_mel, job.picture, overwrite=self.run.overwrite)
         # The sound comes last: where it is there, a list that is taken up again leaves it out.
         with folder_of(job.path):

@@ -12,6 +12,7 @@ from auffusion_cli.config import GenerationDefaults
 
 if TYPE_CHECKING:
     from auffusion_cli.checkpoints.names import Checkpoint
+    from auffusion_cli.cli.plan import Job
     from auffusion_cli.diffusion.text import TextConditioner
     from auffusion_cli.model import Model
     from auffusion_cli.requests.request import GenerateSettings
@@ -39,6 +40,12 @@ class Setup:
             "vocoder": self.vocoder,
             **describe_machine(self.loading.device, self.loading.dtype),
         }
+
+    def settings_of(self, job: Job) -> GenerateSettings:
+        """Settings of one sound of a list, whose line may have its own."""
+        from auffusion_cli.requests.request import GenerateSettings
+
+        return GenerateSettings.from_defaults(self.defaults, **job.asked)
 
     def check_words(
         self, prompts: Iterable[str], negative_prompts: Iterable[str]

@@ -123,6 +123,20 @@ class Run:
 
 # --- the sound
 
+
+def seconds(option: str, help: str) -> Any:
+    """An option that is a duration: 2s, 0.5, 800ms, 1:30."""
+
+    def parse(text: str) -> float:
+        from auffusion_cli.requests.masks import parse_duration
+
+        return parse_duration(str(text), option)
+
+    return typer.Option(option, metavar="TIME", parser=parse, help=help, show_default=False)
+
+
+MAX_SOUNDS = 100_000
+"""Of one run, which holds a plan of all of them in memory."""
 Prompts = Annotated[
     list[str] | None, typer.Argument(metavar="PROMPT...", help="The sound in words.")
 ]
@@ -135,7 +149,16 @@ PromptsFile = Annotated[
     ),
 ]
 Variations = Annotated[
-    int, typer.Option("-n", min=1, help="Variations of each prompt, with consecutive seeds.")
+    int,
+    typer.Option(
+        "-n", min=1, max=MAX_SOUNDS, help="Variations of each prompt, with consecutive seeds."
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Encoding of the list: latin-1, cp1252; by default UTF-8 or UTF-16."
+    ),
 ]
 Seed = Annotated[
     int | None, typer.Option(help="The same seed gives the same sound; drawn if not given.")
@@ -145,7 +168,9 @@ Negative = Annotated[str, typer.Option(help=NEGATIVE_HELP)]
 NewPart = Annotated[
     str, typer.Option("--prompt", help="The new sound in words; without it, one that fits.")
 ]
-Duration = Annotated[float | None, typer.Option("--duration", help="Seconds of sound.")]
+Duration = Annotated[
+    float | None, seconds("--duration", "Length of the sound: 3, 2.5s, 800ms, 1:30; up to an hour.")
+]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
 Guidance = Annotated[
     float | None, typer.Option("--guidance", help="How closely to follow the prompt; 1 is off.")

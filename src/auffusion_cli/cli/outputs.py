@@ -10,8 +10,11 @@ from pathlib import Path
 
 from auffusion_cli.errors import OutputExistsError, UsageError
 
-FIELD = re.compile(r"\{(\w+)\}")
+FIELD = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
+WIDTH = re.compile(r"0?[0-9]{1,2}d?")
 MAX_SLUG_CHARACTERS = 60
+MAX_NAME_BYTES = 255
+"""Of a file or folder, as file systems have it."""
 
 
 def slug(text: str) -> str:
@@ -45,8 +48,8 @@ def as_template(
             f"{option} -: results are written to files, not to standard output",
             hint=f"Valid: a file ({', '.join(suffixes)}), a folder, or a template.",
         )
-    if output is None:
-        output = ""
+    output = output or ""
+    _check_length(Path(FIELD.sub("", output)), option)
     added_suffix = suffix or suffixes[0]
     is_folder = not Path(output).suffix or output.endswith(("/", os.sep)) or Path(output).is_dir()
     if is_folder and not FIELD.search(Path(output).name):
@@ -70,20 +73,52 @@ def as_template(
 def fill(template: str, fields: Mapping[str, object], option: str) -> Path:
     """The path that `template` gives for one result; every value becomes a slug.
 
+    A field may have a width for a number: {seed:05d}.
+
     Raises:
-        UsageError: there is no such field.
+        UsageError: there is no such field, it has no such width, or the name becomes too long.
     """
 
     def value(match: re.Match[str]) -> str:
-        name = match.group(1)
+        name, width = match.groups()
         if name not in fields:
             raise UsageError(
                 f"{option} {template!r} names {{{name}}}, which this prompt does not have",
                 hint="Valid: " + ", ".join(f"{{{field}}}" for field in fields),
             )
-        return slug(str(fields[name]))
+        text = str(fields[name])
+        if width is None:
+            return slug(text)
+        if not WIDTH.fullmatch(width) or not (text.isascii() and text.isdecimal()):
+            raise UsageError(
+                f"{option} {template!r}: {match[0]} cannot be formatted in this way",
+                hint="Valid: a width for a number, such as {seed:05d} or {index:03d}.",
+            )
+        return slug(format(int(text), width.removesuffix("d") + "d"))
 
-    return Path(FIELD.sub(value, template))
+    filled = FIELD.sub(value, template)
+    if "{" in filled or "}" in filled:
+        raise UsageError(
+            f"{option} {template!r} has a brace that is not part of a field",
+            hint="Valid: " + ", ".join(f"{{{field}}}" for field in fields),
+        )
+    path = Path(filled)
+    _check_length(path, option)
+    return path
+
+
+def field_names(template: str) -> set[str]:
+    """Names of the fields in a template."""
+    return {match[1] for match in FIELD.finditer(template)}
+
+
+def _check_length(path: Path, option: str) -> None:
+    for name in path.parts:
+        if (n_bytes := len(os.fsencode(name))) > MAX_NAME_BYTES:
+            raise UsageError(
+                f"{option}: the name {name!r} has {n_bytes} bytes",
+                hint=f"Valid: names of up to {MAX_NAME_BYTES} bytes.",
+            )
 
 
 def check_distinct(paths: Sequence[Path], option: str, hint: str) -> None:
@@ -100,6 +135,7 @@ def check_distinct(paths: Sequence[Path], option: str, hint: str) -> None:
 def check_writable(paths: Sequence[Path], option: str) -> None:
     """Raise a UsageError unless all of `paths` can be created, folders included, or replaced."""
     for path in paths:
+        _check_length(path, option)
         if path.is_dir():
             raise UsageError(f"{option} {path}: is a folder")
     for folder in {path.parent for path in paths}:

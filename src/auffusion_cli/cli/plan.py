@@ -7,23 +7,42 @@ given as arguments are not. A file that already holds the sound of a job is left
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from auffusion_cli.cli import console
+from auffusion_cli.cli.options import MAX_SOUNDS
 from auffusion_cli.cli.outputs import (
     as_template,
     check_distinct,
     check_free,
     check_writable,
+    field_names,
     fill,
     slug,
 )
+from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import AuffusionError, OutputExistsError, UsageError
-from auffusion_cli.requests.prompts import BadLine, PromptLine, format_of, read_prompts
+from auffusion_cli.files import read_bytes
+from auffusion_cli.requests.prompts import (
+    USED_COLUMNS,
+    BadLine,
+    PromptLine,
+    format_of,
+    read_prompts,
+)
 from auffusion_cli.requests.provenance import Provenance
-from auffusion_cli.requests.request import GenerateRequest, TimelineRequest
+from auffusion_cli.requests.request import (
+    GenerateRequest,
+    GenerateSettings,
+    TimelineRequest,
+    line_seed,
+)
+from auffusion_cli.requests.timeline import parse_timeline
 
+MAX_LIST_BYTES = 100_000_000
 DISTINCT_HINT = (
     "Valid: a folder if no prompt is given twice, or a template with {index}, the prompt's number,"
     " such as '{index}-{prompt}-{n}.wav'."
@@ -36,10 +55,22 @@ class Job:
 
     source: str
     """Line of a list, "list.csv, line 12", or the prompt itself."""
+    line: int | None
     request: GenerateRequest
+    asked: Mapping[str, Any]
+    """Fields of `GenerateSettings`, from options and the line; None is the model's default."""
     path: Path
     picture: Path | None = None
     """Of the spectrogram."""
+    former_seed: int | None = None
+    """The seed that version 0.1 gave to the line: the list's own, as to all others."""
+
+    @property
+    def former_request(self) -> GenerateRequest:
+        """As version 0.1 made the sound."""
+        if self.former_seed is None:
+            return self.request
+        return replace(self.request, seed=self.former_seed)
 
 
 @dataclass(frozen=True)
@@ -48,13 +79,22 @@ class Failure:
 
     source: str
     reason: str
+    line: int | None = None
+    prompt: str | None = None
+    seed: int | None = None
+
+    @classmethod
+    def of(cls, job: Job, reason: object) -> Failure:
+        return cls(job.source, str(reason), job.line, job.request.prompt, job.request.seed)
 
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Options for every prompt; a line of a list may have its own seed and negative prompt."""
+    """Options for every prompt; a line of a list may have its own seed, settings and negative."""
 
     seed: int
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `GenerateSettings`."""
     negative_prompt: str = ""
     n_variations: int = 1
     """Consecutive seeds for each prompt."""
@@ -64,6 +104,8 @@ class PlanOptions:
     spectrogram: str | None = None
     timeline: str | None = None
     """The regions of every sound; then a prompt may be empty."""
+    encoding: str | None = None
+    """Of the list; None is UTF-8, or UTF-16 with a byte order mark."""
 
     def request(self, prompt: str, seed: int, negative_prompt: str) -> GenerateRequest:
         if self.timeline is None:
@@ -71,34 +113,37 @@ class PlanOptions:
         return TimelineRequest(prompt, seed, negative_prompt, self.timeline)
 
 
-def read_list(prompts_file: str) -> list[PromptLine | BadLine]:
+def read_list(prompts_file: str, encoding: str | None = None) -> list[PromptLine | BadLine]:
     """Lines of a file, or of standard input ("-").
 
     Raises:
         UsageError: it cannot be read, or holds nothing.
     """
-    if prompts_file == "-":
-        content, format = sys.stdin.buffer.read(), None
-    else:
-        path = Path(prompts_file)
-        format = format_of(path)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise UsageError(f"--prompts {path}: {error.strerror}") from None
-    lines = read_prompts(content, format, f"--prompts {prompts_file}")
+    where = f"--prompts {prompts_file}"
+    format = None if prompts_file == "-" else format_of(Path(prompts_file))
+    try:
+        if format is None:
+            content = sys.stdin.buffer.read(MAX_LIST_BYTES + 1)
+        else:
+            content = read_bytes(Path(prompts_file), MAX_LIST_BYTES)
+    except OSError as error:
+        raise UsageError(f"{where}: {error.strerror}") from None
+    if len(content) > MAX_LIST_BYTES:
+        raise UsageError(f"{where}: is larger than {MAX_LIST_BYTES:,} bytes")
+    lines = read_prompts(content, format, where, encoding)
     if not lines:
         raise UsageError(f"--prompts {prompts_file}: there are no prompts in it")
     return lines
 
 
 def plan_arguments(prompts: Sequence[str], options: PlanOptions) -> list[Job]:
-    """Jobs for prompts given as arguments; one that is wrong raises."""
+    """Jobs for prompts given as arguments, all with the same seed; one that is wrong raises."""
+    _check_number(len(prompts) * options.n_variations, "")
     name = "{prompt}-{n}" if options.n_variations > 1 else "{prompt}"
     if len(set(map(slug, prompts))) < len(set(prompts)):  # names are short, prompts may be long
         name = "{index}-" + name
     lines = [PromptLine(number, prompt) for number, prompt in enumerate(prompts, 1)]
-    jobs = [job for line in lines for job in _plan_line(line, repr(line.prompt), name, options)]
+    jobs = [job for line in lines for job in _plan_line(line, None, name, options)]
     _check_names(jobs)
     return jobs
 
@@ -111,17 +156,20 @@ def plan_list(prompts_file: str, options: PlanOptions) -> tuple[list[Job], list[
     """
     list_name = "standard input" if prompts_file == "-" else prompts_file
     name = "{index}-{prompt}-{n}" if options.n_variations > 1 else "{index}-{prompt}"
+    lines = read_list(prompts_file, options.encoding)
+    _check_number(len(lines) * options.n_variations, f"--prompts {prompts_file}: ")
+    _note_unused_columns(lines, options)
     jobs: list[Job] = []
     failures: list[Failure] = []
-    for line in read_list(prompts_file):
+    for line in lines:
         source = f"{list_name}, line {line.number}"
         if isinstance(line, BadLine):
-            failures.append(Failure(source, line.reason))
+            failures.append(Failure(source, line.reason, line.number))
             continue
         try:
             jobs += _plan_line(line, source, name, options)
         except UsageError as error:
-            failures.append(Failure(source, error.message))
+            failures.append(Failure(source, error.message, line.number, line.prompt, line.seed))
     if not jobs:
         raise UsageError(
             f"--prompts: not one line can be used. {failures[0].source}: {failures[0].reason}"
@@ -130,12 +178,41 @@ def plan_list(prompts_file: str, options: PlanOptions) -> tuple[list[Job], list[
     return jobs, failures
 
 
-def _plan_line(line: PromptLine, source: str, default_name: str, options: PlanOptions) -> list[Job]:
+def _check_number(n_sounds: int, where: str) -> None:
+    if n_sounds > MAX_SOUNDS:
+        raise UsageError(
+            f"{where}{n_sounds:,} sounds are too many for one run",
+            hint=f"Up to {MAX_SOUNDS:,} can be planned at once; split them.",
+        )
+
+
+def _note_unused_columns(lines: Iterable[PromptLine | BadLine], options: PlanOptions) -> None:
+    used = set(USED_COLUMNS)
+    for template in (options.output, options.spectrogram):
+        used |= field_names(template or "")
+    columns = dict.fromkeys(
+        name for line in lines if isinstance(line, PromptLine) for name in line.columns
+    )
+    if unused := [name for name in columns if name.lower() not in used and name not in used]:
+        console.note(f"columns without effect: {', '.join(unused)}")
+
+
+def _plan_line(
+    line: PromptLine, source: str | None, default_name: str, options: PlanOptions
+) -> list[Job]:
+    """Jobs of a line of a list; without `source`, of a prompt given as an argument."""
     sound = as_template(options.output, options.suffix, default_name, "--output")
     picture = options.spectrogram and as_template(
         options.spectrogram, None, default_name, "--spectrogram", suffixes=(".png",)
     )
-    first_seed = options.seed if line.seed is None else line.seed
+    asked = {**options.asked, **line.settings}
+    settings = GenerateSettings.from_defaults(GenerationDefaults(), **asked)
+    if options.timeline is not None and line.settings.get("duration_s") is not None:
+        parse_timeline(options.timeline, settings.duration_s)
+    in_list = source is not None
+    first_seed = line.seed
+    if first_seed is None:
+        first_seed = line_seed(options.seed, line.number) if in_list else options.seed
     negative = options.negative_prompt if line.negative_prompt is None else line.negative_prompt
     jobs = []
     for n in range(options.n_variations):
@@ -148,10 +225,13 @@ def _plan_line(line: PromptLine, source: str, default_name: str, options: PlanOp
         }
         jobs.append(
             Job(
-                source=source,
+                source=source or repr(line.prompt),
+                line=line.number if in_list else None,
                 request=request,
+                asked=asked,
                 path=fill(sound, fields, "--output"),
                 picture=fill(picture, fields, "--spectrogram") if picture else None,
+                former_seed=options.seed + n if in_list and line.seed is None else None,
             )
         )
     return jobs
@@ -177,10 +257,10 @@ def leave_out_finished(
     for job in jobs:
         if not job.path.exists():
             todo.append(job)
-        elif (record := _record_of(job.path)) is None or not matches(record, job):
+        elif not is_finished(job, matches):
             raise OutputExistsError(
-                f"{job.path} exists and does not hold what {job.source} asks for",
-                hint="Give another --output, or --overwrite to replace what is there.",
+                f"{job.path} exists and does not hold the sound of {job.source}",
+                hint="Give another --output, or --overwrite to replace it.",
             )
         elif job.picture and not job.picture.exists():
             raise OutputExistsError(
@@ -191,6 +271,12 @@ def leave_out_finished(
             finished.append(job)
     check_free([job.picture for job in todo if job.picture])
     return todo, finished
+
+
+def is_finished(job: Job, matches: Callable[[Provenance, Job], bool]) -> bool:
+    """Whether the file of `job` is there, and its record `matches`."""
+    record = _record_of(job.path) if job.path.exists() else None
+    return record is not None and matches(record, job)
 
 
 def check_all_free(jobs: Sequence[Job]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auffusion_cli.cli import console
@@ -55,7 +55,7 @@ def hub_source(name: str, option: str) -> HubSource | None:
     """
     from auffusion_cli.checkpoints import names
 
-    if name == "embedded" or (name not in names.KNOWN and Path(name).is_dir()):
+    if name == "embedded" or (name not in names.KNOWN and os.path.isdir(name)):
         return None
     try:
         return names.parse_name(name)

@@ -1,6 +1,7 @@
-"""What of a sound is to change: spans of time, bands of frequency, as users write them. No torch.
+"""Spans of time and bands of frequency, as users write them. No torch.
 
-`2-4s`, `2.5-4`, `500-900ms`, `-1s` (from the start), `8s-` (to the end); `4k-8k`, `0-500`, `4k-`.
+`2-4s`, `2.5-4`, `500-900ms`, `0:58-1:03.5`, `-1s` (from the start), `8s-` (to the end); `4k-8k`,
+`0-500`, `4k-`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from itertools import pairwise
 from auffusion_cli.errors import UsageError
 
 NUMBER = r"(?:[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})"
-RANGE = re.compile(rf"({NUMBER})?([a-z]*)\s*-\s*({NUMBER})?([a-z]*)")
-DURATION = re.compile(rf"({NUMBER})\s*([a-z]*)")
+CLOCK = r"(?:[0-9]{1,3}:)?[0-9]{1,3}:[0-9]{1,2}(?:\.[0-9]{0,9})?"
+"""Minutes and seconds, 1:03.5, or hours before them."""
+RANGE = re.compile(rf"({CLOCK}|{NUMBER})?([a-z]*)\s*-\s*({CLOCK}|{NUMBER})?([a-z]*)")
+DURATION = re.compile(rf"({CLOCK}|{NUMBER})\s*([a-z]*)")
 
 SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3}
 HERTZ = {"": 1.0, "hz": 1.0, "k": 1e3, "khz": 1e3}
@@ -24,7 +27,7 @@ TOLERANCE_S = 0.01
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a line, in seconds or in Hz."""
+    """An interval, in seconds or in Hz."""
 
     start: float
     end: float
@@ -46,9 +49,9 @@ def parse_times(
     for text in _split(texts, option):
         start, end = _parse_range(text, option, SECONDS, inherit=True, examples=TIME_EXAMPLES)
         if start is not None and start >= duration_s:
-            raise UsageError(f"{option} {text} lies outside of {whole}.")
+            raise UsageError(f"{option} {text} lies outside of {whole}")
         if end is not None and end > duration_s + TOLERANCE_S:
-            raise UsageError(f"{option} {text} reaches beyond {whole}.")
+            raise UsageError(f"{option} {text} reaches beyond {whole}")
         span = Span(start or 0.0, duration_s if end is None else min(end, duration_s))
         _check_order(option, text, span)
         spans.append((span, text))
@@ -68,7 +71,7 @@ def parse_bands(texts: Sequence[str], top_hz: float, option: str = "--band") -> 
         if start is not None and end is not None and start >= end:
             start, end = _parse_range(text, option, HERTZ, inherit=False, examples=BAND_EXAMPLES)
         if max(start or 0.0, end or 0.0) > top_hz or start == top_hz:
-            raise UsageError(f"{option} {text} reaches beyond {whole}.")
+            raise UsageError(f"{option} {text} reaches beyond {whole}")
         band = Span(start or 0.0, top_hz if end is None else end)
         _check_order(option, text, band)
         bands.append((band, text))
@@ -76,21 +79,23 @@ def parse_bands(texts: Sequence[str], top_hz: float, option: str = "--band") -> 
 
 
 def parse_duration(text: str, option: str) -> float:
-    """`20ms`, `0.5s` or `0.5` -> seconds."""
+    """`20ms`, `0.5s`, `0.5` or `1:30` -> seconds."""
     match = DURATION.fullmatch(text.strip().lower())
-    if not match or match[2] not in SECONDS:
-        raise UsageError(f"{option} {text!r} is not a duration.", hint="For example: 20ms or 0.5s.")
-    return float(match[1]) * SECONDS[match[2]]
+    if not match or match[2] not in SECONDS or (":" in match[1] and match[2]):
+        raise UsageError(
+            f"{option} {text!r} is not a duration", hint="Valid: 2s, 0.5, 800ms or 1:30."
+        )
+    return _value(match[1], match[2], SECONDS)
 
 
-TIME_EXAMPLES = "2-4s, 2.5-4, 500-900ms, -1s (from the start), 8s- (to the end)"
+TIME_EXAMPLES = "2-4s, 2.5-4, 500-900ms, 0:58-1:03.5, -1s (from the start), 8s- (to the end)"
 BAND_EXAMPLES = "4k-8k, 0-500, 500-2k, 4k- (to the top)"
 
 
 def _split(texts: Sequence[str], option: str) -> list[str]:
     parts = [part.strip() for text in texts for part in text.split(",")]
     if not all(parts):
-        raise UsageError(f"{option} is empty.")
+        raise UsageError(f"{option} is empty")
     return parts
 
 
@@ -105,26 +110,35 @@ def _parse_range(
         # A unit without a number before it is nothing.
         valid = (start or not start_unit) and (end or not end_unit)
         valid = valid and start_unit in units and end_unit in units
+        for number, unit in ((start or "", start_unit), (end or "", end_unit)):
+            valid = valid and (":" not in number or (units is SECONDS and not unit))
     if not valid:
-        raise UsageError(f"{option} {text!r} cannot be read.", hint=f"Valid: {examples}.")
-    if inherit and end is not None:
+        raise UsageError(f"{option} {text!r} cannot be read", hint=f"Valid: {examples}.")
+    if inherit and start is not None and end is not None and ":" not in start:
         start_unit = start_unit or end_unit
     return (
-        None if start is None else float(start) * units[start_unit],
-        None if end is None else float(end) * units[end_unit],
+        None if start is None else _value(start, start_unit, units),
+        None if end is None else _value(end, end_unit, units),
     )
+
+
+def _value(number: str, unit: str, units: dict[str, float]) -> float:
+    value = 0.0
+    for part in number.split(":"):  # hours and minutes count sixty of what follows
+        value = 60 * value + float(part)
+    return value * units[unit]
 
 
 def _check_order(option: str, text: str, span: Span) -> None:
     if span.start == span.end:
-        raise UsageError(f"{option} {text} is empty: it ends where it starts.")
+        raise UsageError(f"{option} {text} is empty: it ends where it starts")
     if span.start > span.end:
-        raise UsageError(f"{option} {text} ends before it starts.")
+        raise UsageError(f"{option} {text} ends before it starts")
 
 
 def _in_order(spans: Sequence[tuple[Span, str]], option: str, whole: str) -> list[Span]:
     spans = sorted(spans, key=lambda pair: pair[0].start)
     for (left, left_text), (right, right_text) in pairwise(spans):
         if right.start < left.end:
-            raise UsageError(f"{option} {left_text} and {right_text} overlap, in {whole}.")
+            raise UsageError(f"{option} {left_text} and {right_text} overlap, in {whole}")
     return [span for span, _ in spans]

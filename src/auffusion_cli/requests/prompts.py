@@ -1,159 +1,186 @@
-"""Lists of prompts: text, CSV or JSON Lines -> what each line asks for. No torch.
+"""Lists of prompts: text, CSV or JSON Lines -> a prompt a line, with its settings. No torch.
 
-Every line stands alone: a bad one is returned as a `BadLine` and never takes others with it. For
-that reason a quoted CSV field cannot go on in the next line.
+A bad line is returned as a `BadLine` and does not take others with it.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from auffusion_cli.errors import UsageError
+from auffusion_cli.parsing import BadRow, Row, decode_text, is_unicode, read_rows, split_lines
+from auffusion_cli.requests.masks import parse_duration
 
-PROMPT_KEYS = ("prompt", "caption", "text")
-NEGATIVE_KEYS = ("negative_prompt", "negative")
-FORMATS = {".txt": "txt", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+PROMPT_COLUMNS = ("prompt", "caption", "text")
+NEGATIVE_COLUMNS = ("negative_prompt", "negative")
+SETTING_COLUMNS = {
+    "duration_s": ("duration", "duration_s"),
+    "steps": ("steps",),
+    "guidance_scale": ("guidance", "guidance_scale"),
+}
+"""Field of `GenerateSettings` -> its columns."""
+USED_COLUMNS = frozenset(
+    ("seed", *PROMPT_COLUMNS, *NEGATIVE_COLUMNS, *sum(SETTING_COLUMNS.values(), ()))
+)
+FORMATS = {".txt": "txt", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 @dataclass(frozen=True)
 class PromptLine:
-    """One line that can be read; whether its words and seed are valid is for the request to say."""
+    """One line that can be read; its request checks whether prompt and seed are valid."""
 
     number: int
     prompt: str
     negative_prompt: str | None = None
     seed: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Fields of `GenerateSettings` that the line has."""
     columns: dict[str, str] = field(default_factory=dict)
     """All fields of the line, for names of output files."""
 
 
 @dataclass(frozen=True)
 class BadLine:
+    """One line that cannot be read."""
+
     number: int
     reason: str
 
 
 def read_prompts(
-    content: bytes, format: str | None = None, source: str = "--prompts"
+    content: bytes,
+    format: str | None = None,
+    source: str = "--prompts",
+    encoding: str | None = None,
 ) -> list[PromptLine | BadLine]:
-    """The lines of a list in UTF-8; blank ones are left out.
+    """The lines of a list; blank ones are left out.
 
     Args:
         content: the bytes of the file.
         format: "txt" (a prompt a line), "csv" (with a header) or "jsonl" (an object or a string a
             line). None guesses: JSON Lines if the first character is a brace, else text.
         source: what errors begin with.
+        encoding: by default UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
-        UsageError: the CSV header cannot be read, or has no column for prompts.
+        UsageError: it is not text, or its CSV header cannot be read or has no column for prompts.
     """
-    lines = content.removeprefix(b"\xef\xbb\xbf").splitlines()
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if format is None:
-        format = "jsonl" if numbered and numbered[0][1].lstrip().startswith(b"{") else "txt"
+    try:
+        text = decode_text(content, encoding, errors="surrogateescape")
+        if format is None:
+            format = "jsonl" if text.lstrip().startswith("{") else "txt"
+        rows = (
+            _text_rows(text) if format == "txt" else read_rows(text, format, string_column="prompt")
+        )
+        rows = list(rows)
+    except ValueError as error:
+        raise UsageError(
+            f"{source}: {error}", hint="--encoding names another one than UTF-8: latin-1, cp1252."
+        ) from None
     if format == "csv":
-        return list(_read_csv(numbered, source))
-    parse = _parse_json if format == "jsonl" else _parse_text
-    return [_parse_line(number, line, parse) for number, line in numbered]
+        _check_header(rows, source)
+    return [_to_line(row) for row in rows]
 
 
 def format_of(path: Path) -> str:
     """The format by the suffix of a list's name."""
     if path.suffix.lower() not in FORMATS:
         raise UsageError(
-            f"--prompts {path}: the suffix {path.suffix!r} is not known.",
+            f"--prompts {path}: the suffix {path.suffix!r} is not known",
             hint=f"Valid: {', '.join(FORMATS)}, or - for standard input.",
         )
     return FORMATS[path.suffix.lower()]
 
 
-def _parse_line(number: int, line: bytes, parse) -> PromptLine | BadLine:
-    try:
-        return _to_prompt(number, parse(line.decode("utf-8").strip()))
-    except UnicodeDecodeError:
-        return BadLine(number, "is not UTF-8 text")
-    except json.JSONDecodeError as error:
-        return BadLine(number, f"is not JSON: {error.msg} at column {error.colno}")
-    except (ValueError, csv.Error, RecursionError) as error:
-        return BadLine(number, str(error))
+def _text_rows(text: str) -> Iterator[Row]:
+    for number, line in enumerate(split_lines(text), 1):
+        if line.strip():
+            yield Row(number, {"prompt": line.strip()})
 
 
-def _parse_text(line: str) -> dict:
-    return {"prompt": line}
-
-
-def _parse_json(line: str) -> dict:
-    value = json.loads(line)
-    if isinstance(value, str):
-        return {"prompt": value}
-    if not isinstance(value, dict):
-        raise ValueError("is neither a JSON object nor a string")
-    return value
-
-
-def _read_csv(numbered: list[tuple[int, bytes]], source: str) -> Iterator[PromptLine | BadLine]:
-    if not numbered:
-        return
-    try:
-        header = [name.strip() for name in _split_csv(numbered[0][1].decode("utf-8", "replace"))]
-    except csv.Error as error:
-        raise UsageError(f"{source}: the CSV header cannot be read: {error}.") from None
-    if not set(PROMPT_KEYS) & {name.lower() for name in header}:
+def _check_header(rows: list[Row | BadRow], source: str) -> None:
+    header = next((row.values for row in rows if isinstance(row, Row)), None)
+    if header is not None and not set(PROMPT_COLUMNS) & {name.lower() for name in header}:
         raise UsageError(
-            f"{source}: the CSV header has no column for prompts: {', '.join(header)[:200]}",
-            hint=f"Name one of the columns {' or '.join(PROMPT_KEYS)}.",
+            f"{source}: the CSV header has no column for prompts: {', '.join(header)}",
+            hint=f"Name one of the columns {' or '.join(PROMPT_COLUMNS)}.",
         )
 
-    def parse(line: str) -> dict:
-        cells = _split_csv(line)
-        if len(cells) != len(header):
-            raise ValueError(f"has {len(cells)} fields; the header has {len(header)}")
-        return dict(zip(header, cells, strict=True))
 
-    for number, line in numbered[1:]:
-        yield _parse_line(number, line, parse)
-
-
-def _split_csv(line: str) -> list[str]:
-    return next(csv.reader([line], strict=True))
+def _to_line(row: Row | BadRow) -> PromptLine | BadLine:
+    if isinstance(row, BadRow):
+        return BadLine(row.line, row.reason)
+    if not all(is_unicode(str(part)) for pair in row.values.items() for part in pair):
+        return BadLine(row.line, "is not UTF-8 text (see --encoding)")
+    try:
+        return _to_prompt(row)
+    except ValueError as error:
+        return BadLine(row.line, str(error))
 
 
-def _to_prompt(number: int, record: dict) -> PromptLine:
-    known = {name.lower(): value for name, value in record.items()} | record
-    prompt = _first(known, PROMPT_KEYS)
+def _to_prompt(row: Row) -> PromptLine:
+    values = {name.lower(): value for name, value in row.values.items()} | row.values
+    prompt = _first(values, PROMPT_COLUMNS)
     if prompt is None:
-        raise ValueError(f"has no {' or '.join(PROMPT_KEYS)}")
-    negative = _first(known, NEGATIVE_KEYS)
+        raise ValueError(f"has no {' or '.join(PROMPT_COLUMNS)}")
+    negative = _first(values, NEGATIVE_COLUMNS)
     for name, value in (("prompt", prompt), ("negative prompt", negative)):
         if value is not None and not isinstance(value, str):
             raise ValueError(f"the {name} is not text: {value!r}"[:200])
     return PromptLine(
-        number=number,
+        number=row.line,
         prompt=prompt,
         negative_prompt=negative,
-        seed=_to_seed(known.get("seed")),
+        seed=_number("seed", values.get("seed"), int),
+        settings=_settings(values),
         columns={
             name: str(value)
-            for name, value in record.items()
+            for name, value in row.values.items()
             if isinstance(value, str | int | float)
         },
     )
 
 
-def _first(record: dict, keys: tuple[str, ...]):
-    return next((record[key] for key in keys if record.get(key) is not None), None)
+def _settings(values: dict[str, Any]) -> dict[str, Any]:
+    found = {name: _first(values, columns) for name, columns in SETTING_COLUMNS.items()}
+    settings = {
+        "duration_s": _duration(found["duration_s"]),
+        "steps": _number("number of steps", found["steps"], int),
+        "guidance_scale": _number("guidance", found["guidance_scale"], float),
+    }
+    return {name: value for name, value in settings.items() if value is not None}
 
 
-def _to_seed(value) -> int | None:
-    """A whole number, or its digits as CSV has them; nothing where there is none."""
+def _first(values: dict[str, Any], columns: tuple[str, ...]) -> Any:
+    return next((values[name] for name in columns if values.get(name) is not None), None)
+
+
+def _duration(value: Any) -> float | None:
+    if not isinstance(value, str):
+        return _number("duration", value, float)
+    if not value.strip():
+        return None
+    try:
+        return parse_duration(value, "the duration")
+    except UsageError as error:
+        raise ValueError(error.message) from None
+
+
+def _number(name: str, value: Any, kind: Callable[[Any], Any]) -> Any:
+    """A number, or its digits as CSV has them; None where there is none."""
     if value is None or value == "":
         return None
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
-        value = int(value.strip()[:30])
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"the seed is not a whole number: {value!r}"[:200])
-    return value
+    number = value
+    if isinstance(value, str) and value.strip().isascii():
+        try:
+            number = kind(value.strip()[:30])
+        except ValueError:
+            number = None
+    is_valid = isinstance(number, int | float) and not isinstance(number, bool)
+    if not is_valid or (kind is int and not isinstance(number, int)):
+        expected = "a whole number" if kind is int else "a number"
+        raise ValueError(f"the {name} is not {expected}: {value!r}"[:200])
+    return number

@@ -5,6 +5,7 @@ Command line, Python and the records inside sound files all pass through the che
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import unicodedata
@@ -37,6 +38,16 @@ MAX_WORD_EDITS = 100
 def draw_seed() -> int:
     """A fresh seed, short enough to be typed again."""
     return secrets.randbelow(2**32)
+
+
+def line_seed(seed: int, line: int) -> int:
+    """Seed of a line of a list, from the list's seed and the line's number alone.
+
+    With one seed for all lines their sounds would be alike in time: the same noise has its events
+    at the same moments, whatever the prompt.
+    """
+    digest = hashlib.sha256(f"{seed}:{line}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from auffusion_cli.cli import options, play
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.config import SCHEDULERS
 from auffusion_cli.requests.provenance import Provenance
-from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, line_seed
 from auffusion_cli.signal.audio import read_audio, write_audio
 from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks import generate as task
@@ -157,12 +157,18 @@ def test_formats_spectrogram_and_json_lines(run):
         (["dog", ""], "prompt is empty"),
         (["dog", "--duration", "0"], "--duration 0"),
         (["dog", "--duration", "4000"], "0.01 to 3600 s"),
-        (["dog", "--duration", "nan"], "--duration nan"),
+        (["dog", "--duration", "nan"], "--duration 'nan'"),
         (["dog", "--steps", "0"], "--steps 0"),
         (["dog", "--seed", "-1"], "--seed -1"),
         (["dog", "--scheduler", "plms"], "plms"),
         (["dog", "--guidance-rescale", "2"], "--guidance-rescale 2"),
         (["dog", "-n", "0"], "whole numbers from 1"),
+        (["dog", "-n", "1000000000"], "whole numbers from 1 to 100000"),
+        (["dog", "rain", "-n", "60000"], "120,000 sounds are too many"),
+        (["dog", "-o", "{seed:x}.wav"], "{seed:x} cannot be formatted in this way"),
+        (["dog", "-o", "{prompt:05d}.wav"], "{prompt:05d} cannot be formatted in this way"),
+        (["dog", "-o", "{seed!r}.wav"], "has a brace that is not part of a field"),
+        (["dog", "-o", "x" * 300 + ".wav"], "has 304 bytes"),
         (["dog", "--vocoder", "hifigan", "--model", "embedded"], "has no vocoder"),
         (["dog", "-o", "taken.wav"], "taken.wav exists"),
         (["dog", "--model", "nope"], "--model 'nope': there is no such folder"),
@@ -248,7 +254,7 @@ def test_a_file_that_another_program_wrote_meanwhile_stays(run, monkeypatch):
 
     monkeypatch.setattr(task.GenerateResult, "save", save)
     result = run("generate", "dog", "-o", "a/")
-    assert result.exit_code == 2 and "a/dog.wav exists" in result.stderr
+    assert result.exit_code == 1 and "a/dog.wav exists" in result.stderr
     result = run("generate", "--prompts", "-", "-o", "b/", stdin="dog\nrain\n")
     assert result.exit_code == 1 and "line 1: b/00001-dog.wav exists" in result.stderr
     assert Path("a/dog.wav").read_bytes() == b"of the other"
@@ -319,6 +325,125 @@ def test_a_stopped_list_goes_on_where_it_was(run, monkeypatch):
     assert made == []
 
 
+def test_every_line_of_a_list_has_a_seed_of_its_own(run):
+    list_ = ("generate", "--prompts", "-", "--seed", "1", "-o", "out/{index:02d}-{seed:012d}")
+    result = run(*list_, "--json", stdin="dog\n\ndog\n")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    seeds = [line_seed(1, 1), line_seed(1, 3)]
+    assert [(line["line"], line["seed"]) for line in lines] == [(1, seeds[0]), (3, seeds[1])]
+    assert [line["file"] for line in lines] == [
+        f"out/{number:02d}-{seed:012d}.wav" for number, seed in zip((1, 3), seeds, strict=True)
+    ]
+    run("generate", "dog", "--seed", str(seeds[1]), "-o", "alone.wav")
+    assert Path("alone.wav").read_bytes() == Path(lines[1]["file"]).read_bytes()
+    again = run(*list_, "--json", stdin="dog\n\ndog\n")
+    skipped = [json.loads(line) for line in again.stdout.splitlines()]
+    assert [(line["status"], line["line"], line["prompt"]) for line in skipped] == [
+        ("skipped", 1, "dog"),
+        ("skipped", 3, "dog"),
+    ]
+
+
+def test_a_list_whose_sounds_the_first_version_made_is_finished(run):
+    """It gave the list's seed to every line."""
+    for index, prompt in ((1, "dog"), (2, "rain")):
+        run("generate", prompt, "--seed", "5", "-o", f"out/{index:05d}-{prompt}.wav")
+    result = run("generate", "--prompts", "-", "--seed", "5", "-o", "out", stdin="dog\nrain\n")
+    assert result.exit_code == 0 and "already there and skipped: 2" in result.stderr
+    result = run("generate", "--prompts", "-", "--seed", "6", "-o", "out", stdin="dog\nrain\n")
+    assert result.exit_code == 2 and "does not hold the sound" in result.stderr
+
+
+def test_lines_have_settings_of_their_own(run):
+    Path("list.csv").write_text(
+        "prompt;duration;steps;negative;mood;artist\n"
+        "dog;0.5s;;;sad;x\n"
+        "rain;;1;;;y\n"
+        "wind;5000;;;;z\n"
+        "sea;;;music;;z\n"
+    )
+    command = ("generate", "--prompts", "list.csv", "-o", "{prompt}-{artist}.wav", "--seed", "1")
+    result = run(*command, "--steps", "2", "--json")
+    assert result.exit_code == 1
+    *made, failed = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(one["prompt"], one["duration_s"], one["steps"]) for one in made] == [
+        ("dog", 0.5, 2),
+        ("rain", 1.0, 1),
+        ("sea", 1.0, 2),
+    ]
+    assert made[2]["negative_prompt"] == "music"
+    assert read_audio("dog-x.wav")[0].shape == (1, 8000)
+    assert failed["line"] == 4 and failed["prompt"] == "wind" and "--duration" in failed["reason"]
+    assert "columns without effect: mood\n" in result.stderr
+    again = run(*command, "--steps", "2")
+    assert "already there and skipped: 3" in again.stderr
+
+
+def test_a_list_in_another_encoding(run, no_model):
+    Path("list.txt").write_bytes("Möwen\n".encode("latin-1"))
+    command = ("generate", "--prompts", "list.txt", "--dry-run", "--json")
+    refused = run(*command)
+    assert refused.exit_code == 2 and "--encoding" in refused.stderr
+    shown = json.loads(run(*command, "--encoding", "latin-1").stdout)
+    assert shown["sounds"][0]["prompt"] == "Möwen"
+
+
+def test_too_long_a_list_is_refused(run, no_model):
+    Path("list.txt").write_text("dog\n" * 100_001)
+    result = run("generate", "--prompts", "list.txt", "--dry-run")
+    assert result.exit_code == 2 and "list.txt: 100,001 sounds are too many" in result.stderr
+
+
+def test_a_second_run_of_the_same_request_skips_what_the_first_has_made(run, monkeypatch):
+    """The other one writes between the look and the writing, or before the sound is begun."""
+    command = ("generate", "--prompts", "-", "-o", "out", "--seed", "1", "--spectrogram", "out/")
+    stdin = "dog\nrain\nwind\n"
+    assert run(*command, stdin=stdin).exit_code == 0
+    finished = {path: path.read_bytes() for path in Path("out").iterdir()}
+    for path in finished:
+        path.unlink()
+    real = task.GenerateResult.save
+
+    def save(self, path, **options):
+        if "dog" in path.name:
+            for name in ("dog", "rain"):
+                for there, content in finished.items():
+                    if name in there.name:
+                        there.write_bytes(content)
+        real(self, path, **options)
+
+    monkeypatch.setattr(task.GenerateResult, "save", save)
+    result = run(*command, "--json", stdin=stdin)
+    assert result.exit_code == 0, result.output
+    statuses = [json.loads(line)["status"] for line in result.stdout.splitlines()]
+    assert statuses == ["skipped", "skipped", "made"]
+    assert {path: path.read_bytes() for path in Path("out").iterdir()} == finished
+
+
+def test_leftovers_of_a_killed_run_are_cleared(run):
+    Path("out").mkdir()
+    Path("out/.0123456789abcdef.part").write_bytes(b"half a sound")
+    assert run("generate", "dog", "-o", "out/").exit_code == 0
+    assert os.listdir("out") == ["dog.wav"]
+
+
+def test_the_end_of_a_pipe_is_no_failure(tiny_checkpoint, tmp_path):
+    command = f"generate --prompts - --seed 1 --model {tiny_checkpoint} --device cpu -o out/"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "auffusion_cli", *command.split()],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    process.stdin.write("dog\nrain\n")
+    process.stdin.close()
+    assert "failed" not in process.stderr.read() and process.wait() == 141
+    assert os.listdir(tmp_path / "out") == ["00001-dog.wav"]
+
+
 def test_prompts_that_begin_alike_get_names_of_their_own(run, no_model):
     long = "a very long prompt " * 5
     result = run("generate", long + "dog", long + "rain", "-o", "out/", "--json", "--dry-run")
@@ -357,7 +482,7 @@ def test_a_file_is_skipped_for_its_content_not_for_its_name(run, no_model):
     write_audio(Path("out/00001-dog.wav"), torch.zeros(1, 1600), 16000)
     result = run("generate", "--prompts", "-", "-o", "out", stdin="dog\n")
     assert result.exit_code == 2
-    assert "does not hold what" in result.stderr
+    assert "does not hold the sound of" in result.stderr
 
 
 def test_a_list_with_other_settings_does_not_take_the_old_files_for_its_own(run):
@@ -375,7 +500,7 @@ def test_a_csv_names_files_by_its_columns_and_cannot_lead_out_of_the_folder(run)
     assert result.exit_code == 0, result.output
     assert sorted(os.listdir("out")) == ["b.wav", "evil.wav"]
     assert read_provenance(Path("out/evil.wav"))["seed"] == 5
-    assert read_provenance(Path("out/b.wav"))["seed"] == 1
+    assert read_provenance(Path("out/b.wav"))["seed"] == line_seed(1, 3)
 
 
 def test_one_file_that_cannot_be_written_does_not_stop_a_list(run, monkeypatch):

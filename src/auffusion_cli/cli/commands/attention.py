@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -171,7 +172,7 @@ def _origin(
     if Path(source).suffix.lower() in SOUND_SUFFIXES:
         given = {"--seed": seed, "--negative": negative}
         return recorded.origin_of_file(Path(source), named_model, given, asked)
-    if Path(source).is_file():
+    if os.path.isfile(source):  # False, and no error, for a long prompt
         raise UsageError(
             f"{source} is a file, but not a sound",
             hint=f"Valid: a prompt, or a sound made by generate ({', '.join(SOUND_SUFFIXES)}).",

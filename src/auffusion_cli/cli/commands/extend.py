@@ -22,9 +22,9 @@ def register(app: typer.Typer) -> None:
 
 def extend(
     source: recordings.Source,
-    by: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Length to add: 5s, 800ms; for a loop by default 1s."),
+    by_s: Annotated[
+        float | None,
+        options.seconds("--by", "Length to add: 5s, 800ms; for a loop by default 1s."),
     ] = None,
     before: Annotated[
         bool, typer.Option("--before", help="Add before the start.", show_default=False)
@@ -35,9 +35,12 @@ def extend(
     ] = False,
     prompt: options.NewPart = "",
     output: recordings.Output = None,
-    crossfade: Annotated[
-        str, typer.Option(metavar="TIME", help="From the recording's own sound to the new one.")
-    ] = "100ms",
+    crossfade_s: Annotated[
+        float,
+        options.seconds(
+            "--crossfade", "From the recording's own sound to the new one; by default 100ms."
+        ),
+    ] = 0.1,
     seed: options.Seed = None,
     negative: options.Negative = "",
     *,
@@ -59,15 +62,13 @@ def extend(
       auffusion extend rain.wav --loop -o rain-loop.wav --spectrogram before-after.png
     """
     from auffusion_cli.cli.making import set_up
-    from auffusion_cli.requests.masks import parse_duration
     from auffusion_cli.requests.request import MAX_DURATION_S, ExtendRequest, draw_seed
 
     if before and loop:
         raise UsageError("Give either --before or --loop, not both")
-    if by is None and not loop:
+    if by_s is None and not loop:
         raise UsageError("Give --by, or --loop", hint="For example: --by 5s.")
-    by_s = DEFAULT_LOOP_S if by is None else parse_duration(by, "--by")
-    crossfade_s = parse_duration(crossfade, "--crossfade")
+    by_s = DEFAULT_LOOP_S if by_s is None else by_s
     recording = recordings.read(source)
     duration_s = recording.duration_s + by_s
     if duration_s > MAX_DURATION_S:

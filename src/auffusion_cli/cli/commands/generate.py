@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
 def generate(
     prompts: options.Prompts = None,
     prompts_file: options.PromptsFile = None,
+    encoding: options.Encoding = None,
     timeline: Annotated[
         str | None,
         typer.Option(
@@ -54,9 +56,7 @@ def generate(
         ),
     ] = None,
     n_variations: options.Variations = 1,
-    duration_s: Annotated[
-        float | None, typer.Option("--duration", help="Seconds of sound, up to an hour.")
-    ] = None,
+    duration_s: options.Duration = None,
     seed: options.Seed = None,
     negative: options.Negative = "",
     *,
@@ -92,6 +92,7 @@ def generate(
     """
     from auffusion_cli.cli import plan
     from auffusion_cli.cli.making import set_up
+    from auffusion_cli.cli.outputs import field_names
     from auffusion_cli.requests.request import draw_seed
 
     if bool(prompts) == bool(prompts_file) and not (timeline is not None and not prompts):
@@ -103,26 +104,31 @@ def generate(
     suffix, subtype = SUFFIX_AND_SUBTYPE[format]
     plan_options = plan.PlanOptions(
         seed=draw_seed() if seed is None else seed,
+        asked=sampling.lasting(duration_s),
         negative_prompt=negative,
         n_variations=n_variations,
         output=output,
         suffix=suffix,
         spectrogram=spectrogram,
         timeline=timeline,
+        encoding=encoding,
     )
     if prompts_file:
         jobs, failures = plan.plan_list(prompts_file, plan_options)
     else:
         jobs, failures = plan.plan_arguments(prompts or [""], plan_options), []
     player = _find_player(jobs) if play else None
-    setup = set_up(loading, sampling.lasting(duration_s), run)
+    setup = set_up(loading, plan_options.asked, run)
     regions = _regions(setup, timeline)
 
     finished: list[Job] = []
+    is_finished = _never
     if not run.overwrite and (prompts_file or seed is not None):
         # A drawn seed is not part of what a list asks, or it could not be taken up again.
-        any_seed = bool(prompts_file) and seed is None and "{seed}" not in (output or "")
-        jobs, finished = plan.leave_out_finished(jobs, _matcher(setup, any_seed=any_seed))
+        any_seed = prompts_file and seed is None and "seed" not in field_names(output or "")
+        matches = _matcher(setup, any_seed=bool(any_seed))
+        jobs, finished = plan.leave_out_finished(jobs, matches)
+        is_finished = partial(plan.is_finished, matches=matches)
     elif not run.overwrite:
         plan.check_all_free(jobs)
     setup.check_words(
@@ -138,13 +144,21 @@ def generate(
 
     from auffusion_cli.cli.batch import Batch
 
-    batch = Batch(run, subtype, player, forgiving=prompts_file is not None, failures=failures)
+    batch = Batch(
+        setup,
+        run,
+        subtype,
+        player,
+        forgiving=prompts_file is not None,
+        is_finished=is_finished,
+        failures=failures,
+    )
     if seed is None and jobs:
         console.note_seed(plan_options.seed)
     for job in finished:
         batch.skip(job)
     if jobs:
-        batch.make(setup.load(), jobs, setup.settings, batch_size)
+        batch.make(setup.load(), jobs, batch_size)
     batch.conclude()
 
 
@@ -180,16 +194,23 @@ def _matcher(setup: Setup, *, any_seed: bool) -> Callable[[Provenance, Job], boo
     checkpoint = setup.checkpoint
 
     def matches(record: Provenance, job: Job) -> bool:
-        return record.answers(
-            job.request,
-            setup.settings,
-            model=checkpoint.name if checkpoint else setup.loading.model,
-            revision=checkpoint.revision if checkpoint else None,
-            vocoder=setup.vocoder,
-            any_seed=any_seed,
+        return any(
+            record.answers(
+                request,
+                setup.settings_of(job),
+                model=checkpoint.name if checkpoint else setup.loading.model,
+                revision=checkpoint.revision if checkpoint else None,
+                vocoder=setup.vocoder,
+                any_seed=any_seed,
+            )
+            for request in (job.request, job.former_request)
         )
 
     return matches
+
+
+def _never(job: Job) -> bool:
+    return False
 
 
 def _find_player(jobs: Sequence[Job]) -> list[str]:

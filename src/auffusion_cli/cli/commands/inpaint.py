@@ -22,7 +22,7 @@ def inpaint(
         typer.Option(
             "--mask",
             metavar="TIMES",
-            help="The part to replace: 2-4s, 500-900ms, -1s, 8s-; repeatable.",
+            help="The part to replace: 2-4s, 500-900ms, 0:58-1:03, 8s-; repeatable.",
         ),
     ] = None,
     bands: Annotated[
@@ -33,9 +33,10 @@ def inpaint(
     ] = None,
     prompt: options.NewPart = "",
     output: recordings.Output = None,
-    crossfade: Annotated[
-        str, typer.Option(metavar="TIME", help="From old to new, inside the mask.")
-    ] = "20ms",
+    crossfade_s: Annotated[
+        float,
+        options.seconds("--crossfade", "From old to new, inside the mask; by default 20ms."),
+    ] = 0.02,
     resample: Annotated[
         int,
         typer.Option(help="Take each step so many times (RePaint), which takes that much longer."),
@@ -62,10 +63,8 @@ def inpaint(
       auffusion inpaint clip.wav --mask 2-4s --band 0-500 --resample 4 --scheduler ddim
     """
     from auffusion_cli.cli.making import set_up
-    from auffusion_cli.requests.masks import parse_duration
     from auffusion_cli.requests.request import InpaintRequest, draw_seed
 
-    crossfade_s = parse_duration(crossfade, "--crossfade")
     if not masks and not bands:
         raise UsageError(
             "Give --mask, --band, or both",
