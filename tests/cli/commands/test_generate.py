@@ -69,6 +69,20 @@ def test_one_prompt_one_file_with_its_record(run, monkeypatch):
     assert "dog barking in rain" in table and "guidance scale" in table
 
 
+def test_info_of_several_files(run):
+    run("generate", "dog", "rain", "--seed", "1", "-o", "./")
+    Path("no.wav").write_bytes(b"RIFF")
+    result = run("info", "dog.wav", "no.wav", "rain.wav", "--json")
+    assert result.exit_code == 1 and "no.wav" in result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(line["file"], line["prompt"]) for line in lines] == [
+        ("dog.wav", "dog"),
+        ("rain.wav", "rain"),
+    ]
+    tables = run("info", "dog.wav", "rain.wav").stdout
+    assert "FILE" in tables and "rain.wav\n" in tables and "\n\n" in tables
+
+
 def test_reproduce_makes_the_same_samples_and_says_so(run, tiny_checkpoint):
     run("generate", "dog", "-o", "dog.wav")  # a drawn seed
     result = run("reproduce", "dog.wav", "-o", "again.wav")

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from auffusion_cli.cli import console, options
+from auffusion_cli.errors import AuffusionError
+
+if TYPE_CHECKING:
+    from auffusion_cli.requests.provenance import Provenance
+
+NOT_SHOWN = ("format_version", "versions")
+"""Fields that are no rows of the table."""
 
 
 def register(app: typer.Typer) -> None:
@@ -15,30 +22,51 @@ def register(app: typer.Typer) -> None:
 
 
 def info(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A sound made by auffusion.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Sounds made by auffusion.")
+    ],
     json: options.Json = False,
 ) -> None:
-    """Show the prompt, seed, model and settings that a sound file carries.
+    """Show the prompt, seed, model and settings that sound files carry.
+
+    A file that cannot be read does not stop the others; the exit code is that of the first.
 
     \b
     Examples:
       auffusion info rain.wav
-      auffusion info rain.mp3 --json
+      auffusion info sounds/*.wav --json
     """
     from auffusion_cli.cli.recorded import read_record
 
-    recorded = read_record(path)
+    exit_code = 0
+    for number, path in enumerate(paths):
+        try:
+            recorded = read_record(path)
+        except AuffusionError as error:
+            if len(paths) == 1:
+                raise
+            console.error(error.message, hint=error.hint)
+            exit_code = exit_code or error.exit_code
+            continue
+        if json:
+            console.print_json({"file": str(path), **_described(recorded)})
+            continue
+        if number:
+            console.print_line()
+        rows = console.fields(_rows(_described(recorded)))
+        header = ("FIELD", "VALUE") if len(paths) == 1 else ("FILE", str(path))
+        console.print_table(header, rows)
+    if exit_code:
+        raise typer.Exit(exit_code)
+
+
+def _described(recorded: Provenance) -> dict[str, Any]:
     record = recorded.to_dict()
     if recorded.request.task == "edit":
-        record = {"edited_prompt": recorded.request.word_edit.prompt, **record}
-    if json:
-        console.print_json({"file": str(path), **record})
-    else:
-        console.print_table(("FIELD", "VALUE"), _rows(record))
+        return {"edited_prompt": recorded.request.word_edit.prompt, **record}
+    return record
 
 
-def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
-    versions = record.pop("versions")
-    fields = {name: value for name, value in record.items() if name != "format_version"}
-    versions = {f"{name} version": version for name, version in versions.items()}
-    return console.fields(fields | versions)
+def _rows(record: dict[str, Any]) -> dict[str, Any]:
+    fields = {name: value for name, value in record.items() if name not in NOT_SHOWN}
+    return fields | {f"{name} version": version for name, version in record["versions"].items()}
