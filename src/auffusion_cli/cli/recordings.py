@@ -45,8 +45,7 @@ def read(source: Path) -> Recording:
         AudioError: it cannot be read.
         UsageError: it is too short or too long.
     """
-    from auffusion_cli.config import MIN_DURATION_S
-    from auffusion_cli.requests.request import MAX_DURATION_S
+    from auffusion_cli.config import MAX_DURATION_S, MIN_DURATION_S
     from auffusion_cli.signal.recording import read_recording
 
     recording = read_recording(source)

@@ -62,7 +62,8 @@ def extend(
       auffusion extend rain.wav --loop -o rain-loop.wav --spectrogram before-after.png
     """
     from auffusion_cli.cli.making import set_up
-    from auffusion_cli.requests.request import MAX_DURATION_S, ExtendRequest, draw_seed
+    from auffusion_cli.config import MAX_DURATION_S
+    from auffusion_cli.requests.request import ExtendRequest, draw_seed
 
     if before and loop:
         raise UsageError("Give either --before or --loop, not both")
