@@ -1,14 +1,17 @@
-"""How many clips a second an evaluation hears, against one clip at a time as the common tool does.
+"""Clips a second that an evaluation embeds, against one clip at a time as the common tool does.
 
     python benchmarks/evaluate.py --clips 200
     python benchmarks/evaluate.py --clips 2000 --device cuda
+    python benchmarks/evaluate.py --clips 64 --winograd
 
-Both sides hear the same clips of 10 s with the same random weights of Cnn14 and VGGish, on the same
-device. The one side reads a file, then runs the published network on it and waits for its output,
-then takes the next. The other is `evaluation.features.extract`. On a CPU both have all of torch's
+Both sides embed the same clips of 10 s with the same random weights of Cnn14 and VGGish, on the
+same device. The one side reads a file, runs the published network on it, waits for the output, then
+takes the next. The other is `evaluation.features.extract`. On a CPU both have all of torch's
 threads, and they take turns, some clips each, so that what else the machine does is shared; wall
 time and processor time are both shown. Last come the peaks of memory after a quarter of the clips
 and after all of them.
+
+With `--winograd` (CPU) ours takes turns with itself without Winograd's convolutions: their share.
 
 On an NVIDIA GPU both sides compute in float32; with `--tf32` the published networks round inside
 their convolutions, as torch does by default. `auffusion evaluate` never does.
@@ -29,6 +32,7 @@ import numpy as np
 import soundfile
 import torch
 
+from auffusion_cli.evaluation import convolution
 from auffusion_cli.evaluation.cnn14 import Cnn14, Cnn14Embedder
 from auffusion_cli.evaluation.features import extract
 from auffusion_cli.evaluation.protocols import PROTOCOLS
@@ -47,6 +51,7 @@ def main() -> None:
     parser.add_argument(
         "--turn", type=int, help="clips of one side before the other's; 40, on a GPU all"
     )
+    parser.add_argument("--winograd", action="store_true", help="the share of its convolutions")
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     on_cuda = options.device.type == "cuda"
@@ -59,6 +64,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="auffusion-evaluate-") as temporary:
         paths = write_clips(Path(temporary), options.clips)
         print(f"{options.clips} clips of {DURATION_S} s, {describe(options.device)}")
+        if options.winograd:
+            show_winograd_share(paths, n_in_turn)
+            return
         print("network  one at a time       ours                ratio")
         print("         wall     processor  wall     processor  wall  processor  difference")
         totals = np.zeros(4)
@@ -81,6 +89,30 @@ def main() -> None:
             print(f"peak memory after {n_clips} clips: {n_bytes / 1e6:.0f} MB{of_device}")
     ratio = totals[0] / totals[2]
     sys.exit(f"less than {TARGET} times as fast" if ratio < TARGET else 0)
+
+
+def show_winograd_share(paths: list[Path], n_in_turn: int) -> None:
+    """Wall time without Winograd's convolutions, over that with them."""
+    totals = np.zeros(2)
+    for name, pair in (("cnn14", cnn14_pair), ("vggish", vggish_pair)):
+        _, winograd = pair(torch.device("cpu"))
+        least, convolution.MIN_CHANNEL_PAIRS = convolution.MIN_CHANNEL_PAIRS, sys.maxsize
+        _, direct = pair(torch.device("cpu"))
+        convolution.MIN_CHANNEL_PAIRS = least
+        seconds = np.zeros(2)
+        for start in range(0, len(paths), n_in_turn):
+            turn = paths[start : start + n_in_turn]
+            seconds += time_of(turn, direct), time_of(turn, winograd)
+        totals += seconds
+        print(f"{name}: {seconds[0] / seconds[1]:.2f} times as fast")
+    print(f"both: {totals[0] / totals[1]:.2f} times as fast")
+
+
+def time_of(paths: list[Path], embedder) -> float:
+    begun_s = time.perf_counter()
+    for _ in extract(paths, embedder, cache=None):
+        pass
+    return time.perf_counter() - begun_s
 
 
 def describe(device: torch.device) -> str:
@@ -167,13 +199,13 @@ def vggish_pair(device: torch.device):
 
 
 def memory_peaks(paths: list[Path], device: torch.device) -> dict[int, tuple[int, int]]:
-    """{clips heard: the most bytes resident so far, and the most of the GPU's}"""
+    """{clips embedded: the most bytes resident so far, and the most of the GPU's}"""
     embedder, peaks = Cnn14Embedder(Cnn14().to(device), AUDIO_INPUT, "random"), {}
-    for n_heard, _ in enumerate(extract(paths, embedder, cache=None), start=1):
-        if n_heard in (len(paths) // 4, len(paths)):
+    for n_embedded, _ in enumerate(extract(paths, embedder, cache=None), start=1):
+        if n_embedded in (len(paths) // 4, len(paths)):
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             n_device_bytes = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
-            peaks[n_heard] = (peak if sys.platform == "darwin" else peak * 1024), n_device_bytes
+            peaks[n_embedded] = (peak if sys.platform == "darwin" else peak * 1024), n_device_bytes
     return peaks
 
 

@@ -1,9 +1,9 @@
-"""How much memory the metrics take for few clips and for many, without listening to any.
+"""Memory of the metrics for few clips and for many, without any network.
 
     python benchmarks/evaluate_memory.py --clips 2000 20000
 
 Both folders, generated and reference, have so many clips, of which random numbers stand for what
-Cnn14 and VGGish would have heard in 10 s. A process for each count computes all metrics with their
+Cnn14 and VGGish would have made of 10 s. A process for each count computes all metrics with their
 intervals, and prints the peak of its resident memory over what its libraries took. Features and
 their products lie in the folder for temporary files, which should be a disk. Resamples are computed
 one after another, so that of the costly ones two show what more would need.
@@ -28,7 +28,7 @@ from auffusion_cli.evaluation.embedders import ClipFeatures
 from auffusion_cli.evaluation.measure import FolderFeatures
 
 MAX_BYTES = 512e6
-"""Much less than listening needs, which comes before."""
+"""Much less than embedding needs, which comes before."""
 N_CLASSES, N_FRAMES = 527, 10
 
 

@@ -117,7 +117,7 @@ def test_long_texts_count_by_their_beginning(clap):
         ("no weights", "no CLAP model: looked for model.safetensors or pytorch_model.bin"),
         ("truncated", "not a CLAP model that can be loaded"),
         ("no config", "not a CLAP model that can be loaded"),
-        ("other rate", "hears sounds at 44,100 Hz, but the protocol says 48,000 Hz"),
+        ("other rate", "takes sounds at 44,100 Hz, but the protocol has 48,000 Hz"),
         ("tensor lacking", "lacks 1 tensors, such as 'audio_projection.linear1.weight'"),
     ],
 )

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.evaluation.clips import (
-    against_samples,
     clip_name,
     find_sounds,
+    flaws_of_samples,
     in_reference,
     match_captions,
     read_captions,
@@ -99,7 +99,7 @@ def test_a_stereo_file_of_24_bits_and_96_khz_is_used_and_told(tmp_path):
     looked = scan_folder(tmp_path, RATE_HZ)
     assert {f.flag: f.detail for f in looked.record.findings} == {
         "wrong-rate": "96,000 Hz, resampled to 16,000 Hz",
-        "several-channels": "2 channels, heard as one",
+        "several-channels": "2 channels, reduced to one",
     }
     assert looked.clips[0].duration_s == 1.5
 
@@ -135,12 +135,12 @@ def test_of_two_files_of_one_name_the_second_is_left_out(tmp_path):
         (np.ones(1), {"constant"}),
     ],
 )
-def test_what_speaks_against_samples(samples, flags):
-    assert set(against_samples(samples[None].astype(np.float32))) == flags
+def test_flaws_of_samples(samples, flags):
+    assert set(flaws_of_samples(samples[None].astype(np.float32))) == flags
 
 
 def test_one_loud_channel_is_enough_not_to_be_silent():
-    assert against_samples(np.stack([np.zeros(1000), noise(0)[:1000]])) == {}
+    assert flaws_of_samples(np.stack([np.zeros(1000), noise(0)[:1000]])) == {}
 
 
 # --- names, pairs, sets

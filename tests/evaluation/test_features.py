@@ -1,9 +1,7 @@
 """Features of many clips: order, batches, the cache by content, faults."""
 
 import itertools
-import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +33,7 @@ class Meter:
         self.batches: list[int] = []
 
     @property
-    def n_heard(self) -> int:
+    def n_embedded(self) -> int:
         return sum(self.batches)
 
     def embed(self, waveforms):
@@ -69,7 +67,7 @@ def test_in_the_order_of_the_files(clips):
     assert lengths(found) == [1600 + 160 * i for i in range(40)]
     peaks = [clip.embeddings[0, 1] for clip in found]
     np.testing.assert_allclose(peaks, [(i + 1) / 64 for i in range(40)], atol=1e-4)
-    assert meter.n_heard == 40 and 4 <= max(meter.batches) <= features.WINDOW_CLIPS
+    assert meter.n_embedded == 40 and 4 <= max(meter.batches) <= features.WINDOW_CLIPS
     assert list(extract([], meter, cache=None)) == []
 
 
@@ -94,41 +92,19 @@ def test_of_long_files_fewer_are_read_ahead(clips, monkeypatch):
         most.append(len(in_memory))
         return torch.full((9,), float(path.stem))
 
-    class Listener(Meter):
+    class Tracker(Meter):
         def embed(self, waveforms):
             in_memory.difference_update(clips[int(x[0])] for x in waveforms)
             return super().embed(waveforms)
 
     monkeypatch.setattr(features, "read_clip", read_clip)
-    listener = Listener()
-    assert len(list(extract(clips, listener, cache=None))) == 40
-    assert max(listener.batches) == 2 and listener.batches[-1] == 1
-    assert max(most) <= 4  # those that are heard, and those that are read meanwhile
+    tracker = Tracker()
+    assert len(list(extract(clips, tracker, cache=None))) == 40
+    assert max(tracker.batches) == 2 and tracker.batches[-1] == 1
+    assert max(most) <= 4  # those in the network, and those that are read meanwhile
 
 
-@pytest.mark.parametrize(("n_threads", "n_each"), [(1, 1), (3, 1), (40, 2)])
-def test_each_listener_has_its_share_of_the_cores(clips, n_threads, n_each):
-    class Listener(Meter):
-        def embed(self, waveforms):
-            self.threads.add((threading.current_thread().name, torch.get_num_threads()))
-            return super().embed(waveforms)
-
-    listener, before = Listener(), torch.get_num_threads()
-    listener.threads = set()
-    try:
-        torch.set_num_threads(n_threads)
-        assert lengths(extract(clips, listener, cache=None)) == [1600 + 160 * i for i in range(40)]
-        assert torch.get_num_threads() == n_threads
-        with ThreadPoolExecutor(1) as another:  # as many as any thread that comes later
-            assert another.submit(torch.get_num_threads).result() == n_threads
-    finally:
-        torch.set_num_threads(before)
-    assert {n for _, n in listener.threads} == {n_each}
-    assert len(listener.threads) <= min(n_threads, features.MAX_WORKERS)
-    assert all(name.startswith("listener") == (n_threads > 1) for name, _ in listener.threads)
-
-
-def test_what_a_listener_raises_is_raised(clips):
+def test_what_a_network_raises_is_raised(clips):
     class Broken(Meter):
         def embed(self, waveforms):
             raise RuntimeError("out of memory")
@@ -137,24 +113,24 @@ def test_what_a_listener_raises_is_raised(clips):
         list(extract(clips, Broken(), cache=None))
 
 
-def test_a_second_run_hears_nothing(clips, tmp_path):
+def test_a_second_run_embeds_nothing(clips, tmp_path):
     cache = tmp_path / "cache"
     first = list(extract(clips, Meter(), cache=cache))
     moved = [path.rename(path.with_name(f"moved {path.name}")) for path in clips]
     meter = Meter()
     again = list(extract(moved, meter, cache=cache))
-    assert meter.n_heard == 0
+    assert meter.n_embedded == 0
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.embeddings, b.embeddings)
         np.testing.assert_array_equal(a.logits, b.logits)
 
 
-def test_a_changed_file_is_heard_again(clips, tmp_path):
+def test_a_changed_file_is_embedded_again(clips, tmp_path):
     list(extract(clips, Meter(), cache=tmp_path))
     write_audio(clips[3], torch.ones(800) / 2, 16_000)
     meter = Meter()
     assert lengths(extract(clips, meter, cache=tmp_path))[2:5] == [1920, 800, 2240]
-    assert meter.n_heard == 1
+    assert meter.n_embedded == 1
 
 
 @pytest.mark.parametrize(
@@ -173,7 +149,7 @@ def test_another_network_is_another_entry(clips, tmp_path, change):
         setattr(meter, name, value)
     assert identity(meter) != before
     list(extract(clips[:2], meter, cache=tmp_path))
-    assert meter.n_heard == 2
+    assert meter.n_embedded == 2
 
 
 def test_an_interrupted_run_goes_on(clips, tmp_path):
@@ -183,7 +159,7 @@ def test_an_interrupted_run_goes_on(clips, tmp_path):
     run.close()
     meter = Meter()
     assert len(list(extract(clips, meter, cache=tmp_path / "cache"))) == 40
-    assert meter.n_heard == 8
+    assert meter.n_embedded == 8
 
 
 def entry_of(folder: Path, path: Path) -> Path:
@@ -214,11 +190,11 @@ def test_a_damaged_entry_is_announced_and_made_again(clips, tmp_path, damage):
     meter = Meter()
     with pytest.warns(AuffusionWarning, match="damaged .* computed again"):
         found = list(extract(clips[:3], meter, cache=cache))
-    assert lengths(found) == [1600, 1760, 1920] and meter.n_heard == 1
+    assert lengths(found) == [1600, 1760, 1920] and meter.n_embedded == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         list(extract(clips[:3], meter, cache=cache))
-    assert meter.n_heard == 1
+    assert meter.n_embedded == 1
 
 
 def test_a_cache_that_cannot_be_written_is_announced_once(clips, tmp_path):

@@ -1,1 +1,1 @@
-"""How good generated sound is: metrics as the field computes them, and what speaks against them."""
+"""Evaluation of generated sound: the field's metrics, with intervals and checks of the files."""

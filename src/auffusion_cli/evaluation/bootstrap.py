@@ -1,9 +1,9 @@
-"""How far a number would move with other clips of the same kind: intervals by resampling clips.
+"""Bootstrap intervals: the scatter of a number over other clips of the same kind.
 
 The standard bootstrap interval (Efron and Tibshirani 1993, chapter 12): the value, plus and minus
 1.96 standard deviations of the values of resamples. Percentiles would not do for a Fréchet
 distance: a resample has clips twice, hence less variety, hence a larger distance than the set that
-it is drawn from. The interval tells the scatter of a number at this many clips, not its bias.
+it is drawn from. The interval has the scatter of a number at this many clips, not its bias.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ import numpy as np
 MAX_RESAMPLES = 500
 MIN_RESAMPLES = 30
 BUDGET_FLOPS = 2e11
-"""For all resamples of a number: some tens of seconds of one core."""
+"""Budget of all resamples of a number: some tens of seconds of one core."""
 Z_95 = 1.959964
 
 
 def n_resamples(cost_flops: float) -> int:
-    """How many resamples of such a cost fit into the budget; it depends on nothing else, so that
-    the same sets have the same interval on every machine."""
+    """The number of resamples of this cost that fit into the budget.
+
+    It depends on nothing else, so that the same sets have the same interval on every machine.
+    """
     return int(np.clip(BUDGET_FLOPS / max(cost_flops, 1.0), MIN_RESAMPLES, MAX_RESAMPLES))
 
 
 def draws(n_clips: int, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """(n_clips,) how often each clip is in a resample, `n_resamples` times."""
+    """Yield `n_resamples` resamples: (n_clips,) counts of each clip."""
     generator = np.random.default_rng(seed)
     for _ in range(n_resamples):
         yield np.bincount(generator.integers(n_clips, size=n_clips), minlength=n_clips)

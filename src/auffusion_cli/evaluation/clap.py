@@ -103,7 +103,7 @@ def load_clap(folder: Path, audio_input: AudioInput, device: torch.device | str)
         raise CheckpointError(f"{weights}: lacks {len(missing)} tensors, such as {missing[0]!r}")
     if extractor.sampling_rate != audio_input.sample_rate_hz:
         raise CheckpointError(
-            f"{folder}: hears sounds at {extractor.sampling_rate:,} Hz, "
-            f"but the protocol says {audio_input.sample_rate_hz:,} Hz"
+            f"{folder}: takes sounds at {extractor.sampling_rate:,} Hz, "
+            f"but the protocol has {audio_input.sample_rate_hz:,} Hz"
         )
     return ClapEmbedder(model.to(device), extractor, tokenizer, audio_input, hash_file(weights))

@@ -61,30 +61,30 @@ class SoundFile:
     relative: str
     """To the folder of its set, with forward slashes."""
     sha256: str
-    """Of the file."""
+    """Checksum of the file."""
     samples_sha256: str
-    """Of its rate and samples: equal for copies in other formats or with other tags."""
+    """Checksum of rate and samples: equal for copies in other formats or with other tags."""
     duration_s: float
     prompt: str | None
-    """What it says it was made from."""
+    """The prompt in its own record."""
 
     @property
     def name(self) -> str:
-        """What it is paired by."""
+        """The name by which clips are paired."""
         return clip_name(self.relative)
 
 
 @dataclass(frozen=True)
 class SoundFolder:
-    """What is in a folder."""
+    """The sounds of a folder."""
 
     clips: tuple[SoundFile, ...]
-    """Those to measure, sorted by path."""
+    """Clips to measure, sorted by path."""
     record: ClipSet
-    """For the result: everything that was found, and what speaks against it."""
+    """Everything found and its flaws, for the result."""
 
 
-# --- finding and looking
+# --- finding and checking
 
 
 def find_sounds(folder: Path) -> list[str]:
@@ -113,10 +113,10 @@ def find_sounds(folder: Path) -> list[str]:
 
 
 def scan_folder(folder: Path, sample_rate_hz: int, on_clip: OnClip | None = None) -> SoundFolder:
-    """Read every sound of `folder` once: what it is, and what speaks against it.
+    """Read and check every sound of `folder` once.
 
     Args:
-        sample_rate_hz: what the metrics hear at; other rates are a finding.
+        sample_rate_hz: rate of the metrics; other rates are a finding.
 
     Raises DataError where nothing is left to measure.
     """
@@ -164,15 +164,15 @@ def _scan_file(
         duration_s=samples.shape[1] / rate_hz,
         prompt=prompt,
     )
-    against = against_samples(samples) | against_form(samples.shape, rate_hz, sample_rate_hz)
-    return clip, [FlaggedFile(flag, relative, why, excluded=False) for flag, why in against.items()]
+    flaws = flaws_of_samples(samples) | flaws_of_form(samples.shape, rate_hz, sample_rate_hz)
+    return clip, [FlaggedFile(flag, relative, why, excluded=False) for flag, why in flaws.items()]
 
 
 def _prompt_inside(path: Path) -> str | None:
     """The prompt that `auffusion` put into the file; None where there is none that can be one.
 
-    Of a sound whose words were edited it is the prompt with the edits: what should be heard. Where
-    the prompt is only for a part of the sound, there is none for the whole.
+    For a sound whose words were edited it is the edited prompt. A prompt for a part of the sound is
+    none for the whole.
     """
     record = read_provenance(path) or {}
     prompt = record.get("prompt")
@@ -197,8 +197,8 @@ def _as_prompt(text: object) -> str:
 # --- guards
 
 
-def against_samples(samples: np.ndarray) -> dict[Flag, str]:
-    """What speaks against samples (C, N), full scale at -1..1: flag -> why.
+def flaws_of_samples(samples: np.ndarray) -> dict[Flag, str]:
+    """Flaws of samples (C, N), full scale at -1..1: flag -> detail.
 
     silent: every channel stays within 0.001 (-60 dBFS) of zero; constant: of some other value;
     clipped: 0.1 % of the samples or more lie in runs of three or more at full scale.
@@ -222,8 +222,8 @@ def against_samples(samples: np.ndarray) -> dict[Flag, str]:
     return found
 
 
-def against_form(shape: tuple[int, int], rate_hz: int, wanted_hz: int) -> dict[Flag, str]:
-    """What speaks against a sound of `shape` (C, N) at `rate_hz` where `wanted_hz` is heard."""
+def flaws_of_form(shape: tuple[int, int], rate_hz: int, wanted_hz: int) -> dict[Flag, str]:
+    """Flaws of a sound of `shape` (C, N) at `rate_hz`, where metrics take `wanted_hz`."""
     n_channels, n_samples = shape
     found: dict[Flag, str] = {}
     if n_samples < MIN_DURATION_S * rate_hz:
@@ -233,7 +233,7 @@ def against_form(shape: tuple[int, int], rate_hz: int, wanted_hz: int) -> dict[F
             f": nothing above {rate_hz // 2:,} Hz" if rate_hz < wanted_hz else ""
         )
     if n_channels > 1:
-        found["several-channels"] = f"{n_channels} channels, heard as one"
+        found["several-channels"] = f"{n_channels} channels, reduced to one"
     return found
 
 
@@ -263,7 +263,7 @@ def _duplicates(clips: Sequence[SoundFile]) -> list[FlaggedFile]:
 
 
 def in_reference(generated: SoundFolder, reference: SoundFolder) -> list[FlaggedFile]:
-    """Generated sounds that are real ones: remembered, copied, or the wrong folder."""
+    """Generated sounds that are real ones: memorised, copied, or the wrong folder."""
     real = {clip.samples_sha256: clip.relative for clip in reversed(reference.clips)}
     return [
         FlaggedFile(
@@ -275,7 +275,7 @@ def in_reference(generated: SoundFolder, reference: SoundFolder) -> list[Flagged
 
 
 def without_partner(generated: SoundFolder, reference: SoundFolder) -> list[FlaggedFile]:
-    """Generated sounds that no real one has the name of."""
+    """Generated sounds without a real one of their name."""
     real = {clip.name for clip in reference.clips}
     return [
         FlaggedFile("no-partner", clip.relative, "no file of this name in the reference", False)
@@ -285,7 +285,7 @@ def without_partner(generated: SoundFolder, reference: SoundFolder) -> list[Flag
 
 
 def counts(findings: Iterable[FlaggedFile]) -> Counter[Flag]:
-    """How many files each guard found."""
+    """Number of files with each flag."""
     return Counter(finding.flag for finding in findings)
 
 
@@ -293,7 +293,7 @@ def counts(findings: Iterable[FlaggedFile]) -> Counter[Flag]:
 
 
 def clip_name(relative: str) -> str:
-    """What a clip is paired by: its path without a suffix that is one of sound files."""
+    """The name by which a clip is paired: its path without the suffix of a sound file."""
     path = PurePosixPath(relative)
     return str(path.with_suffix("")) if path.suffix.lower() in WRITTEN else str(path)
 
@@ -348,7 +348,7 @@ def read_captions(path: Path) -> dict[str, str]:
 
 
 def named_clip(columns: Mapping[str, str]) -> str | None:
-    """Which clip a line of a list with these columns is for; None where it does not say."""
+    """The clip that the line of a list with these columns names, if any."""
     values = {name.lower(): value for name, value in columns.items()} | dict(columns)
     return next((values[name] for name in NAME_COLUMNS if values.get(name)), None)
 

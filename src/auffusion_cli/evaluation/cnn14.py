@@ -2,7 +2,7 @@
 
 Tensors have the names of the published state dict (`Cnn14_16k_mAP=0.438.pth`), which is loaded
 strictly. The published front end convolves with windowed sines and cosines that are stored with the
-weights; here they are checked, and a fast Fourier transform does the same.
+weights; they are checked, and replaced by a fast Fourier transform.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BLOCK_CHANNELS = (64, 128, 256, 512, 1024, 2048)
 MIN_SAMPLES = 32 * HOP_SAMPLES
 """Below this the five halvings of time leave nothing."""
 BATCH_SAMPLES = {"cpu": 160 * 16_000, "cuda": 320 * 16_000}
-"""Of clips that go through the network together, or one clip."""
+"""Samples of the clips in a batch; a longer clip is a batch of its own."""
 SHALLOW_BLOCKS = 3
 """They need 16 MB for each 10 s of sound, a few times over. On a CPU, clips go through them one by
 one: small enough for memory to be used again, and nothing is gained by batches of large pictures.
@@ -38,10 +38,10 @@ The deeper ones have hundreds of megabytes of weights, which are read once for a
 COLUMNS_PER_OUTPUT = 32
 """Time is halved five times."""
 OUTPUTS_AT_ONCE = 188
-"""A minute: of an hour of sound, too, only this is in memory at once."""
+"""A minute: the most that is in memory at once, whatever the length of a clip."""
 CONTEXT_COLUMNS = 128
-"""An output hears 126 columns of the spectrogram on either side: two for each convolution's place,
-times the halvings before it."""
+"""Receptive field of an output on either side, rounded up from 126: two columns for each
+convolution's place, times the halvings before it."""
 
 
 class LogMel(nn.Module):
@@ -66,11 +66,11 @@ class LogMel(nn.Module):
         stop = 1 + n_samples // HOP_SAMPLES if stop is None else stop
         first = start * HOP_SAMPLES - WINDOW_SAMPLES // 2
         last = (stop - 1) * HOP_SAMPLES + WINDOW_SAMPLES // 2
-        heard = waveform[:, max(first, 0) : last]
-        heard = pad(heard, (max(-first, 0), max(last - n_samples, 0)), mode="reflect")
+        part = waveform[:, max(first, 0) : last]
+        part = pad(part, (max(-first, 0), max(last - n_samples, 0)), mode="reflect")
         window = torch.hann_window(WINDOW_SAMPLES, device=waveform.device)
         spectrum = torch.stft(
-            heard, WINDOW_SAMPLES, HOP_SAMPLES, window=window, center=False, return_complex=True
+            part, WINDOW_SAMPLES, HOP_SAMPLES, window=window, center=False, return_complex=True
         )
         power = spectrum.real.square() + spectrum.imag.square()
         mel = power.transpose(1, 2) @ self.melW
@@ -114,15 +114,15 @@ class Cnn14(nn.Module):
         return [getattr(self, f"conv_block{i}") for i in range(1, len(BLOCK_CHANNELS) + 1)]
 
     def fold(self) -> Cnn14:
-        """Make the convolutions quick, for good: afterwards this network can only listen."""
+        """Replace the convolutions by fast ones, for inference only."""
         width = N_MELS
         for i, block in enumerate(self.blocks(), start=1):
-            quick = nn.Sequential(
+            fast = nn.Sequential(
                 fast_conv_relu(block.conv1, block.bn1, width),
                 fast_conv_relu(block.conv2, block.bn2, width),
                 nn.AvgPool2d(block.pool) if block.pool > 1 else nn.Identity(),
             )
-            setattr(self, f"conv_block{i}", quick)
+            setattr(self, f"conv_block{i}", fast)
             width //= block.pool
         return self
 
@@ -131,7 +131,7 @@ class Cnn14(nn.Module):
         n_columns = 1 + waveform.shape[1] // HOP_SAMPLES
         n_outputs = n_columns // COLUMNS_PER_OUTPUT
         highest, total = torch.tensor(-torch.inf, device=waveform.device), 0.0
-        # A long clip goes through in parts, each with what its outputs hear on either side.
+        # A long clip goes through in parts, each with the receptive field of its outputs.
         for first in range(0, n_outputs, OUTPUTS_AT_ONCE):
             last = min(first + OUTPUTS_AT_ONCE, n_outputs)
             start = max(COLUMNS_PER_OUTPUT * first - CONTEXT_COLUMNS, 0)
@@ -156,7 +156,8 @@ class Cnn14(nn.Module):
 def published_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of `Cnn14` from the published tensors.
 
-    Raises CheckpointError where the stored Fourier transform is another one than is done here.
+    Raises:
+        CheckpointError: the stored Fourier transform is another one than that of `LogMel`.
     """
     state = dict(tensors)
     time = torch.arange(WINDOW_SAMPLES, dtype=torch.float64)
@@ -204,7 +205,7 @@ class Cnn14Embedder:
 def _in_order(
     order: Sequence[int], outputs: Sequence[tuple[AsyncCopy, AsyncCopy]]
 ) -> Iterator[ClipFeatures]:
-    """The clips of several batches, of which `order` tells whose turn each is."""
+    """The clips of several batches, of which `order` has the indices."""
     embeddings, logits = (
         np.concatenate([part.numpy() for part in parts]) for parts in zip(*outputs, strict=True)
     )

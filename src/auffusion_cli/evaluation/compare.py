@@ -1,4 +1,4 @@
-"""Two results side by side, where they measured the same thing. No torch."""
+"""Differences of two results that measured the same thing. No torch."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Difference:
     change: float | None
     """second - first; None where one of them is missing."""
     ci_95: tuple[float, float] | None
-    """Of the change. Numbers with a score for each clip are compared clip by clip; for the others
-    the two intervals are taken for independent, which makes this one too wide rather than too
-    narrow."""
+    """Interval of the change. Numbers with a score for each clip are compared clip by clip; for the
+    others the two intervals are taken for independent, which makes this one too wide rather than
+    too narrow."""
     better: Literal["higher", "lower"]
 
 

@@ -1,9 +1,9 @@
-"""3x3 convolutions for listening: fewer multiplications.
+"""3x3 convolutions for inference, with fewer multiplications.
 
 Cnn14 and VGGish are nearly nothing but 3x3 convolutions, and their multiplications are what an
 evaluation waits for. Winograd's minimal filtering (Lavin & Gray 2016, arXiv 1509.09308)
 computes a 4x4 patch of the output with 36 of them for each pair of channels, instead of 144. Its
-sums are rounded otherwise: outputs differ by a few parts in 100,000.
+sums round differently: outputs differ by a few parts in 100,000.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 MIN_CHANNEL_PAIRS = 64 * 64
-"""Of an input and an output. With fewer, transforming the patches takes what they save."""
+"""Pairs of an input and an output channel. With fewer, the transforms cost what they save."""
 PATCHES_AT_ONCE = {"cpu": 128, "cuda": 2**16}
 """On a CPU few enough that its cache holds them between the steps, on a GPU enough to keep it
 busy."""
 MAX_CACHED_PAIRS = 512 * 512
-"""With more, the weights come from memory for each product: quicker where those of one output lie
-together, as otherwise those of one input do."""
+"""Pairs whose weights fit into the cache. Beyond, a layout with the weights of each output together
+is faster; below, one with those of each input."""
 
 # (B^T, G, A^T) of the paper's sections 4.1 and 4.3, for patches of 2 and of 4 outputs.
 TRANSFORMS = {
@@ -138,7 +138,7 @@ class WinogradConvReLU(ConvReLU):
 
 
 def fast_conv_relu(conv: nn.Conv2d, norm: nn.BatchNorm2d | None, width: int) -> ConvReLU:
-    """The quickest of the three for a convolution on inputs of `width`, and for its device."""
+    """The fastest of the three for a convolution on inputs of `width`, and for its device."""
     if conv.weight.device.type not in PATCHES_AT_ONCE:
         return ConvReLU(conv, norm)
     if conv.in_channels == 1:

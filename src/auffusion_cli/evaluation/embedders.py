@@ -1,7 +1,7 @@
-"""The one interface of all networks that an evaluation listens with.
+"""The interface of all networks of an evaluation.
 
-A network hears clips that `AudioInput` has prepared and returns what the metrics are made of. What
-it returns for a clip does not depend on which clips are in the batch with it.
+A network takes clips that `AudioInput` has prepared, and returns the features that metrics are made
+of. The features of a clip do not depend on the other clips in its batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CODE_VERSION = 3
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """What a network makes of one clip."""
+    """The features of one clip by one network."""
 
     embeddings: np.ndarray
     """(n, D) float32: one row for the clip, or one for each frame of it."""
@@ -34,12 +34,12 @@ class ClipFeatures:
 
 
 class Embedder(Protocol):
-    """A network with its weights, ready to listen."""
+    """A network with its weights, for inference."""
 
     name: str
-    """Such as "cnn14"."""
+    """Name such as "cnn14"."""
     weights_sha256: str
-    """Of the weight file; names the weights in results and in the cache."""
+    """Checksum of the weight file, which names the weights in results and in the cache."""
     audio_input: AudioInput
     embedding_dim: int
     n_classes: int | None
@@ -73,10 +73,10 @@ def identity(embedder: Embedder) -> str:
 
 
 class AsyncCopy:
-    """A tensor whose copy to the CPU is begun; nothing waits for it but `numpy`."""
+    """A copy of a tensor to the CPU, begun and not waited for until `numpy` is called."""
 
     def __init__(self, x: Tensor) -> None:
-        # Only CUDA can say when a single copy is there; elsewhere it is waited for at once.
+        # Only CUDA has events for a single copy; elsewhere it is waited for at once.
         self._copy = x.to("cpu", non_blocking=x.is_cuda)
         self._arrival = torch.cuda.current_stream(x.device).record_event() if x.is_cuda else None
 
@@ -89,10 +89,10 @@ class AsyncCopy:
 
 @contextmanager
 def no_tf32() -> Iterator[None]:
-    """On NVIDIA's GPUs, too, convolutions in float32: torch lets them round to TF32's 10 bits.
+    """Convolutions in whole float32 on NVIDIA's GPUs, where torch rounds to TF32's 10 bits.
 
-    Embeddings of the one kind and of the other differ by about one part in 1,000, and features are
-    kept without regard to the device that they were made on.
+    Embeddings in TF32 differ by about one part in 1,000, and the cache of features does not
+    distinguish devices.
     """
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False

@@ -1,4 +1,4 @@
-"""How many sounds a prompt asks for. No torch.
+"""Number of sound events that a prompt names. No torch.
 
 The rule, for English captions as AudioCaps and Clotho have them: a prompt is cut at commas,
 semicolons, full stops, at "&" and "+" between spaces, and at the words that join sounds (`JOINTS`);
@@ -6,9 +6,9 @@ each part that names something is one event. A part names nothing if all that it
 and other words that only describe how ("loudly", "again and again", "in the background"). "In rain"
 is a sound of its own.
 
-It counts what a caption tells apart, not what is heard: "a man and a woman talk" are two, "a crowd
-cheers" is one. Two adjectives with a comma between them ("a large, heavy door") are counted as two:
-the price of a rule that fits on a page.
+It counts the events that a caption separates, not sources: "a man and a woman talk" are two, "a
+crowd cheers" is one. Two adjectives with a comma between them ("a large, heavy door") are counted
+as two: the price of a rule that fits on a page.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Complexity = Literal["1 event", "2 events", "3 or more events"]
 
 
 def count_events(prompt: str) -> int:
-    """At least 1."""
+    """The number of events in `prompt`, at least 1."""
     text = WEATHER.sub(r", \1", PAIRS.sub(" again ", prompt.lower()))
     parts = [part for part in JOINT.split(text) if names_something(part)]
     return max(1, len(parts))
@@ -58,6 +58,6 @@ def complexity(n_events: int) -> Complexity:
 
 
 def names_something(part: str) -> bool:
-    """Whether any word of `part` may be of a sound, and not only of its manner or place."""
+    """True if any word of `part` may name a sound, not only its manner or place."""
     words = re.findall(r"[^\W\d_]+", part.lower())
     return any(not (word in MANNER or word.endswith("ly")) for word in words)

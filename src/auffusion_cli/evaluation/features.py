@@ -1,13 +1,12 @@
-"""Features of many clips: read ahead, in batches, and kept by content.
+"""Features of many clips: read ahead, embedded in batches, and cached by content.
 
-A clip's features depend on the bytes of its file and on the network alone, so the cache is keyed by
-both and by nothing else: not by names, folders or dates, which go stale. Each entry is written as
-soon as it is known, so that an interrupted run goes on where it was. However many clips there are,
-only those of a few windows are in memory.
+The features of a clip depend on the bytes of its file and on the network alone, so the cache is
+keyed by both and by nothing else: not by names, folders or dates, which go stale. Each entry is
+written at once, so that an interrupted run resumes. Only the clips of a few windows are in memory,
+however many there are.
 
-A GPU is given a window before the last one's results are fetched, so that it never waits for the
-processor: to read, to keep features or to tell of progress. On a CPU each core hears clips of its
-own: that takes fewer cycles than all cores together at one clip after another.
+A GPU is given a window before the results of the last one are fetched, so that it never waits for
+the processor to read, to write the cache or to report progress.
 """
 
 from __future__ import annotations
@@ -19,9 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from threading import Barrier
 
 import numpy as np
 import soundfile
@@ -38,10 +35,8 @@ from auffusion_cli.signal.audio import read_audio, resample
 WINDOW_CLIPS = 16
 """Clips that go to the network together, while the next ones are read."""
 MAX_SAMPLES_AHEAD = 2**27
-"""Of files that are read ahead, over all channels: 512 MiB. Of hours of sound fewer are."""
+"""Samples of the files that are read ahead, over all channels: 512 MiB."""
 N_READERS = min(8, max(4, os.cpu_count() or 1))
-MAX_WORKERS = 16
-"""Each needs some 100 MB for what is between a network's layers."""
 
 KAISER_BEST = {
     "lowpass_filter_width": 64,
@@ -60,13 +55,14 @@ def extract(
     cache: Path | None,
     sha256s: Sequence[str] | None = None,
 ) -> Iterator[ClipFeatures]:
-    """What `embedder` makes of each clip, in the order of `paths`.
+    """Yield the features of each clip by `embedder`, in the order of `paths`.
 
     Args:
-        cache: a folder for what is found; None keeps nothing.
-        sha256s: of the files, where they are known already.
+        cache: folder of features that are known; None keeps none.
+        sha256s: checksums of the files, where they are known already.
 
-    Raises AudioError, which names the file, where one cannot be read.
+    Raises:
+        AudioError: a file cannot be read.
     """
     store = FeatureCache(cache, embedder) if cache is not None else None
     on_cuda = embedder.device.type == "cuda"
@@ -85,7 +81,7 @@ def extract(
     jobs = _Jobs(paths, sha256s or [None] * len(paths))
     ahead: deque[Future[_Prepared]] = deque()
     begun: deque[_Window] = deque()
-    with ThreadPoolExecutor(N_READERS, "reader") as readers, _Workers(embedder) as workers:
+    with ThreadPoolExecutor(N_READERS, "reader") as readers:
         try:
             while True:
                 for path, sha256 in jobs.next(2 * WINDOW_CLIPS - len(ahead)):
@@ -93,7 +89,7 @@ def extract(
                 if ahead:
                     clips = [ahead.popleft().result() for _ in range(min(WINDOW_CLIPS, len(ahead)))]
                     jobs.done(len(clips))
-                    begun.append(_Window(clips, workers))
+                    begun.append(_Window(clips, embedder))
                 elif not begun:
                     return
                 if len(begun) > n_windows_begun or not ahead:
@@ -106,7 +102,7 @@ def extract(
 
 
 class _Jobs:
-    """Files to read, no more at a time than there is memory for."""
+    """Queue of files to read, bounded by the samples in memory."""
 
     def __init__(self, paths: Iterable[Path], sha256s: Iterable[str | None]) -> None:
         self._left = zip(paths, sha256s, strict=True)
@@ -114,7 +110,7 @@ class _Jobs:
         self._given: deque[int] = deque()
 
     def next(self, n: int) -> Iterator[tuple[Path, str | None]]:
-        """Up to `n` more, one at least where none is given out."""
+        """Yield up to `n` more, at least one where none is being read."""
         for _ in range(n):
             if self._next is None:
                 return
@@ -126,13 +122,13 @@ class _Jobs:
             self._next = next(self._left, None)
 
     def done(self, n: int) -> None:
-        """The `n` that were given out first are no longer being read."""
+        """Count the first `n` as read."""
         for _ in range(n):
             self._given.popleft()
 
 
 def _count_samples(path: Path) -> int:
-    """As the file's header has it, over all channels; 0 where it has none: reading tells why."""
+    """The number of samples in the file's header, over all channels; 0 where it has none."""
     try:
         with soundfile.SoundFile(path) as sound:
             return sound.frames * sound.channels
@@ -142,72 +138,27 @@ def _count_samples(path: Path) -> int:
 
 @dataclass
 class _Prepared:
-    """A clip on its way: its features if they were known, its waveform if not."""
+    """A clip before the network: its features if they were known, its waveform if not."""
 
     sha256: str | None = None
     features: ClipFeatures | None = None
     waveform: Tensor | None = None
 
 
-class _Workers:
-    """The network, on a CPU in several threads, each of which hears other clips with its core."""
-
-    def __init__(self, embedder: Embedder) -> None:
-        self._embedder = embedder
-        self._n_threads = torch.get_num_threads()
-        self._n = min(self._n_threads, MAX_WORKERS) if embedder.device.type == "cpu" else 1
-        self._pool: ThreadPoolExecutor | None = None
-
-    def __enter__(self) -> _Workers:
-        if self._n > 1:
-            # torch's count of threads holds for the calling thread, and for all that ask for it for
-            # the first time: so all of these must have asked before it is set back.
-            all_there = Barrier(self._n + 1)
-
-            def settle_in() -> None:
-                torch.get_num_threads()
-                torch.set_num_threads(self._n_threads // self._n)
-                all_there.wait()
-
-            self._pool = ThreadPoolExecutor(self._n, "listener", initializer=settle_in)
-            try:
-                for _ in range(self._n):
-                    self._pool.submit(int)
-                all_there.wait()
-            except BaseException:
-                all_there.abort()  # or those that have come would wait for ever
-                raise
-            torch.set_num_threads(self._n_threads)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def embed(self, waveforms: Sequence[Tensor]) -> Iterable[ClipFeatures]:
-        """As `Embedder.embed`."""
-        if self._pool is None or len(waveforms) < 2:
-            return self._embedder.embed(waveforms)
-        n_each = -(-len(waveforms) // self._n)
-        parts = [waveforms[i : i + n_each] for i in range(0, len(waveforms), n_each)]
-        heard = self._pool.map(lambda part: list(self._embedder.embed(part)), parts)
-        return list(chain.from_iterable(heard))
-
-
 class _Window:
-    """Clips that the network hears together, perhaps at this moment."""
+    """Clips that go through the network together; a GPU may still be at work on them."""
 
-    def __init__(self, clips: Sequence[_Prepared], workers: _Workers) -> None:
+    def __init__(self, clips: Sequence[_Prepared], embedder: Embedder) -> None:
         self.clips = clips
         self._unknown = [clip for clip in clips if clip.waveform is not None]
         waveforms = [clip.waveform for clip in self._unknown]
-        self._heard = workers.embed(waveforms) if waveforms else []
+        self._features = embedder.embed(waveforms) if waveforms else []
         for clip in self._unknown:
             clip.waveform = None
 
     def features(self, store: FeatureCache | None) -> list[ClipFeatures]:
-        """Those of all its clips; what was not known before is kept in `store`."""
-        for clip, features in zip(self._unknown, self._heard, strict=True):
+        """The features of all its clips; new ones are kept in `store`."""
+        for clip, features in zip(self._unknown, self._features, strict=True):
             clip.features = features
             if store is not None:
                 store.write(clip.sha256, features)
@@ -215,7 +166,7 @@ class _Window:
 
 
 def read_clip(path: Path, audio_input: AudioInput) -> Tensor:
-    """(N,) float32: the file's sound as `audio_input` says. Raises AudioError."""
+    """(N,) float32: the file's sound, prepared for a network. Raises AudioError."""
     waveform, rate_hz = read_audio(path)
     return prepare_clip(waveform, rate_hz, audio_input)
 
@@ -251,7 +202,7 @@ class FeatureCache:
     def read(self, sha256: str) -> ClipFeatures | None:
         """The features of the file with this checksum; None where they are not known.
 
-        A damaged entry is announced, and counts as not known.
+        A damaged entry is warned of, and counts as not known.
         """
         path = self._path(sha256)
         try:
@@ -273,7 +224,7 @@ class FeatureCache:
         return None
 
     def write(self, sha256: str, features: ClipFeatures) -> None:
-        """Keep features; where that fails, it is announced once, and the work goes on without."""
+        """Keep features; a failure is warned of once, and ends the cache's writing."""
         if not self.writes:
             return
         path = self._path(sha256)
@@ -297,7 +248,7 @@ class FeatureCache:
         return self.folder / sha256[:2] / f"{sha256}.npz"
 
     def _problem(self, features: ClipFeatures) -> str | None:
-        """Why these cannot be this network's; None if they can."""
+        """The reason why these cannot be this network's; None if they can."""
         embeddings, logits = features.embeddings, features.logits
         if embeddings.ndim != 2 or embeddings.shape[1] != self.embedding_dim:
             return f"its embeddings are {embeddings.shape}"

@@ -39,7 +39,7 @@ class Moments:
 
     @classmethod
     def of(cls, rows: np.ndarray | DiskRows, weights: np.ndarray | None = None) -> Moments:
-        """Of (n, D) rows, each of which counts `weights` (n,) times; once by default."""
+        """Moments of (n, D) rows, each of which counts `weights` (n,) times; once by default."""
         dim = rows.shape[1]
         moments = cls(0.0, np.zeros(dim), np.zeros((dim, dim)))
         for block in blocks(len(rows)):
@@ -67,7 +67,7 @@ class Moments:
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
-    """At least 0, and 0 for equal moments. Both need two rows or more."""
+    """The distance, at least 0, and 0 for equal moments. Both need two rows or more."""
     apart = first.mean - second.mean
     factors = [_factor(moments.covariance()) for moments in (first, second)]
     traces = [(factor**2).sum() for factor in factors]

@@ -1,4 +1,4 @@
-"""Features -> `Metric`s: each number with its interval, its count, and what to mind about it."""
+"""Features -> `Metric`s: each number with its interval, its count, and cautions."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ from auffusion_cli.evaluation.rows import DiskRows, blocks
 Better = Literal["higher", "lower"]
 
 SEED = 0
-"""Of all resampling."""
+"""Seed of every bootstrap."""
 FEW_CLIPS = 500
-"""Below, a Fréchet distance is as much a matter of how many clips there are as of their sound."""
+"""Below, a Fréchet distance depends as much on the number of clips as on their sound."""
 MIN_CLIPS_FOR_KERNEL_INTERVAL = 3
-"""Of two clips every resample that has a distance is the same."""
+"""With two clips, every resample that has a distance is the same."""
 MAX_KERNEL_CLIPS = 4_000
-"""Of each set: a kernel has an entry for every two of them, and their rows are in memory."""
+"""Clips of each set: a kernel has an entry for every two of them, and their rows are in memory."""
 
 
 @dataclass(frozen=True)
 class FolderFeatures:
-    """What one network made of the clips of one folder, in their order."""
+    """The features of the clips of one folder by one network, in their order."""
 
     rows: DiskRows
     """(m, D)"""
@@ -62,7 +62,7 @@ class FolderFeatures:
 
     @classmethod
     def collect(cls, features: Iterable[ClipFeatures]) -> FolderFeatures:
-        """Of all clips of a folder, at least one. What grows with them is put on the disk."""
+        """Collect the features of at least one clip, on the disk, as they grow with the clips."""
         features = iter(features)
         first = next(features)
         rows = DiskRows(first.embeddings.shape[1])
@@ -83,7 +83,7 @@ class FolderFeatures:
 
 
 def absent(name: str, backbone: str, better: Better, n: int, why: str, unit: str = "") -> Metric:
-    """A number that cannot be told, and why."""
+    """A number that cannot be computed, and why."""
     return Metric(name, None, None, 0, n, better, unit, backbone, note=why)
 
 
@@ -151,12 +151,12 @@ def kernel(
     if min(n, reference.n_clips) < 2:
         return absent(name, backbone, "lower", n, "needs two clips in each folder")
     sets, notes = [], []
-    for heard in (generated, reference):
+    for features in (generated, reference):
         chosen: slice | np.ndarray = slice(None)
-        if heard.n_clips > MAX_KERNEL_CLIPS:
-            chosen = np.random.default_rng(SEED).permutation(heard.n_clips)[:MAX_KERNEL_CLIPS]
+        if features.n_clips > MAX_KERNEL_CLIPS:
+            chosen = np.random.default_rng(SEED).permutation(features.n_clips)[:MAX_KERNEL_CLIPS]
             notes = [f"of {MAX_KERNEL_CLIPS:,} clips of a folder, drawn at random"]
-        sets.append(heard.rows[chosen])
+        sets.append(features.rows[chosen])
     try:
         distance = KernelDistance(*sets)
     except ValueError as error:

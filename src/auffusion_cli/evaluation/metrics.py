@@ -21,7 +21,7 @@ KL_EPSILON = 1e-6
 INCEPTION_SPLITS = 10
 INCEPTION_SEED = 2020
 KERNEL_SCALE = 100.0
-"""KAD is told in hundredths, as its paper does."""
+"""KAD is given in hundredths, as in its paper."""
 RESAMPLES_IN_A_PASS = 10
 """Inception scores that are computed while the logits are read once."""
 
@@ -135,7 +135,7 @@ def clap_scores(sounds: np.ndarray, texts: np.ndarray) -> np.ndarray:
 
 
 def attention_entropy(attention: np.ndarray) -> float:
-    """How spread out a word's attention (h, w) is: 0 at one place, 1 evenly everywhere.
+    """Normalised entropy of a word's attention (h, w): 0 at one place, 1 evenly everywhere.
 
     The entropy of its shares of the places, over that of as many equal shares.
     """
@@ -145,7 +145,7 @@ def attention_entropy(attention: np.ndarray) -> float:
 
 
 def level_at_peak(attention: np.ndarray, log_mel: np.ndarray) -> float:
-    """How loud the sound (h, w) is where a word's attention (h, w) is greatest: a rank, 0 to 1.
+    """Level of a log-mel (h, w) at the peak of a word's attention (h, w), as a rank from 0 to 1.
 
     The share of places that are softer there, equals counted by half: 0.5 is chance, 1 the loudest.
     """

@@ -1,4 +1,4 @@
-"""What an evaluation is measured with, fixed under a name; nothing here imports torch.
+"""Protocols of evaluation: networks and their input, fixed under a name. No torch.
 
 A score is only worth comparing with another where network, weights, sample rate, resampler,
 channel, padding and crop are the same: the Fréchet distance moves by tens with the resampler alone.
@@ -17,25 +17,25 @@ that name, which it follows closely but not bit for bit."""
 
 @dataclass(frozen=True)
 class AudioInput:
-    """What is done to a clip before a network hears it, in this order."""
+    """Preparation of a clip for a network, in the order of the fields."""
 
     channel: Literal["first", "mean"]
-    """Which of several channels is heard: the first, or their mean."""
+    """The first of several channels, or their mean."""
     subtract_mean: bool
-    """Whether the clip's mean (its direct current) is taken away, at the file's own rate."""
+    """True: subtract the clip's mean (its direct current), at the file's own rate."""
     sample_rate_hz: int
     resampler: Resampler = "sinc_hann"
     peak_normalize: bool = False
-    """Whether the largest sample becomes 1. Silence stays silence."""
+    """True: scale the largest sample to 1. Silence stays silence."""
     max_samples: int | None = None
-    """Of longer clips only the beginning is heard; None hears all."""
+    """Longer clips are cut to their beginning; None keeps all."""
     min_samples: int = 0
-    """Shorter clips get zeros at their end up to here."""
+    """Shorter clips are padded with zeros at their end."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network and how it hears clips."""
+    """A network and the preparation of its input."""
 
     name: Literal["cnn14", "vggish", "clap", "tagger"]
     weights: str

@@ -1,4 +1,4 @@
-"""Where the published networks' weights come from, and where they are kept; no torch."""
+"""Sources of the published networks' weights, and their place on this machine; no torch."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Unverified:
     """Weights that are not known to be the published ones."""
 
     weights: str
-    """What a result calls them."""
+    """Their name in a result."""
     note: str
-    """What to mind about numbers made with them."""
+    """A caution about numbers made with them."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,14 @@ class PublishedNetwork:
     source: str
     """The file's URL, or the Hub id with its commit."""
     sha256: str | None
-    """Of the file, as it was published; of what is on the Hub the commit is pinned instead."""
+    """Checksum of the published file; None on the Hub, where the commit is pinned instead."""
     place: Path
-    """Where the file, or the folder of files, is looked for."""
+    """Path of the file or folder in the cache."""
     here: bool
 
 
 def published_network(name: str) -> PublishedNetwork:
-    """What is known of "cnn14", "vggish" or "clap"; the network is not asked."""
+    """Facts about "cnn14", "vggish" or "clap"; nothing is downloaded."""
     if name == "clap":
         source = parse_name(CLAP.weights)
         place = download.repo_cache(source) / "snapshots" / source.revision
@@ -114,11 +114,11 @@ def pull(
     confirm: download.Confirm | None = None,
     on_progress: download.Report | None = None,
 ) -> PublishedNetwork:
-    """Fetch the weights of "cnn14", "vggish" or "clap" where they are not here, and verify them.
+    """Fetch the weights of "cnn14", "vggish" or "clap" unless they are in the cache; verify them.
 
     Raises:
-        DownloadError: they cannot be fetched; says how to bring them.
-        CheckpointError: what is here is another file.
+        DownloadError: they cannot be fetched; its hint has the steps by hand.
+        CheckpointError: another file is in their place.
     """
     if name == "clap":
         fetch(name, confirm=confirm, on_progress=on_progress)
@@ -141,7 +141,8 @@ def find_or_fetch(
     """The weight file of "cnn14" or "vggish", or the folder of "clap": the user's, the cache's, or
     fetched into the cache.
 
-    Raises DownloadError where it cannot be had, saying how to bring it.
+    Raises:
+        DownloadError: it cannot be fetched; its hint has the steps by hand.
     """
     if (found := local_weights(weights_folder, name)) is not None:
         return found
@@ -151,7 +152,7 @@ def find_or_fetch(
 
 
 def missing(names: Iterable[str], weights_folder: Path | None) -> list[str]:
-    """Those of the published networks `names` that would have to be fetched."""
+    """The published networks among `names` that would have to be fetched."""
     return [
         name
         for name in names
@@ -171,9 +172,10 @@ def fetch(
     """Fetch the weights of "cnn14", "vggish" or "clap" into the cache, and verify them.
 
     Args:
-        then: networks that will be fetched after this one: told, too, where this one cannot be.
+        then: networks to be fetched after this one, which an error names too.
 
-    Raises DownloadError, saying how to bring all of them.
+    Raises:
+        DownloadError: its hint has the steps by hand for all of them.
     """
     others = f"; missing too: {', '.join(then)}" if then else ""
     hint = _by_hand([name, *then])
@@ -197,7 +199,7 @@ def fetch(
 
 
 def _by_hand(names: Sequence[str]) -> str:
-    """How to bring the weights of `names` to a machine that cannot fetch them."""
+    """Steps to bring the weights of `names` to a machine that cannot fetch them."""
     steps = []
     for name in names:
         known = published_network(name)
@@ -214,7 +216,7 @@ def _by_hand(names: Sequence[str]) -> str:
 
 
 def names_in_folder(name: str) -> tuple[str, ...]:
-    """What is looked for in the folder of `--weights`; names of folders end in a slash."""
+    """Names valid in the folder of `--weights`; those of folders end in a slash."""
     return (WEIGHTS[name].file_name, f"{name}.safetensors") if name in WEIGHTS else (f"{name}/",)
 
 
@@ -229,7 +231,7 @@ def local_weights(weights_folder: Path | None, name: str) -> Path | None:
             continue
         if path.is_dir() != wanted.endswith("/"):
             kinds = ("a folder", "a weight file") if path.is_dir() else ("a file", "a folder")
-            raise UsageError(f"--weights: {path} is {kinds[0]}, not {kinds[1]}.")
+            raise UsageError(f"--weights: {path} is {kinds[0]}, not {kinds[1]}")
         return path
     return None
 
@@ -238,17 +240,17 @@ def check_weights_folder(folder: Path, names: Sequence[str]) -> None:
     """Raise UsageError unless `folder` holds the weights of one of the networks `names`."""
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "no such folder"
-        raise UsageError(f"--weights {folder}: {problem}.")
+        raise UsageError(f"--weights {folder}: {problem}")
     if not [name for name in names if local_weights(folder, name) is not None]:
         wanted = ", ".join(wanted for name in names for wanted in names_in_folder(name))
         raise UsageError(
-            f"--weights {folder}: has none of the networks that are to listen.",
+            f"--weights {folder}: has none of the networks of the protocol",
             hint=f"Looked for {wanted}.",
         )
 
 
 def cache_folder() -> Path:
-    """Where fetched weight files that are not on the Hub lie: beside those that are."""
+    """Folder of fetched weight files that are not on the Hub, beside those that are."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / "auffusion--evaluation"

@@ -1,10 +1,10 @@
-"""An evaluation as a page to look at and listen to: one HTML file that needs nothing else.
+"""An evaluation as a page with its sounds: one HTML file that needs nothing else.
 
 The numbers are in the page as text; the clips are data that `report_page/page.js` draws when they
 come into view. Small sets carry their sounds inside the page, larger ones in a folder beside it.
 
 Everything in a result comes from outside: paths have to stay in the folder of their set, and a
-sound has to be the one that was measured. `report_html` makes texts harmless.
+sound has to be the one that was measured. `report_html` escapes all text.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ OnSound = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What was written."""
+    """The files written."""
 
     page: Path
     folder: Path | None
-    """Of the sounds and pictures; None where they are inside of the page."""
+    """Folder of the sounds and pictures; None where they are inside the page."""
     n_bytes: int
-    """Of all of it."""
+    """Size of page and folder together."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ class _Sound:
     folder: str
     path: str
     sha256: str | None
-    """Of what was measured; None where the result does not say (the reference)."""
+    """Checksum of the measured file; None where the result has none (the reference)."""
 
 
 @dataclass(frozen=True)
 class _Media:
-    """How the page gets at a sound and its picture; `problem` says why it cannot."""
+    """Addresses of a sound and its picture in the page, or the `problem` that prevents them."""
 
     sound: str | None = None
     picture: str | None = None
@@ -113,7 +113,7 @@ def write_report(
     whole; what was there before stays until then.
 
     Raises:
-        UsageError: `path` cannot be written, or is there and `overwrite` is not set.
+        UsageError: `path` cannot be written, or exists and `overwrite` is not set.
         DataError: a path in the result leads out of its folder.
     """
     check_target(path, overwrite=overwrite)
@@ -135,7 +135,7 @@ def write_report(
     problems = [f"{s.path}: {m.problem}" for s, m in media.items() if m.problem]
     if problems:
         warnings.warn(
-            f"{len(problems)} sounds cannot be heard in {path}; {problems[0]}",
+            f"{len(problems)} sounds are missing from {path}; {problems[0]}",
             AuffusionWarning,
             stacklevel=2,
         )
@@ -303,7 +303,7 @@ def _log_mel() -> LogMel:
 def _clips_data(
     evaluation: Evaluation, names: Sequence[str], media: dict[_Sound, _Media]
 ) -> dict[str, object]:
-    """What `page.js` draws: systems, scores and for each name the sounds side by side."""
+    """The data that `page.js` draws: systems, scores, and the sounds of each name."""
     rows = [{clip.name: clip for clip in system.rows} for system in evaluation.systems]
     number = {sound: i for i, sound in enumerate(media)}  # one may stand in many rows
     clips = []
@@ -366,6 +366,6 @@ def _clip_scores(systems: Sequence[System]) -> list[dict[str, str | int]]:
 
 
 def _word_decimals(systems: Sequence[System]) -> int:
-    """Decimals of the entropy of words: those that tell apart the words of all clips."""
+    """Decimals for the entropy of words: enough to distinguish the words of all clips."""
     entropies = [word.entropy for s in systems for clip in s.rows for word in clip.words]
     return decimals(entropies, [max(entropies) - min(entropies)] if entropies else ())

@@ -30,7 +30,12 @@ ROUNDING = 1e-9
 
 
 def render(evaluation: Evaluation, clips: dict[str, Any], sounds_note: str) -> str:
-    """The page: `clips` is the data that its script draws, `sounds_note` says where sounds are."""
+    """The page.
+
+    Args:
+        clips: the data that its script draws.
+        sounds_note: the place of the sounds, in words.
+    """
     templates = _templates()
     names = [system.name for system in evaluation.systems]
     # `<` never appears in the data, so no text in it can end the script element.
@@ -221,7 +226,7 @@ def _number(value: float, digits: int) -> str:
 
 
 def stands_apart(metric: Metric | None, metrics: Sequence[Metric | None]) -> bool:
-    """Whether the interval of `metric` is better than, and does not touch, that of every other."""
+    """True if the interval of `metric` is better than, and does not touch, that of every other."""
     others = [m for m in metrics if m is not metric and m is not None and m.value is not None]
     if metric is None or not metric.ci_95 or not others or not all(m.ci_95 for m in others):
         return False

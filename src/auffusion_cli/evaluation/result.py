@@ -33,7 +33,7 @@ Flag = Literal[
     "same-name",
     "no-partner",
 ]
-"""What speaks against a file; `clips.py` defines each."""
+"""A flaw of a file; `clips.py` defines each."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class BackboneRecord:
     name: str
     """"cnn14", "vggish", "clap", or "tagger", the one that comes with this package."""
     weights: str
-    """What they are called where they are published."""
+    """Their published name."""
     weights_sha256: str
     identity: str
     """Changes with everything on which its features depend (`embedders.identity`)."""
@@ -58,11 +58,11 @@ class Metric:
     """"FD", "FAD" …: the paper's, from published networks; "FD-tagger" …: the embedded network's,
     comparable to nothing but themselves."""
     value: float | None
-    """None where it cannot be computed; `note` says why."""
+    """None where it cannot be computed; the reason is in `note`."""
     ci_95: tuple[float, float] | None
     """Bootstrap interval over clips (`bootstrap.interval`)."""
     n_resamples: int
-    """Those behind the interval."""
+    """Number of resamples behind the interval."""
     n: int
     """Clips that went into it; pairs, where it compares pairs."""
     better: Literal["higher", "lower"]
@@ -73,12 +73,12 @@ class Metric:
     subset: str = ""
     """Empty: all clips; else which ones, such as "2 events"."""
     note: str = ""
-    """What to mind about this number."""
+    """A caution about this number."""
 
 
 @dataclass(frozen=True)
 class FlaggedFile:
-    """One thing that a guard found about one file."""
+    """One flaw that a guard found in one file."""
 
     flag: Flag
     path: str
@@ -86,7 +86,7 @@ class FlaggedFile:
     detail: str
     """In words: "the same sound as a.wav"."""
     excluded: bool
-    """Whether the file was left out of every number."""
+    """True: the file was left out of every number."""
 
 
 @dataclass(frozen=True)
@@ -94,25 +94,25 @@ class ClipSet:
     """The files of one folder."""
 
     folder: str
-    """As the user named it."""
+    """The folder as the user named it."""
     n_files: int
-    """Sound files found."""
+    """Number of sound files found."""
     n_used: int
-    """Those that the numbers are made from."""
+    """Number of files that were measured."""
     sha256: str
-    """Of the sorted names and contents of the files used: equal for equal sets anywhere."""
+    """Checksum of the sorted names and contents of the files used: equal for equal sets."""
     findings: tuple[FlaggedFile, ...]
 
 
 @dataclass(frozen=True)
 class WordAttention:
-    """Where one word of a prompt was heard; `tasks/evaluate_attention.py` defines the numbers."""
+    """Attention to one word of a prompt; `tasks/evaluate_attention.py` defines the numbers."""
 
     word: str
     entropy: float
     level: float
     counted: bool
-    """Whether the clip's own scores are made from it: it names something, or no word does."""
+    """True: the clip's scores include it, for it names something, or no word does."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,14 @@ class ScoredClip:
     """One generated sound."""
 
     name: str
-    """What it is paired by: the path without its suffix."""
+    """The path without its suffix, by which clips are paired."""
     path: str
     """Relative to the folder of its set."""
     sha256: str
-    """Of the file."""
+    """Checksum of the file."""
     duration_s: float
     reference_path: str | None
-    """Its partner, relative to the folder of the reference; None without one."""
+    """The file it is paired with, relative to the folder of the reference."""
     prompt: str | None
     n_events: int | None
     """Counted in the prompt by `events.count_events`; None without a prompt."""
@@ -135,22 +135,22 @@ class ScoredClip:
     """Metric name -> the clip's own part in it, for metrics that have such: KL, CLAP."""
     flags: tuple[Flag, ...]
     words: tuple[WordAttention, ...] = ()
-    """Those of the prompt that the model reads, where their attention was measured."""
+    """Words of the prompt that the model reads, where their attention was measured."""
 
 
 @dataclass(frozen=True)
 class System:
-    """What one folder of generated sounds scored."""
+    """The scores of one folder of generated sounds."""
 
     name: str
     clips: ClipSet
     prompts_sha256: str | None
-    """Of the sorted names and prompts; None where no clip has a prompt."""
+    """Checksum of the sorted names and prompts; None where no clip has a prompt."""
     metrics: tuple[Metric, ...]
     rows: tuple[ScoredClip, ...]
     """The clips used, sorted by name."""
     reference_without_partner: tuple[str, ...]
-    """Files of the reference that no clip here is paired with."""
+    """Files of the reference that no clip is paired with."""
 
     def metric(self, name: str, subset: str = "") -> Metric | None:
         """The metric of that name; None if it was not computed."""
@@ -163,14 +163,14 @@ class Evaluation:
 
     protocol: str
     settings: dict[str, str | int | float | bool]
-    """What the protocol leaves open: resamples, seeds."""
+    """Settings that the protocol leaves open: resamples, seeds."""
     backbones: dict[str, BackboneRecord]
     reference: ClipSet | None
     systems: tuple[System, ...]
     versions: dict[str, str]
     format_version: int = FORMAT_VERSION
     notes: tuple[str, ...] = field(default=())
-    """What to mind about all of it."""
+    """Cautions about all of it."""
 
     def to_json(self) -> str:
         """Standard JSON: without NaN or infinity."""

@@ -1,4 +1,4 @@
-"""Features that are too many for memory: in a file without a name, read a block at a time.
+"""Features too many for memory, in a temporary file, read a block at a time.
 
 `DiskRows` is sliced and indexed as an array is, and what comes out is an array: so the metrics take
 either, as long as they look at `BLOCK_ROWS` at once.

@@ -1,8 +1,8 @@
 """The tagger: a small classifier of the kinds of sound that the embedded model makes.
 
 It comes with the package, so that an evaluation runs offline. It is trained on real clips only
-(`recipes/embedded/classifier.py`) and knows far less than Cnn14: its numbers tell two sets of
-sounds of those kinds apart, and can be compared with each other alone.
+(`recipes/embedded/classifier.py`) and knows far less than Cnn14: its numbers
+distinguish two sets of sounds of those kinds, and can be compared with each other alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RANGE_DB = 80.0
 """Levels further below the loudest cell of a window count as silence."""
 WINDOW_FRAMES = 128
 WINDOW_SAMPLES = WINDOW_FRAMES * HOP_SAMPLES
-"""5.12 s: what it was trained on, and how much it hears at once."""
+"""5.12 s: the length of a training example, and of an input."""
 EMBEDDING_DIM = 128
 BATCH_SIZE = 16
 
@@ -66,7 +66,7 @@ class TaggerFeatures(nn.Module):
 class Tagger(nn.Module):
     """Features (B, 64, T) -> logits (B, n_kinds); small enough to train on one core.
 
-    Bands stay apart up to the fourth layer, which joins them: a shape's height tells its pitch.
+    Bands stay apart up to the fourth layer, which joins them: the height of a shape is its pitch.
     """
 
     def __init__(self, kinds: Sequence[str]) -> None:
@@ -97,8 +97,8 @@ class Tagger(nn.Module):
     def embed(self, features: Tensor) -> Tensor:
         """Features (B, 64, T) -> embeddings (B, 128)."""
         x = self.layers(features[:, None]).squeeze(2)
-        # The mean over time hears what lasts, the maximum what happens once. The same of the bands
-        # themselves is of use from the first step on, long before the convolutions are.
+        # The mean over time catches sustained sound, the maximum single events. The same statistics
+        # of the bands are of use from the first training step on, before the convolutions are.
         changes = features.diff(dim=2).abs()
         bands = [features.mean(2), features.std(2), features.amax(2), changes.mean(2)]
         return self.embedding(torch.cat([x.mean(2), x.amax(2), *bands], dim=1))
@@ -108,7 +108,7 @@ class Tagger(nn.Module):
 
 
 def save_tagger(tagger: Tagger, folder: Path, **facts: Any) -> None:
-    """Write the weights, and beside them what the outputs mean and `facts` about the training."""
+    """Write the weights, and beside them the kinds of the outputs and `facts` on the training."""
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(tagger.state_dict(), folder / WEIGHTS_FILE, torch.float32)
     config = {"format_version": 1, "kinds": list(tagger.kinds)} | facts
@@ -116,7 +116,7 @@ def save_tagger(tagger: Tagger, folder: Path, **facts: Any) -> None:
 
 
 def load_tagger(folder: Path, device: torch.device | str = "cpu") -> Tagger:
-    """The tagger of a folder, ready to listen. Raises CheckpointError, naming what is wrong."""
+    """The tagger of a folder, for inference. Raises CheckpointError, naming what is wrong."""
     path = folder / CONFIG_FILE
     config = read_json(path)
     kinds = config.get("kinds")
@@ -139,8 +139,8 @@ def windows(waveform: Tensor) -> Tensor:
     """
     n_samples = waveform.numel()
     n = max(1, (n_samples + WINDOW_SAMPLES // 2) // WINDOW_SAMPLES)
-    heard = waveform[: n * WINDOW_SAMPLES]
-    return nn.functional.pad(heard, (0, n * WINDOW_SAMPLES - heard.numel())).view(n, -1)
+    whole = waveform[: n * WINDOW_SAMPLES]
+    return nn.functional.pad(whole, (0, n * WINDOW_SAMPLES - whole.numel())).view(n, -1)
 
 
 class TaggerEmbedder:

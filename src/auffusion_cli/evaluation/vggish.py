@@ -26,16 +26,16 @@ FRAME_SAMPLES = (FRAME_COLUMNS - 1) * HOP_SAMPLES + WINDOW_SAMPLES
 EMBEDDING_DIM = 128
 LAYERS = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool")
 FRAMES_AT_ONCE = {"cpu": 160, "cuda": 512}
-"""Of an hour of sound, too, only these are in memory at once; 512 take 2 GB of a GPU's. The last
-layers' 270 MB of weights are read once for all of them."""
+"""Frames in memory at once, whatever the length of a clip; 512 take 2 GB on a GPU. The last layers'
+270 MB of weights are read once for all of them."""
 PICTURES_AT_ONCE = 16
 """On a CPU, few enough for the memory of the convolutions to be used again."""
 
 
 def frames(waveform: Tensor) -> Tensor:
-    """(N,) samples at 16 kHz -> (n, 15600): what each embedding hears, one every 0.96 s.
+    """(N,) samples at 16 kHz -> (n, 15600): the input of each embedding, one every 0.96 s.
 
-    What is left over at the end is not heard; a clip of less than 0.975 s has no frame.
+    A remainder at the end is dropped; a clip of less than 0.975 s has no frame.
     """
     if len(waveform) < FRAME_SAMPLES:
         return waveform.new_zeros(0, FRAME_SAMPLES)
@@ -98,7 +98,7 @@ class VGGish(nn.Module):
         )
 
     def fold(self) -> VGGish:
-        """Make the convolutions quick, for good: afterwards this network can only listen."""
+        """Replace the convolutions by fast ones, for inference only."""
         layers: list[nn.Module] = []
         width = N_MELS
         for layer in self.features:

@@ -43,8 +43,8 @@ def load_embedder(
     confirm: download.Confirm | None = None,
     on_progress: download.Report | None = None,
 ) -> tuple[Embedder, Unverified | None]:
-    """The network of `backbone` with its weights, and what to say of these where they are not known
-    to be the published ones; that is warned of, too.
+    """The network of `backbone` with its weights, and a caution where they may not be the published
+    ones, which is warned of, too.
 
     Args:
         weights_folder: where to look before the cache and the network: for a file of the published
@@ -52,8 +52,8 @@ def load_embedder(
         confirm, on_progress: as in `download.resolve`.
 
     Raises:
-        DownloadError: the weights are not on this machine and cannot be fetched; says how to bring
-            them.
+        DownloadError: the weights are not on this machine and cannot be fetched; its hint has the
+            steps by hand.
         CheckpointError: they are damaged, unsafe, or another network's.
     """
     match backbone.name:
@@ -155,7 +155,7 @@ def embedded_tagger() -> Path:
 def _unverified(
     backbone: Backbone, sha256: str, path: Path, weights_folder: Path | None
 ) -> Unverified | None:
-    """With a warning where there is something to say."""
+    """The caution about weights that may not be the published ones, which is warned of, too."""
     name = backbone.name
     if name in WEIGHTS:
         if sha256 == WEIGHTS[name].sha256:

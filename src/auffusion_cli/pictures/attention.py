@@ -85,8 +85,8 @@ def draw_attention(
             frame = (x - 1, y - 1, x + width, y + STRIP_HEIGHT_PX)
             draw.rectangle(frame, outline=(200, 200, 200))
             middle = y + STRIP_HEIGHT_PX // 2
-            told = f"{100 * share:.1f} %"
-            draw.text((x + width + GAP_PX, middle), told, fill=GREY, font=note_font, anchor="lm")
+            percent = f"{100 * share:.1f} %"
+            draw.text((x + width + GAP_PX, middle), percent, fill=GREY, font=note_font, anchor="lm")
             if left == margin:
                 place = (x - 2 * GAP_PX, middle)
                 draw.text(place, words[row], fill="black", font=word_font, anchor="rm")

@@ -46,7 +46,7 @@ class Panel:
 
     title: str
     hint: str
-    """Such as "lower is better"."""
+    """Direction of the number: "lower is better"."""
     curves: tuple[Curve, ...]
 
 

@@ -27,7 +27,7 @@ LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 64, 24, 16, 52
 FONT_SIZE_PX = 16
 TITLE_PX = 28
 RECORD_KEY = "auffusion"
-"""Of the comment in a PNG that says what the picture was drawn from."""
+"""Key of the comment in a PNG that records the source of the picture."""
 TICKS_KHZ = (0.25, 0.5, 1, 2, 4, 8)
 COLOURS = np.array(  # from silence to the loudest, evenly spaced
     [(0, 0, 8), (52, 16, 96), (140, 38, 110), (222, 82, 74), (252, 166, 74), (252, 248, 190)]
@@ -85,7 +85,7 @@ def save_png(
 
 
 def read_png_record(path: Path) -> str | None:
-    """What `save_png` was given besides the picture; None if this is not such a file."""
+    """The record that `save_png` was given; None if this is not such a file."""
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             record = picture.info.get(RECORD_KEY)
@@ -137,7 +137,7 @@ def colour(log_mel: Tensor, quiet_db: float = -np.inf) -> np.ndarray:
 
 
 def _height(frequency_hz: float, config: SpectrogramConfig) -> float:
-    """Where a frequency lies between the lowest (0) and the highest mel band (1)."""
+    """Height of a frequency between the lowest (0) and the highest mel band (1)."""
     peaks = mel_filterbank(config).argmax(dim=0).numpy()
     centres_hz = peaks * config.sample_rate_hz / config.n_fft_samples
     return float(np.interp(frequency_hz, centres_hz, np.linspace(0, 1, config.n_mels)))

@@ -1,4 +1,4 @@
-"""Evaluate folders of generated sounds: look at the files, listen, measure, say what to mind."""
+"""Evaluate folders of generated sounds: check the files, embed them, measure, note cautions."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ PHRASES: dict[Flag, tuple[str, str]] = {
         "have several channels, of which the protocol makes one",
     ),
 }
-"""The guards, gravest first: what is said of one sound, and of several."""
+"""The guards, gravest first: the phrase for one sound, and for several."""
 PAIRED_SHARE = 0.99
-"""KL is told where more than this share of the names of both folders match."""
+"""KL is computed where more than this share of the names of both folders match."""
 NAMED_IN_NOTES = 3
-"""So many files are named where many have the same flaw."""
+"""Number of files that a note names where many have the same flaw."""
 
 Scores = dict[str, dict[str, float]]
 """metric name -> clip name -> the clip's own score"""
@@ -79,7 +79,7 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Networks:
-    """What a protocol listens with, loaded."""
+    """The networks of a protocol, loaded."""
 
     classifier: Embedder
     frames: Embedder | None = None
@@ -102,7 +102,7 @@ def evaluate(
 
     Args:
         systems: name -> folder of sounds.
-        captions: clip name -> prompt; by default each file's own record tells it.
+        captions: clip name -> prompt; by default the prompt in each file's own record.
         cache: folder in which features are kept, by the content of the sound; None keeps none.
 
     Raises:
@@ -114,25 +114,25 @@ def evaluate(
     def look(folder: Path) -> SoundFolder:
         return scan_folder(folder, rate_hz, lambda *done: on_progress(f"reading {folder}", *done))
 
-    def listen(embedder: Embedder | None, folder: SoundFolder | None) -> FolderFeatures | None:
+    def embed(embedder: Embedder | None, folder: SoundFolder | None) -> FolderFeatures | None:
         if embedder is None or folder is None:
             return None
-        what = f"listening to {folder.record.folder} with {embedder.name}"
-        return _listen(embedder, folder.clips, cache, lambda *done: on_progress(what, *done))
+        what = f"embedding {folder.record.folder} with {embedder.name}"
+        return _embed(embedder, folder.clips, cache, lambda *done: on_progress(what, *done))
 
-    # All files are read before any network listens: what is wrong with them is told at once.
+    # All files are read before any network runs, so that flaws are reported at once.
     generated = {name: look(folder) for name, folder in systems.items()}
     real = None if reference is None else look(reference)
     prompts, unused = _prompts(generated, captions)
 
-    real_classes = listen(networks.classifier, real)
-    real_frames = listen(networks.frames, real)
+    real_classes = embed(networks.classifier, real)
+    real_frames = embed(networks.frames, real)
     evaluated = []
     for name, folder in generated.items():
         groups = {clip: complexity(count_events(text)) for clip, text in prompts[name].items()}
-        classes = listen(networks.classifier, folder)
-        frames = None if real is None else listen(networks.frames, folder)
-        sounds = listen(networks.text, folder)
+        classes = embed(networks.classifier, folder)
+        frames = None if real is None else embed(networks.frames, folder)
+        sounds = embed(networks.text, folder)
 
         on_progress(f"computing the numbers of {name}", len(folder.clips), len(folder.clips))
         named, backbone = _names(protocol), networks.classifier.name
@@ -171,7 +171,7 @@ def evaluate(
     )
 
 
-def _listen(
+def _embed(
     embedder: Embedder,
     clips: Sequence[SoundFile],
     cache: Path | None,
@@ -221,8 +221,8 @@ def _names(protocol: Protocol) -> Callable[[str], str]:
 
 
 def _divergences_of(protocol: Protocol) -> dict[str, Activation]:
-    """Which kinds of KL are told. The papers' classifier hears several classes at once, so that its
-    sigmoid means something; the embedded one was trained to hear one."""
+    """The kinds of KL to compute. The papers' classifier was trained on several classes at once, so
+    that its sigmoid means something; the embedded one on a single class."""
     if protocol.comparable_with_papers:
         return {"KL": "softmax", "KL-sigmoid": "sigmoid"}
     return {_names(protocol)("KL"): "softmax"}
@@ -344,7 +344,7 @@ def _system(
 
 
 def _place(metric: Metric) -> tuple[int, bool]:
-    """Where a metric stands in a table: as papers have them, groups after all clips."""
+    """Sort key of a metric in a table: the order of papers, groups after all clips."""
     return METRIC_ORDER.index(metric.name.removesuffix(f"-{metric.backbone}")), bool(metric.subset)
 
 
@@ -378,10 +378,10 @@ def _notes(
     systems: Sequence[System],
     reference: ClipSet | None,
 ) -> Iterator[str]:
-    """What to mind about all of it, the gravest first."""
+    """Cautions about all of it, the gravest first."""
     if not protocol.comparable_with_papers:
         yield (
-            f"the protocol {protocol.name!r} listens with a network of its own: its numbers can be"
+            f"the protocol {protocol.name!r} has a network of its own: its numbers can be"
             " compared with each other, never with those of a paper"
         )
     yield from (unverified.note for unverified in networks.unverified.values())

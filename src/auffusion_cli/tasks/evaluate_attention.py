@@ -1,7 +1,7 @@
-"""How the words of generated sounds were heard: each sound is made again, and watched.
+"""Attention to the words of generated sounds: each sound is made again and its attention recorded.
 
 A picture carries its numbers and what it was drawn from, as a sound carries its record, so that an
-evaluation that was stopped goes on where it was.
+evaluation that was stopped resumes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from auffusion_cli.tasks.generate import GenerateResult
 
 ENTROPY, LEVEL = "attention-entropy", "attention-level"
 GENERATOR = "generator"
-"""What `Evaluation.backbones` calls the models that made the sounds."""
+"""Name in `Evaluation.backbones` of the models that made the sounds."""
 LOSSY_SUFFIXES = (".ogg", ".mp3")
 
 
@@ -56,13 +56,13 @@ class Models(Protocol):
 
 
 @dataclass(frozen=True)
-class Watched:
-    """One sound, made again."""
+class RecordedAttention:
+    """Attention recorded from one sound, made again."""
 
     words: tuple[WordAttention, ...]
     model: str
     is_same: bool
-    """Whether its samples are those of the file."""
+    """True: its samples are those of the file."""
 
     @property
     def scores(self) -> dict[str, float]:
@@ -76,18 +76,18 @@ class Watched:
 
 @dataclass(frozen=True)
 class _Job:
-    """One sound to watch, and where it is drawn."""
+    """One sound to make again, and the picture to draw."""
 
     clip: ScoredClip
     path: Path
     recorded: Provenance
     picture: Path
     key: str
-    """What the picture is drawn from: the file, the model and the versions."""
+    """Checksum of the sources of the picture: the file, the model and the versions."""
 
 
 Reasons = dict[str, list[str]]
-"""Why sounds are not watched -> their paths"""
+"""Reason why sounds are left out -> their paths"""
 
 
 def add_attention(
@@ -106,7 +106,8 @@ def add_attention(
     `pictures/SYSTEM/CLIP.png`; one that was drawn from the same file, model and versions is taken
     as it is.
 
-    Raises OutputExistsError where another picture is there, unless `overwrite` is set.
+    Raises:
+        OutputExistsError: another picture is in the place of one, and `overwrite` is not set.
     """
     plans = [_plan(system, models, pictures / system.name) for system in evaluation.systems]
     for folder in {job.picture.parent for jobs, _ in plans for job in jobs}:
@@ -115,14 +116,14 @@ def add_attention(
         for job in (job for jobs, _ in plans for job in jobs):
             if job.picture.exists() and _find(job) is None:
                 raise OutputExistsError(
-                    f"{job.picture} was drawn from another sound, by another model or version.",
+                    f"{job.picture} was drawn from another sound, by another model or version",
                     hint="Give another --attention, or --overwrite to replace it.",
                 )
     systems, names, notes = [], set(), []
     for system, (jobs, reasons) in zip(evaluation.systems, plans, strict=True):
-        watched: dict[str, Watched] = {}
+        watched: dict[str, RecordedAttention] = {}
         for n_done, job in enumerate(jobs):
-            on_progress(f"watching {system.name} being made again", n_done, len(jobs))
+            on_progress(f"making the sounds of {system.name} again", n_done, len(jobs))
             try:
                 watched[job.clip.name] = _find(job) or _watch(job, models)
             except AuffusionError as error:
@@ -148,7 +149,7 @@ def check_pictures(folder: Path) -> None:
         if path.is_dir() or is_unfinished(path) or read_png_record(path) is not None:
             continue
         raise OutputExistsError(
-            f"{folder} holds {path.relative_to(folder)}, which no evaluation has drawn.",
+            f"{folder} holds {path.relative_to(folder)}, which no evaluation has drawn",
             hint="Give another --attention, or --overwrite to draw beside it.",
         )
 
@@ -184,22 +185,22 @@ def _read_provenance(path: Path) -> Provenance:
     return recorded
 
 
-def _find(job: _Job) -> Watched | None:
-    """What the picture says that is there, if it was drawn from the same."""
+def _find(job: _Job) -> RecordedAttention | None:
+    """The attention that an existing picture records, if it was drawn from the same sources."""
     try:
         record = json.loads(read_png_record(job.picture) or "")
         if record["key"] == job.key:
-            return decode(Watched, record["watched"], str(job.picture))
+            return decode(RecordedAttention, record["watched"], str(job.picture))
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     return None
 
 
-def _watch(job: _Job, models: Models) -> Watched:
+def _watch(job: _Job, models: Models) -> RecordedAttention:
     model = models.load(job.recorded, job.path)
     result = generate_with_attention(model, job.recorded.request, job.recorded.settings)
-    watched = Watched(
-        words=words_heard(result),
+    watched = RecordedAttention(
+        words=word_attention(result),
         model=job.recorded.model,
         is_same=_is_in(job.path, result.sound, job.recorded),
     )
@@ -208,10 +209,10 @@ def _watch(job: _Job, models: Models) -> Watched:
 
 
 def _is_in(path: Path, sound: GenerateResult, recorded: Provenance) -> bool:
-    """Whether the file holds the samples of `sound`, whatever its record says.
+    """True if the file holds the samples of `sound`, whatever its record says.
 
-    A file of more than 16 bits may round otherwise, by one step. The samples of an ogg or mp3 are
-    others in any case; there the record has to do.
+    A file of more than 16 bits may differ by one rounding step. Lossy files (ogg, mp3) are compared
+    by their records.
     """
     if path.suffix.lower() in LOSSY_SUFFIXES:
         return sound.provenance.samples_sha256 == recorded.samples_sha256
@@ -222,14 +223,14 @@ def _is_in(path: Path, sound: GenerateResult, recorded: Provenance) -> bool:
     return int((there.int() - made.int()).abs().max()) <= 1
 
 
-def words_heard(result: AttentionResult) -> tuple[WordAttention, ...]:
+def word_attention(result: AttentionResult) -> tuple[WordAttention, ...]:
     """The words that the model reads; those that name something count, or all where none does."""
     log_mel = result.sound.log_mel.float().cpu().numpy()
     maps = zip(result.words, result.maps.float().cpu().numpy(), strict=True)
-    heard = [(word, attention) for word, attention in maps if attention.max() > 0]
-    if not heard:
+    read = [(word, attention) for word, attention in maps if attention.max() > 0]
+    if not read:
         raise AuffusionError("the model reads no word of the prompt")
-    none_names = not any(names_something(word) for word, _ in heard)
+    none_names = not any(names_something(word) for word, _ in read)
     return tuple(
         WordAttention(
             word,
@@ -237,7 +238,7 @@ def words_heard(result: AttentionResult) -> tuple[WordAttention, ...]:
             level_at_peak(attention, log_mel),
             counted=none_names or names_something(word),
         )
-        for word, attention in heard
+        for word, attention in read
     )
 
 
@@ -249,7 +250,7 @@ def _draw(result: AttentionResult, model: Model, picture: Path, record: str) -> 
         save_attention(result.words, [column], picture, config, record=record)
 
 
-def _with_scores(system: System, watched: dict[str, Watched]) -> System:
+def _with_scores(system: System, watched: dict[str, RecordedAttention]) -> System:
     metrics = list(system.metrics)
     groups = {clip.name: complexity(clip.n_events) for clip in system.rows if clip.n_events}
     for name, better in ((ENTROPY, "lower"), (LEVEL, "higher")):
@@ -269,15 +270,20 @@ def _with_scores(system: System, watched: dict[str, Watched]) -> System:
     return replace(system, metrics=tuple(metrics), rows=tuple(map(with_scores, system.rows)))
 
 
-def _notes(system: System, watched: Mapping[str, Watched], reasons: Reasons) -> Iterator[str]:
+def _notes(
+    system: System, watched: Mapping[str, RecordedAttention], reasons: Reasons
+) -> Iterator[str]:
     for reason, paths in sorted(reasons.items(), key=lambda item: -len(item[1])):
         were = "sounds were" if len(paths) > 1 else "sound was"
-        yield f"{system.name}: {len(paths)} {were} not watched: {reason}: {some_of(paths)}"
+        yield (
+            f"{system.name}: {len(paths)} {were} left out of the attention: {reason}:"
+            f" {some_of(paths)}"
+        )
     others = [c.path for c in system.rows if c.name in watched and not watched[c.name].is_same]
     if others:
         come = "sounds come" if len(others) > 1 else "sound comes"
         files = "files" if len(others) > 1 else "file"
         yield (
-            f"{system.name}: {len(others)} {come} out otherwise here than in the {files}, and the"
-            f" attention is that of what was made here: {some_of(others)}"
+            f"{system.name}: {len(others)} {come} out differently than in the {files}, and the"
+            f" attention is that of the new sound: {some_of(others)}"
         )

@@ -1,8 +1,8 @@
-"""Render a grid of settings and measure each cell: what more steps or more guidance buy, and cost.
+"""Render a grid of settings and measure each cell: quality against seconds.
 
 A cell is one scheduler, number of steps and guidance, with the same prompts and seeds as all
-others. Its folder appears when it is whole and says in `cell.json` what it was made from, so that a
-sweep that was stopped goes on where it was.
+others. Its folder appears when it is whole, with its inputs in `cell.json`, so that a stopped sweep
+resumes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RECORD = "cell.json"
 FORMAT_VERSION = 2
 
 OnSteps = Callable[[float], None]
-"""How many denoising steps have been taken for a sound since the last call."""
+"""Called with the denoising steps taken for a sound since the last call."""
 
 Sounds = Mapping[str, GenerateRequest]
 """File name without suffix, which pairs it with a reference -> what every cell makes for it."""
@@ -91,7 +91,7 @@ class ScoredCell:
     cell: Cell
     metrics: tuple[Metric, ...]
     change_db: float | None
-    """Mean difference of the log-mels to the cell with the most steps and otherwise its settings;
+    """Mean difference of the log-mels to the cell of the same settings with the most steps;
     None for that one itself."""
 
     def metric(self, name: str) -> Metric | None:

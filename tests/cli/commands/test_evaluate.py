@@ -56,7 +56,7 @@ def test_a_table_on_stdout_and_all_else_on_stderr(run):
     ]
     assert lines[1].split()[-1] == "lower" and " to " in lines[1]
     assert "measuring with the embedded network" in result.stderr
-    assert "warning: the protocol 'embedded' listens with a network of its own" in result.stderr
+    assert "warning: the protocol 'embedded' has a network of its own" in result.stderr
     assert "FD-tagger: 12 clips are few" in result.stderr
 
 
@@ -135,7 +135,7 @@ def test_a_comparison_tells_what_to_mind_about_each_result(run):
     assert run("made", "--reference", "real", "-o", "a.json").exit_code == 0
     assert run("real", "--reference", "real", "-o", "b.json").exit_code == 0
     result = run("--compare", "a.json", "b.json")
-    assert "warning: first and second: the protocol 'embedded' listens" in result.stderr
+    assert "warning: first and second: the protocol 'embedded' has a network" in result.stderr
     assert "warning: second: real: 12 of 12 sounds are in the reference too" in result.stderr
     notes = json.loads(run("--compare", "a.json", "b.json", "--json").stdout)["notes"]
     assert len(notes["first"]) == 1 and len(notes["second"]) == 2
@@ -312,8 +312,11 @@ def test_attention_is_measured_on_sounds_made_again(run, own, tmp_path):
     assert whole["n"] == 2 and whole["ci_95"] is not None
     pictures = sorted(path.name for path in (tmp_path / "maps/own").iterdir())
     assert pictures == ["dog.png", "rain.png"]
-    assert "own: 1 sound was not watched: does not say how it was made: other.wav" in result.stderr
-    assert "out otherwise" not in result.stderr
+    assert (
+        "own: 1 sound was left out of the attention: does not say how it was made: other.wav"
+        in result.stderr
+    )
+    assert "out differently" not in result.stderr
 
     dog = system["rows"][0]["words"]
     assert [(word["word"], word["counted"]) for word in dog] == [
@@ -328,7 +331,7 @@ def test_attention_is_measured_on_sounds_made_again(run, own, tmp_path):
     assert told["other"] == ""
 
     refused = run("own", "--attention", "other-maps")
-    assert "2 sounds were not watched: was made by the model" in refused.stderr
+    assert "2 sounds were left out of the attention: was made by the model" in refused.stderr
     assert ": dog.wav, rain.wav" in refused.stderr
 
 
@@ -383,8 +386,8 @@ def test_a_sound_that_was_changed_after_it_was_made_is_told(run, own, tmp_path):
     path.write_bytes(content)
     result = run(*own)
     assert result.exit_code == 0, result.output
-    assert "own: 1 sound comes out otherwise here than in the file" in result.stderr
-    assert "what was made here: dog.wav" in result.stderr
+    assert "own: 1 sound comes out differently than in the file" in result.stderr
+    assert "that of the new sound: dog.wav" in result.stderr
 
 
 def test_whatever_format_holds_a_sound_it_is_the_same(run, own, tiny_model, tmp_path):
@@ -397,5 +400,5 @@ def test_whatever_format_holds_a_sound_it_is_the_same(run, own, tiny_model, tmp_
     sound.save(tmp_path / "own/lossy.ogg")
     result = run(*own)
     assert result.exit_code == 0, result.output
-    assert "own: 1 sound was not watched" in result.stderr
-    assert "out otherwise" not in result.stderr
+    assert "own: 1 sound was left out of the attention" in result.stderr
+    assert "out differently" not in result.stderr

@@ -139,7 +139,7 @@ def test_a_sweep_that_was_stopped_goes_on(run, rendered, monkeypatch):
     monkeypatch.setattr(task, "generate", generate)
     before, rendered[:] = files("sweep"), []
     result = run("dog", "rain", *GRID)
-    assert result.exit_code == 0 and "2 of 6 cells are there already" in result.stderr
+    assert result.exit_code == 0 and "2 of 6 cells are finished already" in result.stderr
     assert rendered == [(2, 1.0), (2, 2.5), (3, 1.0), (3, 2.5)]
     assert before.items() <= files("sweep").items()
 

@@ -1,4 +1,4 @@
-"""`auffusion sweep`: what more steps or more guidance buy, and what they cost."""
+"""`auffusion sweep`: quality against seconds over a grid of settings."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def sweep(
 ) -> None:
     """Render the same prompts with every combination of settings, and measure each.
 
-    Draws quality against seconds. A sweep that was stopped goes on where it was: cells that are
-    there, made from the same request, are kept. Without --reference only numbers that need none are
+    Draws quality against seconds. A sweep that was stopped resumes: finished cells of the same
+    request are kept. Without --reference only numbers that need none are
     measured (CLAP, IS), and how much each sound still changes towards the most steps.
 
     \b
@@ -198,7 +198,7 @@ def _plan_cells(
 def _about_picture(
     plans: Sequence[CellPlan], reference: Path | None, protocol: str
 ) -> dict[str, Any]:
-    """What the curves are drawn from."""
+    """Sources of the curves, as a record in the picture."""
     # Which folder it is, without telling its path to everybody who gets the picture.
     folder = reference and hashlib.sha256(str(reference.resolve()).encode()).hexdigest()
     return {
@@ -241,7 +241,7 @@ def _render(
 
     todo = [plan for plan in plans if plan.finished is None]
     if len(todo) < len(plans):
-        console.note(f"{len(plans) - len(todo)} of {len(plans)} cells are there already")
+        console.note(f"{len(plans) - len(todo)} of {len(plans)} cells are finished already")
     if not todo:
         return [plan.finished for plan in plans]
     model = setup.load()
