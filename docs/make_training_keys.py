@@ -23,6 +23,7 @@ SECTIONS = {
     "scenes": config.SceneConfig,
     "diffusion": config.DiffusionConfig,
     "diffusion.text_encoders": config.TextEncoderConfig,
+    "diffusion.preview": config.PreviewConfig,
     "diffusion.generation": config.GenerationDefaults,
     "autoencoder": config.AutoencoderConfig,
     "vocoder": config.VocoderConfig,

@@ -198,7 +198,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_spoils_the_weights(tmp_
     whole, _, _ = run(tmp_path / "whole")
     stage = ToyStage()
     stage.poison = (3, value)
-    with pytest.raises(DataError, match="broke down at step 4: main"):
+    with pytest.raises(DataError, match="diverged at step 4: main"):
         run(tmp_path / "parts", stage=stage)
     assert all(p.isfinite().all() for p in weights(tmp_path / "parts", 3).values())
     assert run(tmp_path / "parts", resume=True)[0] == whole[3:]

@@ -1,8 +1,8 @@
-"""The autoencoder stage for `kind: kl`: diffusers' AutoencoderKL learns to rebuild mel images.
+"""The autoencoder stage for `kind: kl`: AutoencoderKL of diffusers on mel images.
 
-L1, gradient and KL losses, and a PatchGAN's opinion if asked for, as latent diffusion's first
-stage (Rombach et al. 2022, arXiv 2112.10752, section 3.1 and appendix G) with the gradient loss in
-place of the perceptual one, whose network knows photographs.
+L1, gradient and KL losses, and optionally a PatchGAN's, as in the first stage of latent diffusion
+(Rombach et al. 2022, arXiv 2112.10752, section 3.1 and appendix G), with the gradient loss in place
+of the perceptual one, whose network is trained on photographs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from auffusion_cli.training.scenes import compose
 from auffusion_cli.training.stage import Losses
 
 N_SCALING_SCENES = 64
-"""Scenes over which the scaling factor of the latents is measured."""
+"""Scenes from which the scaling factor of the latents is computed."""
 N_PREVIEWS = 4
 
 
@@ -81,7 +81,7 @@ class AutoencoderStage:
         return name != "discriminator" or step >= self.config.adversarial_start_step
 
     def load(self, batch: Sequence[Sample]) -> tuple[Tensor, list[int]]:
-        """Waveforms (B, N), and the seeds of the noise that draws the latents."""
+        """Waveforms (B, N), and the seeds of the noise with which latents are sampled."""
         waveforms = [
             compose(
                 self.store,
@@ -103,7 +103,7 @@ class AutoencoderStage:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         noise = torch.stack([torch.randn(noise_shape, generator=g) for g in generators])
         fake, mean, log_variance = self.networks["autoencoder"](real, noise.to(self.device))
-        # All channels of a mel image are equal: one of them is compared and judged.
+        # All channels of a mel image are equal: one of them is enough.
         real, fake = real[:, :1], fake[:, :1].float()
 
         adversarial = self.discriminator is not None and self.trains("discriminator", step)
@@ -129,7 +129,7 @@ class AutoencoderStage:
     def export(self, folder: Path) -> None:
         """Write `folder/vae/`. A fresh autoencoder gets the scaling factor of its latents.
 
-        A fine-tuned one keeps the factor it came with: the diffusion models it serves expect it.
+        A fine-tuned one keeps its factor, on which diffusion models of its latents depend.
         """
         self.autoencoder.eval()
         if self.config.init_from is None:
@@ -142,7 +142,7 @@ class AutoencoderStage:
 
     @torch.no_grad()
     def preview(self, folder: Path, step: int) -> None:
-        """Write a picture: a few images in a row, and below each what comes out of it."""
+        """Write a picture: a row of images, and their reconstructions below."""
         from PIL import Image
 
         self.autoencoder.eval()
@@ -156,12 +156,12 @@ class AutoencoderStage:
         self.autoencoder.train()
 
     def _images(self, waveforms: Tensor) -> Tensor:
-        """(B, 3, 256, W) in 0..1; W is padded to what the autoencoder can halve."""
+        """(B, 3, 256, W) in 0..1; W is padded to a multiple of `downsample`."""
         image = log_mel_to_image(self.log_mel(normalize_peak(waveforms.to(self.device))))
         return pad_image(image, image.shape[-1] + -image.shape[-1] % self.autoencoder.downsample)
 
     def _images_of(self, items: Iterable[int]) -> Tensor:
-        """Always the same scene for an item."""
+        """Images of the same scene for an item at every call."""
         return self._images(self.load([Sample(i, seed=i) for i in items])[0])
 
     @torch.no_grad()
@@ -173,14 +173,14 @@ class AutoencoderStage:
 
 
 class _Reconstruction(nn.Module):
-    """Image -> (reconstruction, mean, log variance) in one forward, as a wrapper wants it."""
+    """Image -> (reconstruction, mean, log variance) in one forward, as DDP requires."""
 
     def __init__(self, autoencoder: KLAutoencoder) -> None:
         super().__init__()
         self.autoencoder = autoencoder
 
     def forward(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`noise` (B, C, h, w) of unit variance draws the latent from the posterior."""
+        """The latent is sampled from the posterior with `noise` (B, C, h, w) of unit variance."""
         posterior = self.autoencoder.posterior(image)
         latent = posterior.mean + posterior.std * noise
         output = self.autoencoder.vae.decode(latent).sample

@@ -1,4 +1,4 @@
-"""Captions of composed scenes: the clips' own words, joined as people join them.
+"""Captions of composed scenes, joined from those of their clips.
 
 "dog barking" + "heavy rain"                    ->  "dog barking in heavy rain"
 "A car horn honks." + "A bell rings."           ->  "A car horn honks and then a bell rings"
@@ -16,7 +16,7 @@ COUNTS = re.compile(
     r"|several|couple|few times)\b",
     re.IGNORECASE,
 )
-"""Words for how often something happens: a clip described so is not repeated."""
+"""Words that count: a clip described with one is not repeated."""
 
 PLACES = re.compile(
     r"^(?!.*\b(of|and|with|in|on|at)\b)(([\w-]+ ){0,3}(rain|wind|snow|traffic|fog)"
@@ -24,23 +24,23 @@ PLACES = re.compile(
     r"|market|cafe|restaurant|tavern|station|office|factory|harbou?r|playground|classroom))$",
     re.IGNORECASE,
 )
-"""Backgrounds that something can be "in"."""
+"""Backgrounds that suit the preposition "in"."""
 
 
 @dataclass(frozen=True)
 class Wordings:
-    """Texts that describe one sound equally well: captions, and short phrases ("dog barking")."""
+    """Equally valid descriptions of a sound: captions, and short phrases ("dog barking")."""
 
     captions: tuple[str, ...]
     phrases: tuple[str, ...] = ()
 
     def draw(self, rng: random.Random, phrase_probability: float) -> str:
-        """One of the captions, or with that probability of the phrases, if there are any."""
+        """A random caption, or with the given probability a phrase, if there is one."""
         in_phrases = bool(self.phrases) and rng.random() < phrase_probability
         return rng.choice(self.phrases if in_phrases or not self.captions else self.captions)
 
     def without_counts(self) -> Wordings:
-        """Those that leave open how often the sound happens."""
+        """Those without words that count."""
 
         def uncounted(texts: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(text for text in texts if not COUNTS.search(text))
@@ -51,7 +51,7 @@ class Wordings:
 def caption_background(
     events: Sequence[str], background: str, in_phrases: bool, rng: random.Random
 ) -> str:
-    """One or two events before a background: "dog barking in rain"."""
+    """Caption of one or two events with a background: "dog barking in rain"."""
     if not in_phrases:
         event = " and ".join([_bare(events[0]), *map(_joined, events[1:])])
         back = _joined(background)
@@ -73,7 +73,7 @@ def caption_background(
         "{back} and {event}",
         "{back} with {event}",
     ]
-    if len(events) > 1:  # they are joined by an "and" already
+    if len(events) > 1:  # already joined by an "and"
         templates = [template for template in templates if " and " not in template]
     if PLACES.search(back):
         templates += ["{event} in {back}"] * len(templates)
@@ -81,7 +81,7 @@ def caption_background(
 
 
 def caption_together(first: str, second: str, in_phrases: bool, rng: random.Random) -> str:
-    """Two sounds at once."""
+    """Caption of two simultaneous sounds."""
     if in_phrases:
         template = rng.choice(("{a} and {b}", "{a} and {b}", "{a} with {b}", "{a}, {b}"))
         return template.format(a=first, b=second)
@@ -90,7 +90,7 @@ def caption_together(first: str, second: str, in_phrases: bool, rng: random.Rand
 
 
 def caption_sequence(first: str, second: str, in_phrases: bool, rng: random.Random) -> str:
-    """Two sounds, the second after the first."""
+    """Caption of two sounds in sequence."""
     templates = ["{a} and then {b}", "{a}, then {b}", "{a} then {b}"]
     if in_phrases:
         templates += ["{a} followed by {b}", "{a} followed by {b}", "{b} after {a}"]
@@ -103,7 +103,7 @@ def _bare(sentence: str) -> str:
 
 
 def _joined(sentence: str) -> str:
-    """A sentence as the later part of another: no period, no capital unless it is an acronym."""
+    """A sentence as the later part of another: without period, and capitals only in acronyms."""
     sentence = _bare(sentence)
     first_word = sentence.split(" ", 1)[0]
     if first_word == "I" or first_word.startswith("I'") or first_word[1:] != first_word[1:].lower():

@@ -37,23 +37,23 @@ DAMAGE = (
     SafetensorError,
     pickle.UnpicklingError,
 )
-"""What the readers of weights, pickles and JSON raise where a file is cut short or not theirs."""
+"""Exceptions of the readers of weights, pickles and JSON for damaged files."""
 MAX_DETAIL_CHARACTERS = 160
-"""Of a library's message, which may list every tensor."""
+"""Limit of a library's message, which may list every tensor."""
 
 
 class TrainingState:
-    """All that changes from step to step: networks, optimisers, moving average, loss scale."""
+    """The changing state of a run: networks, optimisers, moving average, loss scale."""
 
     def __init__(
         self, networks: dict[str, nn.Module], loop: LoopConfig, accelerator: Accelerator
     ) -> None:
-        """Replaces the entries of `networks` by what accelerate wraps them in."""
+        """Replaces the entries of `networks` by their wrapped forms."""
         self.networks = networks
         self.accelerator = accelerator
         self.step = 0
         self.in_step = False
-        """True while the weights are part old, part new."""
+        """True while the weights are partly updated."""
         # The optimisers stay unwrapped: accelerate's adjust the fp16 scale once for each of them,
         # but it may change only between steps.
         self.optimizers = {
@@ -98,7 +98,7 @@ class TrainingState:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within it the first network has the moving average of its weights, if there is one."""
+        """A block in which the first network has its moving average as weights, if it has one."""
         if self.ema is None:
             yield
             return
@@ -124,7 +124,7 @@ def _find_checkpoints(folder: Path) -> list[Path]:
 
 
 def save_checkpoint(checkpoints: Path, state: TrainingState, *, keep: int) -> None:
-    """Write the state into a folder of its own; of the older ones the newest `keep` - 1 stay.
+    """Write the state into a new folder; of the older ones the newest `keep` - 1 stay.
 
     Raises:
         AuffusionError: it cannot be written; the older ones are as they were.
@@ -157,7 +157,7 @@ def _write_state(folder: Path, state: TrainingState) -> None:
 
 
 def load_checkpoint(folder: Path, state: TrainingState) -> None:
-    """Set `state` to what the checkpoint `folder` holds.
+    """Restore `state` from the checkpoint `folder`.
 
     Raises:
         CheckpointError: a file of it is damaged, or of another network; the message names it.
@@ -183,7 +183,7 @@ def load_checkpoint(folder: Path, state: TrainingState) -> None:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[Path]:
-    """Within it a failure names `path`, and the checkpoint that could be used instead."""
+    """A block whose failure names `path`, and the checkpoint to use instead."""
     try:
         yield path
     except DAMAGE as error:

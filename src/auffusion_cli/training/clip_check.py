@@ -1,4 +1,4 @@
-"""The check before training: every clip is opened once, and what cannot be used is listed."""
+"""The check before training: every clip is opened once, unusable ones are listed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PCM16_FULL_SCALE = 32768
 
 @dataclass(frozen=True)
 class _Measurement:
-    """What the check needs to know of a clip: found once, then cached."""
+    """Measured properties of a clip, which are cached."""
 
     duration_s: float = 0.0
     peak: float = 0.0
@@ -41,7 +41,7 @@ def check_clips(
     n_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Open every clip once; returns the usable clips and all problems, the manifest's own first.
+    """Open every clip once; returns the usable clips and all problems, those of the list first.
 
     Unreadable: the file cannot be decoded. Silent: no sample reaches `silence_peak` (-60 dB of
     full scale), or one is not a number. Too short: under `min_duration_s`. Duplicate: the same
@@ -65,7 +65,7 @@ def check_clips(
             n_done += 1
             if progress:
                 progress(n_done, n_total)
-    finally:  # also after Ctrl-C: what was measured stays
+    finally:  # measurements are kept after Ctrl-C, too
         pool.shutdown(cancel_futures=True)
         if cache_file and pending:
             _write_cache(cache_file, cached)
@@ -85,7 +85,7 @@ def check_clips(
             detail = f"peak {found.peak:.1e}, at least {silence_peak:.0e} needed"
             problems.append(Problem("silent", path, detail))
         elif found.digest in first_with:
-            detail = f"the same sound as {first_with[found.digest].path}"
+            detail = f"same samples as {first_with[found.digest].path}"
             problems.append(Problem("duplicate", path, detail))
         else:
             first_with[found.digest] = clip
@@ -107,7 +107,7 @@ def _measure(clip: Clip) -> _Measurement:
         )
     except AudioError as error:
         return _Measurement(error=error.message)
-    except MemoryError:  # of this file, and no reason to end the check of all the others
+    except MemoryError:  # a problem of this file, not of the others
         return _Measurement(error=f"{clip.path}: needs more memory than there is")
 
 
@@ -136,7 +136,7 @@ def _read_cache(cache_file: Path | None) -> dict[str, _Measurement]:
 
 
 def _write_cache(cache_file: Path, measurements: dict[str, _Measurement]) -> None:
-    # An unreadable file is tried again next time: what ails it may be outside it.
+    # An unreadable file is tried again next time: the cause may lie outside of it.
     entries = {key: asdict(found) for key, found in measurements.items() if found.error is None}
     cache_file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(cache_file, durable=False) as beside:

@@ -1,4 +1,4 @@
-"""Clips as waveforms, read once and kept in memory as far as they fit."""
+"""Waveforms of clips, cached in memory as far as they fit."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.training.data import Clip
 
 TRIM_LEVEL = 10 ** (-50 / 20)
-"""An event begins and ends where it passes this fraction of its peak."""
+"""Fraction of the peak above which an event begins and ends."""
 
 
 def load_waveform(clip: Clip, sample_rate_hz: int) -> Tensor:
-    """The clip as a (N,) float32 mono waveform; its level is left as it is.
+    """The clip as a (N,) float32 mono waveform; its level is kept.
 
     Raises AudioError if the file cannot be read.
     """
@@ -40,8 +40,8 @@ def cut(waveform: Tensor, clip: Clip, sample_rate_hz: int) -> Tensor:
 class ClipStore:
     """Clips as peak-normalised mono waveforms, kept as 16-bit samples up to `memory_bytes`.
 
-    `store[i]` is (N,) float32 with peak 1; events are cut free of silence at both ends. What does
-    not fit into memory is read again each time.
+    `store[i]` is (N,) float32 with peak 1; events are trimmed of silence at both ends. Clips beyond
+    that memory are read again each time.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ClipStore:
         return pcm.float() / 32767
 
     def preload(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Read the clips now, in threads, until one finds no room in memory."""
+        """Read the clips in threads, until one does not fit into memory."""
         with ThreadPoolExecutor() as pool:
             for index, _ in enumerate(pool.map(self.__getitem__, range(len(self)))):
                 if progress:
@@ -83,7 +83,7 @@ class ClipStore:
         clip = self.clips[index]
         waveform = load_waveform(clip, self.sample_rate_hz)
         if waveform.numel() == 0:
-            raise DataError(f"{clip.path} has no sound from {clip.start_s:g} s on")
+            raise DataError(f"{clip.path} has no samples after {clip.start_s:g} s")
         waveform = waveform / waveform.abs().max().clamp(min=1e-8)
         loud = (waveform.abs() > TRIM_LEVEL).nonzero()
         if clip.role == "event" and loud.numel():
@@ -97,7 +97,7 @@ class ClipStore:
         role: str | None = "any",
         without: Sequence[int] = (),
     ) -> int | None:
-        """A random clip with that role and of another kind than `without`; None if there is none.
+        """A random clip of `role` and of other kinds than `without`; None: there is none.
 
         A kind with n clips has a probability proportional to n ** (1 - kind_balance).
         """
@@ -119,7 +119,7 @@ class ClipStore:
     def _weighted_groups(
         self, role: str | None, kind_balance: float
     ) -> tuple[list[list[int]], list[float]]:
-        """The clips of each kind with that role, and the running sums of the kinds' weights."""
+        """The clips of `role` by kind, and the cumulative weights of the kinds."""
         key = role, kind_balance
         if key not in self._weighted:
             groups = [

@@ -61,7 +61,7 @@ HARMLESS_CHANGES = (
     "diffusion.preview_prompts",
     "diffusion.preview",
 )
-"""What can be set anew in a resumed run without changing what it learns."""
+"""Settings that a resumed run may change without a change of its result."""
 
 
 def changed_settings(before: TrainingConfig, after: TrainingConfig) -> dict[str, tuple[Any, Any]]:

@@ -28,15 +28,12 @@ MAX_TEXT_CHARACTERS = 2000
 MAX_LIST_BYTES = 2**30
 
 
-# What was found -----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Clip:
-    """A recording, or a part of one, and what is said of it.
+    """A recording, or a part of one, with its captions.
 
-    `phrases` are short noun or gerund phrases ("dog barking", "heavy rain") that can stand inside
-    a composed caption. `role` says how a clip is laid into a scene: an "event" happens, a
+    `phrases` are short noun or gerund phrases ("dog barking", "heavy rain") that fit into a
+    composed caption. `role` decides the place of a clip in a scene: an "event" happens, a
     "background" lasts; without a role the clip is used as it is. `duration_s` None: to the end.
     """
 
@@ -55,7 +52,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why one clip is not used. `where` is an audio file, or the list and line naming it."""
+    """Reason not to use a clip. `where` is an audio file, or a list and the line naming it."""
 
     reason: Literal["missing", "captionless", "unreadable", "silent", "too short", "duplicate"]
     where: str
@@ -67,7 +64,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The clips of a data set and the entries that could not become clips."""
+    """The clips of a data set, and the entries that name no usable clip."""
 
     clips: tuple[Clip, ...]
     problems: tuple[Problem, ...] = ()
@@ -115,7 +112,7 @@ def _load_folder(folder: Path, split: str) -> Manifest:
     lists = sorted(path.name for path in folder.glob("*.json*"))
     raise DataError(
         f"--data {folder} has no {split}.csv, {split}/metadata.jsonl|csv or metadata.jsonl|csv",
-        hint=f"To train from a list, name it: --data {folder / lists[0]}" if lists else None,
+        hint=f"to train from a list, name it: --data {folder / lists[0]}" if lists else None,
     )
 
 
@@ -128,7 +125,7 @@ def _require_train(data: Path, split: str) -> None:
     if split != "train":
         raise DataError(
             f"data {data} is not divided into splits, so it has no {split!r}",
-            hint=f"Divided: {split}/metadata.jsonl or AudioCaps's {split}.csv in the folder.",
+            hint=f"splits are {split}/metadata.jsonl, or AudioCaps's {split}.csv in the folder",
         )
 
 
@@ -143,7 +140,7 @@ def _load_audiocaps(folder: Path, split: str) -> Manifest:
         start_s = _seconds(start_time, "start_time", where)
         # Numbers are common file names, so an id counts only inside a folder named for the split.
         numbered = [p for p in found.get(audiocap_id, ()) if split in p.relative_to(folder).parts]
-        # The downloaders have cut the ten seconds already: start_time only tells clips apart.
+        # The downloaders cut out the ten seconds: start_time only distinguishes clips.
         stems = (f"{youtube_id}_{start_s:g}", youtube_id, f"Y{youtube_id}")
         named = [path for stem in stems for path in found.get(stem, ())]
         collected.add(
@@ -183,7 +180,7 @@ def _load_metadata(metadata: Path) -> Manifest:
 
 
 def _load_list_file(path: Path) -> Manifest:
-    """A list that was named itself: WavCaps, or JSON lines. Tango calls JSON lines `.json` too."""
+    """A list that is `--data` itself: WavCaps or JSON lines, which Tango names `.json`, too."""
     if path.suffix.lower() == ".json":
         try:
             content = json.loads(_read_list(path))
@@ -196,7 +193,7 @@ def _load_list_file(path: Path) -> Manifest:
     collected = _Collected()
     for where, row in _rows(path, "jsonl"):
         name = row.get("audio_path", row.get("location"))
-        # Such lists are written with absolute paths, and the user has named this one: they hold.
+        # Such lists have absolute paths; since the user named this one, they are allowed.
         if not (isinstance(name, str) and os.path.isabs(name) and "\0" not in name):
             name = _inside(name, "audio_path", where)
         collected.add(
@@ -230,7 +227,7 @@ def _load_wavcaps(path: Path, rows: list[Any]) -> Manifest:
 
 
 class _Collected:
-    """Clips in the order of their first mention; further rows of a clip add wordings to it."""
+    """Clips in the order of their first rows; further rows of a clip add wordings."""
 
     def __init__(self) -> None:
         self._clips: dict[Any, tuple[str, Path | None, str, Clip]] = {}
@@ -269,7 +266,7 @@ class _Collected:
 
 
 def _audio_by_stem(folder: Path) -> dict[str, list[Path]]:
-    """Every audio file below `folder` by its name without suffix, nearest to `folder` first."""
+    """Audio files below `folder` by name without suffix, nearest to `folder` first."""
     found: dict[str, list[Path]] = {}
     for parent, folders, names in os.walk(folder):
         folders.sort()
@@ -280,7 +277,7 @@ def _audio_by_stem(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-# Hostile rows -------------------------------------------------------------------------------------
+# Untrusted values ---------------------------------------------------------------------------------
 
 
 def _read_list(path: Path) -> str:
@@ -304,7 +301,7 @@ def _rows(
 
 
 def _texts(value: Any, name: str, where: str) -> tuple[str, ...]:
-    """A string or list of strings as clean, different, non-empty lines; () for nothing."""
+    """A string or list of strings as distinct, non-empty lines; () for null."""
     values = value if isinstance(value, list) else [] if value is None else [value]
     for text in values:
         if not isinstance(text, str):
@@ -313,8 +310,8 @@ def _texts(value: Any, name: str, where: str) -> tuple[str, ...]:
             raise DataError(
                 f"{where}: {name} has {len(text)} characters; at most {MAX_TEXT_CHARACTERS}"
             )
-        if not is_unicode(text):
-            raise DataError(f"{where}: {name} is not valid Unicode")
+        if not is_unicode(text) or "\0" in text:
+            raise DataError(f"{where}: {name} is not valid Unicode text")
     return _unique(" ".join(text.split()) for text in values)
 
 
@@ -341,7 +338,7 @@ def _seconds(value: Any, name: str, where: str) -> float:
 
 
 def _inside(value: Any, name: str, where: str) -> str:
-    """A relative path that cannot leave its folder. Links are followed: they are the user's."""
+    """A relative path that cannot leave its folder. Links are followed, as the user made them."""
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}: {name} is missing or empty")
     path = PureWindowsPath(value)  # knows both separators and drives

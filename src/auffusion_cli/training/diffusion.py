@@ -206,7 +206,7 @@ class DiffusionStage:
         return True
 
     def load(self, batch: Sequence[Sample]) -> tuple[Any, Tensor, Tensor, Tensor]:
-        """What the source loads, noise (B, C, h, w), time steps (B,), which captions are kept."""
+        """(the source's part, noise (B, C, h, w), time steps (B,), mask of kept captions (B,))."""
         n_timesteps = self.scheduler.config.num_train_timesteps
         generators = [sample.generator() for sample in batch]
         noise = torch.stack(
@@ -241,11 +241,11 @@ class DiffusionStage:
         if gamma is None:
             return 1.0
         snr = compute_snr(self.scheduler, timesteps)
-        # The first is written so that it is 1, not 0 / 0, where nothing of the signal is left.
+        # The noise's is 1, not 0 / 0, where the SNR is 0.
         return snr.clamp(max=gamma) / (snr + 1) if velocity else (gamma / snr).clamp(max=1)
 
     def export(self, folder: Path) -> None:
-        """Write a checkpoint's parts into `folder`, beside what else is there."""
+        """Write the parts of a checkpoint into `folder`, beside its other contents."""
         self.model.unet.eval()
         unfinished = folder / RESULT_NAME
         for part in save_model(self.model, unfinished, overwrite=True).iterdir():
@@ -284,8 +284,8 @@ class _Denoiser(nn.Module):
     def forward(
         self, noisy: Tensor, timesteps: Tensor, hidden_states: list[Tensor], kept: Tensor
     ) -> Tensor:
-        """The rows that are not `kept` (B,) see what no prompt is: zeros after the adapters, or
-        the empty prompt in the Stable Diffusion layout."""
+        """Noise or velocity. Rows that are not `kept` (B,) are unconditional: zeros after the
+        adapters, or the empty prompt in the Stable Diffusion layout."""
         conditioning = self._adapt(hidden_states)
         conditioning = torch.where(kept[:, None, None], conditioning, self._unconditional)
         return self.unet(noisy, timesteps, encoder_hidden_states=conditioning).sample

@@ -1,4 +1,4 @@
-"""The critics of the adversarial trainings: HiFi-GAN's two for waveforms, PatchGAN for images.
+"""Discriminators of the adversarial losses: HiFi-GAN's for waveforms, PatchGAN for images.
 
 Each discriminator returns one `Judgement` per sub-discriminator: its scores, and the feature maps
 that the feature-matching loss compares.
@@ -19,12 +19,12 @@ LEAKY_SLOPE = 0.1
 
 
 class Judgement(NamedTuple):
-    """What one sub-discriminator says of a batch."""
+    """Output of one sub-discriminator for a batch."""
 
     scores: Tensor
-    """(B, n): one score for each place it looked at; near 1 for real under the LSGAN loss."""
+    """(B, n): one score for each receptive field; near 1 for real under the LSGAN loss."""
     features: list[Tensor]
-    """The activations of its layers, in order, the scores' own layer last."""
+    """Activations of its layers in order, the scores last."""
 
 
 def _scaled(channels: int, width: float) -> int:
@@ -43,7 +43,7 @@ def _judge(layers: nn.ModuleList, score: nn.Module, x: Tensor, slope: float) -> 
 
 
 class PeriodDiscriminator(nn.Module):
-    """Looks at every `period`-th sample: the waveform folded into rows of `period` samples.
+    """Discriminator of every `period`-th sample: the waveform folded into rows of `period`.
 
     Source: HiFi-GAN (arXiv 2010.05646), section 2.3, "Multi-Period Discriminator".
     """
@@ -68,7 +68,7 @@ class PeriodDiscriminator(nn.Module):
 
 
 class ScaleDiscriminator(nn.Module):
-    """Looks at the waveform through a stack of strided, grouped convolutions.
+    """Discriminator of the waveform: a stack of strided, grouped convolutions.
 
     Source: HiFi-GAN (arXiv 2010.05646), section 2.3, "Multi-Scale Discriminator".
     """
@@ -93,11 +93,11 @@ class ScaleDiscriminator(nn.Module):
 
 
 class WaveformDiscriminator(nn.Module):
-    """HiFi-GAN's critics together: five periods and three scales, eight judgements.
+    """HiFi-GAN's discriminators: five periods and three scales, eight judgements.
 
-    The first scale hears the waveform itself and is spectrally normalised; the second and third
-    hear it averaged to a half and a quarter of its rate. `width` scales every layer's channels
-    (1 is the paper's 70.7 M parameters; a CPU wants 0.125 to 0.25).
+    The first scale has the waveform itself as input and is spectrally normalised; the second and
+    third have it averaged to a half and a quarter of its rate. `width` scales every layer's
+    channels (1: the paper's 70.7 M parameters; 0.125 to 0.25 suit a CPU).
     """
 
     PERIODS = (2, 3, 5, 7, 11)
@@ -119,7 +119,7 @@ class WaveformDiscriminator(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """One score for each overlapping 70 × 70 patch of an image.
+    """PatchGAN: one score for each overlapping 70 × 70 patch of an image.
 
     Source: Isola et al. 2017 (arXiv 1611.07004), section 3.2.2, with spectral normalisation in
     place of batch normalisation, so that a score does not depend on the rest of the batch.
@@ -145,8 +145,8 @@ def judge_pair(
 ) -> tuple[list[Judgement], list[Judgement]]:
     """Judge `real` and `fake` (the same shape) in one pass over the discriminator.
 
-    One pass rather than two: half the calls, and under DistributedDataParallel one forward for
-    each backward, as it wants.
+    One pass rather than two: half the calls, and one forward for each backward, as
+    DistributedDataParallel requires.
     """
     n_real = real.shape[0]
     judgements = discriminator(torch.cat([real, fake]))
@@ -162,9 +162,9 @@ def judge_pair(
 
 @contextmanager
 def frozen(discriminator: nn.Module) -> Iterator[None]:
-    """Inside, forward passes leave the discriminator's own weights out of the graph.
+    """A block in which the discriminator's weights get no gradients.
 
-    The generator's loss then flows through the discriminator, not into it.
+    The generator's gradients pass through it.
     """
     discriminator.requires_grad_(False)
     try:

@@ -35,11 +35,11 @@ from auffusion_cli.training.stage import OnPrepare
 
 ENCODE_BATCH = 16
 CAPTION_BATCH = 512
-"""Captions of many lengths: those of the same length are encoded together."""
+"""Captions in a batch, in which those of the same length are encoded together."""
 CACHE_FORMAT = 2
 """To be raised where a cache of an earlier version would be read wrongly."""
 N_CAPTIONS_KEPT = 1024
-"""Hidden states that `FreshScenes` keeps: 250 MB of CLIP's."""
+"""Captions whose hidden states `FreshScenes` keeps; 250 MB with CLIP."""
 
 Examples = tuple[Tensor, list[Tensor]]
 """Latents (B, C, h, w) and for each encoder the hidden states (B, T_i, D_i), both float32."""
@@ -152,11 +152,10 @@ def prepare(
     n_workers: int = 0,
     before_composing: Callable[[], None] = lambda: None,
 ) -> LatentCache:
-    """Open the cache under `root` that belongs to exactly these inputs, making it if needed.
+    """Open the cache of exactly these inputs under `root`, which is made if it is missing.
 
-    `on_progress(what, done, total)` is called now and then, `before_composing()` where there is
-    something to make. `n_workers` processes compose the scenes, which changes nothing of them.
-    `scenes.n_cached` 0 has no cache.
+    `before_composing()` is called before it is made. The scenes do not depend on `n_workers`, the
+    number of processes that compose them. `scenes.n_cached` is not 0.
     """
     n_scenes = scenes.n_cached or len(store)
     folder = root / _digest(codec, text, store, scenes, seed, n_scenes)
@@ -243,7 +242,7 @@ def _read_wordings(folder: Path) -> list[Wordings]:
 
 
 class _HiddenStates:
-    """Hidden states of many captions: an array an encoder, one caption's rows after another's."""
+    """Hidden states of many captions: for each encoder an array of the rows of all captions."""
 
     def __init__(self, folder: Path, text: TextConditioner) -> None:
         self._index = json.loads((folder / "text.json").read_text("utf-8"))
@@ -298,7 +297,7 @@ def _digest(
     digest = hashlib.sha256(f"format {CACHE_FORMAT}".encode())
     for module in (codec.autoencoder, *text.encoders):
         for name, tensor in sorted(module.state_dict().items()):
-            # The sums tell two trained networks apart without reading gigabytes byte by byte.
+            # The sums distinguish trained networks, and are faster than a hash of the bytes.
             total = tensor.cpu().double().sum().item()
             digest.update(f"{name}{tuple(tensor.shape)}{total:.12g}".encode())
     for clip in store.clips:

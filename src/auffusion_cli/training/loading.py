@@ -1,4 +1,4 @@
-"""Reading ahead: other processes prepare the next batches while the GPU works on this one."""
+"""Reading ahead: worker processes prepare the next batches while the GPU computes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from auffusion_cli.errors import AuffusionError, UsageError
 
 MAX_AUTOMATIC_WORKERS = 16
 BATCHES_AHEAD = 2
-"""That each worker has ready."""
+"""Batches that each worker prepares in advance."""
 
 
 def choose_workers(wanted: int | None, device: torch.device) -> int:
-    """How many workers a process gets: what is `wanted`, or what suits the machine.
+    """The number of workers of this process: `wanted`, or else by the machine.
 
-    On a CPU the training itself needs the cores, and one batch costs far more than reading it. On a
-    GPU every core helps; the processes of one machine (`accelerate launch`) share them.
+    On a CPU the training itself needs the cores, and computing a batch costs far more than reading
+    it. On a GPU all cores are used, shared by the training processes of the machine.
 
     Raises:
         UsageError: workers are wanted where processes cannot be forked.
@@ -46,18 +46,18 @@ def choose_workers(wanted: int | None, device: torch.device) -> int:
 def read_ahead(
     items: Dataset, keys: Iterable[Any], n_workers: int, device: torch.device
 ) -> Generator[Any, None, None]:
-    """`items[key]` for each of `keys`, in their order, made by `n_workers` processes.
+    """`items[key]` for each of `keys`, in order, computed by `n_workers` processes.
 
-    With 0 workers each is made here, when it is asked for. Tensors for a GPU come in pinned memory.
-    Close it, and the workers end.
+    With 0 workers each is computed here, on demand. Tensors for a GPU are in pinned memory. Closing
+    the generator ends the workers.
 
     Raises:
-        AuffusionError, OSError: as they came up in a worker; the first also where one was ended.
+        AuffusionError, OSError: raised in a worker; the first also where one was killed.
     """
     if n_workers == 0:
         yield from (items[key] for key in keys)
         return
-    # Forked: the clips in memory are shared, and nothing has to be pickled. Workers use no GPU.
+    # Forked, so that clips in memory are shared and nothing is pickled. Workers use no GPU.
     loader = DataLoader(
         _Carrier(items),
         batch_size=None,
@@ -77,8 +77,8 @@ def read_ahead(
         if "DataLoader worker" not in str(error) or "exited unexpectedly" not in str(error):
             raise
         raise AuffusionError(
-            f"a process that read ahead was ended: {error}",
-            hint="--resume goes on; if memory was short, with --set loop.workers=0",
+            f"a worker process was killed: {error}",
+            hint="--resume continues; if memory was short, with --set loop.workers=0",
         ) from error
 
 
@@ -88,7 +88,7 @@ class _Failure:
 
 
 class _Carrier(Dataset):
-    """`items`, with expected failures as items: the loader would make a traceback of them."""
+    """`items`, with expected failures as items, which the loader would turn into tracebacks."""
 
     def __init__(self, items: Dataset) -> None:
         self.items = items
@@ -101,7 +101,7 @@ class _Carrier(Dataset):
 
 
 def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C and `timeout` reach a whole group of processes; the step they fall into is to be
-    finished, and so the workers are a group of their own."""
+    """Put the worker into a process group of its own, since Ctrl-C and `timeout` signal a whole
+    group, and the current step is to be finished."""
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

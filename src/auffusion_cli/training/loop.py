@@ -39,7 +39,7 @@ from auffusion_cli.training.stage import Stage
 
 @dataclass(frozen=True)
 class StepReport:
-    """Numbers of one finished step."""
+    """Losses and speed of a finished step."""
 
     step: int
     max_steps: int
@@ -163,7 +163,7 @@ def learning_rate_at(step: int, epoch: int, config: LoopConfig) -> float:
 
 
 class _Batches(Dataset):
-    """The inputs of each step in this process: a list of `Stage.load`'s results, one a part."""
+    """The inputs of each step in this process: one result of `Stage.load` for each part."""
 
     def __init__(self, stage: Stage, config: TrainingConfig, accelerator: Accelerator) -> None:
         self.load, self.n_items = stage.load, stage.n_items
@@ -192,12 +192,12 @@ def _accumulate_gradients(
     stage: Stage, parts: Sequence[Any], step: int, config: TrainingConfig, accelerator: Accelerator
 ) -> dict[str, float]:
     """Forward and backward passes over the parts of a batch; returns the mean losses."""
-    # For layers that draw from the global generator (dropout): no state to carry on.
+    # For layers that draw from the global generator (dropout), so that it has no state to save.
     torch.manual_seed(derive_seed(config.seed, step, accelerator.process_index))
     losses: dict[str, list[float]] = {}
     for number, part in enumerate(parts, start=1):
         with ExitStack() as stack:
-            if number < len(parts):  # gradients travel between processes with the last part
+            if number < len(parts):  # gradients are reduced over processes with the last part
                 for network in stage.networks.values():
                     stack.enter_context(accelerator.no_sync(network))
             for loss, logs in stage.losses(part, step):
@@ -229,7 +229,7 @@ def _check_finite(
     if wrong:
         shown = ", ".join(f"{name} {value}" for name, value in wrong.items())
         raise DataError(
-            f"the training broke down at step {step}: {shown}",
+            f"the training diverged at step {step}: {shown}",
             hint="--resume with a lower loop.learning_rate or another loop.mixed_precision",
         )
 
@@ -250,7 +250,7 @@ def _any_process(flag: bool, accelerator: Accelerator) -> bool:
 
 
 class _Log:
-    """TensorBoard log of the main process; nothing where it is off or not installed."""
+    """TensorBoard log of the main process; empty where it is off or not installed."""
 
     def __init__(self, folder: Path, loop: LoopConfig, accelerator: Accelerator, step: int) -> None:
         self._writer = None
@@ -266,7 +266,7 @@ class _Log:
                 stacklevel=3,
             )
             return
-        # What a killed run logged beyond its last checkpoint is hidden.
+        # Entries of a killed run beyond its last checkpoint are hidden.
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def write(self, report: StepReport) -> None:

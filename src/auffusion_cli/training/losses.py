@@ -31,7 +31,7 @@ def lsgan_generator_loss(fake: Sequence[Judgement]) -> Tensor:
 def feature_matching_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
     """Equation 4: the mean absolute difference of each layer's features, summed over layers.
 
-    The real features are targets: no gradient flows into them. The caller applies the weight (2).
+    The real features are targets without gradient. The caller applies the weight (2).
     """
     return torch.stack(
         [
@@ -48,7 +48,7 @@ def feature_matching_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) 
 
 
 def hinge_discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
-    """Real scores should pass 1, fake ones should fall below -1; no reward beyond."""
+    """Hinge loss: real scores should exceed 1, fake ones fall below -1."""
     return torch.stack(
         [
             F.relu(1 - of_real.scores).mean() + F.relu(1 + of_fake.scores).mean()
@@ -58,7 +58,7 @@ def hinge_discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement
 
 
 def hinge_generator_loss(fake: Sequence[Judgement]) -> Tensor:
-    """The fake scores, to be raised."""
+    """The negative mean of the fake scores."""
     return -torch.stack([of_fake.scores.mean() for of_fake in fake]).sum()
 
 
@@ -103,8 +103,8 @@ def multi_resolution_stft_loss(
 def gradient_loss(reference: Tensor, estimate: Tensor) -> Tensor:
     """Mean absolute difference of the finite differences of two images (B, C, H, W).
 
-    The two axes' means are added: along frequency (H) and along time (W). It keeps onsets and
-    partials sharp, which the plain L1 blurs.
+    The sum of the means along frequency (H) and time (W). It keeps onsets and partials sharp, which
+    L1 alone blurs.
     """
     error = estimate - reference
     return error.diff(dim=-2).abs().mean() + error.diff(dim=-1).abs().mean()

@@ -74,7 +74,7 @@ class PatchAutoencoderStage:
         self.networks: dict[str, nn.Module] = {"refinement": self.model.refinement}
 
     def _fit(self, seed: int, on_prepare: OnPrepare | None) -> None:
-        """Fit the transform to the first scenes: always the same ones, so a resumed run agrees."""
+        """Fit the transform to scenes that depend on the seed alone, so that resumed runs agree."""
         n_images = self.config.n_fit_images
         images = []
         for start in range(0, n_images, FIT_BATCH):
@@ -89,7 +89,7 @@ class PatchAutoencoderStage:
         return True
 
     def load(self, batch: Sequence[Sample]) -> tuple[Tensor, Tensor | None]:
-        """Waveforms (B, N), and the noise on their latents (B, C, h, w), if there is any."""
+        """Waveforms (B, N), and the noise on their latents (B, C, h, w); None: no noise."""
         waveforms = self._waveforms([sample.seed for sample in batch])
         noise = torch.stack([self._noise(s) for s in batch]) if self.config.latent_noise else None
         return waveforms, noise
@@ -122,7 +122,7 @@ class PatchAutoencoderStage:
 
     @torch.no_grad()
     def preview(self, folder: Path, step: int) -> None:
-        """Write a picture: a few images in a row, and below each what comes out of it."""
+        """Write a picture: a row of images, and their reconstructions below."""
         images = self._images(self._waveforms(range(N_PREVIEWS)))
         rebuilt = self.model.decode(self.model.encode(images))[:, :1]
         rows = [torch.cat(list(row[:, 0]), dim=1) for row in (images, rebuilt)]
@@ -132,7 +132,7 @@ class PatchAutoencoderStage:
             Image.fromarray(pixels).save(beside, format="png")
 
     def _noise(self, sample: Sample) -> Tensor:
-        """(C, h, w), as much as its seed says, up to `latent_noise`."""
+        """(C, h, w) noise of a random standard deviation of up to `latent_noise`."""
         generator = sample.generator()
         level = self.config.latent_noise * torch.rand(1, generator=generator)
         return level * torch.randn(self.latent_shape, generator=generator)
@@ -142,7 +142,7 @@ class PatchAutoencoderStage:
 
     @torch.no_grad()
     def _images(self, waveforms: Tensor) -> Tensor:
-        """(B, 1, 256, W) in 0..1; W is padded to what the autoencoder can divide."""
+        """(B, 1, 256, W) in 0..1; W is padded to a multiple of `downsample`."""
         waveform = normalize_peak(waveforms.to(self.device))
         image = log_mel_to_image(self.log_mel(waveform))[:, :1]
         return pad_image(image, image.shape[-1] + -image.shape[-1] % self.model.downsample)

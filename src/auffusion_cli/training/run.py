@@ -1,4 +1,4 @@
-"""A training run from its configuration: data, stage, loop."""
+"""A training run: device, stage and loop, as its settings say."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from auffusion_cli.training.run_folder import CACHE_NAME
 from auffusion_cli.training.stage import OnPrepare, Stage
 
 PREPARATION_LIMIT = timedelta(days=2)
-"""So long the other processes wait while the main one checks clips or fills the caches; torch's own
-limit of some minutes would end the run."""
+"""Time limit of the other processes while the main one checks clips or fills caches, for which
+torch's default of some minutes is too short."""
 
 
 def join_processes(device: str) -> PartialState:
@@ -36,7 +36,7 @@ def join_processes(device: str) -> PartialState:
     Raises:
         UsageError: the device does not exist.
     """
-    # Without a GPU accelerate joins processes only where it is told that the CPU is meant.
+    # Without a GPU accelerate joins processes only with `cpu`.
     on_cpu = choose_device(device).type == "cpu"
     return PartialState(cpu=on_cpu, timeout=PREPARATION_LIMIT)
 
@@ -59,8 +59,8 @@ def run(
 
     Raises:
         UsageError: a setting is impossible, alone or on this device.
-        DataError: there are no clips of the kinds asked for.
-        CheckpointError: what it starts from cannot be loaded.
+        DataError: there are no clips of `scenes.kinds`.
+        CheckpointError: the checkpoint or parts to start from cannot be loaded.
     """
     started_s = time.monotonic()
     processes = join_processes(device)
@@ -79,7 +79,7 @@ def run(
         torch.backends.cudnn.benchmark = True  # the steps have few different shapes
     # Before the stage is built: fresh weights are drawn there.
     set_seed(config.seed)
-    # The main process fills the caches; the others find them full.
+    # The main process fills the caches, the others read them.
     with accelerator.main_process_first():
         quiet = None if not accelerator.is_main_process else on_prepare
         stage = build_stage(config, clips, output, accelerator.device, quiet)
@@ -107,7 +107,7 @@ def build_stage(
     n_workers = choose_workers(config.loop.workers, device)
 
     def read_clips() -> None:
-        """Before the workers start: they share what is in memory then."""
+        """Called before the workers start, which share the memory of that moment."""
         if n_workers:
             store.preload(None if on_prepare is None else partial(on_prepare, "reading sounds"))
 
@@ -161,7 +161,7 @@ def _warn_of_unused(scenes: SceneConfig) -> None:
 
 
 def _of_kinds(clips: tuple[Clip, ...], kinds: tuple[str, ...]) -> tuple[Clip, ...]:
-    """The clips of the named kinds; all where none is named."""
+    """The clips of the given kinds; of all, if none is given."""
     if absent := sorted(set(kinds) - {clip.kind for clip in clips}):
         raise DataError(f"scenes.kinds: the data has no clips of kind {', '.join(absent)}")
     return tuple(clip for clip in clips if not kinds or clip.kind in kinds)

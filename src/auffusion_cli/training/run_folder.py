@@ -1,4 +1,4 @@
-"""The output folder of a training run: its names, who may write to it, leftovers. No torch."""
+"""The output folder of a training run: names, checks, exclusive use. No torch."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from auffusion_cli.files import clear_unfinished, exclusive_use
 CONFIG_NAME = "training.yaml"
 CLIP_CHECK_NAME = "clip-check.json"
 RESULT_NAME = ".result"
-"""Where a result is written before its parts are renamed."""
+"""Folder in which a result is written before its parts are renamed."""
 PREPARED_NAMES = frozenset({CACHE_NAME, CLIP_CHECK_NAME})
-"""Left by a run that was stopped while it prepared, and of use to the next one."""
+"""Left by a run that was stopped during preparation, and reused by the next one."""
 
 
 def require_run(folder: Path) -> None:
@@ -34,7 +34,7 @@ def require_run(folder: Path) -> None:
 
 
 def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Nothing of the user's is replaced without `overwrite`.
+    """Make sure that nothing is replaced without `overwrite`.
 
     Raises:
         UsageError: the folder is a file, or holds no run that could be resumed.
@@ -60,7 +60,7 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def delete_run(folder: Path) -> None:
-    """Delete what a new run would mix with its own. The last result stays until it is replaced."""
+    """Delete the state of a run. The last result stays until it is replaced."""
     for name in (CHECKPOINTS_NAME, LOGS_NAME, PREVIEWS_NAME):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / CONFIG_NAME).unlink(missing_ok=True)
@@ -68,10 +68,10 @@ def delete_run(folder: Path) -> None:
 
 @contextmanager
 def only_run(folder: Path) -> Iterator[None]:
-    """Within it no other process trains into `folder`, which is made; leftovers are deleted.
+    """Make `folder`, keep other trainings out of it during the block, and delete leftovers.
 
     Raises:
-        UsageError: another training writes there now.
+        UsageError: another training writes to it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive_use(folder):

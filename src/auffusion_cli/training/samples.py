@@ -14,7 +14,7 @@ import torch
 
 @dataclass(frozen=True)
 class Sample:
-    """One training sample: which item of the data, and the seed of all that is random about it."""
+    """One training sample: an item of the data, and the seed of everything random about it."""
 
     index: int
     seed: int
@@ -35,7 +35,7 @@ def samples_at(step: int, batch_size: int, n_items: int, seed: int) -> list[Samp
 
 
 def derive_seed(*entropy: int) -> int:
-    """A seed of 63 bits, which the generators of torch and of `random` both take."""
+    """A seed of 63 bits, for the generators of torch and of `random`."""
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

@@ -1,8 +1,8 @@
-"""Composed training samples: clips laid into a window, and a caption that says what was done.
+"""Training samples composed of clips, with a caption for the whole.
 
-A small data set holds each sound alone. Laying two or three of them over one another or in a row,
-with a caption to match, shows a model what "dog barking in rain" means although nobody recorded it
-(the idea is Make-An-Audio's and Tango's: arXiv 2301.12661, section 3.2; 2304.13731, section 3.3).
+A small data set has each sound alone. Two or three of them mixed or in sequence, with a matching
+caption, provide examples of "dog barking in rain" that nobody recorded (after Make-An-Audio, arXiv
+2301.12661, section 3.2, and Tango, 2304.13731, section 3.3).
 
 `compose` is a pure function of (clips, config, seed), so that a scene never has to be stored: a run
 that resumes, or another process, makes the same one again.
@@ -33,24 +33,24 @@ from auffusion_cli.training.config import SceneConfig
 
 PEAK = 0.95
 FADE_S = 0.005
-"""At every cut, against clicks."""
+"""Fade at every cut, against clicks."""
 LOOP_FADE_S = 0.25
-"""Over which a looped background turns into its own beginning."""
+"""Crossfade of a looped background into its own beginning."""
 LEAD_S = 1.0
-"""A lone event starts within so much of the beginning, if there is room."""
+"""Latest start of a lone event, if it fits into the window then."""
 REPEAT_GAIN_DB = (-4.0, 0.0)
 EVENT_GAIN_DB = (-4.0, 0.0)
 N_CROPS = 3
-"""Of so many random crops of a long event, the loudest is taken."""
+"""Random crops of a long event, of which the loudest is used."""
 
 BACKGROUND_PROBABILITY = 0.6
-"""How often an event is joined by a background rather than another event."""
+"""Probability that an event is mixed with a background rather than another event."""
 SEQUENCE_PROBABILITY = 0.35
-"""How often two events follow one another."""
+"""Probability that two events are in sequence."""
 THREE_PROBABILITY = 0.1
-"""How often two events have a background too."""
+"""Probability that two events are mixed with a background."""
 MIXED_PHRASE_PROBABILITY = 0.8
-"""How often a mix is told in short phrases, where the clips have them, and not in sentences."""
+"""Probability that the caption of a mix is made of phrases, if all its clips have them."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def compose(clips: ClipStore, config: SceneConfig, seed: int, clip: int | None =
 
 
 def lay_alone(clips: ClipStore, config: SceneConfig, seed: int, clip: int) -> Scene:
-    """One scene of the clip with that index and no other, laid into the window as its role asks.
+    """A scene of one clip alone, placed in the window by its role.
 
-    What `compose` makes of a clip that it does not mix, whatever `mix_probability` is.
+    The same as `compose` makes of a clip that it does not mix, whatever `mix_probability` is.
     """
     n_samples = round(config.duration_s * clips.sample_rate_hz)
     return _lone_scene(_Window(clips, config, random.Random(seed), n_samples), clip)
@@ -113,7 +113,7 @@ def _lone_scene(window: _Window, index: int) -> Scene:
 def _draw_cast(
     clips: ClipStore, config: SceneConfig, rng: random.Random, first: int
 ) -> tuple[list[int], int | None] | None:
-    """Who else is in the scene: (events, background). A clip without a role counts as an event."""
+    """(events, background) to mix; None: no other clip fits. Clips without role are events."""
 
     def another(role: str | None, *without: int) -> int | None:
         return clips.pick(rng, config.kind_balance, role, without)
@@ -177,12 +177,12 @@ def _scene(
     return Scene(waveform * (PEAK / peak), caption, wordings, tuple(kind for kind in kinds if kind))
 
 
-# Laying a clip into the window --------------------------------------------------------------------
+# Placing a clip in the window --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Window:
-    """The window of `n_samples` that clips are laid into."""
+    """The window of `n_samples` in which clips are placed."""
 
     clips: ClipStore
     config: SceneConfig
@@ -190,7 +190,7 @@ class _Window:
     n_samples: int
 
     def lay(self, index: int, text: str) -> Tensor:
-        """The clip in the window (n_samples,): as its role asks, and true to counts in `text`."""
+        """(n_samples,): the clip, placed by its role, and once only if `text` counts."""
         role = self.clips.clips[index].role
         if role is None:
             return _crop_or_pad(self._played(index, self.n_samples), self.n_samples, self.rng)
@@ -200,7 +200,7 @@ class _Window:
         return self._repeat(waveform, 1 if COUNTS.search(text) else self.config.max_repeats)
 
     def lay_in_a_row(self, first: int, second: int) -> Tensor:
-        """Two events, each once and the second after the first has ended, (n_samples,)."""
+        """(n_samples,): two events, each once, the second after the end of the first."""
         one = self._played(first, self.n_samples // 2)
         two = self._played(second, self.n_samples - one.numel())
         room = self.n_samples - one.numel() - two.numel()
@@ -209,7 +209,7 @@ class _Window:
         return self._placed([(start, one), (start + one.numel() + gap, two)])
 
     def _played(self, index: int, max_samples: int) -> Tensor:
-        """The clip, or the loudest of a few crops of it, at a random speed; faded at both ends."""
+        """The clip, or the loudest of a few crops of it, at a random speed, faded at both ends."""
         rng, waveform = self.rng, self.clips[index]
         # Speeds in steps of 1 % (a sixth of a semitone) keep the resampling filter small.
         steps = round(100 * self.config.pitch_range)
@@ -240,7 +240,7 @@ class _Window:
         return self._placed(placed)
 
     def _loop(self, waveform: Tensor) -> Tensor:
-        """A background from end to end of the window, crossfading into itself where it is short."""
+        """(n_samples,): a background, looped with crossfades where it is short."""
         length = waveform.numel()
         if length >= self.n_samples:
             return waveform
@@ -250,13 +250,13 @@ class _Window:
         lap[:n_fade] *= rise  # constant power: the two ends are different noise
         lap[length - n_fade :] *= rise.flip(0)
         hop = length - n_fade
-        # Begin anywhere in a lap, so that not every scene begins like the recording.
+        # Begin anywhere in a lap, so that scenes do not all begin like the recording.
         start = -n_fade - self.rng.randrange(max(1, hop - n_fade))
         laps = [(at, lap) for at in range(start, self.n_samples, hop)]
         return _faded(self._placed(laps), self._samples(FADE_S))
 
     def _placed(self, parts: Sequence[tuple[int, Tensor]]) -> Tensor:
-        """Parts (n,) added into the empty window at their starts; what sticks out is cut."""
+        """(n_samples,): the sum of parts (n,), each from its start on, cut at the window's ends."""
         window = torch.zeros(self.n_samples)
         for start, part in parts:
             begin, end = max(start, 0), min(start + part.numel(), self.n_samples)
@@ -273,7 +273,7 @@ def _playback_speed(percent: int) -> torchaudio.transforms.Resample:
 
 
 def _crop_or_pad(waveform: Tensor, n_samples: int, rng: random.Random) -> Tensor:
-    """A random crop of a long waveform; a short one at the beginning, silence after it."""
+    """A random crop of a long waveform; a short one is padded with silence."""
     free = waveform.numel() - n_samples
     if free >= 0:
         start = rng.randint(0, free)
@@ -282,7 +282,7 @@ def _crop_or_pad(waveform: Tensor, n_samples: int, rng: random.Random) -> Tensor
 
 
 def _faded(waveform: Tensor, n_fade: int) -> Tensor:
-    """The waveform (N,) with a linear rise and fall of `n_fade` samples; a copy."""
+    """A copy of the waveform (N,) with linear fades of `n_fade` samples."""
     waveform = waveform.clone()
     n_fade = min(n_fade, waveform.numel() // 2)
     rise = torch.linspace(0, 1, n_fade)

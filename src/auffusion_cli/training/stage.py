@@ -18,12 +18,12 @@ OnPrepare = Callable[[str, int, int], None]
 
 
 class Stage(Protocol):
-    """One of the trainings: its networks, its inputs and its losses."""
+    """Networks, inputs and losses of a training."""
 
     networks: dict[str, nn.Module]
     """Trained networks by name, each with its own optimiser; the first one has the EMA.
 
-    The loop replaces the entries by what accelerate wraps them in: `losses` must call these."""
+    The loop replaces the entries by their wrapped forms, which `losses` must call."""
     n_items: int
     """Items of the data; an epoch sees each once."""
 

@@ -1,7 +1,7 @@
-"""The vocoder stage: HiFi-GAN learns to speak log-mels (Kong et al. 2020, arXiv 2010.05646).
+"""The vocoder stage: HiFi-GAN, from log-mels to waveforms (Kong et al. 2020, arXiv 2010.05646).
 
-True mels, or mels that went through the autoencoder (`mels: decoded`), so that the vocoder learns
-to put right what the codec blurs.
+The input are true mels, or mels decoded by the autoencoder (`mels: decoded`), so that the vocoder
+learns to correct the codec's errors.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.stage import Losses
 
 N_CANDIDATES = 2
-"""Of so many random segments of a clip the loudest is taken: recordings of short events are mostly
-silence, which teaches little."""
+"""Random segments of a clip, of which the loudest is used: recordings of short events are mostly
+silence."""
 TRUE_CONTEXT_FRAMES = 4
-"""On both sides of a segment, so that its mel sees the samples beyond its ends: the analysis
-window reaches 592 samples, less than 4 hops of 160, past a frame's own."""
+"""Frames on both sides of a segment, whose mel depends on the samples beyond its ends: the analysis
+window extends 592 samples, less than 4 hops of 160, beyond a frame's own."""
 DECODED_CONTEXT_FRAMES = 64
-"""The same for decoded mels, where the autoencoder's receptive field is much wider."""
+"""The same for decoded mels, as the autoencoder's receptive field is much wider."""
 N_PREVIEWS = 4
 PREVIEW_S = 5.0
 
@@ -53,7 +53,7 @@ def build_vocoder(config: VocoderConfig) -> HiFiGAN:
     """The generator to train: a checkpoint's (`init_from`), or a fresh one by `config.model`.
 
     Raises:
-        UsageError: a key of `config.model` is unknown, or the mels are not the signal path's.
+        UsageError: a key of `config.model` is unknown, or its mels differ from the signal path's.
         CheckpointError: a size cannot be used, or the checkpoint cannot be loaded.
     """
     if config.init_from is not None:
@@ -72,17 +72,16 @@ def build_vocoder(config: VocoderConfig) -> HiFiGAN:
     wanted = (spectrogram.n_mels, spectrogram.hop_length_samples, spectrogram.sample_rate_hz)
     if given != wanted:
         raise UsageError(
-            f"vocoder: (num_mels, hop_size, sampling_rate) are {given}, but the signal path has "
-            f"{wanted}"
+            f"vocoder: (num_mels, hop_size, sampling_rate) is {given}; it must be {wanted}"
         )
     return vocoder
 
 
 def load_frozen_autoencoder(config: VocoderConfig) -> KLAutoencoder | PatchAutoencoder | None:
-    """The autoencoder that `mels: decoded` asks for; None for true mels.
+    """The autoencoder that `mels: decoded` needs; None for true mels.
 
     Raises:
-        UsageError: decoded mels are asked for, but no autoencoder is named.
+        UsageError: no autoencoder is named for decoded mels.
         CheckpointError: it cannot be loaded.
     """
     if config.mels == "true":
@@ -98,8 +97,8 @@ def load_frozen_autoencoder(config: VocoderConfig) -> KLAutoencoder | PatchAutoe
 class VocoderStage:
     """Mel, adversarial and feature-matching losses on segments of clips; see `stage.Stage`.
 
-    Before `adversarial_start_step` only the mel loss (and the STFT loss, if it has a weight)
-    trains the generator: a step costs a fraction of what it costs with the discriminators.
+    Before `adversarial_start_step` the generator has only the mel loss, and the STFT loss if it has
+    a weight: a step costs a fraction of one with the discriminators.
     """
 
     def __init__(self, training: TrainingConfig, store: ClipStore, device: torch.device) -> None:
@@ -118,7 +117,7 @@ class VocoderStage:
         if self.autoencoder is not None:
             self.autoencoder.to(device).eval().requires_grad_(False)
             n_frames = config.segment_samples // hop + 2 * DECODED_CONTEXT_FRAMES
-            # The window must be as wide as the autoencoder can take.
+            # The autoencoder takes multiples of its downsampling factor.
             extra = -n_frames % self.autoencoder.downsample
             self.context_frames = (DECODED_CONTEXT_FRAMES, DECODED_CONTEXT_FRAMES + extra)
         self.store, self.config, self.device = store, config, device
@@ -134,7 +133,7 @@ class VocoderStage:
         return name != "discriminator" or (start is not None and step >= start)
 
     def load(self, batch: Sequence[Sample]) -> Tensor:
-        """Segments of clips with what lies around them, (B, before + segment + after)."""
+        """Segments of clips with their context, (B, before + segment + after)."""
         hop = self.log_mel.config.hop_length_samples
         before, after = (n_frames * hop for n_frames in self.context_frames)
         return torch.stack([self._window(sample, before, after) for sample in batch])
@@ -173,26 +172,26 @@ class VocoderStage:
 
     @torch.no_grad()
     def preview(self, folder: Path, step: int) -> None:
-        """Write the first clips as the vocoder speaks them, their mel errors in the names."""
+        """Write the first clips, resynthesised from their mels; the names state the mel errors."""
         self.vocoder.eval()
         sample_rate_hz = self.log_mel.config.sample_rate_hz
         folder.mkdir(parents=True, exist_ok=True)
         for index in range(min(N_PREVIEWS, self.n_items)):
             waveform = self._clip(index)[: round(PREVIEW_S * sample_rate_hz)]
             log_mel = self.log_mel(waveform[None].to(self.device))
-            spoken = self.vocoder(log_mel)
-            error_db = mel_error_db(log_mel, self.log_mel(spoken))
+            resynthesised = self.vocoder(log_mel)
+            error_db = mel_error_db(log_mel, self.log_mel(resynthesised))
             path = folder / f"step-{step:08d}-{index}-{error_db:.2f}dB.wav"
-            write_audio(path, spoken[0].cpu(), sample_rate_hz)
+            write_audio(path, resynthesised[0].cpu(), sample_rate_hz)
         self.vocoder.train()
 
     def _clip(self, index: int) -> Tensor:
-        """(N,): a clip at the peak that the signal path gives it."""
+        """(N,): a clip at the signal path's peak."""
         return self.store[index] * self.log_mel.config.peak
 
     @torch.no_grad()
     def _segments(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """True waveforms (B, segment_samples) and the log-mels (B, 256, frames) to speak."""
+        """True waveforms (B, segment_samples) and their input log-mels (B, 256, frames)."""
         hop = self.log_mel.config.hop_length_samples
         before, _ = self.context_frames
         log_mel = self.log_mel(windows)
@@ -204,7 +203,7 @@ class VocoderStage:
         return windows[:, segment], log_mel[..., before : before + n_frames]
 
     def _window(self, sample: Sample, before: int, after: int) -> Tensor:
-        """A segment of a clip with so many samples around it, silence beyond the clip's ends."""
+        """A segment of a clip with `before` and `after` samples of context, padded with silence."""
         n_segment = self.config.segment_samples
         clip = self._clip(sample.index)
         n_starts = max(0, clip.numel() - n_segment) + 1

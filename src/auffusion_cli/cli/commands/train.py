@@ -56,11 +56,11 @@ def train(
     ] = None,
     stage: Annotated[
         Literal["autoencoder", "vocoder", "diffusion"] | None,
-        typer.Option("--stage", help="Which part to train; diffusion unless the file says more."),
+        typer.Option("--stage", help="Part to train; by default that of --config, else diffusion."),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", help="YAML with everything else; see docs/train.md."),
+        typer.Option("--config", "-c", help="YAML with all settings; see docs/train.md."),
     ] = None,
     init_from: Annotated[
         str | None,
@@ -80,7 +80,7 @@ def train(
     ] = None,
     max_minutes: Annotated[
         float | None,
-        typer.Option("--max-minutes", min=0, help="End cleanly after this long; resumable."),
+        typer.Option("--max-minutes", min=0, help="End cleanly after so many minutes; resumable."),
     ] = None,
     device: options.Device = "auto",
     resume: Annotated[
@@ -101,7 +101,7 @@ def train(
     """Train on your own sounds; resumable at any moment.
 
     Before it starts, every clip is opened once: unreadable, silent, too short, duplicate and
-    missing ones are listed, and training goes on without them only with --skip-bad. Ctrl-C ends
+    missing ones are listed, and training starts without them only with --skip-bad. Ctrl-C ends
     cleanly with a checkpoint and the result so far. Several GPUs: accelerate launch -m
     auffusion_cli train …
 
@@ -131,7 +131,7 @@ def train(
         raise UsageError("--output is missing", hint="for example: -o runs/mine")
     if not dry_run:
         check_output(folder, resume=resume, overwrite=overwrite)
-    listed = load_clips(Path(settled.data))  # before torch: what is wrong is told at once
+    listed = load_clips(Path(settled.data))  # before torch, so that mistakes are found at once
     fit_window = config is None and not any(
         setting.startswith("scenes.duration_s=") for setting in settings or []
     )
@@ -290,9 +290,9 @@ def _check_clips(
 
 
 @contextmanager
-def _quiet_unless(speaks: bool) -> Iterator[None]:
-    """Of several processes one writes notes, or each would come many times. Errors still come."""
-    with redirect_stderr(io.StringIO()) if not speaks else nullcontext():
+def _quiet_unless(is_main: bool) -> Iterator[None]:
+    """Leave notes to one of several processes; errors are written by all."""
+    with redirect_stderr(io.StringIO()) if not is_main else nullcontext():
         yield
 
 
