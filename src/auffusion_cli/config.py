@@ -9,6 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+ADAPTER_HEADS = 4
+"""Of the attention in an adapter's transformer, where it has one."""
+
 
 @dataclass(frozen=True)
 class SpectrogramConfig:

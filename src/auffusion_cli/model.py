@@ -22,6 +22,7 @@ from auffusion_cli.device import dtype_name
 from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
 from auffusion_cli.diffusion.samplers import make_scheduler
 from auffusion_cli.diffusion.text import TextConditioner
+from auffusion_cli.diffusion.vocabulary import Unknown, Vocabulary
 from auffusion_cli.diffusion.windows import OVERLAP_SHARE, windowed_denoiser
 from auffusion_cli.errors import AuffusionError
 from auffusion_cli.requests.provenance import Provenance, current_versions, hash_samples
@@ -57,6 +58,14 @@ class Model:
     dtype: torch.dtype
     credits: str | None = None
     """CREDITS.md: whom a licence asks to name. It is passed on with whatever is made of it."""
+    vocabulary: Vocabulary | None = None
+    """The wordings it was taught, where the checkpoint states them."""
+
+    def unknown(self, prompt: str) -> list[Unknown]:
+        """The parts of `prompt` that are far from all the wordings the model was taught."""
+        if self.vocabulary is None:
+            return []
+        return self.vocabulary.unknown(self.text.encoders[0], prompt)
 
     @property
     def window(self) -> int:

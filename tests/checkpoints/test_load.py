@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.checkpoints.save import save_model
 from auffusion_cli.checkpoints.text_encoders import load_text, load_text_encoder
 from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN
+from auffusion_cli.diffusion.text import ConditionAdapter
+from auffusion_cli.diffusion.vocabulary import Vocabulary
 from auffusion_cli.errors import (
     AuffusionWarning,
     CheckpointError,
@@ -198,6 +201,78 @@ def test_a_saved_model_loads_as_the_same(layout, request, tmp_path):
         assert StableDiffusionPipeline.from_pretrained(saved, local_files_only=True)
 
 
+def test_a_taught_adapter_is_saved_and_the_published_layout_does_not_know_of_it(
+    checkpoint, tmp_path
+):
+    model = load_model(checkpoint, device="cpu")
+    entry = json.loads((save_model(model, tmp_path / "a") / "condition_config.json").read_text())
+    assert "adapter_layers" not in entry[0]
+    model.text.adapters[0] = ConditionAdapter(32, 32, n_layers=2).eval()
+    torch.nn.init.normal_(model.text.adapters[0].reword.out.weight)
+    saved = save_model(model, tmp_path / "b")
+    again = load_model(saved, device="cpu")
+    cond = again.text.encode(["dog barking"]).cond
+    torch.testing.assert_close(cond, model.text.encode(["dog barking"]).cond)
+    assert again.text.adapters[0].n_layers == 2
+
+
+def vocabulary(n_channels=32):
+    return Vocabulary(
+        kinds=("dog barking", "rain"),
+        sentences=torch.nn.functional.normalize(torch.randn(3, n_channels), dim=1),
+        kind_of=torch.tensor([0, 1, -1]),
+        min_similarity=0.5,
+    )
+
+
+def test_a_vocabulary_is_saved_with_the_model(checkpoint, tmp_path):
+    model = load_model(checkpoint, device="cpu")
+    assert model.vocabulary is None and model.unknown("theremin") == []
+    model.vocabulary = vocabulary()
+    again = load_model(save_model(model, tmp_path / "saved", dtype="fp16"), device="cpu")
+    assert again.vocabulary.kinds == model.vocabulary.kinds
+    assert again.vocabulary.kind_of.tolist() == [0, 1, -1]
+    assert (again.vocabulary.sentences - model.vocabulary.sentences).abs().max() < 0.01
+    again.vocabulary = replace(again.vocabulary, min_similarity=1.0)
+    (unknown,) = again.unknown("theremin")
+    assert unknown.words == "theremin" and set(unknown.nearest) == {"dog barking", "rain"}
+
+
+def write_vocabulary(folder, config=None, **tensors):
+    made = save_model(
+        replace(load_model(folder, device="cpu"), vocabulary=vocabulary()), folder.parent / "made"
+    )
+    part = folder / "vocabulary"
+    (made / "vocabulary").rename(part)
+    if config:
+        edit_json(part / "config.json", **config)
+    file = part / "vocabulary.safetensors"
+    save_file(load_file(file) | tensors, file)
+
+
+@pytest.mark.parametrize(
+    "config, tensors, message",
+    [
+        ({"kinds": [1]}, {}, "kinds is not a list of names"),
+        ({"min_similarity": "high"}, {}, "min_similarity is 'high'"),
+        ({"min_similarity": 2.0}, {}, "min_similarity is 2.0"),
+        ({"kinds": ["dog"]}, {}, "kind_of .* of the 1 kinds"),
+        ({}, {"kind_of": torch.zeros(2).short()}, r"not \(N, D\) sentences"),
+        ({}, {"kind_of": torch.zeros(3)}, r"not \(N, D\) sentences"),
+        ({}, {"sentences": torch.ones(3, 8).char()}, "gives 32 channels, but the vocabulary"),
+        (
+            {},
+            {"sentences": torch.zeros(0, 32).char(), "kind_of": torch.zeros(0).short()},
+            r"not \(N, D\) sentences",
+        ),
+    ],
+)
+def test_a_damaged_vocabulary_is_named(checkpoint, config, tensors, message):
+    write_vocabulary(checkpoint, config, **tensors)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(checkpoint, device="cpu")
+
+
 def test_credits_go_on_with_the_model(checkpoint, tmp_path):
     (checkpoint / "CREDITS.md").write_text("Thanks to Zoë.\n", "utf-8")
     save_model(load_model(checkpoint), tmp_path / "saved")
@@ -332,6 +407,15 @@ def break_channels(folder):
     torch.save({name: torch.zeros(shape) for name, shape in weights.items()}, adapter_path(folder))
 
 
+def ask_for_adapter_layers(n_layers):
+    def change(folder):
+        entries = json.loads((folder / "condition_config.json").read_text())
+        entries[0]["adapter_layers"] = n_layers
+        (folder / "condition_config.json").write_text(json.dumps(entries))
+
+    return change
+
+
 def break_architecture(folder):
     edit_json(
         folder / "text_encoder_0" / "config.json", architectures=["ViTModel"], model_type="vit"
@@ -371,6 +455,9 @@ def break_layout(folder):
         (break_encoder_names, r"pytorch_model.bin: lacks 1 .*final_layer_norm.weight"),
         (break_adapter, r"condition_adapter.pt: lacks 3 tensors"),
         (break_channels, r"adapter 0 gives 16 channels, but the UNet.* takes 32"),
+        (ask_for_adapter_layers(1), r"condition_adapter.pt: lacks 18 tensors"),
+        (ask_for_adapter_layers(999), r"adapter_layers is 999; it must be 0 to 24"),
+        (ask_for_adapter_layers("2"), r"adapter_layers is '2'"),
         (break_architecture, r"config.json: not a text encoder: architecture 'ViTModel'"),
         (break_architectures, r"config.json: not a text encoder"),
         (break_encoder_and_tokenizer, r"config.json: not a text encoder"),

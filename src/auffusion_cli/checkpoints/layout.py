@@ -14,6 +14,7 @@ from typing import Any
 
 from auffusion_cli import parsing
 from auffusion_cli.config import (
+    ADAPTER_HEADS,
     MAX_DURATION_S,
     MAX_STEPS,
     SCHEDULERS,
@@ -241,6 +242,8 @@ class Condition:
     condition_max_length: int = 77
     condition_type: str = ""
     pretrained_model_name_or_path: str = ""
+    adapter_layers: int = 0
+    """Of the adapter's transformer; the published checkpoints have none, and do not state it."""
 
     @classmethod
     def from_json(cls, entry: Any, path: Path) -> Condition:
@@ -256,6 +259,14 @@ class Condition:
             size = getattr(condition, name)
             if not isinstance(size, int) or not 1 <= size <= 65536:
                 raise CheckpointError(f"{path}: {name} is {size!r}; it must be 1 to 65536")
+        n_layers = condition.adapter_layers
+        if not isinstance(n_layers, int) or not 0 <= n_layers <= 24:
+            raise CheckpointError(f"{path}: adapter_layers is {n_layers!r}; it must be 0 to 24")
+        if n_layers and condition.cross_attention_dim % ADAPTER_HEADS:
+            raise CheckpointError(
+                f"{path}: cross_attention_dim is {condition.cross_attention_dim}; with "
+                f"adapter_layers it must be a multiple of {ADAPTER_HEADS}"
+            )
         return condition
 
 

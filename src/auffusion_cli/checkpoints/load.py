@@ -24,6 +24,7 @@ from auffusion_cli.checkpoints.layout import (
 )
 from auffusion_cli.checkpoints.meta import build, check_total, try_forward
 from auffusion_cli.checkpoints.text_encoders import load_text
+from auffusion_cli.checkpoints.vocabulary import load_vocabulary
 from auffusion_cli.checkpoints.weights import (
     check_tensor,
     find_weights,
@@ -39,6 +40,7 @@ from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN, HiFiGANConfig, fold
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.device import choose_device, choose_dtype
 from auffusion_cli.diffusion.text import TextConditioner
+from auffusion_cli.diffusion.vocabulary import Vocabulary
 from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.model import Model
 
@@ -81,7 +83,8 @@ def load_model(
     text = load_text(folder, torch_dtype).to(torch_device)
     codec = load_codec(folder, torch_dtype, vocoder, identity.defaults).to(torch_device)
     unet = load_unet(folder, torch_dtype, torch_device)
-    _check_fit(folder, text, codec, unet)
+    vocabulary = load_vocabulary(folder)
+    _check_fit(folder, text, codec, unet, vocabulary)
     return Model(
         name=checkpoint.name,
         revision=checkpoint.revision,
@@ -94,11 +97,16 @@ def load_model(
         device=torch_device,
         dtype=torch_dtype,
         credits=read_credits(folder),
+        vocabulary=vocabulary,
     )
 
 
 def _check_fit(
-    folder: Path, text: TextConditioner, codec: Codec, unet: UNet2DConditionModel
+    folder: Path,
+    text: TextConditioner,
+    codec: Codec,
+    unet: UNet2DConditionModel,
+    vocabulary: Vocabulary | None,
 ) -> None:
     """The parts must agree on the sizes they share; each alone may be whole."""
     n_channels = codec.autoencoder.latent_channels
@@ -106,6 +114,12 @@ def _check_fit(
         raise CheckpointError(
             f"{folder}: the autoencoder's latents have {n_channels} channels, but the UNet takes "
             f"{unet.config.in_channels} and gives {unet.config.out_channels}"
+        )
+    width = text.encoders[0].encoder.config.hidden_size
+    if vocabulary is not None and vocabulary.sentences.shape[1] != width:
+        raise CheckpointError(
+            f"{folder}: text encoder 0 gives {width} channels, but the vocabulary's sentences have "
+            f"{vocabulary.sentences.shape[1]}"
         )
     for i, encoder in enumerate(text.encoders):
         width = encoder.encoder.config.hidden_size

@@ -12,6 +12,7 @@ import torch
 
 from auffusion_cli.checkpoints.layout import CREDITS_NAME, Condition, read_json
 from auffusion_cli.checkpoints.text_encoders import quiet_transformers
+from auffusion_cli.checkpoints.vocabulary import save_vocabulary
 from auffusion_cli.checkpoints.weights import save_weights, saving
 from auffusion_cli.codec.vocoder import HiFiGAN, fold_weight_norm
 from auffusion_cli.device import DTYPES
@@ -89,6 +90,8 @@ def _write_model(model: Model, folder: Path, dtype: torch.dtype) -> None:
         | {name: value for name, value in identity.items() if value}
         | {"generation": asdict(defaults)},
     )
+    if model.vocabulary is not None:
+        save_vocabulary(model.vocabulary, folder)
     if model.credits is not None:
         (folder / CREDITS_NAME).write_text(model.credits, "utf-8")
 
@@ -121,6 +124,7 @@ def _write_text(text: TextConditioner, folder: Path, dtype: torch.dtype) -> None
             condition_max_length=encoder.max_length,
             condition_type=f"{encoder.encoder.config.model_type}_text",
             pretrained_model_name_or_path=encoder.source,
+            adapter_layers=adapter.n_layers,
         )
         encoder_folder = folder / condition.text_encoder_name
         _write_text_encoder(encoder, encoder_folder, encoder_folder, dtype)
@@ -128,6 +132,8 @@ def _write_text(text: TextConditioner, folder: Path, dtype: torch.dtype) -> None
         sizes = ("condition_dim", "cross_attention_dim")
         names = ("text_encoder_name", "condition_adapter_name")
         entry = asdict(condition)
+        if not condition.adapter_layers:  # the published layout does not have it
+            del entry["adapter_layers"]
         _write_json(adapter_folder / "config.json", {key: entry[key] for key in names + sizes})
         path = adapter_folder / "condition_adapter.safetensors"
         save_weights(adapter.state_dict(), path, dtype)

@@ -77,7 +77,9 @@ def load_text(folder: Path, dtype: torch.dtype, *, weights: bool = True) -> Text
             source=condition.pretrained_model_name_or_path,
         )
         with torch.device("meta"):
-            adapter = ConditionAdapter(condition.condition_dim, condition.cross_attention_dim)
+            adapter = ConditionAdapter(
+                condition.condition_dim, condition.cross_attention_dim, condition.adapter_layers
+            )
         if weights:
             adapter_folder = folder / condition.condition_adapter_name
             load_weights(adapter, find_weights(adapter_folder, "condition_adapter"), dtype)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -38,6 +38,8 @@ class Batch:
     is_finished: Callable[[Job], bool]
     """Whether the sound of a job is there; another run may make it meanwhile."""
     failures: list[Failure] = field(default_factory=list)
+    remarks: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """What JSON says of some prompts besides."""
     n_made: int = 0
     n_skipped: int = 0
 
@@ -125,6 +127,7 @@ class Batch:
             return
         self.n_made += 1
         record = {"line": job.line, **result.provenance.to_dict()}
+        record |= self.remarks.get(job.request.prompt, {})
         console.print_made(job.path, record, as_json=self.run.json)
         if self.player:
             from auffusion_cli.cli.play import play

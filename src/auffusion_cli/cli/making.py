@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from auffusion_cli.checkpoints.names import Checkpoint
     from auffusion_cli.cli.plan import Job
     from auffusion_cli.diffusion.text import TextConditioner
+    from auffusion_cli.diffusion.vocabulary import Unknown
     from auffusion_cli.model import Model
     from auffusion_cli.requests.request import GenerateSettings
 
@@ -58,6 +59,14 @@ class Setup:
         if self.checkpoint is None:
             return None
         return warn_of_cut_prompts(self.checkpoint, [*prompts, *negative_prompts])
+
+    def check_vocabulary(self, prompts: Iterable[str]) -> dict[str, list[Unknown]]:
+        """Warn of words that the model does not know. Returns the prompts that have some."""
+        from auffusion_cli.cli.resolve import warn_of_unknown_words
+
+        if self.checkpoint is None:
+            return {}
+        return warn_of_unknown_words(self.checkpoint, prompts)
 
     def load(self) -> Model:
         """Load the weights."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from auffusion_cli.checkpoints.download import Confirm
     from auffusion_cli.checkpoints.names import Checkpoint, HubSource
     from auffusion_cli.diffusion.text import TextConditioner
+    from auffusion_cli.diffusion.vocabulary import Unknown
 
 MAX_QUOTED_CHARACTERS = 60
 """Of each end of a long text."""
@@ -150,6 +151,32 @@ def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> TextC
                 f"the model cannot read {_quoted(unknown)!r} in the prompt {_quoted(text)!r}"
             )
     return encoders
+
+
+def warn_of_unknown_words(
+    checkpoint: Checkpoint, prompts: Iterable[str]
+) -> dict[str, list[Unknown]]:
+    """Warn of words that are far from all that the model was taught, where it states that.
+
+    Returns the prompts that have some, with them.
+    """
+    import torch
+
+    from auffusion_cli.checkpoints.text_encoders import load_text
+    from auffusion_cli.checkpoints.vocabulary import load_vocabulary
+
+    prompts = list(filter(None, dict.fromkeys(prompts)))
+    vocabulary = load_vocabulary(checkpoint.folder)
+    if vocabulary is None or not prompts:
+        return {}
+    encoder = load_text(checkpoint.folder, torch.float32).encoders[0]
+    found = {text: vocabulary.unknown(encoder, text) for text in prompts}
+    for unknown in dict.fromkeys(unknown for some in found.values() for unknown in some):
+        console.warn(
+            f"the model does not know {_quoted(unknown.words)!r}; nearest: "
+            f"{', '.join(unknown.nearest)}"
+        )
+    return {text: unknown for text, unknown in found.items() if unknown}
 
 
 def warn_of_idle_negatives(negative_prompts: Iterable[str], guidance_scale: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -135,11 +135,12 @@ def generate(
         [job.request.prompt for job in jobs] + [region.prompt for region in regions],
         [job.request.negative_prompt for job in jobs],
     )
+    remarks = _remarks(setup, jobs, regions)
     if run.dry_run:
         resolved = _resolved(setup, batch_size)
         if regions:
             resolved["timeline"] = [f"{r.start_s:g}-{r.end_s:g}s {r.prompt}" for r in regions]
-        _show_plan(resolved, jobs, finished, failures, as_json=run.json)
+        _show_plan(resolved, jobs, finished, failures, remarks, as_json=run.json)
         raise typer.Exit(1 if failures else 0)
 
     from auffusion_cli.cli.batch import Batch
@@ -152,6 +153,7 @@ def generate(
         forgiving=prompts_file is not None,
         is_finished=is_finished,
         failures=failures,
+        remarks=remarks,
     )
     if seed is None and jobs:
         console.note_seed(plan_options.seed)
@@ -187,6 +189,19 @@ def _regions(setup: Setup, timeline: str | None) -> list:
     from auffusion_cli.requests.timeline import parse_timeline
 
     return [] if timeline is None else parse_timeline(timeline, setup.settings.duration_s)
+
+
+def _remarks(setup: Setup, jobs: Sequence[Job], regions: Sequence) -> dict[str, dict[str, Any]]:
+    """What JSON says of each prompt that, or whose timeline, has words the model does not know."""
+    prompts = {job.request.prompt for job in jobs}
+    in_regions = [region.prompt for region in regions]
+    unknown = setup.check_vocabulary([*sorted(prompts), *in_regions])
+    remarks = {}
+    for prompt in prompts:
+        found = [asdict(words) for text in (prompt, *in_regions) for words in unknown.get(text, ())]
+        if found:
+            remarks[prompt] = {"unknown_words": found}
+    return remarks
 
 
 def _matcher(setup: Setup, *, any_seed: bool) -> Callable[[Provenance, Job], bool]:
@@ -232,6 +247,7 @@ def _show_plan(
     jobs: Sequence[Job],
     finished: Sequence[Job],
     failures: Sequence[Failure],
+    remarks: Mapping[str, dict[str, Any]],
     *,
     as_json: bool,
 ) -> None:
@@ -239,6 +255,7 @@ def _show_plan(
         sounds = [
             {"file": str(job.path), "spectrogram": job.picture and str(job.picture)}
             | asdict(job.request)
+            | remarks.get(job.request.prompt, {})
             for job in jobs
         ]
         console.print_json(

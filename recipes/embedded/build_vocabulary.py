@@ -1,0 +1,104 @@
+"""What the model has met, in words: `vocabulary/` of a checkpoint, by which it tells what is new.
+
+    python recipes/embedded/build_vocabulary.py --model runs/words -o runs/named
+
+It also prints how often prompts are told to hold unknown words at several thresholds: held-out
+wordings, which should not be, against `unknown.yaml`, whose entries should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+from words import FOLDER, FRAMES, Words, held_out_examples, load_words
+
+from auffusion_cli.checkpoints.load import load_model
+from auffusion_cli.checkpoints.save import save_model
+from auffusion_cli.diffusion.text import TextEncoder
+from auffusion_cli.diffusion.vocabulary import Vocabulary, sentences_of
+
+MIN_SIMILARITY = 0.55
+THRESHOLDS = (0.45, 0.5, 0.55, 0.6, 0.65)
+ALIKE = 0.9
+"""A wording this like another of its kind adds nothing."""
+
+
+def named_wordings(words: Words, *, held_out: bool) -> Iterator[tuple[str, int]]:
+    """Every wording with the number of its kind, and words of no kind with -1."""
+    numbers = {kind: i for i, kind in enumerate(words.kinds)}
+    for key in words.wordings:
+        wordings = words.wordings[key] if held_out else words.taught(key)
+        for wording in (*words.captions(key), *wordings):
+            yield wording, numbers[words.kind_of(key)]
+    for frame in FRAMES:
+        yield frame.replace("{}", "").strip(" ,"), -1
+
+
+def build(words: Words, encoder: TextEncoder, *, held_out: bool = True) -> Vocabulary:
+    wordings, numbers = zip(*named_wordings(words, held_out=held_out), strict=True)
+    sentences = sentences_of(encoder, wordings)
+    kept = _different(sentences, numbers)
+    return Vocabulary(
+        kinds=tuple(entry["phrases"][0] for entry in words.kinds.values()),
+        sentences=sentences[kept],
+        kind_of=torch.tensor(numbers)[kept],
+        min_similarity=MIN_SIMILARITY,
+    )
+
+
+def _different(sentences: Tensor, numbers: Sequence[int]) -> list[int]:
+    """Which to keep, so that no two of a kind are alike."""
+    kept: dict[int, list[int]] = {number: [] for number in numbers}
+    for i, number in enumerate(numbers):
+        if not (sentences[kept[number]] @ sentences[i] >= ALIKE).any():
+            kept[number].append(i)
+    return sorted(i for indices in kept.values() for i in indices)
+
+
+def report(words: Words, encoder: TextEncoder, vocabulary: Vocabulary) -> list[str]:
+    """A line for each set of prompts: the share that is told of, by threshold."""
+    rng = random.Random(0)
+    sets = {
+        f"held-out {name}": [example.prompt for example in examples]
+        for name, examples in held_out_examples(words, rng).items()
+    }
+    unknown = yaml.safe_load((FOLDER / "unknown.yaml").read_text("utf-8"))
+    sets |= {f"unknown {name}": prompts for name, prompts in unknown.items()}
+    phrases = [entry["phrases"][0] for entry in words.kinds.values()]
+    sets["unknown sounds with known ones"] = [
+        f"{rng.choice(phrases)} and {prompt}" for prompt in unknown["sounds"]
+    ]
+    lines = [f"{'told to be unknown, below':36}" + "".join(f"{t:8}" for t in THRESHOLDS)]
+    for name, prompts in sets.items():
+        shares = (_share(vocabulary, encoder, prompts, t) for t in THRESHOLDS)
+        lines.append(f"{name:30}{len(prompts):6}" + "".join(f"{share:8.1%}" for share in shares))
+    return lines
+
+
+def _share(
+    vocabulary: Vocabulary, encoder: TextEncoder, prompts: Sequence[str], threshold: float
+) -> float:
+    vocabulary = Vocabulary(vocabulary.kinds, vocabulary.sentences, vocabulary.kind_of, threshold)
+    return sum(bool(vocabulary.unknown(encoder, prompt)) for prompt in prompts) / len(prompts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    args = parser.parse_args()
+    model, words = load_model(args.model, device="cpu", dtype="fp32"), load_words()
+    (encoder,) = model.text.encoders
+    print("\n".join(report(words, encoder, build(words, encoder, held_out=False))))
+    model.vocabulary = build(words, encoder)
+    save_model(model, args.output, overwrite=True)
+
+
+if __name__ == "__main__":
+    main()
