@@ -2,19 +2,24 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from auffusion_cli.checkpoints.load import load_model
+from auffusion_cli.checkpoints.text_encoders import load_text
+from auffusion_cli.checkpoints.vocabulary import save_vocabulary
 from auffusion_cli.cli import options, play
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.config import SCHEDULERS
+from auffusion_cli.diffusion.vocabulary import Vocabulary, sentences_of
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, line_seed
 from auffusion_cli.signal.audio import read_audio, write_audio
@@ -568,6 +573,43 @@ def test_what_the_model_cannot_read_is_shown_before_a_model_is_loaded(run, no_mo
     assert result.exit_code == 0, result.output
     (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
     assert "cannot read '🐸🌧 雨' in the prompt 'rain 🐸🌧 and 雨'" in warning
+
+
+@pytest.fixture
+def knowing_checkpoint(tiny_checkpoint, tmp_path):
+    """The tiny checkpoint with a vocabulary: a dog and rain, word for word."""
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "knowing")
+    (encoder,) = load_text(folder, torch.float32).encoders
+    kinds = ("dog barking", "rain")
+    sentences = sentences_of(encoder, kinds)
+    save_vocabulary(Vocabulary(kinds, sentences, torch.tensor([0, 1]), 0.999), folder)
+    return folder
+
+
+def test_words_that_the_model_does_not_know_are_told_with_the_nearest(
+    run, no_model, knowing_checkpoint
+):
+    prompts = ("rain and a theremin", "dog barking", "a theremin")
+    result = run("generate", *prompts, "--dry-run", "--json", model=str(knowing_checkpoint))
+    assert result.exit_code == 0, result.output
+    (warning,) = [line for line in result.stderr.splitlines() if "does not know" in line]
+    assert "'a theremin'; nearest: " in warning and "dog barking" in warning
+    first, known, third = json.loads(result.stdout)["sounds"]
+    assert "unknown_words" not in known
+    (words,) = first["unknown_words"]
+    assert words["words"] == "a theremin" and set(words["nearest"]) == {"dog barking", "rain"}
+    assert third["unknown_words"] == [words]
+
+
+def test_json_tells_unknown_words_of_what_was_made_and_of_its_timeline(
+    run, tiny_model, knowing_checkpoint, monkeypatch
+):
+    monkeypatch.setattr("auffusion_cli.checkpoints.load.load_model", lambda *a, **k: tiny_model)
+    options = ("--seed", "1", "--json", "--timeline", "0-0.5s a theremin; 0.5-1s dog barking")
+    result = run("generate", "rain", *options, model=str(knowing_checkpoint))
+    assert result.exit_code == 0, result.output
+    (words,) = json.loads(result.stdout)["unknown_words"]
+    assert words["words"] == "a theremin"
 
 
 def test_play_needs_a_player_before_anything_else(run, no_model, monkeypatch):
