@@ -9,9 +9,7 @@ from auffusion_cli.pictures.spectrogram import (
     PLOT_HEIGHT_PX,
     TITLE_PX,
     TOP_PX,
-    read_png_record,
     save_comparison,
-    save_png,
 )
 
 
@@ -28,13 +26,3 @@ def test_what_did_not_change_looks_the_same_before_and_after(tmp_path):
     changed = (rows, slice(LEFT_PX + 400, LEFT_PX + 470))
     assert np.array_equal(upper[unchanged], lower[unchanged])
     assert lower[changed].mean() > upper[changed].mean()
-
-
-def test_a_picture_carries_a_record_and_others_have_none(tmp_path):
-    path = tmp_path / "a.png"
-    save_png(Image.new("RGB", (2, 2)), path, record='{"of": "Ünïcode 🐕"}')
-    assert read_png_record(path) == '{"of": "Ünïcode 🐕"}'
-    save_png(Image.new("RGB", (2, 2)), path)
-    assert read_png_record(path) is None
-    path.write_bytes(b"\x89PNG\r\n\x1a\n cut short")
-    assert read_png_record(path) is None and read_png_record(tmp_path / "none.png") is None

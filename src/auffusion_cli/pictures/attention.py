@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from auffusion_cli.config import SpectrogramConfig
-from auffusion_cli.pictures.spectrogram import LEFT_PX, RIGHT_PX, draw_spectrogram, save_png
+from auffusion_cli.pictures.drawing import gradient, save_png
+from auffusion_cli.pictures.spectrogram import LEFT_PX, RIGHT_PX, draw_spectrogram
 
 STRIP_HEIGHT_PX, GAP_PX = 60, 6
 TITLE_PX, CAPTION_PX = 34, 22
@@ -99,9 +100,7 @@ def _colour(values: Tensor) -> np.ndarray:
     """(256, T) -> (256, T, 3) bytes, high frequencies first as pictures have it."""
     level = values.detach().float().cpu().numpy()[::-1]
     level = (level - level.min()) / max(level.max() - level.min(), 1e-12)
-    stops = np.linspace(0, 1, len(COLOURS))
-    channels = [np.interp(level, stops, COLOURS[:, channel]) for channel in range(3)]
-    return np.stack(channels, axis=-1).astype(np.uint8)
+    return gradient(level, COLOURS)
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:

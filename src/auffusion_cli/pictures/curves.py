@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from auffusion_cli.pictures.spectrogram import save_png
+from auffusion_cli.pictures.drawing import save_png
 
 PANEL_PX = (520, 380)
 """Width and height of one panel, with its axes."""

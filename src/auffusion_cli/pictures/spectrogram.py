@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from auffusion_cli.config import SpectrogramConfig
-from auffusion_cli.files import atomic_file
+from auffusion_cli.pictures.drawing import gradient, save_png
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER, mel_filterbank
 
 RANGE_DB = 80.0
@@ -26,8 +25,6 @@ MIN_PLOT_WIDTH_PX, MAX_PLOT_WIDTH_PX = 480, 1600
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 64, 24, 16, 52
 FONT_SIZE_PX = 16
 TITLE_PX = 28
-RECORD_KEY = "auffusion"
-"""Key of the comment in a PNG that records the source of the picture."""
 TICKS_KHZ = (0.25, 0.5, 1, 2, 4, 8)
 COLOURS = np.array(  # from silence to the loudest, evenly spaced
     [(0, 0, 8), (52, 16, 96), (140, 38, 110), (222, 82, 74), (252, 166, 74), (252, 248, 190)]
@@ -73,27 +70,6 @@ def save_comparison(
     save_png(whole, Path(path), overwrite=overwrite)
 
 
-def save_png(
-    picture: Image.Image, path: Path, *, record: str | None = None, overwrite: bool = True
-) -> None:
-    """Write a PNG atomically; `read_png_record` gives `record` back."""
-    comments = PngInfo()
-    if record is not None:
-        comments.add_itxt(RECORD_KEY, record)
-    with atomic_file(path, overwrite=overwrite) as beside:
-        picture.save(beside, format="PNG", pnginfo=comments)
-
-
-def read_png_record(path: Path) -> str | None:
-    """The record that `save_png` was given; None if this is not such a file."""
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            record = picture.info.get(RECORD_KEY)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-    return record if isinstance(record, str) else None
-
-
 def draw_spectrogram(
     log_mel: Tensor, config: SpectrogramConfig, quiet_db: float = -np.inf
 ) -> Image.Image:
@@ -131,9 +107,7 @@ def colour(log_mel: Tensor, quiet_db: float = -np.inf) -> np.ndarray:
     """
     level_db = log_mel.detach().float().cpu().numpy()[::-1] * DB_PER_NEPER
     level = np.clip((level_db - max(level_db.max(), quiet_db)) / RANGE_DB + 1, 0, 1)
-    stops = np.linspace(0, 1, len(COLOURS))
-    channels = [np.interp(level, stops, COLOURS[:, channel]) for channel in range(3)]
-    return np.stack(channels, axis=-1).astype(np.uint8)
+    return gradient(level, COLOURS)
 
 
 def _height(frequency_hz: float, config: SpectrogramConfig) -> float:

@@ -30,7 +30,7 @@ from auffusion_cli.files import clear_unfinished, folder_of, is_unfinished
 from auffusion_cli.model import Model
 from auffusion_cli.parsing import decode
 from auffusion_cli.pictures.attention import AttentionColumn, save_attention
-from auffusion_cli.pictures.spectrogram import read_png_record
+from auffusion_cli.pictures.drawing import read_png_record
 from auffusion_cli.requests.provenance import Provenance, current_versions
 from auffusion_cli.requests.request import GenerateRequest
 from auffusion_cli.signal.audio import to_pcm16

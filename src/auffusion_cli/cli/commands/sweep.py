@@ -210,7 +210,7 @@ def _about_picture(
 
 def _check_shows_no_more(picture: Path, about: dict[str, Any]) -> None:
     """Raise an OutputExistsError where something would be lost if `picture` were drawn anew."""
-    from auffusion_cli.pictures.spectrogram import read_png_record
+    from auffusion_cli.pictures.drawing import read_png_record
 
     if not picture.exists():
         return
