@@ -94,6 +94,15 @@ def test_it_is_saved_and_loaded(images, tmp_path):
     assert torch.equal(loaded.decode(latent), model.decode(latent))
 
 
+def test_a_texture_part_is_saved_and_loaded(images, tmp_path):
+    model = PatchAutoencoder(**SIZES, n_coefficients=5, texture_channels=4)
+    model.fit(images)
+    model.save_pretrained(tmp_path)
+    loaded = load_autoencoder(tmp_path)
+    assert torch.equal(loaded.texture_strength(images), model.texture_strength(images))
+    assert PatchAutoencoder(**SIZES, n_coefficients=5).texture is None
+
+
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [

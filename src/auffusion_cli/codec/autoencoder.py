@@ -40,6 +40,7 @@ class KLAutoencoder(nn.Module):
                 f"but in_channels is {n_channels}; they must be equal"
             )
         self.vae = vae
+        self.texture = None  # its decoder makes texture itself
         self.patch_size = 1 if n_channels == 3 else math.isqrt(n_channels)
         self.latent_channels: int = vae.config.latent_channels
         self.downsample: int = self.patch_size * 2 ** (len(vae.config.block_out_channels) - 1)

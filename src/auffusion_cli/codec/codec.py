@@ -1,7 +1,7 @@
 """waveform <-> latent: the composition of the signal path, for one window.
 
 waveform --LogMel--> log-mel --image--> image --autoencoder.encode--> latent
-latent --autoencoder.decode--> image --image--> log-mel --vocoder--> waveform
+latent --autoencoder.decode--> image --image--> log-mel --texture, vocoder--> waveform
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from auffusion_cli.codec.image import image_to_log_mel, log_mel_to_image, pad_image
+from auffusion_cli.codec.texture import white_noise_texture
 from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN
 from auffusion_cli.config import ImageConfig, SpectrogramConfig
 from auffusion_cli.errors import CheckpointError
@@ -91,6 +92,33 @@ class Codec(nn.Module):
         return image_to_log_mel(image.float(), self.image_config)
 
     @torch.no_grad()
+    def add_texture(self, log_mel: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(B, n_mels, T) decoded log-mel -> the same with the texture that its latent lacks.
+
+        `generator` draws it, the same for all rows; see `decoding_generator`. An autoencoder that
+        predicts no texture gets none.
+        """
+        if self.autoencoder.texture is None:
+            return log_mel
+        generator = generator or decoding_generator(0)
+        block = self.spectrogram_config.seconds_to_frames(VOCODER_WINDOW_S)
+        block -= block % self.width_multiple
+        parts = [self._textured(part, generator) for part in log_mel.split(block, dim=-1)]
+        return torch.cat(parts, dim=-1)
+
+    def _textured(self, log_mel: Tensor, generator: torch.Generator) -> Tensor:
+        n_frames = log_mel.shape[-1]
+        n_samples = n_frames * self.spectrogram_config.hop_length_samples
+        noise = torch.randn(1, n_samples, generator=generator).to(log_mel.device)
+        width = n_frames + -n_frames % self.width_multiple
+        texture = white_noise_texture(self.spectrogram, noise).flip(-2)[:, None]
+        texture = self.autoencoder.lost(pad_image(texture, width).to(self._autoencoder_dtype))
+        image = pad_image(log_mel_to_image(log_mel, self.image_config), width)
+        strength = self.autoencoder.texture_strength(image.to(self._autoencoder_dtype))
+        added = (strength * texture)[:, 0, :, :n_frames].flip(-2).float()
+        return (log_mel + added).clamp(min=self.image_config.log_mel_min)
+
+    @torch.no_grad()
     def vocode(self, log_mel: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(B, n_mels, T) log-mel -> (B, T * hop) samples, float32; any length, window by window.
 
@@ -112,8 +140,10 @@ class Codec(nn.Module):
         n_samples: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """(B, C, h, w) latent -> (B, N) samples, cut to the first `n_samples`; see `vocode`."""
-        return self.vocode(self.decode_log_mel(latent), generator)[:, :n_samples]
+        """(B, C, h, w) latent -> (B, N) samples, cut to the first `n_samples`."""
+        generator = generator or decoding_generator(0)
+        log_mel = self.add_texture(self.decode_log_mel(latent), generator)
+        return self.vocode(log_mel, generator)[:, :n_samples]
 
     @property
     def _autoencoder_dtype(self) -> torch.dtype:

@@ -14,9 +14,13 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from auffusion_cli.codec.texture import TextureStrength
+
 REFINEMENT_STRIDE = 4
 """The refinement network sees the image space-to-depth by this: few positions, wide layers."""
 FIT_CHUNK = 64
+MAX_TEXTURE_STRENGTH = 1.5
+"""White noise fluctuates by itself as much as any sound that has no events."""
 MIN_VARIANCE = 1e-8
 """Of a coefficient, where the images have fewer components than asked for: 0 cannot be whitened."""
 
@@ -27,7 +31,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     `encode`: (B, 3, 256, W) image in 0..1 -> (B, C, 256 // f, W // f) latent, whose standard
     deviation falls from 1 in the coarsest component to `finest_std` in the finest, with
     f = `patch_size * space_to_depth` and C = `n_coefficients * space_to_depth**2`.
-    `decode`: the reverse, clamped to 0..1. W must be a multiple of f.
+    `decode`: the reverse, clamped to 0..1. W must be a multiple of f. With `texture_channels` it
+    also predicts the texture that its images lack; see `texture`.
     """
 
     @register_to_config
@@ -40,6 +45,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         finest_std: float = 0.5,
         refinement_channels: int = 64,
         refinement_blocks: int = 4,
+        texture_channels: int = 0,
     ) -> None:
         super().__init__()
         downsample = patch_size * space_to_depth
@@ -59,6 +65,9 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         self.register_buffer("components", torch.zeros(n_coefficients, n_pixels))
         self.register_buffer("coefficient_scale", torch.ones(n_coefficients))
         self.refinement = _Refinement(refinement_channels, refinement_blocks)
+        self.texture = (
+            TextureStrength(n_coefficients, texture_channels) if texture_channels else None
+        )
 
     @property
     def downsample(self) -> int:
@@ -69,11 +78,14 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         return self.config.n_coefficients * self.config.space_to_depth**2
 
     def encode(self, image: Tensor) -> Tensor:
+        return F.pixel_unshuffle(self._whitened(image), self.config.space_to_depth)
+
+    def _whitened(self, image: Tensor) -> Tensor:
+        """(B, 1 or 3, H, W) image -> (B, K, H / p, W / p) coefficients of its patches."""
         patches = F.pixel_unshuffle(image[:, :1], self.config.patch_size)  # (B, p*p, H/p, W/p)
         centred = patches - self.patch_mean.T[None, :, :, None]
         coefficients = torch.einsum("kp,bphw->bkhw", self.components, centred)
-        whitened = coefficients / self.coefficient_scale[None, :, None, None]
-        return F.pixel_unshuffle(whitened, self.config.space_to_depth)
+        return coefficients / self.coefficient_scale[None, :, None, None]
 
     def decode(self, latent: Tensor) -> Tensor:
         image = self.decode_linear(latent)
@@ -87,6 +99,24 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         return F.pixel_shuffle(
             centred + self.patch_mean.T[None, :, :, None], self.config.patch_size
         )
+
+    def texture_log_variance(self, image: Tensor) -> Tensor:
+        """(B, 1 or 3, H, W) decoded image -> (B, 1, H / p, W / p): see `TextureStrength`."""
+        level = F.avg_pool2d(image[:, :1], self.config.patch_size)
+        return self.texture(self._whitened(image), level)
+
+    def texture_strength(self, image: Tensor) -> Tensor:
+        """(B, 1, H, W): by what to multiply white noise's texture; without edges at the patches."""
+        log_strength = self.texture_log_variance(image) / 2
+        smooth = F.interpolate(log_strength, scale_factor=self.config.patch_size, mode="bilinear")
+        return smooth.exp().clamp(max=MAX_TEXTURE_STRENGTH)
+
+    def lost(self, image: Tensor) -> Tensor:
+        """What the components leave out of deviations from the mean image, (B, 1, H, W)."""
+        patches = F.pixel_unshuffle(image, self.config.patch_size)
+        coefficients = torch.einsum("kp,bphw->bkhw", self.components, patches)
+        kept = torch.einsum("kp,bkhw->bphw", self.components, coefficients)
+        return F.pixel_shuffle(patches - kept, self.config.patch_size)
 
     @torch.no_grad()
     def fit(self, images: Tensor) -> float:

@@ -234,8 +234,9 @@ def decode(
     A request to trim cuts `part` out of it, by default the one that `find_part` finds.
     """
     config = model.codec.spectrogram_config
-    log_mel = mix_log_mels(model.decode(latents))
-    waveform = model.vocode(log_mel[None], decoding_generator(request.seed))[0]
+    generator = decoding_generator(request.seed)
+    log_mel = model.codec.add_texture(mix_log_mels(model.decode(latents))[None], generator)
+    waveform = model.vocode(log_mel, generator)[0]
     n_samples = round(settings.duration_s * config.sample_rate_hz)
     if request.trim and settings.duration_s < model.defaults.max_duration_s:
         part = part or find_part(waveform, n_samples, config.sample_rate_hz)
@@ -247,7 +248,7 @@ def decode(
         # stays within it.
         waveform = waveform / waveform.abs().max().clamp(min=1)
     silence = model.codec.image_config.log_mel_min
-    log_mel = part.of(log_mel.float().cpu(), config.hop_length_samples, silence)
+    log_mel = part.of(log_mel[0].float().cpu(), config.hop_length_samples, silence)
     return GenerateResult(
         waveform=waveform,
         sample_rate_hz=config.sample_rate_hz,

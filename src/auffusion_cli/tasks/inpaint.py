@@ -192,8 +192,9 @@ def _make(
     waveform = F.pad(waveform, (0, len(free) * config.hop_length_samples - len(waveform)))
     log_mel = model.codec.spectrogram(waveform[None].to(model.device))
     latents = _denoise(model, log_mel, free, plan, window, request, settings, on_step)
-    made = model.vocode(model.decode(latents), decoding_generator(request.seed))
-    made = made[0, : len(known)].double().numpy()
+    generator = decoding_generator(request.seed)
+    log_mel = model.codec.add_texture(model.decode(latents), generator)
+    made = model.vocode(log_mel, generator)[0, : len(known)].double().numpy()
     levels = matching_gains(known, made, free_samples, plan.bands, config.sample_rate_hz, scale)
     tone = RoomTone.of(known, ~free_samples, config.sample_rate_hz)
     # Other numbers than those of the two noises of `_denoise`.

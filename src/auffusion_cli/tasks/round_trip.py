@@ -48,6 +48,7 @@ def round_trip(
         if through == "latent":
             n_frames = log_mel.shape[-1]
             log_mel = codec.decode_log_mel(codec.encode_log_mel(log_mel))[..., :n_frames]
+            log_mel = codec.add_texture(log_mel, generator)
         sound = codec.vocode(log_mel, generator)[0].cpu()
         n_done += 1
         if on_window:

@@ -121,8 +121,9 @@ def _transfer(
     )
     for step in steps:
         tell(n_inverted + step.index + 1, n_inverted + step.n_steps)
-    log_mel = model.decode(step.latents)[..., :n_frames]
-    return model.vocode(log_mel, decoding_generator(request.seed))[0, : len(mono)]
+    generator = decoding_generator(request.seed)
+    log_mel = model.codec.add_texture(model.decode(step.latents)[..., :n_frames], generator)
+    return model.vocode(log_mel, generator)[0, : len(mono)]
 
 
 def invert(
