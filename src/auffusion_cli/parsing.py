@@ -53,8 +53,11 @@ def read_text(
         raise raising(f"{where}: {error}") from None
 
 
-def decode_text(content: bytes, encoding: str | None = None, *, errors: str = "strict") -> str:
+def decode_text(content: bytes, encoding: str | None = None, *, by_line: bool = False) -> str:
     """Text in UTF-8, or in UTF-16 where it begins with a byte order mark, or in `encoding`.
+
+    With `by_line` bytes that are not UTF-8 become lone surrogates, so that `is_unicode` finds them
+    in their line and the other lines can be read.
 
     Raises:
         ValueError: it is not such text, or holds NUL characters; a short reason.
@@ -63,7 +66,8 @@ def decode_text(content: bytes, encoding: str | None = None, *, errors: str = "s
         is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         encoding = "utf-16" if is_utf16 else "utf-8"
     try:
-        text = content.decode(encoding, errors)
+        escapes = by_line and encoding == "utf-8"
+        text = content.decode(encoding, "surrogateescape" if escapes else "strict")
     except UnicodeDecodeError as error:
         raise ValueError(f"is not {encoding.upper()} text (byte {error.start:,})") from None
     except LookupError:
@@ -222,6 +226,10 @@ def split_lines(text: str) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
+_NOT_A_ROW = "is not a JSON object"
+_NOT_A_ROW_OR_STRING = "is neither a JSON object nor a string"
+
+
 def _json_rows(lines: list[str], string_column: str | None) -> Iterator[Row | BadRow]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -240,7 +248,7 @@ def _json_rows(lines: list[str], string_column: str | None) -> Iterator[Row | Ba
             if isinstance(value, dict):
                 yield Row(number, value)
             else:
-                yield BadRow(number, "is not a JSON object")
+                yield BadRow(number, _NOT_A_ROW if string_column is None else _NOT_A_ROW_OR_STRING)
 
 
 def _csv_rows(lines: list[str]) -> Iterator[Row | BadRow]:

@@ -61,7 +61,7 @@ def test_an_open_region_lasts_as_long_as_the_models_sounds_do(run):
     ("arguments", "words"),
     [
         (("--timeline", "soon a dog"), "'soon' cannot be read"),
-        (("--timeline", "scene.txt"), "nor a file that is there"),
+        (("--timeline", "scene.txt"), "nor an existing file"),
         (("--timeline", ""), "--timeline is empty"),
         (("--timeline", "0-3s a dog", "--duration", "2"), "the sound, which lasts 2.000 s"),
         (("--timeline", "0-4000s a dog"), "--timeline 0-4000s"),

@@ -159,3 +159,9 @@ def test_any_two_numbers_are_a_span_or_an_error(a, b):
     else:
         with pytest.raises(UsageError):
             parse_times([text], 50.0)
+
+
+@pytest.mark.parametrize("text", ["0:3-5", "0:60-2:00", "1:-2", ":03-4"])
+def test_seconds_of_a_clock_have_two_digits(text):
+    with pytest.raises(UsageError, match="cannot be read"):
+        parse_times([text], 4000.0)

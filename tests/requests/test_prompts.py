@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auffusion_cli.errors import UsageError
-from auffusion_cli.requests.prompts import BadLine, PromptLine, format_of, read_prompts
+from auffusion_cli.requests import prompts
+from auffusion_cli.requests.prompts import (
+    BadLine,
+    PromptLine,
+    format_of,
+    read_prompts,
+    read_prompts_file,
+)
 
 
 def test_text_has_a_prompt_a_line_and_keeps_line_numbers():
@@ -137,7 +145,7 @@ def test_json_lines_take_objects_and_strings():
         (b'{"prompt": "dog", "seed": 1.5}', "the seed is not a whole number: 1.5"),
         (b'{"prompt": "dog", "seed": true}', "the seed is not a whole number: True"),
         (b'{"prompt": "dog", "negative": []}', "the negative prompt is not text: []"),
-        (b"[1]", "is not a JSON object"),
+        (b"[1]", "is neither a JSON object nor a string"),
     ],
 )
 def test_a_bad_json_line_says_why_and_the_next_one_is_read(line, reason):
@@ -177,3 +185,34 @@ def test_deep_nesting_is_a_bad_line():
     bad, good = read_prompts(b"[" * 100_000 + b"\n" + json.dumps("rain").encode(), "jsonl")
     assert isinstance(bad, BadLine)
     assert good.prompt == "rain"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("steps", "0", "steps is 0; valid: whole numbers from 1 to 999"),
+        ("duration", "3601", "duration is 3601.0; valid: 0.01 to 3600 s"),
+        ("guidance", "nan", "guidance is nan; valid: 0 to 100"),
+    ],
+)
+def test_settings_beyond_their_limits(column, value, reason):
+    bad, good = read_prompts(f"prompt,{column}\nrain,{value}\ndog,\n".encode(), "csv")
+    assert bad == BadLine(2, reason)
+    assert good.settings == {}
+
+
+def test_a_list_that_is_no_regular_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "list.txt")
+    with pytest.raises(UsageError, match=r"--prompts .*list.txt: is a named pipe"):
+        read_prompts_file(tmp_path / "list.txt")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match="is a device"):
+        read_prompts_file(tmp_path / "zero.csv")
+    with pytest.raises(UsageError, match="No such file"):
+        read_prompts_file(tmp_path / "none.csv")
+
+
+def test_a_list_is_bounded(monkeypatch):
+    monkeypatch.setattr(prompts, "MAX_LIST_BYTES", 2)
+    with pytest.raises(UsageError, match="larger than 2 bytes"):
+        read_prompts(b"abc")

@@ -98,10 +98,10 @@ def test_whether_it_answers_a_request_is_a_matter_of_the_words_not_of_the_machin
         "revision": None,
         "vocoder": "griffin-lim",
     }
-    assert elsewhere.answers(**asked)
+    assert elsewhere.matches(**asked)
     other_seed = dataclasses.replace(RECORD.request, seed=8)
-    assert not elsewhere.answers(**asked | {"request": other_seed})
-    assert elsewhere.answers(**asked | {"request": other_seed}, any_seed=True)
+    assert not elsewhere.matches(**asked | {"request": other_seed})
+    assert elsewhere.matches(**asked | {"request": other_seed}, any_seed=True)
     for change in (
         {"request": dataclasses.replace(RECORD.request, prompt="cat")},
         {"request": dataclasses.replace(RECORD.request, negative_prompt="")},
@@ -110,7 +110,7 @@ def test_whether_it_answers_a_request_is_a_matter_of_the_words_not_of_the_machin
         {"revision": "abc"},
         {"vocoder": "hifigan"},
     ):
-        assert not elsewhere.answers(**asked | change, any_seed=True)
+        assert not elsewhere.matches(**asked | change, any_seed=True)
 
 
 def test_differences_name_what_changed_and_only_that():

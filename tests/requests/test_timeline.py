@@ -1,5 +1,7 @@
 """What is heard when, as users write it."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,8 +38,8 @@ def test_one_prompt_at_several_times():
     [
         ("", "is empty"),
         (" ; \n", "is empty"),
-        ("0-3s", "neither a time and words"),
-        ("scene.txt", "nor a file that is there"),
+        ("0-3s", "neither a time with a prompt"),
+        ("scene.txt", "nor an existing file"),
         ("soon a dog", "'soon' cannot be read"),
         ("3-2s a dog", "ends before it starts"),
         ("2-2s a dog", "is empty"),
@@ -75,7 +77,7 @@ def test_a_file_is_read_and_text_is_itself(tmp_path):
     assert read_timeline("0-3s a dog; 3-5s rain") == "0-3s a dog; 3-5s rain"
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe0\x00", b"0-1s a\n" * 20_000])
+@pytest.mark.parametrize("content", [b"\xff0", b"0\x00", b"0-1s a\n" * 20_000])
 def test_a_file_that_is_no_timeline_is_refused(tmp_path, content):
     path = tmp_path / "scene.txt"
     path.write_bytes(content)
@@ -83,6 +85,11 @@ def test_a_file_that_is_no_timeline_is_refused(tmp_path, content):
         read_timeline(str(path))
     with pytest.raises(UsageError, match="Is a directory"):
         read_timeline(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="is a named pipe"):
+        read_timeline(str(tmp_path / "pipe"))
+    path.write_bytes("0-3s Glück".encode("utf-16"))
+    assert read_timeline(str(path)) == "0-3s Glück"
 
 
 WORDS = st.text("abcdefg, é犬.", min_size=1, max_size=12).filter(str.strip)

@@ -25,13 +25,13 @@ from auffusion_cli.cli.outputs import (
 )
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import AuffusionError, OutputExistsError, UsageError
-from auffusion_cli.files import read_bytes
 from auffusion_cli.requests.prompts import (
+    MAX_LIST_BYTES,
     USED_COLUMNS,
     BadLine,
     PromptLine,
-    format_of,
     read_prompts,
+    read_prompts_file,
 )
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import (
@@ -42,7 +42,6 @@ from auffusion_cli.requests.request import (
 )
 from auffusion_cli.requests.timeline import parse_timeline
 
-MAX_LIST_BYTES = 100_000_000
 DISTINCT_HINT = (
     "Valid: a folder if no prompt is given twice, or a template with {index}, the prompt's number,"
     " such as '{index}-{prompt}-{n}.wav'."
@@ -119,18 +118,11 @@ def read_list(prompts_file: str, encoding: str | None = None) -> list[PromptLine
     Raises:
         UsageError: it cannot be read, or holds nothing.
     """
-    where = f"--prompts {prompts_file}"
-    format = None if prompts_file == "-" else format_of(Path(prompts_file))
-    try:
-        if format is None:
-            content = sys.stdin.buffer.read(MAX_LIST_BYTES + 1)
-        else:
-            content = read_bytes(Path(prompts_file), MAX_LIST_BYTES)
-    except OSError as error:
-        raise UsageError(f"{where}: {error.strerror}") from None
-    if len(content) > MAX_LIST_BYTES:
-        raise UsageError(f"{where}: is larger than {MAX_LIST_BYTES:,} bytes")
-    lines = read_prompts(content, format, where, encoding)
+    if prompts_file == "-":
+        content = sys.stdin.buffer.read(MAX_LIST_BYTES + 1)
+        lines = read_prompts(content, source="--prompts -", encoding=encoding)
+    else:
+        lines = read_prompts_file(Path(prompts_file), encoding)
     if not lines:
         raise UsageError(f"--prompts {prompts_file}: there are no prompts in it")
     return lines

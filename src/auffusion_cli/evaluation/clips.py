@@ -23,7 +23,7 @@ import numpy as np
 from auffusion_cli.errors import AudioError, AuffusionError, DataError, UsageError
 from auffusion_cli.evaluation.result import ClipSet, Flag, FlaggedFile
 from auffusion_cli.files import hash_file
-from auffusion_cli.requests.prompts import BadLine, format_of, read_prompts
+from auffusion_cli.requests.prompts import BadLine, read_prompts_file
 from auffusion_cli.requests.provenance import Provenance, hash_samples
 from auffusion_cli.requests.request import (
     EditRequest,
@@ -47,7 +47,6 @@ NAME_COLUMNS = ("name", "file", "file_name", "filename", "path", "audio")
 """Columns of a list of captions that can name the clip."""
 PARTLY_PROMPTED = (TimelineRequest.task, InpaintRequest.task, ExtendRequest.task)
 """Tasks whose prompt is not for the whole sound."""
-MAX_CAPTIONS_BYTES = 100_000_000
 
 OnClip = Callable[[int, int], None]
 """(clips done, clips in all)"""
@@ -316,12 +315,7 @@ def read_captions(path: Path) -> dict[str, str]:
 
     Raises UsageError: cannot be read, has a line that cannot be used, or names a clip twice.
     """
-    try:
-        if path.stat().st_size > MAX_CAPTIONS_BYTES:
-            raise UsageError(f"--prompts {path}: larger than {MAX_CAPTIONS_BYTES:,} bytes")
-        lines = read_prompts(path.read_bytes(), format_of(path), f"--prompts {path}")
-    except OSError as error:
-        raise UsageError(f"--prompts {path}: {error.strerror or error}") from None
+    lines = read_prompts_file(path)
     captions: dict[str, str] = {}
     for line in lines:
         where = f"--prompts {path}, line {line.number}"

@@ -14,7 +14,7 @@ from itertools import pairwise
 from auffusion_cli.errors import UsageError
 
 NUMBER = r"(?:[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})"
-CLOCK = r"(?:[0-9]{1,3}:)?[0-9]{1,3}:[0-9]{1,2}(?:\.[0-9]{0,9})?"
+CLOCK = r"(?:[0-9]{1,3}:)?[0-9]{1,3}:[0-5][0-9](?:\.[0-9]{0,9})?"
 """Minutes and seconds, 1:03.5, or hours before them."""
 RANGE = re.compile(rf"({CLOCK}|{NUMBER})?([a-z]*)\s*-\s*({CLOCK}|{NUMBER})?([a-z]*)")
 DURATION = re.compile(rf"({CLOCK}|{NUMBER})\s*([a-z]*)")
@@ -38,11 +38,11 @@ def parse_times(
 ) -> list[Span]:
     """Spans of a clip that lasts `duration_s`, in order; each text may hold several, with commas.
 
-    `whole` is what messages call the clip.
+    `whole` names the clip in messages.
 
     Raises:
         UsageError: a text is no span, or spans are empty, reversed, outside of the clip, or
-            overlap; where the clip's length matters, the message tells it.
+            overlap; where the clip's length matters, the message states it.
     """
     whole = f"{whole}, which lasts {duration_s:.3f} s"
     spans = []

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from auffusion_cli.config import SETTING_LIMITS
 from auffusion_cli.errors import UsageError
+from auffusion_cli.files import read_bytes
 from auffusion_cli.parsing import BadRow, Row, decode_text, is_unicode, read_rows, split_lines
 from auffusion_cli.requests.masks import parse_duration
 
@@ -25,6 +27,7 @@ SETTING_COLUMNS = {
 USED_COLUMNS = frozenset(
     ("seed", *PROMPT_COLUMNS, *NEGATIVE_COLUMNS, *sum(SETTING_COLUMNS.values(), ()))
 )
+MAX_LIST_BYTES = 100_000_000
 FORMATS = {".txt": "txt", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -50,6 +53,21 @@ class BadLine:
     reason: str
 
 
+def read_prompts_file(path: Path, encoding: str | None = None) -> list[PromptLine | BadLine]:
+    """The lines of the list in `path`, its format by its suffix; see `read_prompts`.
+
+    Raises:
+        UsageError: it cannot be read, is too large, or is no list.
+    """
+    format = format_of(path)
+    try:
+        content = read_bytes(path, MAX_LIST_BYTES)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"--prompts {path}: {reason}") from None
+    return read_prompts(content, format, f"--prompts {path}", encoding)
+
+
 def read_prompts(
     content: bytes,
     format: str | None = None,
@@ -68,8 +86,10 @@ def read_prompts(
     Raises:
         UsageError: it is not text, or its CSV header cannot be read or has no column for prompts.
     """
+    if len(content) > MAX_LIST_BYTES:
+        raise UsageError(f"{source}: is larger than {MAX_LIST_BYTES:,} bytes")
     try:
-        text = decode_text(content, encoding, errors="surrogateescape")
+        text = decode_text(content, encoding, by_line=True)
         if format is None:
             format = "jsonl" if text.lstrip().startswith("{") else "txt"
         rows = (
@@ -105,7 +125,7 @@ def _check_header(rows: list[Row | BadRow], source: str) -> None:
     header = next((row.values for row in rows if isinstance(row, Row)), None)
     if header is not None and not set(PROMPT_COLUMNS) & {name.lower() for name in header}:
         raise UsageError(
-            f"{source}: the CSV header has no column for prompts: {', '.join(header)}",
+            f"{source}: the CSV header has no column for prompts: {', '.join(header)[:150]}",
             hint=f"Name one of the columns {' or '.join(PROMPT_COLUMNS)}.",
         )
 
@@ -151,7 +171,12 @@ def _settings(values: dict[str, Any]) -> dict[str, Any]:
         "steps": _number("number of steps", found["steps"], int),
         "guidance_scale": _number("guidance", found["guidance_scale"], float),
     }
-    return {name: value for name, value in settings.items() if value is not None}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    for name, value in settings.items():
+        if not SETTING_LIMITS[name].allow(value):
+            column = SETTING_COLUMNS[name][0]
+            raise ValueError(f"{column} is {str(value)[:40]}; valid: {SETTING_LIMITS[name]}")
+    return settings
 
 
 def _first(values: dict[str, Any], columns: tuple[str, ...]) -> Any:

@@ -1,4 +1,4 @@
-"""The record that every sound carries: enough to make it again. No torch.
+"""Provenance: the record inside every sound, enough to make it again. No torch.
 
 `write_audio(provenance=record.to_dict())` puts it into the file, `sound_file.read_provenance`
 takes it out; `Provenance.from_dict` checks it, because a file may come from anyone.
@@ -24,7 +24,7 @@ RECORDED_LIBRARIES = ("torch", "diffusers", "transformers")
 
 
 def current_versions() -> dict[str, str]:
-    """Versions of this program and of the libraries that decide about its numbers."""
+    """Versions of this program and of the libraries that its numbers depend on."""
     from auffusion_cli import __version__
 
     versions = {"auffusion": __version__}
@@ -74,11 +74,11 @@ class Provenance:
             AudioError: a field is missing, of the wrong type, or out of range; names `source`.
         """
         if not isinstance(record, Mapping):
-            raise AudioError(f"{source}: the record of how it was made is not an object.")
+            raise AudioError(f"{source}: the record of how it was made is not an object")
         version, task = record.get("format_version"), record.get("task")
         if version != FORMAT_VERSION or task not in tuple(REQUESTS):  # it may be unhashable
             raise AudioError(
-                f"{source}: a record of format {version!r} for {task!r} is not known.",
+                f"{source}: a record of format {version!r} for {task!r} is not known",
                 hint=f"This version reads format {FORMAT_VERSION} for {', '.join(REQUESTS)}.",
             )
         request_class = REQUESTS[task]
@@ -104,11 +104,11 @@ class Provenance:
                 **own,
             )
         except KeyError as error:
-            raise AudioError(f"{source}: its record lacks {error.args[0]!r}.") from None
+            raise AudioError(f"{source}: its record lacks {error.args[0]!r}") from None
         except (UsageError, ValueError) as error:
             raise AudioError(f"{source}: its record is not usable: {error}") from None
 
-    def answers(
+    def matches(
         self,
         request: Request,
         settings: GenerateSettings,
@@ -118,10 +118,9 @@ class Provenance:
         vocoder: str,
         any_seed: bool = False,
     ) -> bool:
-        """Whether this is the sound that is asked for.
+        """Whether this is the record of the sound that is asked for.
 
-        Where it was computed, with which libraries and in what precision is not part of the
-        question; with `any_seed` neither is the seed.
+        Device, precision and libraries are not compared; with `any_seed` neither is the seed.
         """
         if any_seed:
             request = replace(request, seed=self.request.seed)
@@ -129,7 +128,7 @@ class Provenance:
         return asked == (self.request, self.settings, self.model, self.revision, self.vocoder)
 
     def differences(self, other: Provenance) -> dict[str, tuple[str, str]]:
-        """What the two were made with that is not the same: name -> (in self, in other)."""
+        """Differences in model, device and libraries: name -> (in self, in other)."""
         names = sorted(self.versions.keys() | other.versions.keys())
         pairs = {
             name: (getattr(self, name), getattr(other, name))

@@ -1,4 +1,4 @@
-"""What is asked of each task, checked before anything heavy is loaded. No torch.
+"""Requests and settings of each task, checked before anything heavy is loaded. No torch.
 
 Command line, Python and the records inside sound files all pass through the checks here.
 """
@@ -31,7 +31,7 @@ RESAMPLE = Limits(1, 100, whole=True)
 SHARE = Limits(0.0, 1.0)
 STYLE_METHODS = ("sdedit", "inversion")
 EXTEND_WHERE = ("after", "before", "loop")
-"""Loop: what is new leads from the end to the start."""
+"""Loop: the new part leads from the end to the start."""
 MAX_WORD_EDITS = 100
 
 
@@ -52,12 +52,12 @@ def line_seed(seed: int, line: int) -> int:
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """One sound: the words and the seed. The same request gives the same sound in any batch."""
+    """One sound: prompt and seed. The same request gives the same sound in any batch."""
 
     prompt: str
     seed: int
     negative_prompt: str = ""
-    """What the sound should not be like; "" is none."""
+    """Description of what the sound should not be like; "" is none."""
     trim: bool = field(default=False, kw_only=True)
     """Of what fills the model's window keep the part with the sound rather than its start."""
     task: ClassVar[str] = "generate"
@@ -70,7 +70,7 @@ class GenerateRequest:
 
 @dataclass(frozen=True)
 class TimelineRequest(GenerateRequest):
-    """One sound whose words change: the prompt is the bed below all of it, and may be empty."""
+    """One sound whose prompt changes in time; `prompt` holds below all of it, and may be empty."""
 
     timeline: str = ""
     """Regions, as `timeline.parse_timeline` reads them."""
@@ -87,7 +87,7 @@ class TimelineRequest(GenerateRequest):
 
 @dataclass(frozen=True)
 class InpaintRequest:
-    """New sound for a part of a recording; the rest of it stays."""
+    """A part of a recording, generated anew; the rest of it stays."""
 
     source: str
     """The recording's file name, without a folder."""
@@ -114,13 +114,13 @@ class InpaintRequest:
         for option, name in (("--mask", "masks"), ("--band", "bands")):
             texts = getattr(self, name)
             if not isinstance(texts, list | tuple) or len(texts) > MAX_MASKS:
-                raise UsageError(f"{option}: not a list of up to {MAX_MASKS}.")
+                raise UsageError(f"{option}: not a list of up to {MAX_MASKS}")
             for text in texts:
                 check_text(option, text)
             object.__setattr__(self, name, tuple(texts))  # a record in a file has lists
         if not self.masks and not self.bands:
             raise UsageError(
-                "What is to change? Give --mask, --band, or both.",
+                "neither --mask nor --band is given",
                 hint="For example: --mask 2-4s, or --band 4k-8k.",
             )
         _check_limits("--crossfade", self.crossfade_s, CROSSFADE)
@@ -132,7 +132,7 @@ class InpaintRequest:
 
 @dataclass(frozen=True)
 class ExtendRequest:
-    """More of a recording: after its end, before its start, or from the end back to the start."""
+    """A continuation of a recording: after its end, before its start, or from end to start."""
 
     source: str
     """The recording's file name, without a folder."""
@@ -156,14 +156,15 @@ class ExtendRequest:
         _check_limits("--by", self.by_s, SETTING_LIMITS["duration_s"])
         if self.where not in EXTEND_WHERE:
             raise UsageError(
-                f"Extending {self.where!r} is not known.", hint=f"Valid: {', '.join(EXTEND_WHERE)}."
+                f"extending {_shown(self.where)} is not known",
+                hint=f"Valid: {', '.join(EXTEND_WHERE)}.",
             )
         _check_limits("--crossfade", self.crossfade_s, CROSSFADE)
 
 
 @dataclass(frozen=True)
 class StyleTransferRequest:
-    """A recording turned into what the prompt says, with its own course in time."""
+    """A recording turned into the sound of the prompt, with its own course in time."""
 
     source: str
     """The recording's file name, without a folder."""
@@ -174,7 +175,7 @@ class StyleTransferRequest:
     """The share of the steps that is taken: 1 leaves nothing of the recording."""
     negative_prompt: str = ""
     method: str = "sdedit"
-    """How the recording is taken to the noise it starts from: one of `STYLE_METHODS`."""
+    """The way from the recording to the noise it starts from: one of `STYLE_METHODS`."""
     task: ClassVar[str] = "style-transfer"
 
     def __post_init__(self) -> None:
@@ -184,7 +185,7 @@ class StyleTransferRequest:
         _check_limits("--strength", self.strength, SHARE)
         if self.method not in STYLE_METHODS:
             raise UsageError(
-                f"--method {self.method!r} is not known.",
+                f"--method {_shown(self.method)} is not known",
                 hint=f"Valid: {', '.join(STYLE_METHODS)}.",
             )
 
@@ -197,7 +198,7 @@ class StyleTransferRequest:
         n_taken = int(steps * self.strength)
         if n_taken == 0:
             raise UsageError(
-                f"--strength {self.strength:g} of {steps} steps is less than one step.",
+                f"--strength {self.strength:g} of {steps} steps is less than one step",
                 hint=f"Valid: {1 / steps:.3g} to 1; or more --steps.",
             )
         return steps - n_taken
@@ -205,7 +206,7 @@ class StyleTransferRequest:
 
 @dataclass(frozen=True)
 class EditRequest:
-    """A sound made from words, with some of the words changed (prompt-to-prompt)."""
+    """A sound made from a prompt, with words of the prompt changed (prompt-to-prompt)."""
 
     prompt: str
     """Of the sound before the edit."""
@@ -216,9 +217,9 @@ class EditRequest:
     refine: str = ""
     reweights: tuple[str, ...] = ()
     cross_steps: float = 0.8
-    """The share of the steps for which words are heard where they were before the edit."""
+    """Share of the steps that keep the words' cross-attention of before the edit."""
     self_steps: float = 0.4
-    """The share of the steps for which the sound resembles itself as it did before the edit."""
+    """Share of the steps that keep the self-attention of before the edit."""
     source: str = ""
     """Name of the file that prompt, seed and settings were read from, if from any."""
     source_sha256: str = ""
@@ -233,7 +234,7 @@ class EditRequest:
         for option, name in (("--swap", "swaps"), ("--reweight", "reweights")):
             texts = getattr(self, name)
             if not isinstance(texts, list | tuple) or len(texts) > MAX_WORD_EDITS:
-                raise UsageError(f"{option}: not a list of up to {MAX_WORD_EDITS}.")
+                raise UsageError(f"{option}: not a list of up to {MAX_WORD_EDITS}")
             for text in texts:
                 check_text(option, text)
             object.__setattr__(self, name, tuple(texts))  # a record in a file has lists
@@ -246,7 +247,7 @@ class EditRequest:
 
     @property
     def word_edit(self) -> WordEdit:
-        """What the edits make of the prompt."""
+        """The prompt after the edits."""
         return edit_words(self.prompt, self.swaps, self.refine, self.reweights)
 
 
@@ -269,7 +270,7 @@ REQUESTS: dict[str, type[Request]] = {
         EditRequest,
     )
 }
-"""Task -> what it is asked for."""
+"""Task -> the class of its requests."""
 
 
 SETTING_OPTIONS = {
@@ -282,7 +283,7 @@ SETTING_OPTIONS = {
 
 @dataclass(frozen=True)
 class GenerateSettings:
-    """How sounds are made, with nothing left open. Shared by all requests of a run."""
+    """Sampling settings with nothing left open, shared by the requests of a run."""
 
     duration_s: float
     steps: int
@@ -295,13 +296,13 @@ class GenerateSettings:
             _check_limits(option, getattr(self, name), SETTING_LIMITS[name])
         if self.scheduler not in tuple(SCHEDULERS):  # it may be unhashable
             raise UsageError(
-                f"--scheduler {self.scheduler!r} is not known.",
+                f"--scheduler {_shown(self.scheduler)} is not known",
                 hint=f"Valid: {', '.join(SCHEDULERS)}.",
             )
 
     @classmethod
     def from_defaults(cls, defaults: GenerationDefaults, **asked: Any) -> GenerateSettings:
-        """The checkpoint's defaults, but for what was `asked`; a value of None is not asked.
+        """The checkpoint's defaults, but for the values `asked`; None is not asked.
 
         Raises:
             UsageError: a value is impossible.
@@ -317,22 +318,22 @@ class GenerateSettings:
 def _check_words(prompt: Any, negative_prompt: Any, *, may_be_empty: bool = False) -> None:
     is_empty = not isinstance(prompt, str) or not prompt.strip()
     if is_empty and not (may_be_empty and prompt == ""):
-        raise UsageError("The prompt is empty.", hint='Try "dog barking in rain".')
+        raise UsageError("the prompt is empty", hint='Try "dog barking in rain".')
     check_text("the prompt", prompt)
     check_text("--negative", negative_prompt)
 
 
 def _check_seed(seed: Any) -> None:
     if not _is_int(seed) or not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"--seed {seed!r} is not a whole number from 0 to 2^63 - 1.")
+        raise UsageError(f"--seed {_shown(seed)} is not a whole number from 0 to 2^63 - 1")
 
 
 def _check_source(name: Any, sha256: Any) -> None:
     check_text("the source's name", name)
     if not name or name in (".", "..") or "/" in name or "\\" in name:
-        raise UsageError(f"The source {name!r} is not a file name.")
+        raise UsageError(f"the source {_shown(name)} is not a file name")
     if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise UsageError("The source's SHA-256 is not 64 hexadecimal digits.")
+        raise UsageError("the source's SHA-256 is not 64 hexadecimal digits")
 
 
 def check_text(name: str, text: Any) -> None:
@@ -341,18 +342,15 @@ def check_text(name: str, text: Any) -> None:
     Prompts come from files too, and are printed: an escape sequence must not reach a terminal.
     """
     if not isinstance(text, str):
-        raise UsageError(f"{name[0].upper()}{name[1:]} is not text: {text!r}.")
+        raise UsageError(f"{name} is not text: {_shown(text)}")
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise UsageError(
-            f"{name[0].upper()}{name[1:]} is too long: {len(text):,} characters.",
+            f"{name} is too long: {len(text):,} characters",
             hint=f"There can be {MAX_PROMPT_CHARACTERS:,}.",
         )
     for character in text:
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r":
-            raise UsageError(
-                f"{name[0].upper()}{name[1:]} has a character that is not text:"
-                f" U+{ord(character):04X}."
-            )
+            raise UsageError(f"{name} has a character that is not text: U+{ord(character):04X}")
 
 
 def _check_limits(option: str, value: Any, limits: Limits) -> None:

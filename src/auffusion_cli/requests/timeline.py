@@ -1,11 +1,13 @@
-"""Which words hold when: `0-3s a dog barks; 2-6s rain; 6-10s thunder`. No torch."""
+"""Timelines: prompts for parts of a sound, `0-3s a dog barks; 2-6s rain`. No torch."""
 
 from __future__ import annotations
 
-import errno
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from auffusion_cli.errors import UsageError
+from auffusion_cli.parsing import read_text
 from auffusion_cli.requests.masks import TOLERANCE_S, parse_times
 
 OPTION = "--timeline"
@@ -14,13 +16,13 @@ MIN_REGION_S = 0.5
 """A column of the embedded model's latent lasts 0.32 s."""
 MAX_REGIONS = 100
 LONGEST = "the longest possible sound"
-"""What messages call the sound while its duration is not known."""
+"""Name of the sound in messages while its duration is not known."""
 MAX_FILE_BYTES = 100_000
 
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the sound with words of its own; regions may overlap."""
+    """A part of the sound with a prompt of its own; regions may overlap."""
 
     start_s: float
     end_s: float
@@ -28,11 +30,11 @@ class Region:
 
 
 def parse_timeline(text: str, duration_s: float, whole: str = "the sound") -> list[Region]:
-    """The regions of a sound that lasts `duration_s`, by when they start.
+    """The regions of a sound that lasts `duration_s`, sorted by their start.
 
-    Entries are apart by a semicolon or a new line. Each is a time as `masks.parse_times` reads it,
-    or several with commas and no space between them, and after a space the words. `whole` is what
-    messages call the sound.
+    Entries are separated by semicolons or line breaks. Each is a time as `masks.parse_times` reads
+    it, or several with commas and no space between them, and after a space the prompt. `whole`
+    names the sound in messages.
 
     Raises:
         UsageError: an entry cannot be read, or lies outside of the sound; shows what is valid.
@@ -44,26 +46,26 @@ def parse_timeline(text: str, duration_s: float, whole: str = "the sound") -> li
         times, *words = entry.split(maxsplit=1)
         if not words:
             raise UsageError(
-                f"{OPTION} {times!r} is neither a time and words nor a file that is there.",
+                f"{OPTION} {times!r} is neither a time with a prompt nor an existing file",
                 hint=f"Valid: {EXAMPLE}.",
             )
         [prompt] = words
         for span in parse_times([times], duration_s, OPTION, whole):
             if span.end - span.start < MIN_REGION_S - 1e-9:
                 raise UsageError(
-                    f"{OPTION} {entry.strip()!r} is too short: {span.end - span.start:g} s.",
+                    f"{OPTION} {entry.strip()!r} is too short: {span.end - span.start:g} s",
                     hint=f"At least {MIN_REGION_S:g} s is needed.",
                 )
             regions.append(Region(span.start, span.end, prompt.strip()))
     if not regions:
-        raise UsageError(f"{OPTION} is empty.", hint=f"Valid: {EXAMPLE}.")
+        raise UsageError(f"{OPTION} is empty", hint=f"Valid: {EXAMPLE}.")
     if len(regions) > MAX_REGIONS:
-        raise UsageError(f"{OPTION} has {len(regions)} regions; at most {MAX_REGIONS} are made.")
+        raise UsageError(f"{OPTION} has {len(regions)} regions; at most {MAX_REGIONS} are made")
     return sorted(regions, key=lambda region: region.start_s)
 
 
 def timeline_duration(text: str, longest_s: float) -> float | None:
-    """When the last region ends; None where one is open (`6s-`) and the text does not say.
+    """The end of the last region; None where one is open (`6s-`), so that the text has no end.
 
     Raises:
         UsageError: an entry cannot be read, or ends after `longest_s`.
@@ -73,23 +75,20 @@ def timeline_duration(text: str, longest_s: float) -> float | None:
 
 
 def read_timeline(value: str) -> str:
-    """What is given to the option -> the entries on one line: what the file says, if it is one.
+    """The value of the option, entries or the name of a file with entries -> entries in one line.
 
     Raises:
-        UsageError: the file cannot be read, or is no text.
+        UsageError: the file cannot be read, is too large, or is no text.
     """
-    lines = value.splitlines()
+    text = value
+    if _exists(value):
+        where = f"{OPTION} {value}"
+        text = read_text(Path(value), max_bytes=MAX_FILE_BYTES, raising=UsageError, where=where)
+    return "; ".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
+
+
+def _exists(value: str) -> bool:
     try:
-        with open(value, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise UsageError(f"{OPTION} {value}: has more than {MAX_FILE_BYTES:,} bytes.")
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UsageError(f"{OPTION} {value}: is not UTF-8 text.") from None
-    except (FileNotFoundError, ValueError):  # a null character is no part of a name
-        pass
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise UsageError(f"{OPTION} {value}: {error.strerror}.") from None
-    return "; ".join(" ".join(line.split()) for line in lines if line.strip())
+        return os.path.lexists(value)
+    except (OSError, ValueError):  # too long, or with a NUL: entries, not a name
+        return False

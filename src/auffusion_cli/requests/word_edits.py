@@ -1,7 +1,7 @@
-"""Edits of the words of a prompt, as users write them, and which words become which. No torch.
+"""Edits of the words of a prompt, as users write them, and the alignment of their words. No torch.
 
 `dog=cat` swaps, `rain=2.0` reweights, `… in a cathedral` refines, where … stands for the prompt.
-Words are compared without regard to case. Where one occurs several times, all of them are meant;
+Words are compared without regard to case. A word that occurs several times means all of them;
 `dog#2` is the second alone.
 """
 
@@ -18,7 +18,10 @@ WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 NTH = re.compile(r"(.*)#([0-9]{1,4})", re.DOTALL)
 ELLIPSIS = re.compile(r"…|\.\.\.")
 MAX_WEIGHT = 20.0
-"""Attention that is scaled by more says nothing that the model has learnt."""
+"""Attention scaled by more is outside of anything that the model was trained on."""
+
+
+MAX_LISTED_CHARACTERS = 160
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Match:
-    """Words of the source (by number) that became words of the edited prompt."""
+    """Words of the source (by number) aligned with words of the edited prompt."""
 
     sources: tuple[int, ...]
     targets: tuple[int, ...]
@@ -40,7 +43,7 @@ class Match:
 
 @dataclass(frozen=True)
 class WordEdit:
-    """A prompt before and after its edits. Words in no match are new, or have gone."""
+    """A prompt before and after its edits. Words in no match are new, or were removed."""
 
     source: str
     prompt: str
@@ -69,7 +72,7 @@ def find_words(prompt: str) -> list[Word]:
 def edit_words(
     prompt: str, swaps: Sequence[str] = (), refine: str = "", reweights: Sequence[str] = ()
 ) -> WordEdit:
-    """Swap words of `prompt`, then refine what that gives, then weigh the words of the result.
+    """Swap words of `prompt`, then refine the result, then weigh its words.
 
     All swaps are of words of `prompt` itself. `refine` is the prompt with something around it, for
     which … or ... stands, or a whole prompt that shares words with it; "" is none.
@@ -84,7 +87,7 @@ def edit_words(
 
 
 def _swap(prompt: str, swaps: Sequence[str]) -> tuple[str, list[Match]]:
-    """The prompt after all swaps, and which of its words stand for which."""
+    """The prompt after all swaps, and the alignment of its words."""
     words = find_words(prompt)
     places: dict[tuple[int, int], str] = {}  # (first word, behind the last) -> what comes there
     for swap in swaps:
@@ -92,12 +95,12 @@ def _swap(prompt: str, swaps: Sequence[str]) -> tuple[str, list[Match]]:
         new = new.strip()
         if not equals or not find_words(new):
             raise UsageError(
-                f"--swap {swap!r} cannot be read.",
+                f"--swap {swap!r} cannot be read",
                 hint="For example: --swap dog=cat. To silence a word: --reweight dog=0.",
             )
         for place in find_phrase(prompt, old, f"--swap {swap}"):
             if any(place[0] < end and start < place[1] for start, end in places):
-                raise UsageError(f"--swap {swap} and another one change the same word.")
+                raise UsageError(f"--swap {swap} and another one change the same word")
             places[place] = new
 
     edited, pieces, copied_to = "", [], 0  # pieces: (words of the source, characters of the result)
@@ -129,10 +132,10 @@ def _words_within(prompt: str, start: int, end: int) -> tuple[int, ...]:
 
 
 def _refine(prompt: str, matches: list[Match], refine: str) -> tuple[str, list[Match]]:
-    """The refined prompt, and which of its words stand for which of the source."""
+    """The refined prompt, and the alignment of its words with those of the source."""
     stand_ins = list(ELLIPSIS.finditer(refine))
     if len(stand_ins) > 1:
-        raise UsageError(f"--refine {refine!r} has more than one …, which stands for the prompt.")
+        raise UsageError(f"--refine {refine!r} has more than one …, which stands for the prompt")
     old_words = find_words(prompt)
     if stand_ins:
         start, end = stand_ins[0].span()
@@ -169,35 +172,35 @@ def _weigh(prompt: str, reweights: Sequence[str]) -> tuple[float, ...]:
             equals = ""
         if not equals:
             raise UsageError(
-                f"--reweight {reweight!r} cannot be read.", hint="For example: --reweight rain=2.0."
+                f"--reweight {reweight!r} cannot be read", hint="For example: --reweight rain=2.0."
             )
         if not abs(weight) <= MAX_WEIGHT:
             raise UsageError(
-                f"--reweight {reweight} is not possible.",
+                f"--reweight {reweight} is not possible",
                 hint=f"Valid weights: {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}; 1 changes nothing.",
             )
         for start, end in find_phrase(prompt, phrase, f"--reweight {reweight}"):
             if weighed & set(range(start, end)):
-                raise UsageError(f"--reweight {reweight} weighs a word that has a weight already.")
+                raise UsageError(f"--reweight {reweight} weighs a word that has a weight already")
             weighed |= set(range(start, end))
             weights[start:end] = [weight] * (end - start)
     return tuple(weights)
 
 
-def find_phrase(prompt: str, phrase: str, told_as: str) -> list[tuple[int, int]]:
-    """Where the words of `phrase` follow each other in `prompt`: (first word, behind the last).
+def find_phrase(prompt: str, phrase: str, label: str) -> list[tuple[int, int]]:
+    """Places in `prompt` where the words of `phrase` follow each other: (first word, end).
 
     `phrase#2` is the second such place alone.
 
     Raises:
-        UsageError: there is none; the message begins with `told_as` and lists the prompt's words.
+        UsageError: there is none; the message begins with `label` and lists the prompt's words.
     """
     nth = None
     if numbered := NTH.fullmatch(phrase.strip()):
         phrase, nth = numbered[1], int(numbered[2])
     wanted = [word.text.lower() for word in find_words(phrase)]
     if not wanted:
-        raise UsageError(f"{told_as}: names no word. {_listed(prompt)}")
+        raise UsageError(f"{label}: names no word. {_listed(prompt)}")
     words = [word.text.lower() for word in find_words(prompt)]
     n = len(wanted)
     places: list[tuple[int, int]] = []
@@ -205,17 +208,19 @@ def find_phrase(prompt: str, phrase: str, told_as: str) -> list[tuple[int, int]]
         if words[i : i + n] == wanted and (not places or i >= places[-1][1]):
             places.append((i, i + n))
     if not places:
-        raise UsageError(f"{told_as}: {phrase.strip()!r} is not in the prompt. {_listed(prompt)}")
+        raise UsageError(f"{label}: {phrase.strip()!r} is not in the prompt. {_listed(prompt)}")
     if nth is None:
         return places
     if not 1 <= nth <= len(places):
         times = "once" if len(places) == 1 else f"{len(places)} times"
         raise UsageError(
-            f"{told_as}: {phrase.strip()!r} occurs {times} in the prompt. {_listed(prompt)}"
+            f"{label}: {phrase.strip()!r} occurs {times} in the prompt. {_listed(prompt)}"
         )
     return [places[nth - 1]]
 
 
 def _listed(prompt: str) -> str:
     words = ", ".join(word.text for word in find_words(prompt))
-    return f"Its words: {words}." if words else "It has no words."
+    if len(words) > MAX_LISTED_CHARACTERS:
+        words = words[:MAX_LISTED_CHARACTERS].rpartition(", ")[0] + ", …"
+    return f"Its words: {words}" if words else "It has no words"

@@ -210,7 +210,7 @@ def _matcher(setup: Setup, *, any_seed: bool) -> Callable[[Provenance, Job], boo
 
     def matches(record: Provenance, job: Job) -> bool:
         return any(
-            record.answers(
+            record.matches(
                 request,
                 setup.settings_of(job),
                 model=checkpoint.name if checkpoint else setup.loading.model,
