@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,12 @@ def test_what_is_asked_needs_no_torch(name):
 def test_every_room_has_its_layer():
     rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES}
     assert rooms == set(LAYER)
+
+
+def test_the_page_of_the_architecture_names_every_file_of_the_inference_core():
+    page = (PACKAGE.parents[1] / "docs/architecture.md").read_text("utf-8")
+    tree = page.split("```")[1]
+    rooms = {"requests", "signal", "codec", "diffusion", "checkpoints"}
+    files = [path for path in MODULES if path.parent.name in rooms | {PACKAGE.name}]
+    unnamed = {path.name for path in files} - set(re.findall(r"\w+\.py", tree))
+    assert unnamed == {"__main__.py"}
