@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from auffusion_cli.training.loop import StepReport
 
 MAX_LISTED_PROBLEMS = 20
-STOP_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def register(app: typer.Typer) -> None:
@@ -102,7 +100,7 @@ def train(
 
     Before it starts, every clip is opened once: unreadable, silent, too short, duplicate and
     missing ones are listed, and training starts without them only with --skip-bad. Ctrl-C ends
-    cleanly with a checkpoint and the result so far. Several GPUs: accelerate launch -m
+    cleanly with a checkpoint and the result so far. Several GPUs: torchrun --nproc_per_node 4 -m
     auffusion_cli train …
 
     \b
@@ -126,15 +124,13 @@ def train(
     settled = _settle(config, settings or [], named, init_from)
     if settled.data is None:
         raise UsageError("--data is missing", hint="name the folder or list of training sounds")
-    folder = Path(settled.output) if settled.output else None
-    if folder is None and not dry_run:
+    if settled.output is None and not dry_run:
         raise UsageError("--output is missing", hint="for example: -o runs/mine")
+    folder = Path(settled.output or "")
     if not dry_run:
         check_output(folder, resume=resume, overwrite=overwrite)
     listed = load_clips(Path(settled.data))  # before torch, so that mistakes are found at once
-    fit_window = config is None and not any(
-        setting.startswith("scenes.duration_s=") for setting in settings or []
-    )
+    sets_window = any(setting.startswith("scenes.duration_s=") for setting in settings or [])
 
     from auffusion_cli.training.run import join_processes, run
 
@@ -147,21 +143,19 @@ def train(
             if writes:  # again, now that nobody else writes
                 check_output(folder, resume=resume, overwrite=overwrite)
             if settled.stage == "diffusion" and settled.diffusion.init_from is not None:
+                fit_window = config is None and not sets_window
                 settled = _with_checkpoint(
                     settled, fit_window=fit_window, download=not dry_run, yes=yes
                 )
-            cache_file = None if dry_run else folder / CLIP_CHECK_NAME
-            clips = _check_clips(listed, settled, cache_file)
+            clips = _check_clips(listed, settled, None if dry_run else folder / CLIP_CHECK_NAME)
             if writes and overwrite:
                 delete_run(folder)
         if dry_run:
             if is_main:
                 _show_settings(settled, as_json=json)
             return
-        console.note(
-            f"training the {settled.stage} stage on {len(clips)} clips "
-            f"in {processes.num_processes} process{'es' if processes.num_processes > 1 else ''}"
-        )
+        n_processes = f"{processes.num_processes} process" + "es" * (processes.num_processes > 1)
+        console.note(f"training the {settled.stage} stage on {len(clips)} clips in {n_processes}")
         with _interruptible() as stop_requested, _ProgressLines() as progress:
             n_steps = run(
                 settled,
@@ -181,7 +175,8 @@ def _show_settings(config: TrainingConfig, *, as_json: bool) -> None:
     if as_json:
         console.print_json(asdict(config))
     else:
-        typer.echo(dump_config(config), nl=False)
+        for line in dump_config(config).splitlines():
+            console.print_line(line)
 
 
 def _report(
@@ -199,9 +194,9 @@ def _report(
             }
         )
         return
-    typer.echo(f"{folder}: {n_steps} steps")
+    console.print_line(f"{folder}: {n_steps} steps")
     if not finished:
-        console.note(f"stopped early; auffusion train -o {folder} --resume continues it")
+        console.note(f"stopped early; auffusion train -o {folder} --resume continues")
     if config.stage == "diffusion":
         console.note(f'try it: auffusion generate "…" --model {folder} -o out.wav')
 
@@ -248,7 +243,7 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
 def _with_checkpoint(
     config: TrainingConfig, *, fit_window: bool, download: bool, yes: bool
 ) -> TrainingConfig:
-    """Find the checkpoint to start from, after a question if it must be downloaded.
+    """The settings with the checkpoint found, after a question if it must be downloaded.
 
     With `fit_window` the scenes get the length of its window.
     """
@@ -308,7 +303,11 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         asked = True
         console.note("stopping after this step; once more to stop at once")
 
-    previous = {s: signal.signal(s, ask) for s in STOP_SIGNALS}
+    previous = {
+        signum: signal.signal(signum, ask)
+        for signum in STOP_SIGNALS
+        if signal.getsignal(signum) != signal.SIG_IGN  # `nohup` ignores SIGHUP
+    }
     try:
         yield lambda: asked
     finally:
