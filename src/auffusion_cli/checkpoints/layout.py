@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +288,7 @@ def describe(folder: Path) -> dict[str, Any]:
     else:
         encoder_folders = [folder / "text_encoder"]
     unet = read_json(folder / "unet" / "config.json")
+    vocoder = choose_vocoder(folder, "auto", identity.defaults)
     weight_files = [path for path in model_files(folder) if path.suffix in WEIGHT_SUFFIXES]
     return {
         "licence": identity.licence,
@@ -298,10 +299,10 @@ def describe(folder: Path) -> dict[str, Any]:
         "cross_attention_dim": unet.get("cross_attention_dim"),
         "unet_channels": unet.get("block_out_channels"),
         "autoencoder": read_json(folder / "vae" / "config.json").get("_class_name"),
-        "vocoder": "hifigan" if (folder / "vocoder").is_dir() else "griffin-lim",
+        "vocoder": vocoder,
         "weight_formats": sorted({path.suffix.removeprefix(".") for path in weight_files}),
         "weights_bytes": sum(path.stat().st_size for path in weight_files),
-        "generation": asdict(identity.defaults),
+        "generation": asdict(replace(identity.defaults, vocoder=vocoder)),
     }
 
 

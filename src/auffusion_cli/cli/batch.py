@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
@@ -15,7 +15,7 @@ import typer
 from auffusion_cli.cli import console
 from auffusion_cli.cli.making import Setup
 from auffusion_cli.cli.options import Run
-from auffusion_cli.cli.plan import Failure, Job
+from auffusion_cli.cli.plan import Failure, Job, Matches, is_finished
 from auffusion_cli.errors import AuffusionError, OutputExistsError
 from auffusion_cli.files import clear_unfinished, folder_of
 
@@ -35,11 +35,11 @@ class Batch:
     player: list[str] | None
     forgiving: bool
     """A job that fails is listed and the others go on; otherwise it raises."""
-    is_finished: Callable[[Job], bool]
-    """Whether the sound of a job is there; another run may make it meanwhile."""
+    matches: Matches | None
+    """Test of sounds that are there already, as another run may make them meanwhile."""
     failures: list[Failure] = field(default_factory=list)
     remarks: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    """What JSON says of some prompts besides."""
+    """Fields to add to the JSON of some prompts."""
     n_made: int = 0
     n_skipped: int = 0
 
@@ -68,7 +68,7 @@ class Batch:
 
         def requests() -> Iterator[GenerateRequest]:
             for job in jobs:
-                if self.is_finished(job):
+                if is_finished(job, self.matches):
                     self.skip(job)
                 else:
                     pulled.append(job)
@@ -115,7 +115,7 @@ class Batch:
         try:
             self._write(job, result)
         except OutputExistsError as error:  # another run has written it since we looked
-            if self.is_finished(job):
+            if is_finished(job, self.matches):
                 self.skip(job)
             else:
                 self.failures.append(Failure.of(job, error))

@@ -171,6 +171,8 @@ NewPart = Annotated[
 Duration = Annotated[
     float | None, seconds("--duration", "Length of the sound: 3, 2.5s, 800ms, 1:30; up to an hour.")
 ]
+TRIM_HELP = "Of a sound shorter than the model's window keep the part with the sound, or its start."
+Trim = Annotated[bool, typer.Option("--trim/--no-trim", help=TRIM_HELP)]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
 Guidance = Annotated[
     float | None, typer.Option("--guidance", help="How closely to follow the prompt; 1 is off.")

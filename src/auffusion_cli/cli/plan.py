@@ -62,11 +62,11 @@ class Job:
     picture: Path | None = None
     """Of the spectrogram."""
     former_seed: int | None = None
-    """The seed that version 0.1 gave to the line: the list's own, as to all others."""
+    """The seed that earlier versions gave to the line: the list's own, as to all others."""
 
     @property
     def former_request(self) -> GenerateRequest:
-        """As version 0.1 made the sound."""
+        """The request with the seed of earlier versions."""
         if self.former_seed is None:
             return self.request
         return replace(self.request, seed=self.former_seed)
@@ -105,10 +105,12 @@ class PlanOptions:
     """The regions of every sound; then a prompt may be empty."""
     encoding: str | None = None
     """Of the list; None is UTF-8, or UTF-16 with a byte order mark."""
+    trim: bool = False
+    """Without effect on a timeline, whose times are fixed."""
 
     def request(self, prompt: str, seed: int, negative_prompt: str) -> GenerateRequest:
         if self.timeline is None:
-            return GenerateRequest(prompt, seed, negative_prompt)
+            return GenerateRequest(prompt, seed, negative_prompt, trim=self.trim)
         return TimelineRequest(prompt, seed, negative_prompt, self.timeline)
 
 
@@ -236,15 +238,23 @@ def _check_names(jobs: Sequence[Job]) -> None:
         check_writable(paths, option)
 
 
+Matches = Callable[[Provenance, Job], bool]
+"""Test of whether a record is that of the sound of a job."""
+
+
 def leave_out_finished(
-    jobs: Sequence[Job], matches: Callable[[Provenance, Job], bool]
+    jobs: Sequence[Job], matches: Matches | None, *, overwrite: bool
 ) -> tuple[list[Job], list[Job]]:
     """(to do, finished): finished are those whose file is there and `matches` its job, and whose
-    picture is there, too.
+    picture is there, too. Without `matches` no file may be there, unless with `overwrite`.
 
     Raises:
         OutputExistsError: a file is there and is something else.
     """
+    if matches is None:
+        if not overwrite:
+            check_free([path for job in jobs for path in (job.path, job.picture) if path])
+        return list(jobs), []
     todo, finished = [], []
     for job in jobs:
         if not job.path.exists():
@@ -265,15 +275,10 @@ def leave_out_finished(
     return todo, finished
 
 
-def is_finished(job: Job, matches: Callable[[Provenance, Job], bool]) -> bool:
-    """Whether the file of `job` is there, and its record `matches`."""
-    record = _record_of(job.path) if job.path.exists() else None
+def is_finished(job: Job, matches: Matches | None) -> bool:
+    """Whether the file of `job` is there, and its record `matches`; without that it never is."""
+    record = _record_of(job.path) if matches and job.path.exists() else None
     return record is not None and matches(record, job)
-
-
-def check_all_free(jobs: Sequence[Job]) -> None:
-    """Raise an OutputExistsError if a file of any job is there."""
-    check_free([path for job in jobs for path in (job.path, job.picture) if path])
 
 
 def _record_of(path: Path) -> Provenance | None:

@@ -38,6 +38,10 @@ Dtype = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"] | None,
     typer.Option("--dtype", help="By default FILE's, or else the best for the device."),
 ]
+Trim = Annotated[
+    bool | None,
+    typer.Option("--trim/--no-trim", help=f"{options.TRIM_HELP} By default as FILE."),
+]
 OptionalNegative = Annotated[str | None, typer.Option("--negative", help=options.NEGATIVE_HELP)]
 
 
@@ -87,12 +91,21 @@ class Origin:
 
 
 def origin_of_words(
-    prompt: str, seed: int | None, negative_prompt: str | None, asked: Mapping[str, Any]
+    prompt: str,
+    seed: int | None,
+    negative_prompt: str | None,
+    trim: bool | None,
+    asked: Mapping[str, Any],
 ) -> Origin:
     """The sound that options describe; a seed that they lack is drawn, and printed."""
     from auffusion_cli.requests.request import GenerateRequest, draw_seed
 
-    request = GenerateRequest(prompt, draw_seed() if seed is None else seed, negative_prompt or "")
+    request = GenerateRequest(
+        prompt,
+        draw_seed() if seed is None else seed,
+        negative_prompt or "",
+        trim=True if trim is None else trim,
+    )
     if seed is None:
         console.note_seed(request.seed)
     return Origin(request, asked, options.Loading(), name=prompt)

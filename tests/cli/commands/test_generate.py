@@ -363,14 +363,30 @@ def test_every_line_of_a_list_has_a_seed_of_its_own(run):
     ]
 
 
-def test_a_list_whose_sounds_the_first_version_made_is_finished(run):
-    """It gave the list's seed to every line."""
+def test_a_list_whose_sounds_an_earlier_version_made_is_finished(run):
+    """It gave the list's seed to every line, and did not trim."""
     for index, prompt in ((1, "dog"), (2, "rain")):
-        run("generate", prompt, "--seed", "5", "-o", f"out/{index:05d}-{prompt}.wav")
-    result = run("generate", "--prompts", "-", "--seed", "5", "-o", "out", stdin="dog\nrain\n")
+        file = f"out/{index:05d}-{prompt}.wav"
+        run("generate", prompt, "--seed", "5", "--no-trim", "-o", file)
+    command, stdin = ("generate", "--prompts", "-", "-o", "out"), "dog\nrain\n"
+    result = run(*command, "--seed", "5", "--no-trim", stdin=stdin)
     assert result.exit_code == 0 and "already there and skipped: 2" in result.stderr
-    result = run("generate", "--prompts", "-", "--seed", "6", "-o", "out", stdin="dog\nrain\n")
-    assert result.exit_code == 2 and "does not hold the sound" in result.stderr
+    for other in (("--seed", "5"), ("--seed", "6", "--no-trim")):
+        result = run(*command, *other, stdin=stdin)
+        assert result.exit_code == 2 and "does not hold the sound" in result.stderr
+
+
+def test_trimming_is_recorded_and_made_again(run):
+    run("generate", "dog", "--seed", "1", "-o", "trimmed.wav")
+    run("generate", "dog", "--seed", "1", "--no-trim", "-o", "start.wav")
+    assert read_provenance(Path("trimmed.wav"))["trim"] is True
+    assert read_provenance(Path("start.wav"))["trim"] is False
+    assert Path("trimmed.wav").read_bytes() != Path("start.wav").read_bytes()
+    for name in ("trimmed.wav", "start.wav"):
+        assert run("reproduce", name).stdout == "identical: all 16000 samples\n"
+    timeline = ("--timeline", "0-1s a dog barks", "--dry-run", "--json")
+    shown = json.loads(run("generate", *timeline).stdout)
+    assert shown["sounds"][0]["trim"] is False
 
 
 def test_lines_have_settings_of_their_own(run):

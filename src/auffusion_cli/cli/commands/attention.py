@@ -93,6 +93,7 @@ def attention(
     *,
     averages: Averages,
     duration_s: options.Duration = None,
+    trim: recorded.Trim = None,
     seed: options.Seed = None,
     negative: recorded.OptionalNegative = None,
     sampling: options.Sampling,
@@ -126,7 +127,8 @@ def attention(
     if len(models or ()) > MAX_MODELS:
         raise UsageError(f"--model: {len(models)} of them; at most {MAX_MODELS} are drawn")
     named_model = models[0] if models else None
-    origin = _origin(source, named_model, seed, negative, sampling.lasting(duration_s))
+    given = {"--seed": seed, "--negative": negative, "--trim": trim}
+    origin = _origin(source, named_model, given, sampling.lasting(duration_s))
     names = models or [origin.loading.model]
     drawn_words = _choose_words(words, origin.request.prompt)
     files = _files(output, data, audio, origin, names)
@@ -163,21 +165,16 @@ def attention(
 
 
 def _origin(
-    source: str,
-    named_model: str | None,
-    seed: int | None,
-    negative: str | None,
-    asked: dict[str, Any],
+    source: str, named_model: str | None, given: dict[str, Any], asked: dict[str, Any]
 ) -> recorded.Origin:
     if Path(source).suffix.lower() in SOUND_SUFFIXES:
-        given = {"--seed": seed, "--negative": negative}
         return recorded.origin_of_file(Path(source), named_model, given, asked)
     if os.path.isfile(source):  # False, and no error, for a long prompt
         raise UsageError(
             f"{source} is a file, but not a sound",
             hint=f"Valid: a prompt, or a sound made by generate ({', '.join(SOUND_SUFFIXES)}).",
         )
-    return recorded.origin_of_words(source, seed, negative, asked)
+    return recorded.origin_of_words(source, *given.values(), asked)
 
 
 def _generate(

@@ -66,6 +66,7 @@ def edit(
         ),
     ] = None,
     duration_s: options.Duration = None,
+    trim: recorded.Trim = None,
     seed: options.Seed = None,
     negative: recorded.OptionalNegative = None,
     *,
@@ -94,10 +95,10 @@ def edit(
 
     asked = sampling.lasting(duration_s)
     if source is not None:
-        given = {"--prompt": prompt, "--seed": seed, "--negative": negative}
+        given = {"--prompt": prompt, "--seed": seed, "--negative": negative, "--trim": trim}
         origin = recorded.origin_of_file(source, model, given, asked)
     elif prompt is not None:
-        origin = recorded.origin_of_words(prompt, seed, negative, asked)
+        origin = recorded.origin_of_words(prompt, seed, negative, trim, asked)
     else:
         raise UsageError(
             "Give a file made by generate, or --prompt and --seed",
@@ -114,6 +115,7 @@ def edit(
         self_steps=self_steps,
         source=origin.source,
         source_sha256=origin.source_sha256,
+        trim=origin.request.trim,
     )
     edited_prompt = request.word_edit.prompt
     fields = {"name": origin.name, "prompt": edited_prompt, "seed": request.seed}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -57,6 +56,7 @@ def generate(
     ] = None,
     n_variations: options.Variations = 1,
     duration_s: options.Duration = None,
+    trim: options.Trim = True,
     seed: options.Seed = None,
     negative: options.Negative = "",
     *,
@@ -112,6 +112,7 @@ def generate(
         spectrogram=spectrogram,
         timeline=timeline,
         encoding=encoding,
+        trim=trim,
     )
     if prompts_file:
         jobs, failures = plan.plan_list(prompts_file, plan_options)
@@ -120,17 +121,12 @@ def generate(
     player = _find_player(jobs) if play else None
     setup = set_up(loading, plan_options.asked, run)
     regions = _regions(setup, timeline)
-
-    finished: list[Job] = []
-    is_finished = _never
+    matches = None
     if not run.overwrite and (prompts_file or seed is not None):
         # A drawn seed is not part of what a list asks, or it could not be taken up again.
         any_seed = prompts_file and seed is None and "seed" not in field_names(output or "")
         matches = _matcher(setup, any_seed=bool(any_seed))
-        jobs, finished = plan.leave_out_finished(jobs, matches)
-        is_finished = partial(plan.is_finished, matches=matches)
-    elif not run.overwrite:
-        plan.check_all_free(jobs)
+    jobs, finished = plan.leave_out_finished(jobs, matches, overwrite=run.overwrite)
     setup.check_words(
         [job.request.prompt for job in jobs] + [region.prompt for region in regions],
         [job.request.negative_prompt for job in jobs],
@@ -145,16 +141,7 @@ def generate(
 
     from auffusion_cli.cli.batch import Batch
 
-    batch = Batch(
-        setup,
-        run,
-        subtype,
-        player,
-        forgiving=prompts_file is not None,
-        is_finished=is_finished,
-        failures=failures,
-        remarks=remarks,
-    )
+    batch = Batch(setup, run, subtype, player, bool(prompts_file), matches, failures, remarks)
     if seed is None and jobs:
         console.note_seed(plan_options.seed)
     for job in finished:
@@ -192,7 +179,7 @@ def _regions(setup: Setup, timeline: str | None) -> list:
 
 
 def _remarks(setup: Setup, jobs: Sequence[Job], regions: Sequence) -> dict[str, dict[str, Any]]:
-    """What JSON says of each prompt that, or whose timeline, has words the model does not know."""
+    """Fields to add to the JSON of prompts with words that the model does not know."""
     prompts = {job.request.prompt for job in jobs}
     in_regions = [region.prompt for region in regions]
     unknown = setup.check_vocabulary([*sorted(prompts), *in_regions])
@@ -222,10 +209,6 @@ def _matcher(setup: Setup, *, any_seed: bool) -> Callable[[Provenance, Job], boo
         )
 
     return matches
-
-
-def _never(job: Job) -> bool:
-    return False
 
 
 def _find_player(jobs: Sequence[Job]) -> list[str]:
