@@ -43,7 +43,7 @@ def named_wordings(words: Words, *, held_out: bool) -> Iterator[tuple[str, int]]
 def build(words: Words, encoder: TextEncoder, *, held_out: bool = True) -> Vocabulary:
     wordings, numbers = zip(*named_wordings(words, held_out=held_out), strict=True)
     sentences = sentences_of(encoder, wordings)
-    kept = _different(sentences, numbers)
+    kept = different(sentences, numbers)
     return Vocabulary(
         kinds=tuple(entry["phrases"][0] for entry in words.kinds.values()),
         sentences=sentences[kept],
@@ -52,7 +52,7 @@ def build(words: Words, encoder: TextEncoder, *, held_out: bool = True) -> Vocab
     )
 
 
-def _different(sentences: Tensor, numbers: Sequence[int]) -> list[int]:
+def different(sentences: Tensor, numbers: Sequence[int]) -> list[int]:
     """Which to keep, so that no two of a kind are alike."""
     kept: dict[int, list[int]] = {number: [] for number in numbers}
     for i, number in enumerate(numbers):

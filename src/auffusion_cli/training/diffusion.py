@@ -102,7 +102,8 @@ def _load_model(config: DiffusionConfig, device: torch.device, window_s: float) 
             defaults, max_duration_s=window_s, duration_s=min(defaults.duration_s, window_s)
         )
     licence = config.licence or model.licence
-    return replace(model, name=config.name, licence=licence, defaults=defaults)
+    # The result will know other sounds than those of the checkpoint's vocabulary.
+    return replace(model, name=config.name, licence=licence, defaults=defaults, vocabulary=None)
 
 
 def _load_text(entries: Sequence[TextEncoderConfig], cross_attention_dim: int) -> TextConditioner:
