@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auffusion_cli.errors import DataError, UsageError
+from auffusion_cli.evaluation import clips
 from auffusion_cli.evaluation.clips import (
     clip_name,
     find_sounds,
@@ -246,6 +247,32 @@ def test_a_prompt_for_a_part_is_none_for_the_whole(tmp_path, task):
     assert clip.prompt is None
 
 
+def test_sounds_of_every_format_that_can_be_read_are_found(tmp_path):
+    for name, format in (("a.aiff", "AIFF"), ("b.AU", "AU"), ("c.caf", "CAF"), ("d.w64", "W64")):
+        soundfile.write(tmp_path / name, noise(len(name)), RATE_HZ, format=format)
+    os.mkfifo(tmp_path / "e.wav")
+    assert find_sounds(tmp_path) == ["a.aiff", "b.AU", "c.caf", "d.w64"]
+    assert [clip.name for clip in scan_folder(tmp_path, RATE_HZ).clips] == ["a", "b", "c", "d"]
+
+
+def test_a_file_that_takes_too_much_memory_is_one_finding(tmp_path, monkeypatch):
+    for name in "ab":
+        write(tmp_path / f"{name}.wav", noise(ord(name)))
+    read = clips.read_audio
+
+    def limited(path):
+        if path.stem == "b":
+            raise MemoryError
+        return read(path)
+
+    monkeypatch.setattr(clips, "read_audio", limited)
+    folder = scan_folder(tmp_path, RATE_HZ)
+    assert [clip.name for clip in folder.clips] == ["a"]
+    (found,) = folder.record.findings
+    assert (found.path, found.flag, found.excluded) == ("b.wav", "unreadable", True)
+    assert found.detail == "does not fit into memory"
+
+
 def captions(tmp_path, text, name="captions.csv"):
     (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
     return read_captions(tmp_path / name)
@@ -257,6 +284,9 @@ def test_lists_of_captions(tmp_path):
         "sub/b": "a bell",
     }
     assert captions(tmp_path, "Name,Prompt\n./a.wav,rain\n") == {"a": "rain"}
+    lines = "Name;Prompt;duration\na.wav;rain, wind;10 sec\n"
+    assert captions(tmp_path, lines) == {"a": "rain, wind"}
+    assert captions(tmp_path, "name\tcaption\na.opus\tGewühl\n".encode("utf-16")) == {"a": "Gewühl"}
     lines = '{"name": "a", "prompt": "rain"}\n{"name": "b", "prompt": "wind"}\n'
     assert captions(tmp_path, lines, "captions.jsonl") == {"a": "rain", "b": "wind"}
 
@@ -265,20 +295,30 @@ def test_lists_of_captions(tmp_path):
     ("text", "message"),
     [
         ("file,caption\na.wav,rain\na.flac,wind\n", "line 3: another prompt for 'a'"),
-        ("caption\nrain\n", "line 2: does not say which clip"),
+        ("caption\nrain\n", "line 2: does not name its clip"),
         ("file,caption\na.wav\n", "line 2: has 1 fields"),
-        ("file,caption\na.wav,\n", "line 2: The prompt is empty"),
+        ("file,caption\na.wav,\n", "line 2: the prompt is empty"),
         ("file,caption\na.wav,a\x1b[31m\n", r"line 2: .* not text: U\+001B"),
-        ("file,caption\na.wav," + "x" * 10_001 + "\n", "line 2: The prompt is too long: 10,001"),
-        ("file,words\na.wav,x\n", r"--prompts .*captions.csv: the CSV header has no column"),
+        ("file,caption\na.wav," + "x" * 10_001 + "\n", "line 2: the prompt is too long: 10,001"),
+        ("file,words\na.wav,x\n", "line 2: has no prompt or caption or text"),
         ('file,"caption\na.wav,x\n', "captions.csv: the CSV header cannot be read"),
         ("file,caption\n", "has no prompts"),
-        (b"file,caption\na.wav,\xff\n", "line 2: is not UTF-8"),
+        (b"file,caption\na.wav,\xff\n", "is not UTF-8 text"),
+        ("file,caption\na.wav,rain\nand wind\n", "line 2: may go on in line 3"),
+        (b"file,caption\na.wav,\0\n", "holds NUL characters"),
     ],
 )
 def test_lists_that_cannot_be_used(tmp_path, text, message):
     with pytest.raises(UsageError, match=message):
         captions(tmp_path, text)
+
+
+def test_a_list_that_is_a_pipe_or_text_without_names(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(UsageError, match="is a named pipe"):
+        read_captions(tmp_path / "pipe.csv")
+    with pytest.raises(UsageError, match="does not name the clips"):
+        captions(tmp_path, "rain\n", "captions.txt")
 
 
 def test_a_list_that_is_not_there(tmp_path):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from auffusion_cli.cli import console
 from auffusion_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ T = TypeVar("T")
 
 MAX_CELLS = 1_000
 PLAIN_NAME = re.compile(r"[\w][\w.-]{0,99}")
-SOUND_SUFFIX = re.compile(r"\.(?:wav|flac|ogg|mp3)$", re.IGNORECASE)
 
 
 def axis_values(
@@ -61,6 +61,11 @@ def combinations(
 
 
 def read_lines(prompts: Sequence[str] | None, prompts_file: str | None) -> list[PromptLine]:
+    """The lines of a list, or of prompts given as arguments.
+
+    Raises:
+        UsageError: both are given or none, or a line cannot be read.
+    """
     from auffusion_cli.cli.plan import read_list
     from auffusion_cli.requests.prompts import BadLine, PromptLine
 
@@ -76,6 +81,11 @@ def read_lines(prompts: Sequence[str] | None, prompts_file: str | None) -> list[
         if isinstance(line, BadLine):
             # A cell without one of the prompts could not be compared with the others.
             raise UsageError(f"--prompts {prompts_file}, line {line.number}: {line.reason}")
+    if any(line.settings for line in lines):
+        console.note(
+            f"--prompts {prompts_file}: the columns for duration, steps and guidance have no effect"
+            " in a sweep"
+        )
     return lines
 
 
@@ -105,7 +115,9 @@ def named_sounds(
 
 
 def _stem(name: str, number: int) -> str:
-    stem = SOUND_SUFFIX.sub("", name)
+    from auffusion_cli.evaluation.clips import clip_name
+
+    stem = clip_name(name)
     if not PLAIN_NAME.fullmatch(stem):
         raise UsageError(
             f"--prompts, line {number}: {name[:60]!r} cannot be the name of a sound",

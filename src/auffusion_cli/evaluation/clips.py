@@ -17,13 +17,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from auffusion_cli.errors import AudioError, AuffusionError, DataError, UsageError
 from auffusion_cli.evaluation.result import ClipSet, Flag, FlaggedFile
 from auffusion_cli.files import hash_file
-from auffusion_cli.requests.prompts import BadLine, read_prompts_file
+from auffusion_cli.parsing import BadRow, read_rows, read_text
+from auffusion_cli.requests.prompts import PROMPT_COLUMNS, format_of
 from auffusion_cli.requests.provenance import Provenance, hash_samples
 from auffusion_cli.requests.request import (
     EditRequest,
@@ -33,7 +35,7 @@ from auffusion_cli.requests.request import (
     TimelineRequest,
 )
 from auffusion_cli.signal.audio import read_audio
-from auffusion_cli.signal.formats import WRITTEN
+from auffusion_cli.signal.formats import AUDIO_SUFFIXES
 from auffusion_cli.signal.sound_file import read_provenance
 
 SILENCE = 1e-3
@@ -47,6 +49,7 @@ NAME_COLUMNS = ("name", "file", "file_name", "filename", "path", "audio")
 """Columns of a list of captions that can name the clip."""
 PARTLY_PROMPTED = (TimelineRequest.task, InpaintRequest.task, ExtendRequest.task)
 """Tasks whose prompt is not for the whole sound."""
+MAX_CAPTIONS_BYTES = 100_000_000
 
 OnClip = Callable[[int, int], None]
 """(clips done, clips in all)"""
@@ -102,11 +105,12 @@ def find_sounds(folder: Path) -> list[str]:
         found += [
             path.relative_to(folder).as_posix()
             for path in paths
-            if path.suffix.lower() in WRITTEN and path.is_file()  # no pipe or device
+            if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()  # no pipe or device
         ]
     if not found:
         raise DataError(
-            f"{folder}: holds no sound files", hint=f"Looked for {', '.join(WRITTEN)}, also deeper."
+            f"{folder}: holds no sound files",
+            hint=f"Valid: {', '.join(AUDIO_SUFFIXES)}; folders in it are searched too.",
         )
     return sorted(found)
 
@@ -150,8 +154,8 @@ def _scan_file(
         waveform, rate_hz = read_audio(path)
         prompt = _prompt_inside(path)
         sha256 = hash_file(path)
-    except (AudioError, OSError) as error:
-        reason = str(error).removeprefix(f"{path}: ")
+    except (AudioError, OSError, MemoryError) as error:
+        reason = str(error).removeprefix(f"{path}: ") or "does not fit into memory"
         return None, [FlaggedFile("unreadable", relative, reason, excluded=True)]
     samples = waveform.numpy()
     digest = hashlib.sha256(f"{rate_hz} {samples.shape} {hash_samples(samples)}".encode())
@@ -294,7 +298,7 @@ def counts(findings: Iterable[FlaggedFile]) -> Counter[Flag]:
 def clip_name(relative: str) -> str:
     """The name by which a clip is paired: its path without the suffix of a sound file."""
     path = PurePosixPath(relative)
-    return str(path.with_suffix("")) if path.suffix.lower() in WRITTEN else str(path)
+    return str(path.with_suffix("")) if path.suffix.lower() in AUDIO_SUFFIXES else str(path)
 
 
 def set_hash(clips: Iterable[SoundFile]) -> str:
@@ -313,25 +317,27 @@ def hash_pairs(pairs: Iterable[tuple[str, str]]) -> str:
 def read_captions(path: Path) -> dict[str, str]:
     """clip name -> prompt, from a .csv or .jsonl with a column for each (see `NAME_COLUMNS`).
 
-    Raises UsageError: cannot be read, has a line that cannot be used, or names a clip twice.
+    Raises:
+        UsageError: it cannot be read, has a line that cannot be used, or names a clip twice.
     """
-    lines = read_prompts_file(path)
+    where = f"--prompts {path}"
+    format = format_of(path)
+    if format == "txt":
+        raise UsageError(
+            f"{where}: a .txt does not name the clips",
+            hint=f"Valid: .csv or .jsonl with a column {', '.join(NAME_COLUMNS)}.",
+        )
+    text = read_text(path, max_bytes=MAX_CAPTIONS_BYTES, raising=UsageError, where=where)
+    try:
+        rows = list(read_rows(text, format))
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from None
     captions: dict[str, str] = {}
-    for line in lines:
-        where = f"--prompts {path}, line {line.number}"
-        if isinstance(line, BadLine):
-            raise UsageError(f"{where}: {line.reason}")
-        named = named_clip(line.columns)
-        if named is None:
-            raise UsageError(
-                f"{where}: does not say which clip it is for",
-                hint=f"Name it in a column {', '.join(NAME_COLUMNS)}; a .txt has none.",
-            )
-        try:
-            prompt = _as_prompt(line.prompt)
-        except UsageError as error:
-            raise UsageError(f"{where}: {error.message}", hint=error.hint) from None
-        name = clip_name(PurePosixPath(named.replace("\\", "/")).as_posix())
+    for row in rows:
+        where = f"--prompts {path}, line {row.line}"
+        if isinstance(row, BadRow):
+            raise UsageError(f"{where}: {row.reason}")
+        name, prompt = _caption(row.values, where)
         if captions.setdefault(name, prompt) != prompt:
             raise UsageError(
                 f"{where}: another prompt for {name!r}; there can be one for each clip"
@@ -339,6 +345,25 @@ def read_captions(path: Path) -> dict[str, str]:
     if not captions:
         raise UsageError(f"--prompts {path}: has no prompts")
     return captions
+
+
+def _caption(values: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """(clip name, prompt) of one line."""
+    texts = {name.lower(): value for name, value in values.items()} | dict(values)
+    texts = {name: value for name, value in texts.items() if isinstance(value, str)}
+    named, prompt = named_clip(texts), next((texts[c] for c in PROMPT_COLUMNS if c in texts), None)
+    if named is None:
+        raise UsageError(
+            f"{where}: does not name its clip",
+            hint=f"Name it in a column {', '.join(NAME_COLUMNS)}.",
+        )
+    if prompt is None:
+        raise UsageError(f"{where}: has no {' or '.join(PROMPT_COLUMNS)}")
+    try:
+        prompt = _as_prompt(prompt)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error.message}", hint=error.hint) from None
+    return clip_name(PurePosixPath(named.replace("\\", "/")).as_posix()), prompt
 
 
 def named_clip(columns: Mapping[str, str]) -> str | None:

@@ -21,16 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 import torchaudio
 from torch import Tensor
 
-from auffusion_cli.errors import AuffusionWarning
+from auffusion_cli.errors import AudioError, AuffusionWarning
 from auffusion_cli.evaluation.embedders import ClipFeatures, Embedder, identity
 from auffusion_cli.evaluation.protocols import AudioInput
 from auffusion_cli.files import atomic_file, hash_file
 from auffusion_cli.signal.audio import read_audio, resample
+from auffusion_cli.signal.sound_file import open_sound
 
 WINDOW_CLIPS = 16
 """Clips that go to the network together, while the next ones are read."""
@@ -130,9 +130,9 @@ class _Jobs:
 def _count_samples(path: Path) -> int:
     """The number of samples in the file's header, over all channels; 0 where it has none."""
     try:
-        with soundfile.SoundFile(path) as sound:
+        with open_sound(path, check_whole=False) as sound:
             return sound.frames * sound.channels
-    except (OSError, soundfile.SoundFileError):
+    except AudioError:
         return 0
 
 

@@ -24,6 +24,7 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote
 
+import soundfile
 from PIL import Image
 from torch import Tensor
 
@@ -44,7 +45,7 @@ from auffusion_cli.files import (
 )
 from auffusion_cli.pictures.spectrogram import colour
 from auffusion_cli.signal.audio import read_audio
-from auffusion_cli.signal.formats import WRITTEN
+from auffusion_cli.signal.formats import AUDIO_SUFFIXES
 from auffusion_cli.signal.spectrogram import LogMel
 
 EMBEDDED_BYTES = 20_000_000
@@ -54,14 +55,17 @@ PIXELS_PER_SECOND = 64
 MIN_PICTURE_WIDTH_PX, MAX_PICTURE_WIDTH_PX = 96, 640
 QUIET_DB = -20.0
 """Mel level of the loudest cell below which a clip is drawn darker: noise at about -16 dBFS."""
-OWN_FILE = re.compile(r"\d{6}\.(?:wav|flac|ogg|mp3|webp)")
 MEDIA_TYPES = {
     ".wav": "audio/wav",
     ".flac": "audio/flac",
     ".ogg": "audio/ogg",
+    ".oga": "audio/ogg",
+    ".opus": "audio/ogg",
     ".mp3": "audio/mpeg",
     ".webp": "image/webp",
 }
+"""Files that browsers play and show; other sounds become FLAC."""
+OWN_FILE = re.compile(r"\d{6}\.(?:" + "|".join(suffix[1:] for suffix in MEDIA_TYPES) + ")")
 
 OnSound = Callable[[int, int], None]
 """(sounds done, sounds in all)"""
@@ -219,7 +223,7 @@ def _inside(path: str) -> str:
     parts = PurePosixPath(path.replace("\\", "/")).parts
     windows = PureWindowsPath(path)
     outside = path.startswith(("/", "\\")) or windows.drive or ".." in parts or "\0" in path
-    if outside or Path(path).suffix.lower() not in WRITTEN:
+    if outside or Path(path).suffix.lower() not in AUDIO_SUFFIXES:
         raise DataError(f"the result names a file that cannot be one of its sounds: {path[:200]!r}")
     return path
 
@@ -259,6 +263,12 @@ def _prepare_one(number: int, sound: _Sound, folder: Path | None, url: str) -> _
     if sound.sha256 not in (None, hashlib.sha256(content).hexdigest()):
         return _Media(problem="has changed since it was measured")
     picture = draw(waveform[0])
+    suffix = path.suffix.lower()
+    if suffix not in MEDIA_TYPES:
+        try:
+            suffix, content = ".flac", _as_flac(path)
+        except (AudioError, soundfile.SoundFileError) as error:
+            return _Media(problem=str(error).removeprefix(f"{path}: "))
 
     def address(suffix: str, content: bytes) -> str:
         if folder is None:
@@ -268,10 +278,17 @@ def _prepare_one(number: int, sound: _Sound, folder: Path | None, url: str) -> _
         return f"{url}/{name}"
 
     return _Media(
-        sound=address(path.suffix.lower(), content),
+        sound=address(suffix, content),
         picture=address(".webp", picture),
         duration_s=waveform.shape[1] / rate_hz,
     )
+
+
+def _as_flac(path: Path) -> bytes:
+    waveform, rate_hz = read_audio(path)
+    content = BytesIO()
+    soundfile.write(content, waveform.T.numpy(), rate_hz, format="FLAC")
+    return content.getvalue()
 
 
 def draw(waveform: Tensor) -> bytes:

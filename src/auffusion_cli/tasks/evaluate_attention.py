@@ -34,6 +34,7 @@ from auffusion_cli.pictures.drawing import read_png_record
 from auffusion_cli.requests.provenance import Provenance, current_versions
 from auffusion_cli.requests.request import GenerateRequest
 from auffusion_cli.signal.audio import to_pcm16
+from auffusion_cli.signal.formats import LOSSY_SUFFIXES
 from auffusion_cli.signal.recording import read_recording
 from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks.attention import AttentionResult, generate_with_attention
@@ -43,7 +44,6 @@ from auffusion_cli.tasks.generate import GenerateResult
 ENTROPY, LEVEL = "attention-entropy", "attention-level"
 GENERATOR = "generator"
 """Name in `Evaluation.backbones` of the models that made the sounds."""
-LOSSY_SUFFIXES = (".ogg", ".mp3")
 
 
 class Models(Protocol):

@@ -3,6 +3,8 @@
 import csv
 import errno
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from auffusion_cli.cli.app import build_app
+from auffusion_cli.evaluation.result import Evaluation
 from fake_networks import FakeClassifier
 
 RATE_HZ = 16_000
@@ -146,6 +149,22 @@ def test_a_report_is_written_and_not_overwritten(run, tmp_path):
     assert "FD-tagger" in (tmp_path / "page.html").read_text()
     again = run("made", "--reference", "real", "--report", "page.html")
     assert again.exit_code == 2 and "page.html exists" in again.stderr
+
+
+def test_a_name_that_is_not_utf_8_keeps_its_place_in_every_result(run, tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for i, name in enumerate((b"a.wav", b"b\xff.wav")):
+        shutil.copy(tmp_path / "made" / f"{i:02d}.wav", os.fsencode(folder) + b"/" + name)
+    files = ("-o", "r.json", "--csv", "r.csv", "--report", "r.html")
+    result = run("odd", "--reference", "real", *files, "--json")
+    assert result.exit_code == 0, result.output
+    loaded = Evaluation.load(Path("r.json"))
+    assert [row.path for row in loaded.systems[0].rows] == ["a.wav", "b\udcff.wav"]
+    assert Evaluation.from_json(result.stdout, "stdout").systems == loaded.systems
+    assert "b\\udcff.wav" in Path("r.csv").read_text()
+    assert "sounds are missing" not in result.stderr
+    assert "odd: 2 of 2 sounds have no partner" in result.stderr
 
 
 def test_a_dry_run_tells_what_would_be_done(run, nothing_heard):
