@@ -2,14 +2,17 @@
 
 import base64
 import dataclasses
+import hashlib
 import json
 import re
 import warnings
 from html.parser import HTMLParser
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
@@ -282,6 +285,20 @@ def test_a_large_set_has_its_sounds_in_a_folder_beside(evaluation, tmp_path):
     # Three clips of two systems and a reference, each a sound and a picture.
     assert len(list(folder.iterdir())) == 3 * 3 * 2
     assert written.n_bytes == path.stat().st_size + sum(f.stat().st_size for f in folder.iterdir())
+
+
+def test_sounds_that_no_browser_plays_become_flac(evaluation, tmp_path):
+    ours = evaluation.systems[0]
+    wav = Path(ours.clips.folder, ours.rows[0].path)
+    samples, rate_hz = soundfile.read(wav)
+    soundfile.write(wav.with_suffix(".aiff"), samples, rate_hz)
+    digest = hashlib.sha256(wav.with_suffix(".aiff").read_bytes()).hexdigest()
+    row = dataclasses.replace(ours.rows[0], path=f"{wav.stem}.aiff", sha256=digest)
+    ours = dataclasses.replace(ours, rows=(row,))
+    path = tmp_path / "report.html"
+    write_report(dataclasses.replace(evaluation, systems=(ours,)), path, embedded_bytes=0)
+    (flac,) = files_folder(path).glob("*.flac")
+    np.testing.assert_array_equal(soundfile.read(flac)[0], samples)
 
 
 def test_nothing_is_replaced_unless_asked(evaluation, tmp_path):

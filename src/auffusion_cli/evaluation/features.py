@@ -28,7 +28,7 @@ from torch import Tensor
 from auffusion_cli.errors import AudioError, AuffusionWarning
 from auffusion_cli.evaluation.embedders import ClipFeatures, Embedder, identity
 from auffusion_cli.evaluation.protocols import AudioInput
-from auffusion_cli.files import atomic_file, hash_file
+from auffusion_cli.files import atomic_file, clear_unfinished, hash_file
 from auffusion_cli.signal.audio import read_audio, resample
 from auffusion_cli.signal.sound_file import open_sound
 
@@ -198,6 +198,7 @@ class FeatureCache:
         self.folder = folder / f"{embedder.name}-{identity(embedder)}"
         self.embedding_dim, self.n_classes = embedder.embedding_dim, embedder.n_classes
         self.writes = True
+        self._cleared: set[Path] = set()
 
     def read(self, sha256: str) -> ClipFeatures | None:
         """The features of the file with this checksum; None where they are not known.
@@ -233,6 +234,9 @@ class FeatureCache:
             arrays["logits"] = features.logits
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.parent not in self._cleared:
+                clear_unfinished(path.parent)
+                self._cleared.add(path.parent)
             with atomic_file(path, durable=False) as beside, beside.open("wb") as file:
                 np.savez(file, **arrays)
         except OSError as error:

@@ -167,6 +167,14 @@ def test_a_name_that_is_not_utf_8_keeps_its_place_in_every_result(run, tmp_path)
     assert "odd: 2 of 2 sounds have no partner" in result.stderr
 
 
+def test_what_a_killed_evaluation_left_goes(run):
+    left = Path("out/.0123456789abcdef.part")
+    left.parent.mkdir()
+    left.write_text("half a result")
+    assert run("made", "-o", "out/r.json").exit_code == 0
+    assert [path.name for path in Path("out").iterdir()] == ["r.json"]
+
+
 def test_a_dry_run_tells_what_would_be_done(run, nothing_heard):
     result = run("made", "--reference", "real", "--protocol", "tango", "--dry-run", "--json")
     assert result.exit_code == 0, result.output

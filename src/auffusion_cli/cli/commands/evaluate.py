@@ -13,6 +13,7 @@ import typer
 
 from auffusion_cli.cli import console, networks, options, tables
 from auffusion_cli.errors import DataError, UsageError
+from auffusion_cli.files import clear_unfinished
 
 if TYPE_CHECKING:
     from auffusion_cli.evaluation.protocols import Protocol
@@ -79,6 +80,8 @@ class Files:
                 check_pictures(self.attention)  # those of a run that was stopped may be there
 
     def write(self, evaluation: Evaluation, *, overwrite: bool) -> None:
+        for folder in {path.parent for path in (self.output, self.table) if path is not None}:
+            clear_unfinished(folder)
         if self.output is not None:
             evaluation.save(self.output)
         if self.table is not None:
