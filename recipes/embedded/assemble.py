@@ -11,7 +11,6 @@ kept.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import tempfile
@@ -20,6 +19,8 @@ from pathlib import Path
 
 import torch
 import yaml
+from checksums import write_checksums  # a recipe's scripts import their neighbours
+from describe_kinds import write_kinds
 
 from auffusion_cli.checkpoints.load import load_autoencoder, load_model, load_vocoder
 from auffusion_cli.checkpoints.save import save_model
@@ -53,7 +54,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.output.parent) as temporary:
         built = save_model(model, Path(temporary) / "embedded", dtype="fp16")
         shutil.copy(arguments.sounds / "CREDITS.md", built)
-        _write_checksums(built)
+        write_kinds(arguments.sounds, built)
+        write_checksums(built)
         if (arguments.output / "README.md").exists():
             shutil.copy(arguments.output / "README.md", built)
         shutil.rmtree(arguments.output)
@@ -79,15 +81,6 @@ def _same_latents(refined: torch.nn.Module, trained_on: torch.nn.Module) -> torc
                 f"--autoencoder: its {name} is not what the diffusion stage trained on"
             )
     return refined
-
-
-def _write_checksums(folder: Path) -> None:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
-        for path in files
-    ]
-    (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":
