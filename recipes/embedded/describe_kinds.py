@@ -13,12 +13,14 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import yaml
 from build_sounds import load_kinds  # a recipe's scripts import their neighbours
 from checksums import write_checksums
 
 from auffusion_cli.checkpoints.kinds import KINDS_NAME
 
 KINDS = Path(__file__).with_name("kinds.yaml")
+WORDINGS = Path(__file__).with_name("wordings.yaml")
 
 
 def main() -> None:
@@ -44,12 +46,17 @@ def describe(metadata: Path) -> list[dict[str, Any]]:
     for line in metadata.read_text("utf-8").splitlines():
         clip = json.loads(line)
         recordings[clip["kind"]][clip["source"]] = clip["licence"]
+    taught: dict[str, list[str]] = yaml.safe_load(WORDINGS.read_text("utf-8"))
     return [
         {
             "name": kind.name.replace("_", " "),
             "role": kind.role,
             "phrases": kind.phrases,
             "captions": kind.captions,
+            # A caption of its own has wordings, too: those of a kitten are a cat's.
+            "wordings": [
+                w for key in (kind.name, *kind.words.values()) for w in taught.get(key, [])
+            ],
             "licences": dict(Counter(recordings[kind.name].values()).most_common()),
         }
         for kind in load_kinds(KINDS)

@@ -1,7 +1,7 @@
-"""`kinds.json` of a checkpoint: the kinds of sound it was trained on, with their licences. No torch.
+"""`kinds.json` of a checkpoint: the kinds of sound it was trained on, and their licences. No torch.
 
 The kinds of a prompt are found by its words alone: a kind is meant where all words of one of its
-phrases are in the prompt, in any order.
+wordings are in the prompt, in any order.
 """
 
 from __future__ import annotations
@@ -17,29 +17,7 @@ from auffusion_cli.errors import CheckpointError
 from auffusion_cli.parsing import decode, read_json
 
 KINDS_NAME = "kinds.json"
-STOP_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "as",
-        "at",
-        "by",
-        "for",
-        "from",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "of",
-        "on",
-        "or",
-        "the",
-        "to",
-        "with",
-    ]
-)
+STOP_WORDS = frozenset("a an and as at by for from in into is it its of on or the to with".split())  # noqa: SIM905
 SHARE_ALIKE = re.compile(r"\bCC-BY(?:-NC)?-SA\b|GPL|GFDL|\bfree-art\b", re.IGNORECASE)
 """Licences that ask for the same licence on adaptations."""
 
@@ -55,6 +33,8 @@ class Kind:
     """Short wordings."""
     captions: tuple[str, ...]
     """Whole prompts."""
+    wordings: tuple[str, ...]
+    """Other wordings that the model was taught."""
     licences: dict[str, int]
     """Licence -> recordings under it."""
 
@@ -92,23 +72,29 @@ def read_kinds(folder: Path) -> list[Kind] | None:
 
 
 def search_kinds(kinds: Iterable[Kind], text: str) -> list[Kind]:
-    """The kinds with a wording that has all words of `text`, those with it in the name first."""
+    """The kinds of which a wording has all words of `text`, those with it in the name first."""
     wanted = _stems(text)
 
     def rank(kind: Kind) -> int:
-        for place, wordings in enumerate(((kind.name,), kind.phrases, kind.captions)):
+        groups = ((kind.name,), kind.phrases, kind.captions, kind.wordings)
+        for place, wordings in enumerate(groups):
             if any(wanted <= _stems(wording) for wording in wordings):
                 return place
-        return 3
+        return len(groups)
 
     ranked = sorted(((rank(kind), kind) for kind in kinds), key=lambda pair: pair[0])
-    return [kind for place, kind in ranked if place < 3]
+    return [kind for place, kind in ranked if place < 4]
 
 
 def kinds_of_prompt(kinds: Iterable[Kind], prompt: str) -> list[Kind]:
-    """The kinds that the words of `prompt` mean."""
+    """The kinds that the words of `prompt` mean; of two, the one that means more of them."""
     words = _stems(prompt)
-    return [kind for kind in kinds if any(_stems(phrase) <= words for phrase in kind.phrases)]
+    meant = []
+    for kind in kinds:
+        wordings = map(_stems, (kind.name, *kind.phrases, *kind.wordings))
+        if found := max((w for w in wordings if w and w <= words), key=len, default=None):
+            meant.append((kind, found))
+    return [kind for kind, found in meant if not any(found < other for _, other in meant)]
 
 
 def licence_summary(kinds: Sequence[Kind]) -> dict[str, Any]:

@@ -186,6 +186,8 @@ def field(value: Any) -> str:
     """One value as text: yes, no, none, or parts with commas."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        value = [f"{name} {part}" for name, part in value.items()]
     if isinstance(value, list | tuple):
         value = ", ".join(str(part) for part in value)
     return "none" if value in (None, "") else " ".join(str(value).split())

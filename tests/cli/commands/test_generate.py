@@ -88,6 +88,21 @@ def test_info_of_several_files(run):
     assert "FILE" in tables and "rain.wav\n" in tables and "\n\n" in tables
 
 
+def test_info_tells_the_licences_behind_a_sound_of_the_embedded_model(run):
+    import torch
+
+    record = Provenance(
+        GenerateRequest("dog barking in rain", 1),
+        GenerateSettings(1.0, 2, 3.0, 0.0, "ddim"),
+        *("embedded", None, "griffin-lim", "cpu", "fp32", "0" * 64),
+    )
+    write_audio(Path("dog.wav"), torch.zeros(1, 1600), 16000, provenance=record.to_dict())
+    shown = json.loads(run("info", "dog.wav", "--json").stdout)
+    assert shown["kinds"] == ["dog barking", "rain"]
+    assert 0 < sum(shown["share_alike"].values()) <= sum(shown["licences"].values())
+    assert "dog barking, rain" in run("info", "dog.wav").stdout
+
+
 def test_reproduce_makes_the_same_samples_and_says_so(run, tiny_checkpoint):
     run("generate", "dog", "-o", "dog.wav")  # a drawn seed
     result = run("reproduce", "dog.wav", "-o", "again.wav")

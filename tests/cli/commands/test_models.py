@@ -110,6 +110,31 @@ def test_convert_refuses_damage_without_leaving_anything(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
 
+def test_the_kinds_of_a_model_are_searched():
+    table = run("kinds", "dog").stdout.splitlines()
+    assert table[0].split() == ["KIND", "RECORDINGS", "SHARE-ALIKE", "PROMPT"]
+    assert table[1].startswith("dog barking ")
+    (first, *_) = [json.loads(line) for line in run("kinds", "dog", "--json").stdout.splitlines()]
+    assert first["name"] == "dog barking" and first["n_recordings"] == sum(
+        first["licences"].values()
+    )
+    shown = run("info", "embedded", "--kinds").stdout
+    assert "dog barking" in shown and "thunder" in shown
+    nothing = run("kinds", "theremin")
+    assert nothing.exit_code == 2 and "'theremin'" in nothing.stderr
+    none = run("kinds", "--model", GOLDEN)
+    assert none.exit_code == 2 and "does not list the kinds" in none.stderr
+
+
+def test_the_defaults_of_a_model_name_the_vocoder_that_it_has(tmp_path):
+    for has_vocoder, expected in ((True, "hifigan"), (False, "griffin-lim")):
+        folder = shutil.copytree(GOLDEN, tmp_path / expected)
+        if not has_vocoder:
+            shutil.rmtree(folder / "vocoder")
+        info = json.loads(run("info", folder, "--json").stdout)
+        assert info["vocoder"] == info["generation"]["vocoder"] == expected
+
+
 @pytest.mark.parametrize("command", ["info", "pull"])
 def test_no_such_checkpoint(command):
     result = run(command, "no such")

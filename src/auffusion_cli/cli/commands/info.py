@@ -29,6 +29,9 @@ def info(
 ) -> None:
     """Show the prompt, seed, model and settings that sound files carry.
 
+    Of a sound by the embedded model also the kinds of sound that its prompt means, and the licences
+    of the recordings that the model learned them from.
+
     A file that cannot be read does not stop the others; the exit code is that of the first.
 
     \b
@@ -61,10 +64,25 @@ def info(
 
 
 def _described(recorded: Provenance) -> dict[str, Any]:
-    record = recorded.to_dict()
+    record = recorded.to_dict() | _learned_from(recorded)
     if recorded.request.task == "edit":
         return {"edited_prompt": recorded.request.word_edit.prompt, **record}
     return record
+
+
+def _learned_from(recorded: Provenance) -> dict[str, Any]:
+    """Kinds and licences behind a sound, where its model is known to list them."""
+    from auffusion_cli.checkpoints.kinds import kinds_of_prompt, licence_summary, read_kinds
+    from auffusion_cli.checkpoints.names import embedded_folder
+
+    if recorded.model != "embedded" or (kinds := read_kinds(embedded_folder())) is None:
+        return {}
+    request = recorded.request
+    words = [request.prompt, getattr(request, "timeline", "")]
+    if request.task == "edit":
+        words.append(request.word_edit.prompt)
+    meant = kinds_of_prompt(kinds, "\n".join(words))
+    return {"kinds": [kind.name for kind in meant], **licence_summary(meant)}
 
 
 def _rows(record: dict[str, Any]) -> dict[str, Any]:
