@@ -30,7 +30,7 @@ def bad_folder(folder: Path) -> Manifest:
 
 def test_check_finds_every_kind_of_bad_file(tmp_path):
     calls = []
-    report = check_clips(bad_folder(tmp_path), progress=lambda *counts: calls.append(counts))
+    report = check_clips(bad_folder(tmp_path), on_progress=lambda *counts: calls.append(counts))
     assert [clip.captions for clip in report.clips] == [("good",)]
     assert [problem.reason for problem in report.problems] == [
         "missing",
@@ -97,7 +97,7 @@ def test_an_interrupted_check_keeps_what_it_has(tmp_path):
 
     cache = tmp_path / "check.json"
     with pytest.raises(KeyboardInterrupt):
-        check_clips(manifest, cache_file=cache, progress=interrupt)
+        check_clips(manifest, cache_file=cache, on_progress=interrupt)
     assert len(json.loads(cache.read_text())) == 3
 
 

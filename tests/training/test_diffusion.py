@@ -1,14 +1,16 @@
 """The diffusion stage on the tiny checkpoint: losses, dropped captions, weights, the result."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
+from transformers import ClapConfig, ClapModel, CLIPConfig, CLIPModel
 
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.codec.autoencoder import KLAutoencoder
@@ -332,8 +334,19 @@ class FixedExamples8(FixedExamples):
         ({"autoencoder": None}, "needs diffusion.autoencoder"),
         ({"text_encoders": ()}, "needs diffusion.autoencoder and diffusion.text_encoders"),
         ({"unet": {"depth": 3}}, r"diffusion\.unet: .*depth"),
+        ({"unet": {"block_out_channels": []}}, r"diffusion\.unet: "),
+        ({"unet": {"layers_per_block": 1_000_000}}, r"diffusion\.unet: more than 10,000 tensors"),
+        ({"unet": {"norm_num_groups": 0}}, r"diffusion\.unet: "),
+        ({"unet": {"class_embed_type": "timestep"}}, r"diffusion\.unet: the network does not work"),
+        ({"unet": {"cross_attention_dim": "wide"}}, r"cross_attention_dim: 'wide' is not a whole"),
+        ({"unet": {"block_out_channels": [65536] * 4}}, r"diffusion\.unet: .* weights are more"),
         ({"scheduler": {"predction_type": "epsilon"}}, "unknown key 'predction_type'"),
         ({"scheduler": {"beta_schedule": "steep"}}, r"diffusion\.scheduler: "),
+        ({"scheduler": {}}, r"diffusion\.scheduler: lacks beta_start"),
+        (
+            {"generation": GenerationDefaults(0.5, 0.64, vocoder="wavenet")},
+            r"diffusion\.generation: vocoder is 'wavenet'",
+        ),
         ({"generation": GenerationDefaults()}, "max_duration_s: 10.24 s is not the window"),
         (
             {"generation": GenerationDefaults(0.5, 0.64, scheduler="best")},
@@ -344,6 +357,43 @@ class FixedExamples8(FixedExamples):
 def test_from_scratch_what_is_impossible_is_told(tiny_checkpoint, autoencoder, changes, message):
     with pytest.raises(UsageError, match=message):
         scratch(tiny_checkpoint, autoencoder, **changes)
+
+
+def test_a_fresh_unet_is_drawn_as_if_it_were_not_checked_before(tiny_checkpoint, autoencoder):
+    torch.manual_seed(3)
+    model = scratch(tiny_checkpoint, autoencoder)
+    torch.manual_seed(3)
+    [torch.nn.Linear(a.proj.in_features, a.proj.out_features) for a in model.text.adapters]
+    unet = UNet2DConditionModel.from_config(model.unet.config)
+    for expected, got in zip(unet.parameters(), model.unet.parameters(), strict=True):
+        assert torch.equal(expected, got)
+
+
+@pytest.mark.parametrize("kind", ["clip", "clap"])
+def test_of_a_clip_or_clap_the_text_part_is_used(tiny_checkpoint, autoencoder, tmp_path, kind):
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    text = sizes | {"num_attention_heads": 2, "vocab_size": 1200}
+    source = tiny_checkpoint / "text_encoder_0"
+    shutil.copytree(source, tmp_path / kind, ignore=shutil.ignore_patterns("*.safetensors"))
+    if kind == "clip":
+        vision = sizes | {"num_attention_heads": 2, "image_size": 32, "patch_size": 16}
+        config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+        CLIPModel(config).save_pretrained(tmp_path / kind)
+    else:
+        audio = {
+            "depths": [1],
+            "num_attention_heads": [2],
+            "hidden_size": 8,
+            "patch_embeds_hidden_size": 8,
+            "spec_size": 64,
+            "num_mel_bins": 16,
+            "num_classes": 2,
+        }
+        config = ClapConfig(text_config=text, audio_config=audio, projection_dim=8)
+        ClapModel(config).save_pretrained(tmp_path / kind)
+    entry = TextEncoderConfig(str(tmp_path / kind), max_length=5)
+    model = scratch(tiny_checkpoint, autoencoder, text_encoders=(entry,))
+    assert model.text.encode(["a dog"]).cond.shape == (1, 5, 24)
 
 
 def test_a_prediction_of_the_sample_is_refused(model):

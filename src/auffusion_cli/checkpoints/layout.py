@@ -92,11 +92,12 @@ def read_identity(folder: Path) -> Identity:
     except ValueError as error:
         message = str(error).replace("defaults", "generation", 1)
         raise CheckpointError(f"{path}: {message}") from None
-    _check_defaults(identity.defaults, path)
+    check_defaults(identity.defaults, path)
     return identity
 
 
-def _check_defaults(defaults: GenerationDefaults, path: Path) -> None:
+def check_defaults(defaults: GenerationDefaults, path: Path | str) -> None:
+    """Raise a CheckpointError, which names `path`, for impossible defaults of `generate`."""
     for name, limits in SETTING_LIMITS.items():
         value = getattr(defaults, name)
         if not limits.allow(value):
@@ -121,6 +122,12 @@ def read_scheduler_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "scheduler" / "scheduler_config.json"
     config = read_json(path)
+    check_scheduler_config(config, path)
+    return config
+
+
+def check_scheduler_config(config: Mapping[str, Any], path: Path | str) -> None:
+    """Raise a CheckpointError, which names `path`, for a noise schedule that cannot be used."""
     class_name = config.get("_class_name")
     if class_name is not None and class_name not in SCHEDULE_CLASSES:
         raise CheckpointError(
@@ -153,10 +160,9 @@ def read_scheduler_config(folder: Path) -> dict[str, Any]:
             "network that predicts the noise (epsilon) cannot start from",
             hint='"prediction_type": "v_prediction" is what such a network is trained with.',
         )
-    return config
 
 
-def _check_betas(config: Mapping[str, Any], n_steps: int, path: Path) -> None:
+def _check_betas(config: Mapping[str, Any], n_steps: int, path: Path | str) -> None:
     betas = config.get("trained_betas")
     if betas is not None:
         if not (isinstance(betas, list) and len(betas) == n_steps and all(map(_is_beta, betas))):

@@ -176,7 +176,7 @@ def load_autoencoder(
     files = find_weights(folder, "diffusion_pytorch_model", dtype=dtype)
     header = read_header(files)
     network = build(lambda: network_class.from_config(config), len(header), config_path)
-    _check_autoencoder(network, config, config_path)
+    check_autoencoder(network, config, config_path)
     expected = network.state_dict()
     for name in expected.keys() & header.keys():  # those of old files have other names
         check_tensor(name, header[name], expected[name])
@@ -221,7 +221,7 @@ def _with_interface(network: ModelMixin) -> KLAutoencoder | PatchAutoencoder:
     return KLAutoencoder(network) if is_kl else network
 
 
-def _check_autoencoder(network: ModelMixin, config: dict[str, Any], config_path: Path) -> None:
+def check_autoencoder(network: ModelMixin, config: dict[str, Any], config_path: Path | str) -> None:
     """Scale and shift must be numbers, and decoding must give an image."""
     scale, shift = config.get("scaling_factor", 1.0), config.get("shift_factor") or 0.0
     if not (_is_number(scale) and scale > 0 and _is_number(shift)):
@@ -310,6 +310,12 @@ def empty_unet(folder: Path, dtype: torch.dtype = torch.float32) -> UNet2DCondit
     unet = build(
         lambda: UNet2DConditionModel.from_config(config), len(read_header(files)), config_path
     )
+    try_unet(unet, config_path)
+    return unet
+
+
+def try_unet(unet: UNet2DConditionModel, config_path: Path | str) -> None:
+    """Raise a CheckpointError, which names `config_path`, where `unet` cannot denoise a latent."""
     width = unet.config.cross_attention_dim
     side = 2 ** len(unet.config.block_out_channels)
     try_forward(
@@ -323,4 +329,3 @@ def empty_unet(folder: Path, dtype: torch.dtype = torch.float32) -> UNet2DCondit
         (1, unet.config.out_channels, side, side),
         config_path,
     )
-    return unet

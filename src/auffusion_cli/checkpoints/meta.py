@@ -37,9 +37,9 @@ def build(make: Callable[[], Network], n_tensors: int, config_path: Path) -> Net
         CheckpointError: the config cannot be built, or asks for more layers than there are tensors.
     """
     try:
-        with torch.device("meta"), _at_most(2 * n_tensors + SLACK_TENSORS):
+        with torch.device("meta"), at_most(2 * n_tensors + SLACK_TENSORS):
             return make()
-    except _TooManyLayersError:
+    except TooManyLayersError:
         raise CheckpointError(
             f"{config_path}: asks for more layers than its weights have, which are {n_tensors:,} "
             "tensors"
@@ -80,7 +80,9 @@ def check_total(network: nn.Module, header: Mapping[str, TensorInfo], config_pat
         )
 
 
-def try_forward(forward: Callable[[], Tensor], shape: tuple[int, ...], config_path: Path) -> None:
+def try_forward(
+    forward: Callable[[], Tensor], shape: tuple[int, ...], config_path: Path | str
+) -> None:
     """Run a network on the meta device: a config that it cannot work with fails here, at once.
 
     Raises:
@@ -97,12 +99,12 @@ def try_forward(forward: Callable[[], Tensor], shape: tuple[int, ...], config_pa
         raise CheckpointError(f"{config_path}: the network gives {found}, not {shape}")
 
 
-class _TooManyLayersError(Exception):
-    pass
+class TooManyLayersError(Exception):
+    """A network gets more parameters than `at_most` allows."""
 
 
 @contextmanager
-def _at_most(n_parameters: int) -> Iterator[None]:
+def at_most(n_parameters: int) -> Iterator[None]:
     """A block in which this thread's networks may get `n_parameters` parameters in all."""
     thread, n_left = threading.get_ident(), n_parameters
 
@@ -111,7 +113,7 @@ def _at_most(n_parameters: int) -> Iterator[None]:
         if threading.get_ident() == thread:
             n_left -= 1
             if n_left < 0:
-                raise _TooManyLayersError
+                raise TooManyLayersError
 
     hook = register_module_parameter_registration_hook(count)
     try:

@@ -15,10 +15,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from auffusion_cli.checkpoints.load import load_autoencoder
+from auffusion_cli.checkpoints.load import check_autoencoder, load_autoencoder
 from auffusion_cli.codec.autoencoder import KLAutoencoder
 from auffusion_cli.codec.image import log_mel_to_image, pad_image
-from auffusion_cli.errors import CheckpointError, UsageError
+from auffusion_cli.errors import CheckpointError
 from auffusion_cli.files import atomic_file, atomic_folder
 from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
 from auffusion_cli.training.clip_store import ClipStore
@@ -30,7 +30,7 @@ from auffusion_cli.training.losses import (
     hinge_generator_loss,
     kl_loss,
 )
-from auffusion_cli.training.parts import part_folder
+from auffusion_cli.training.parts import build_network, part_folder
 from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.scenes import compose
 from auffusion_cli.training.stage import Losses
@@ -55,10 +55,13 @@ def build_kl_autoencoder(config: AutoencoderConfig) -> KLAutoencoder:
                 f"{folder}: not an AutoencoderKL, which autoencoder.kind: kl needs"
             )
         return autoencoder
-    try:
-        return KLAutoencoder(AutoencoderKL(**config.model))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"autoencoder.model: {error}") from error
+    key = "autoencoder.model"
+    vae = build_network(
+        lambda: AutoencoderKL(**config.model),
+        key,
+        lambda network: check_autoencoder(network, config.model, key),
+    )
+    return KLAutoencoder(vae)
 
 
 class AutoencoderStage:

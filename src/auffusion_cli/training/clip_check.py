@@ -39,13 +39,13 @@ def check_clips(
     silence_peak: float = 1e-3,
     cache_file: Path | None = None,
     n_threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Open every clip once; returns the usable clips and all problems, those of the list first.
 
     Unreadable: the file cannot be decoded. Silent: no sample reaches `silence_peak` (-60 dB of
     full scale), or one is not a number. Too short: under `min_duration_s`. Duplicate: the same
-    samples as an earlier clip. `progress(n_done, n_total)` is called after each clip.
+    samples as an earlier clip. `on_progress(n_done, n_total)` is called after each clip.
     With `cache_file`, files of unchanged size and modification time are not opened again.
     """
     cached = _read_cache(cache_file)
@@ -55,16 +55,16 @@ def check_clips(
     ]
     n_total = len(manifest.clips)
     n_done = n_total - len(pending)
-    if progress:
-        progress(n_done, n_total)
+    if on_progress:
+        on_progress(n_done, n_total)
     pool = ThreadPoolExecutor(n_threads or min(8, os.cpu_count() or 1))
     try:
         measurements = pool.map(_measure, (clip for _, clip in pending))
         for (key, _), measurement in zip(pending, measurements, strict=True):
             cached[key] = measurement
             n_done += 1
-            if progress:
-                progress(n_done, n_total)
+            if on_progress:
+                on_progress(n_done, n_total)
     finally:  # measurements are kept after Ctrl-C, too
         pool.shutdown(cancel_futures=True)
         if cache_file and pending:

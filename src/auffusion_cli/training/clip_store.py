@@ -69,12 +69,12 @@ class ClipStore:
                 self._pcm[index] = pcm
         return pcm.float() / 32767
 
-    def preload(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def preload(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         """Read the clips in threads, until one does not fit into memory."""
         with ThreadPoolExecutor() as pool:
             for index, _ in enumerate(pool.map(self.__getitem__, range(len(self)))):
-                if progress:
-                    progress(index + 1, len(self))
+                if on_progress:
+                    on_progress(index + 1, len(self))
                 if index not in self._pcm:
                     pool.shutdown(wait=False, cancel_futures=True)
                     break

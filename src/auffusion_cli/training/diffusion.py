@@ -6,9 +6,11 @@ The codec and the text encoders are frozen; their outputs come from `latents`.
 from __future__ import annotations
 
 import inspect
+import reprlib
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,21 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
-from auffusion_cli.checkpoints.load import load_autoencoder, load_model, load_vocoder
+from auffusion_cli.checkpoints.layout import check_defaults, check_scheduler_config
+from auffusion_cli.checkpoints.load import (
+    load_autoencoder,
+    load_model,
+    load_vocoder,
+    try_unet,
+)
+from auffusion_cli.checkpoints.meta import MAX_SIZE
 from auffusion_cli.checkpoints.save import save_model
 from auffusion_cli.checkpoints.text_encoders import load_text_encoder, load_tokenizer
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.vocoder import GriffinLim
-from auffusion_cli.config import SCHEDULERS, GenerationDefaults
+from auffusion_cli.config import SCHEDULERS
 from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
-from auffusion_cli.errors import AuffusionWarning, UsageError
+from auffusion_cli.errors import AuffusionWarning, CheckpointError, UsageError
 from auffusion_cli.files import replace_folder
 from auffusion_cli.model import Model
 from auffusion_cli.pictures.spectrogram import save_spectrogram
@@ -34,7 +43,7 @@ from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.generate import generate
 from auffusion_cli.training.config import DiffusionConfig, TextEncoderConfig
 from auffusion_cli.training.latents import ExampleSource
-from auffusion_cli.training.parts import existing_folder, part_folder
+from auffusion_cli.training.parts import build_network, existing_folder, part_folder
 from auffusion_cli.training.run_folder import RESULT_NAME
 from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.stage import Losses
@@ -67,6 +76,11 @@ def build_model(config: DiffusionConfig, device: torch.device, window_s: float) 
     autoencoder = part_folder(config.autoencoder, "diffusion.autoencoder", "vae")
     codec = Codec(load_autoencoder(autoencoder, torch.float32), vocoder)
     cross_attention_dim = config.unet.get("cross_attention_dim", 768)
+    if not (isinstance(cross_attention_dim, int) and 1 <= cross_attention_dim <= MAX_SIZE):
+        raise UsageError(
+            f"diffusion.unet.cross_attention_dim: {reprlib.repr(cross_attention_dim)} is not a "
+            f"whole number from 1 to {MAX_SIZE}"
+        )
     return Model(
         name=config.name,
         revision=None,
@@ -101,6 +115,8 @@ def _load_model(config: DiffusionConfig, device: torch.device, window_s: float) 
         defaults = replace(
             defaults, max_duration_s=window_s, duration_s=min(defaults.duration_s, window_s)
         )
+        with _as_setting():
+            check_defaults(defaults, "scenes.duration_s")
     licence = config.licence or model.licence
     # The result will know other sounds than those of the checkpoint's vocabulary.
     return replace(model, name=config.name, licence=licence, defaults=defaults, vocabulary=None)
@@ -126,18 +142,17 @@ def _fresh_unet(
     arguments: dict[str, Any], latent_shape: tuple[int, int, int], cross_attention_dim: int
 ) -> UNet2DConditionModel:
     n_channels, height, width = latent_shape
-    try:
-        return UNet2DConditionModel(
-            **{
-                "sample_size": (height, width),
-                **arguments,
-                "in_channels": n_channels,
-                "out_channels": n_channels,
-                "cross_attention_dim": cross_attention_dim,
-            }
-        )
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"diffusion.unet: {error}") from error
+    sizes = {"in_channels": n_channels, "out_channels": n_channels}
+    arguments = {
+        "sample_size": (height, width),
+        **arguments,
+        **sizes,
+        "cross_attention_dim": cross_attention_dim,
+    }
+    key = "diffusion.unet"
+    return build_network(
+        lambda: UNet2DConditionModel(**arguments), key, lambda unet: try_unet(unet, key)
+    )
 
 
 def _check_scheduler(config: dict[str, Any]) -> None:
@@ -150,10 +165,8 @@ def _check_scheduler(config: dict[str, Any]) -> None:
                 f"diffusion.scheduler: unknown key {key!r}",
                 hint=f"valid: {', '.join(sorted(known))}",
             )
-    try:
-        DDPMScheduler.from_config(config)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"diffusion.scheduler: {error}") from error
+    with _as_setting():
+        check_scheduler_config(config, "diffusion.scheduler")
 
 
 def _check_generation(config: DiffusionConfig, window_s: float) -> None:
@@ -164,14 +177,17 @@ def _check_generation(config: DiffusionConfig, window_s: float) -> None:
             f"diffusion.generation.max_duration_s: {defaults.max_duration_s:g} s is not the window "
             f"that is trained, scenes.duration_s: {window_s:g} s"
         )
-    _settings(defaults, "generation")
+    with _as_setting():
+        check_defaults(defaults, "diffusion.generation")
 
 
-def _settings(defaults: GenerationDefaults, key: str, **asked: Any) -> GenerateSettings:
+@contextmanager
+def _as_setting() -> Iterator[None]:
+    """A block whose errors are those of a setting, not of a checkpoint."""
     try:
-        return GenerateSettings.from_defaults(defaults, **asked)
-    except UsageError as error:
-        raise UsageError(f"diffusion.{key}: {error.message}", hint=error.hint) from error
+        yield
+    except CheckpointError as error:
+        raise UsageError(error.message, hint=error.hint) from error
 
 
 class DiffusionStage:
@@ -185,13 +201,13 @@ class DiffusionStage:
         self.n_items = len(source)
         self.preview_requests = [GenerateRequest(p, seed=0) for p in config.preview_prompts]
         few_steps = min(model.defaults.steps, MAX_PREVIEW_STEPS)
-        self.preview_settings = _settings(
-            model.defaults,
-            "preview",
-            steps=few_steps if config.preview.steps is None else config.preview.steps,
-            duration_s=config.preview.duration_s,
-            guidance_scale=config.preview.guidance_scale,
-        )
+        asked = {name: value for name, value in asdict(config.preview).items() if value is not None}
+        try:
+            self.preview_settings = GenerateSettings.from_defaults(
+                model.defaults, **{"steps": few_steps} | asked
+            )
+        except UsageError as error:
+            raise UsageError(f"diffusion.preview: {error.message}", hint=error.hint) from error
         self.scheduler = DDPMScheduler.from_config({**model.scheduler_config, "clip_sample": False})
         if self.scheduler.config.prediction_type not in PREDICTION_TYPES:
             raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -293,7 +294,10 @@ def _warn_of_changes(path: Path, config: TrainingConfig) -> None:
         )
         return
     if changes := changed_settings(before, config):
-        shown = ", ".join(f"{key} (was {old!r}, is {new!r})" for key, (old, new) in changes.items())
+        shown = ", ".join(
+            f"{key} (was {reprlib.repr(old)}, is {reprlib.repr(new)})"
+            for key, (old, new) in changes.items()
+        )
         warnings.warn(
             f"resumed with other settings, so not as if the run had never stopped: {shown}",
             AuffusionWarning,

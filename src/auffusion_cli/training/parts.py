@@ -1,13 +1,54 @@
-"""Folders of networks that a run starts from or builds on."""
+"""Networks that a run starts from: folders of trained parts, and fresh ones by their settings."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from auffusion_cli.errors import UsageError
+import torch
+from torch import nn
+
+from auffusion_cli.checkpoints.meta import TooManyLayersError, at_most
+from auffusion_cli.checkpoints.weights import first_line
+from auffusion_cli.errors import CheckpointError, UsageError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+MAX_TENSORS = 10_000
+MAX_WEIGHTS = 10**10
+"""Limits of a fresh network; the published UNet has 686 tensors of 0.86 billion weights."""
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def build_network(
+    make: Callable[[], Network], key: str, check: Callable[[Network], None]
+) -> Network:
+    """The network that `make` builds from the setting `key`.
+
+    It is built and checked without memory first, so that mistakes like a million layers cost
+    nothing.
+
+    Raises:
+        UsageError: it cannot be built, is implausibly large, or does not pass `check`.
+    """
+    try:
+        with torch.device("meta"), at_most(MAX_TENSORS):
+            network = make()
+        n_weights = sum(weights.numel() for weights in network.parameters())
+        if n_weights > MAX_WEIGHTS:
+            raise UsageError(f"{key}: {n_weights:,} weights are more than {MAX_WEIGHTS:,}")
+        check(network)
+        return make()
+    except TooManyLayersError:
+        raise UsageError(f"{key}: more than {MAX_TENSORS:,} tensors of weights") from None
+    except UsageError:
+        raise
+    except CheckpointError as error:  # of the check
+        raise UsageError(error.message, hint=error.hint) from error
+    except Exception as error:  # libraries raise whatever a wrong value leads to
+        raise UsageError(f"{key}: {type(error).__name__}: {first_line(error)}") from error
 
 
 def existing_folder(folder: str, key: str) -> Path:

@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from auffusion_cli.checkpoints.load import load_autoencoder
+from auffusion_cli.checkpoints.load import check_autoencoder, load_autoencoder
 from auffusion_cli.codec.image import log_mel_to_image, pad_image
 from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
-from auffusion_cli.errors import CheckpointError, UsageError
+from auffusion_cli.errors import CheckpointError
 from auffusion_cli.files import atomic_file, atomic_folder
 from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
 from auffusion_cli.training.losses import gradient_loss
-from auffusion_cli.training.parts import part_folder
+from auffusion_cli.training.parts import build_network, part_folder
 from auffusion_cli.training.samples import Sample, scene_seed
 from auffusion_cli.training.scenes import compose
 from auffusion_cli.training.stage import Losses, OnPrepare
@@ -42,10 +42,12 @@ def build_patch_autoencoder(config: AutoencoderConfig) -> PatchAutoencoder:
                 f"{folder}: not a PatchAutoencoder, which autoencoder.kind: patch needs"
             )
         return model
-    try:
-        return PatchAutoencoder(**config.model)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"autoencoder.model: {error}") from error
+    key = "autoencoder.model"
+    return build_network(
+        lambda: PatchAutoencoder(**config.model),
+        key,
+        lambda network: check_autoencoder(network, config.model, key),
+    )
 
 
 class PatchAutoencoderStage:

@@ -267,7 +267,7 @@ def _check_clips(
         checked = check_clips(
             listed,
             cache_file=cache_file,
-            progress=lambda done, total: progress.update(completed=done, total=total),
+            on_progress=progress.report,
         )
     for problem in checked.problems[:MAX_LISTED_PROBLEMS]:
         console.note(str(problem))
