@@ -26,8 +26,8 @@ from auffusion_cli.diffusion.vocabulary import Unknown, Vocabulary
 from auffusion_cli.diffusion.windows import OVERLAP_SHARE, windowed_denoiser
 from auffusion_cli.errors import AuffusionError
 from auffusion_cli.requests.provenance import Provenance, current_versions, hash_samples
-from auffusion_cli.signal.overlap import OVERLAP_S, in_windows
-from auffusion_cli.signal.spectrogram import normalize_peak
+from auffusion_cli.signal.overlap import in_windows
+from auffusion_cli.signal.spectrogram import analyze
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -88,20 +88,9 @@ class Model:
 
     # --- waveform <-> log-mel <-> latents, of any length
 
-    @torch.no_grad()
     def analyze(self, waveform: Tensor) -> Tensor:
         """(N,) samples -> (n_mels, T) log-mel on the CPU; like `Codec.analyze` of the whole."""
-        config = self.codec.spectrogram_config
-        hop, overlap = config.hop_length_samples, config.seconds_to_frames(OVERLAP_S)
-        normalized = normalize_peak(waveform, config.peak)
-        padded = torch.nn.functional.pad(normalized, (0, -len(waveform) % hop))
-        window = max(config.seconds_to_frames(self.defaults.max_duration_s), 2 * overlap)
-        return in_windows(
-            lambda part: self.codec.spectrogram(part[None].to(self.device))[0].cpu(),
-            padded,
-            window * hop,
-            overlap * hop,
-        )
+        return analyze(self.codec.spectrogram, waveform, self.defaults.max_duration_s)
 
     def encode(self, log_mel: Tensor) -> Tensor:
         """(B, n_mels, T) log-mel -> (B, C, h, w) latents."""

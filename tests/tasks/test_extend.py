@@ -123,6 +123,20 @@ def test_what_is_new_is_never_louder_than_the_recording(loud_model, tmp_path, wh
     assert again.identical and not again.differences
 
 
+@pytest.mark.parametrize("where", ["after", "before", "loop"])
+def test_stereo_noise_keeps_its_width_its_level_and_its_frequencies(quick_model, tmp_path, where):
+    samples = 0.1 * np.random.default_rng(0).normal(size=(3 * 48_000, 2)).clip(-3, 3)
+    soundfile.write(tmp_path / "clip.wav", samples, 48_000, subtype="PCM_24")
+    clip = read_recording(tmp_path / "clip.wav")
+    extended = extend(quick_model, clip, request(clip, 1.0, where), FAST).recording.samples
+    new = to_full_scale(extended[:48_000] if where == "before" else extended[-48_000:])
+    assert abs(np.corrcoef(new.T)[0, 1]) < 0.2
+    assert np.abs(20 * np.log10(new.std(axis=0) / samples.std(axis=0))).max() < 1.5
+    power = np.abs(np.fft.rfft(new, axis=0)) ** 2
+    high, low = power[16_000:].mean(), power[:15_000].mean()  # the model makes up to 8 kHz
+    assert 0.5 < high / low < 2
+
+
 def test_silence_is_no_error(quick_model, tmp_path):
     soundfile.write(tmp_path / "clip.wav", np.zeros((8000, 2)), 16000)
     clip = read_recording(tmp_path / "clip.wav")

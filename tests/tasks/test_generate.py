@@ -284,6 +284,20 @@ def test_a_record_from_before_sounds_were_trimmed_is_of_the_windows_start(tiny_m
     assert result.part.start == 0 and not result.request.trim
 
 
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("change", ["softer", "cut"])
+def test_a_file_that_was_changed_is_not_called_identical(tiny_model, tmp_path, suffix, change):
+    """As an editor does it that keeps the record."""
+    (result,) = generate(tiny_model, [GenerateRequest("dog", 5)], FAST)
+    path = tmp_path / f"sound.{suffix}"
+    n = len(result.waveform)
+    changed = result.waveform * 0.1 if change == "softer" else result.waveform[: n // 4]
+    dataclasses.replace(result, waveform=changed).save(path)
+    again = reproduce(tiny_model, result.provenance, path)
+    assert again.result.provenance.samples_sha256 == result.provenance.samples_sha256
+    assert again.file_changed and not again.identical
+
+
 def test_reproducing_with_other_weights_or_words_is_told_apart(tiny_model, tmp_path):
     (result,) = generate(tiny_model, requests(1), FAST)
     path = tmp_path / "sound.wav"

@@ -12,12 +12,10 @@ import typer
 from auffusion_cli.cli import console
 from auffusion_cli.cli.making import Setup
 from auffusion_cli.cli.options import Run
-from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import UsageError
 from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
-    from auffusion_cli.model import Model
     from auffusion_cli.requests.request import Request
     from auffusion_cli.signal.recording import Recording
     from auffusion_cli.tasks.edits import EditResult
@@ -36,6 +34,8 @@ Picture = Annotated[
     Path | None,
     typer.Option("--spectrogram", metavar="FILE.png", help="Draw before and after too."),
 ]
+DRAWN_WINDOW_S = 10.0
+"""Spectrograms of long recordings are computed by so much at a time."""
 
 
 def read(source: Path) -> Recording:
@@ -98,7 +98,13 @@ def show_plan(
     setup: Setup, requests: Mapping[Path, Request], *, as_json: bool, **more: object
 ) -> None:
     """Print the settings, with `more` of them, and each file with the request that it answers."""
-    settings = setup.to_dict() | more
+    show_requests(requests, setup.to_dict() | more, as_json=as_json)
+
+
+def show_requests(
+    requests: Mapping[Path, Request], settings: Mapping[str, object], *, as_json: bool
+) -> None:
+    """Print `settings`, and each file with the request that it answers."""
     if as_json:
         sounds = [{"file": str(path), **asdict(request)} for path, request in requests.items()]
         console.print_json({"settings": settings, "sounds": sounds})
@@ -121,18 +127,18 @@ def write(result: EditResult, path: Path, run: Run) -> None:
     console.print_made(path, result.provenance.to_dict(), as_json=run.json)
 
 
-def draw(
-    picture: Path, titled: Sequence[tuple[str, Recording]], model: Model, *, overwrite: bool
-) -> None:
+def draw(picture: Path, titled: Sequence[tuple[str, Recording]], *, overwrite: bool) -> None:
     """Draw the spectrograms of several recordings of one length, one below the other."""
     from auffusion_cli.pictures.spectrogram import save_comparison
     from auffusion_cli.signal.audio import resample
+    from auffusion_cli.signal.spectrogram import LogMel, analyze
 
-    config: SpectrogramConfig = model.codec.spectrogram_config
+    spectrogram = LogMel()
+    config = spectrogram.config
     log_mels = []
     for title, recording in titled:
         mono = recording.waveform().mean(dim=0)
         mono = resample(mono, recording.sample_rate_hz, config.sample_rate_hz)
-        log_mels.append((title, model.analyze(mono)))
+        log_mels.append((title, analyze(spectrogram, mono, DRAWN_WINDOW_S)))
     with folder_of(picture):
         save_comparison(log_mels, picture, config, overwrite=overwrite)

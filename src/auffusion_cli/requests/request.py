@@ -259,6 +259,13 @@ Request = (
     | StyleTransferRequest
     | EditRequest
 )
+
+
+def needs_model(request: Request) -> bool:
+    """Whether a model makes the sound of `request`; room tone is the recording's own."""
+    return not (isinstance(request, InpaintRequest) and request.room_tone)
+
+
 REQUESTS: dict[str, type[Request]] = {
     request.task: request
     for request in (

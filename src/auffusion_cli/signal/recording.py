@@ -1,19 +1,23 @@
-"""Sound file <-> `Recording`: samples without any loss, for edits that leave the rest as it is."""
+"""Sound file <-> `Recording`: samples without any loss, for edits that leave the rest as it is.
+
+Only `Recording.waveform` imports torch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from auffusion_cli.files import hash_file, open_regular
 from auffusion_cli.signal import riff
 from auffusion_cli.signal.formats import INTEGER_BITS, lossless_format_of
 from auffusion_cli.signal.sound_file import open_sound, read_blocks, write_sound
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Recording:
 
     def waveform(self) -> Tensor:
         """(C, N) float32, full scale at -1..1."""
+        import torch
+
         return torch.from_numpy(to_full_scale(self.samples).astype(np.float32).T.copy())
 
     def quantize(self, waveform: np.ndarray) -> np.ndarray:

@@ -1,9 +1,8 @@
-"""What is heard in a recording all the time, and goes on under what is new in it.
+"""Background noise of a recording (room tone), laid under generated audio.
 
-A model fills a hole with what it was asked for, and leaves silence between one bark and the next,
-where the river that the dog stands at should be heard. Whoever cuts recordings lays room tone under
-such a place: the sound of the place itself, which here is noise of the spectrum that the
-recording's softest moments have.
+A model fills a hole with the sound of its prompt, in one channel, up to its own highest frequency,
+and with silence between one event and the next. Sound editors lay room tone under such a place:
+here noise with the spectrum, the level and the stereo image of the recording's softest moments.
 """
 
 from __future__ import annotations
@@ -16,68 +15,117 @@ import torch.nn.functional as F
 from torch import Tensor
 
 WINDOW_S, HOPS = 0.064, 4
-"""Of the Fourier transform; a window is so many hops long."""
+"""Window of the Fourier transform, and its length in hops."""
 SMOOTH_BINS, SMOOTH_FRAMES = 7, 8
-"""Noise is judged by the mean of neighbours, some 0.2 s and 100 Hz: by itself no bin is steady."""
+"""Powers are averaged over 100 Hz and 0.2 s: a single bin of noise fluctuates too much."""
 SOFTEST = 0.05
-"""The share of moments that are softer than what counts as always there."""
+"""Quantile of the averaged powers that is taken for the background (minimum statistics, Martin
+2001)."""
+BIAS = 1.57
+"""Mean over that quantile, of averaged powers of white noise."""
 MAX_RAISE = 10.0
-"""Of power: what the model made too softly is turned up by 10 dB before noise is taken."""
+"""Of power: generated audio below the background is amplified by up to 10 dB before noise is added,
+so that tones stay tones."""
+REPLACED, KEPT = 4.0, 10.0
+"""Of power over the background: generated noise up to 6 dB is replaced by noise with the stereo
+image of the recording, above 10 dB it is kept."""
+MAX_PEAK = 2.5
+"""Power of a bin over the mean of its neighbours, up to which these are noise and not a tone."""
 
 
 @dataclass(frozen=True)
 class RoomTone:
-    """A spectrum that a recording never falls below for long."""
+    """Spectrum and stereo image that a recording never falls below for long."""
 
     power: Tensor
-    """(C, n_bins) of white noise of variance 1: 1. All 0 where nothing is always there."""
+    """(C, n_bins), averaged over neighbours; 1 is white noise of variance 1. All 0 where there is
+    no background, as in a recording with pauses of silence."""
+    shape: Tensor
+    """(C, n_bins): the power of each bin over the average of its neighbours."""
+    is_noise: Tensor
+    """(n_bins,): 1, or 0 beside a tone, as of mains hum."""
+    mixing: Tensor
+    """(n_bins, C, C): makes independent noises as coherent as the channels of the background."""
     n_window: int
     """Samples."""
 
     @classmethod
     def of(cls, samples: np.ndarray, known: np.ndarray, rate_hz: int) -> RoomTone:
-        """Of samples (N, C), where `known` (N,) is true."""
+        """The background of samples (N, C), where `known` (N,) is true."""
         n_window = HOPS * round(WINDOW_S * rate_hz / HOPS)
         n_moment = n_window + (SMOOTH_FRAMES - 1) * n_window // HOPS
         ends = np.flatnonzero(known[1:] != known[:-1]) + 1
         runs = np.split(samples, ends)[0 if known[:1].any() else 1 :: 2]
-        moments = [
-            F.avg_pool1d(_power(torch.from_numpy(run.T).float(), n_window), SMOOTH_FRAMES, 1)
+        spectra = [
+            _transform(torch.from_numpy(run.T).float(), n_window)
             for run in runs
             if len(run) >= n_moment
         ]
-        if not moments:
-            return cls(torch.zeros(samples.shape[1], n_window // 2 + 1), n_window)
-        return cls(torch.cat(moments, dim=-1).quantile(SOFTEST, dim=-1), n_window)
+        if not spectra:
+            nothing = torch.zeros(samples.shape[1], n_window // 2 + 1)
+            none = torch.zeros(len(nothing.T), len(nothing), len(nothing))
+            return cls(nothing, nothing, nothing[0], none, n_window)
+        moments = torch.cat([F.avg_pool1d(_power(x), SMOOTH_FRAMES, 1) for x in spectra], dim=-1)
+        softest = moments.quantile(SOFTEST, dim=-1)
+        spectrum = torch.cat(spectra, dim=-1)
+        level = _over_frames(_power(spectrum)).mean(dim=0)
+        is_soft = (level <= 2 * BIAS * softest.mean(dim=0)[:, None]).float()  # (n_bins, T)
+
+        mean_power = (spectrum.abs().square() * is_soft).sum(-1) / is_soft.sum(-1).clamp(min=1)
+        shape = mean_power / _over_bins(mean_power[None])[0].clamp(min=1e-20)
+        peak = F.max_pool1d(shape, SMOOTH_BINS, 1, padding=SMOOTH_BINS // 2).amax(dim=0)
+        is_noise = (peak < MAX_PEAK).float()
+        power = softest * (1 + (BIAS - 1) * is_noise)
+        return cls(power, shape, is_noise, _coherent(spectrum * is_soft), n_window)
+
+    def noise(self, n_samples: int, seed: int) -> np.ndarray:
+        """(n, C) samples of the background alone."""
+        n = max(n_samples, self.n_window)
+        return self.under(np.zeros((n, len(self.power))), seed)[:n_samples]
 
     def under(self, new: np.ndarray, seed: int) -> np.ndarray:
-        """(n, C) samples with noise where they fall below this; all channels get the same noise."""
+        """(n, C) samples with noise where they fall below the background.
+
+        Generated audio is the same in all channels. So where there are several, its own noise is
+        replaced, too, as far as it is about as soft as the background.
+        """
         n_samples = len(new)
         if n_samples < self.n_window or not self.power.any():
             return new
         # Lengthened, so that its ends have as many windows as all else.
         padded = F.pad(torch.from_numpy(new.T).float(), (self.n_window, 2 * self.n_window))
-        there = _power(padded, self.n_window)
-        half = SMOOTH_FRAMES // 2
-        there = F.avg_pool1d(F.pad(there, (half, half - 1), mode="replicate"), SMOOTH_FRAMES, 1)
+        spectrum = _transform(padded, self.n_window)
+        there = _over_frames(_power(spectrum)).clamp(min=1e-20)
         wanted = self.power[..., None]
-        raised = (wanted / there.clamp(min=1e-20)).clamp(1, MAX_RAISE)
-        missing = (wanted - raised * there).clamp(min=0)
-        noise = torch.randn(padded.shape[1], generator=torch.Generator().manual_seed(seed))
-        spectrum = _transform(padded, self.n_window) * (raised.sqrt() - 1)
-        spectrum += _transform(noise[None], self.n_window) * missing.sqrt()
-        # Of a window's square the hops add up to 3/8 of their number; overlap-add by hand, since
-        # `torch.istft` cannot begin without a centre.
-        window = torch.hann_window(self.n_window)
-        frames = torch.fft.irfft(spectrum, self.n_window, dim=1) * window[:, None]
-        frames = frames * (window.square().sum().sqrt() / (HOPS * 3 / 8))
-        tone = F.fold(
-            frames,
-            (1, (frames.shape[-1] - 1) * self.n_window // HOPS + self.n_window),
-            (1, self.n_window),
-            stride=(1, self.n_window // HOPS),
-        )[:, 0, 0]
+        replaced = (KEPT * wanted / there).clamp(min=1e-20).log() / np.log(KEPT / REPLACED)
+        replaced = replaced.clamp(0, 1) * self.is_noise[:, None] * (len(new.T) > 1)
+        raised = (wanted / there).clamp(1, MAX_RAISE)
+        missing = (1 - replaced) * (wanted - raised * there).clamp(min=0)
+        missing = missing + replaced * torch.maximum(there, wanted)
+        spectrum = spectrum * (((1 - replaced) * raised).sqrt() - 1)
+        spectrum += self._noise(padded.shape[1], seed) * (missing * self.shape[..., None]).sqrt()
+        tone = _inverse(spectrum, self.n_window)
         return new + tone[:, self.n_window : self.n_window + n_samples].T.double().numpy()
+
+    def _noise(self, n_samples: int, seed: int) -> Tensor:
+        """(C, n_bins, T): the spectrum of noise of power 1, coherent like the background."""
+        n_channels = len(self.power)
+        noise = torch.randn(n_channels, n_samples, generator=torch.Generator().manual_seed(seed))
+        spectrum = _transform(noise, self.n_window)
+        if n_channels == 1:
+            return spectrum
+        return torch.einsum("fcd,dft->cft", self.mixing.to(spectrum.dtype), spectrum)
+
+
+def _coherent(spectrum: Tensor) -> Tensor:
+    """(n_bins, C, C): the root of the coherence of the channels of `spectrum` (C, n_bins, T)."""
+    cross = torch.einsum("cft,dft->cdf", spectrum, spectrum.conj())
+    cross = torch.complex(_over_bins(cross.real), _over_bins(cross.imag)).permute(2, 0, 1)
+    scale = cross.diagonal(dim1=1, dim2=2).real.clamp(min=1e-20).sqrt()
+    coherence = cross / scale[:, :, None] / scale[:, None]
+    # The symmetric root, which changes from bin to bin as little as the coherence does.
+    values, vectors = torch.linalg.eigh(coherence)
+    return (vectors * values.clamp(min=0).sqrt()[:, None]) @ vectors.mH
 
 
 def _transform(samples: Tensor, n_window: int) -> Tensor:
@@ -89,9 +137,31 @@ def _transform(samples: Tensor, n_window: int) -> Tensor:
     return spectrum / window.square().sum().sqrt()
 
 
-def _power(samples: Tensor, n_window: int) -> Tensor:
-    """(C, N) -> (C, n_bins, T), each bin the mean of its neighbours."""
-    power = _transform(samples, n_window).abs().square()
+def _inverse(spectrum: Tensor, n_window: int) -> Tensor:
+    """(C, n_bins, T) -> (C, N), by overlap-add: `torch.istft` cannot begin without a centre."""
+    window = torch.hann_window(n_window)
+    frames = torch.fft.irfft(spectrum, n_window, dim=1) * window[:, None]
+    # Of a window's square the hops add up to 3/8 of their number.
+    frames = frames * (window.square().sum().sqrt() / (HOPS * 3 / 8))
+    hop = n_window // HOPS
+    n_samples = (frames.shape[-1] - 1) * hop + n_window
+    return F.fold(frames, (1, n_samples), (1, n_window), stride=(1, hop))[:, 0, 0]
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    """(C, n_bins, T) -> its power, averaged over neighbouring bins."""
+    power = spectrum.abs().square()
+    return _over_bins(power.transpose(1, 2)).transpose(1, 2)
+
+
+def _over_bins(values: Tensor) -> Tensor:
+    """(A, B, n_bins) averaged over neighbouring bins."""
     half = SMOOTH_BINS // 2
-    smooth = F.pad(power.transpose(1, 2), (half, half), mode="replicate")
-    return F.avg_pool1d(smooth, SMOOTH_BINS, 1).transpose(1, 2)
+    return F.avg_pool1d(F.pad(values, (half, half), mode="replicate"), SMOOTH_BINS, 1)
+
+
+def _over_frames(values: Tensor) -> Tensor:
+    """(A, B, T) averaged over neighbouring frames."""
+    half = SMOOTH_FRAMES // 2
+    padded = F.pad(values, (half, half - 1), mode="replicate")
+    return F.avg_pool1d(padded, SMOOTH_FRAMES, 1)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from auffusion_cli.config import SpectrogramConfig
+from auffusion_cli.signal.overlap import OVERLAP_S, in_windows
 
 DB_PER_NEPER = 20.0 / math.log(10.0)
 """Decibels in one unit of the natural logarithm of a magnitude."""
@@ -98,6 +99,25 @@ class LogMel(nn.Module):
         magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
         mel = self.filterbank.float().T @ magnitude
         return mel.clamp(min=config.mel_floor).log()
+
+
+@torch.no_grad()
+def analyze(spectrogram: LogMel, waveform: Tensor, window_s: float) -> Tensor:
+    """(N,) samples of any length -> (n_mels, T) log-mel of the peak-normalised sound, on the CPU.
+
+    Computed in windows, so that memory on the device of `spectrogram` is bounded. Zeros complete
+    the last hop: T = ceil(N / hop).
+    """
+    config = spectrogram.config
+    hop, overlap = config.hop_length_samples, config.seconds_to_frames(OVERLAP_S)
+    normalized = normalize_peak(waveform, config.peak)
+    padded = F.pad(normalized, (0, -len(waveform) % hop))
+    window = max(config.seconds_to_frames(window_s), 2 * overlap)
+
+    def log_mel(part: Tensor) -> Tensor:
+        return spectrogram(part[None].to(spectrogram.window.device))[0].cpu()
+
+    return in_windows(log_mel, padded, window * hop, overlap * hop)
 
 
 def mix_log_mels(log_mels: Tensor) -> Tensor:

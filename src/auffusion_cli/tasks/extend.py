@@ -23,7 +23,7 @@ from auffusion_cli.signal.loudness import Ceiling
 from auffusion_cli.signal.overlap import OVERLAP_S
 from auffusion_cli.signal.recording import Recording, to_full_scale
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
-from auffusion_cli.tasks.inpaint import at_model_rate, fill
+from auffusion_cli.tasks.inpaint import fill
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -85,7 +85,7 @@ class _Grower:
         self.n_piece = self.n_window - n_beside
         self.n_pieces = -(-self.n_new // self.n_piece)
         # Of the whole clip; a piece has only the part of it that is near.
-        self.ceiling = Ceiling.of(at_model_rate(self.model, self.source), config.sample_rate_hz)
+        self.ceiling = Ceiling.of(to_full_scale(self.source.samples), rate_hz)
 
     def grow(self, n_new: int, *, before: bool = False) -> np.ndarray:
         """(n_new, C) samples after the clip, or before it.

@@ -9,12 +9,13 @@ belongs there: the mask starts as the sound around it, mirrored and noised (SDEd
 2022).
 
 Of the model's sound only the mask itself is used. It is matched in level to the recording around
-it, gets the recording's background noise under it, is turned down where it would be louder than the
-recording ever is, resampled to the recording's rate, and cross-faded inside the mask.
+it, resampled to the recording's rate, gets the recording's background noise under it, is turned
+down where it would be louder than the recording ever is, and is cross-faded inside the mask.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -37,10 +38,10 @@ from auffusion_cli.diffusion.holes import (
 )
 from auffusion_cli.diffusion.samplers import initial_noise, keep_known, sample
 from auffusion_cli.diffusion.windows import FillWindow
-from auffusion_cli.errors import UsageError
+from auffusion_cli.errors import AuffusionWarning, UsageError
 from auffusion_cli.requests.masks import Span, parse_bands, parse_times
 from auffusion_cli.requests.request import MAX_SEED, ExtendRequest, GenerateSettings, InpaintRequest
-from auffusion_cli.signal.audio import resample
+from auffusion_cli.signal.audio import resample, warn_of_clipping
 from auffusion_cli.signal.blend import gains_under, in_bands, matching_gains, mix
 from auffusion_cli.signal.loudness import SILENT, Ceiling
 from auffusion_cli.signal.recording import Recording, to_full_scale
@@ -56,6 +57,8 @@ UNPROMPTED_STRENGTH = 0.4
 
 With more, a steady sound sags: nothing tells the model that it is steady. With little more than 0
 everything repeats itself."""
+MARGIN_S = 0.05
+"""Around a mask, where the sound that it is to remove should have ended."""
 
 
 def plan_inpaint(
@@ -66,11 +69,23 @@ def plan_inpaint(
     Raises:
         UsageError: a mask or band does not fit the clip or the model.
     """
+    spans, bands = parse_masks(request, duration_s, config.fmax_hz)
+    return plan_fill(spans, bands, duration_s, config, window_s)
+
+
+def parse_masks(
+    request: InpaintRequest, duration_s: float, top_hz: float
+) -> tuple[list[Span], list[Span]]:
+    """(spans in seconds, which do not touch; bands in Hz) of a clip of `duration_s`.
+
+    Raises:
+        UsageError: a mask does not fit the clip, or a band lies above `top_hz`.
+    """
     spans = [Span(0.0, duration_s)]
     if request.masks:
         spans = _join_touching(parse_times(request.masks, duration_s))
-    bands = parse_bands(request.bands, config.fmax_hz) if request.bands else []
-    return plan_fill(spans, bands, duration_s, config, window_s)
+    bands = parse_bands(request.bands, top_hz) if request.bands else []
+    return spans, bands
 
 
 def _join_touching(spans: Sequence[Span]) -> list[Span]:
@@ -109,8 +124,40 @@ def inpaint(
     check_resample(request, settings)
     config = model.codec.spectrogram_config
     plan = plan_inpaint(request, source.duration_s, config, model.defaults.max_duration_s)
+    warn_of_tight_masks(source, plan.spans, request.crossfade_s)
     samples, gain = fill(model, source, plan, request, settings, on_progress=on_progress)
     return edit_result(model, source, samples, request, settings, gain)
+
+
+def warn_of_tight_masks(source: Recording, spans: Sequence[Span], crossfade_s: float) -> None:
+    """Warn where a sound begins or ends within a cross-fade, so that a part of it stays audible."""
+    power = (to_full_scale(source.samples) ** 2).mean(axis=1)
+    rate_hz = source.sample_rate_hz
+
+    def level(start_s: float, end_s: float) -> float:
+        """The loudest 5 ms."""
+        part = power[max(round(start_s * rate_hz), 0) : round(end_s * rate_hz)]
+        n = max(round(0.005 * rate_hz), 1)
+        blocks = part[: len(part) // n * n].reshape(-1, n).mean(axis=1)
+        return float(np.sqrt(blocks.max(initial=0.0)))
+
+    for span in spans:
+        edges = (
+            (span.start, 1, "begins", "start it earlier"),
+            (span.end, -1, "ends", "end it later"),
+        )
+        for edge_s, inwards, verb, advice in edges:
+            if not 0 < edge_s < source.duration_s:
+                continue
+            inside = level(*sorted((edge_s, edge_s + inwards * crossfade_s)))
+            outside = level(*sorted((edge_s, edge_s - inwards * MARGIN_S)))
+            if inside > max(2 * outside, SILENT):
+                warnings.warn(
+                    f"a sound {verb} within the cross-fade of the mask at {edge_s:g} s, and a part"
+                    f" of it stays: {advice}, by {MARGIN_S:g} s or so",
+                    AuffusionWarning,
+                    stacklevel=3,
+                )
 
 
 def fill(
@@ -129,43 +176,40 @@ def fill(
     bands of `plan`. The second value is the lowest gain that this took.
     """
     tell = on_progress or (lambda n_done, n: None)
-    config = model.codec.spectrogram_config
-    rate_hz, hop = config.sample_rate_hz, config.hop_length_samples
+    config, rate_hz = model.codec.spectrogram_config, source.sample_rate_hz
+    hop = config.hop_length_samples * rate_hz / config.sample_rate_hz  # at the recording's rate
     samples = source.samples.copy()
-    # The model's input. It is filled too: the next window may need this one as its context.
-    known = at_model_rate(model, source)
     of_bands = partial(in_bands, bands=plan.bands, rate_hz=rate_hz)
-    ceiling = ceiling or Ceiling.of(known, rate_hz, of_bands)
-    lowest_gain = 1.0
+    ceiling = ceiling or Ceiling.of(to_full_scale(samples), rate_hz, of_bands)
+    lowest_gain, n_clipped = 1.0, 0
 
     for index, window in enumerate(plan.windows):
 
         def on_step(n_done: int, n: int, index: int = index) -> None:
             tell(index * n + n_done, len(plan.windows) * n)
 
-        first = window.start * hop
-        part = known[first : first + plan.window_columns * hop]
+        first = round(window.start * hop)
+        old = to_full_scale(samples[first : first + round(plan.window_columns * hop)])
         seeded = replace(request, seed=(request.seed + index) % (MAX_SEED + 1))
-        new = _make(model, part, plan, window, seeded, settings, on_step)
+        known = _resample(old, rate_hz, config.sample_rate_hz)
+        made = _make(model, known, plan, window, seeded, settings, on_step)
+        new = _resample(made, config.sample_rate_hz, rate_hz)[: len(old)]
+        free = free_columns(plan, window)[(np.arange(len(old)) / hop).astype(int)]
+        # Other numbers than those of the two noises of `_denoise`.
+        new = RoomTone.of(old, ~free, rate_hz).under(new, seed=(seeded.seed + 2) % MAX_SEED)
         cuts = cuts_of(plan, window, request.crossfade_s, config, source.duration_s)
         gains = gains_under(ceiling, of_bands(new), cuts, first, rate_hz)
-        new *= gains[:, None]
         lowest_gain = min(lowest_gain, gains.min())
-        for start, mixed in mix(part, new, cuts, plan.bands, first, rate_hz):
-            known[start : start + len(mixed)] = mixed
-
-        first = round(first * source.sample_rate_hz / rate_hz)
-        new = resample(torch.from_numpy(new.T), rate_hz, source.sample_rate_hz).T.numpy()
-        part = to_full_scale(samples[first : first + len(new)])
-        for start, mixed in mix(part, new, cuts, plan.bands, first, source.sample_rate_hz):
+        for start, mixed in mix(old, new * gains[:, None], cuts, plan.bands, first, rate_hz):
+            n_clipped += source.count_clipped(mixed)
             samples[start : start + len(mixed)] = source.quantize(mixed)
+    warn_of_clipping("the new part", n_clipped)
     return samples, float(lowest_gain)
 
 
-def at_model_rate(model: Model, source: Recording) -> np.ndarray:
-    """(n, C) samples of `source` at the model's rate."""
-    rate_hz = model.codec.spectrogram_config.sample_rate_hz
-    return resample(source.waveform(), source.sample_rate_hz, rate_hz).T.numpy()
+def _resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """(n, C) samples at another rate."""
+    return resample(torch.from_numpy(samples.T).float(), from_hz, to_hz).T.double().numpy()
 
 
 @torch.no_grad()
@@ -196,9 +240,7 @@ def _make(
     log_mel = model.codec.add_texture(model.decode(latents), generator)
     made = model.vocode(log_mel, generator)[0, : len(known)].double().numpy()
     levels = matching_gains(known, made, free_samples, plan.bands, config.sample_rate_hz, scale)
-    tone = RoomTone.of(known, ~free_samples, config.sample_rate_hz)
-    # Other numbers than those of the two noises of `_denoise`.
-    return tone.under(made[:, None] * levels, seed=(request.seed + 2) % MAX_SEED)
+    return made[:, None] * levels
 
 
 def _denoise(

@@ -17,9 +17,10 @@ from auffusion_cli.requests.request import (
     GenerateRequest,
     InpaintRequest,
     StyleTransferRequest,
+    needs_model,
 )
-from auffusion_cli.signal.audio import read_audio, to_pcm16
-from auffusion_cli.signal.formats import format_of, lossless_format_of
+from auffusion_cli.signal.audio import to_pcm16
+from auffusion_cli.signal.formats import LOSSY_SUFFIXES, format_of, lossless_format_of
 from auffusion_cli.signal.recording import Recording, read_recording, to_full_scale
 from auffusion_cli.signal.sound_file import audio_info
 from auffusion_cli.tasks.edit import edit as edit_words
@@ -27,7 +28,9 @@ from auffusion_cli.tasks.edits import EditResult, OnProgress
 from auffusion_cli.tasks.extend import extend
 from auffusion_cli.tasks.generate import GenerateResult, generate
 from auffusion_cli.tasks.inpaint import inpaint
+from auffusion_cli.tasks.room_tone import fill_with_room_tone
 from auffusion_cli.tasks.style_transfer import style_transfer
+from auffusion_cli.tasks.verify import is_changed
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -38,7 +41,9 @@ EDITS = {
     ExtendRequest: extend,
     StyleTransferRequest: style_transfer,
 }
-"""What each request changes a recording by."""
+"""Request -> the task that answers it, of those that change a recording."""
+MAX_LOSS = 0.5
+"""Error of an ogg or mp3 over the level of its sound, which no encoder comes near."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,10 @@ class Reproduction:
     recorded: Provenance
     result: GenerateResult | EditResult
     max_difference: float | None
-    """Largest difference of a sample from the file's, in units of full scale; it includes what the
-    file's format lost. None if the lengths differ."""
+    """Largest difference of a sample from the file's, in units of full scale; it includes the loss
+    of the file's format. None if the lengths differ."""
+    file_changed: bool
+    """Whether the file was changed after it was made: its samples are not those of its record."""
 
     @property
     def n_samples(self) -> int:
@@ -60,17 +67,18 @@ class Reproduction:
 
     @property
     def identical(self) -> bool:
-        """Whether every sample is the same as before the file was written."""
-        return self.result.provenance.samples_sha256 == self.recorded.samples_sha256
+        """Whether every sample is the same as in the file, but for the loss of its format."""
+        made_again = self.result.provenance.samples_sha256 == self.recorded.samples_sha256
+        return made_again and not self.file_changed
 
     @property
     def differences(self) -> dict[str, tuple[str, str]]:
-        """What was not the same in the making: name -> (recorded, now)."""
+        """Circumstances that were not the same: name -> (recorded, now)."""
         return self.recorded.differences(self.result.provenance)
 
 
 def reproduce(
-    model: Model,
+    model: Model | None,
     recorded: Provenance,
     path: str | Path,
     *,
@@ -79,30 +87,50 @@ def reproduce(
 ) -> Reproduction:
     """Make the sound of `recorded` again with `model` and compare it with the file at `path`.
 
-    An edit is made from `source`, or if None from the file that `find_source` finds.
+    An edit is made from `source`, or if None from the file that `find_source` finds. A request that
+    needs no model is given None.
     """
     request, settings = recorded.request, recorded.settings
     source = source or find_source(recorded, path)
     check_files(recorded, path, source)
-    if isinstance(request, GenerateRequest):
+    result: GenerateResult | EditResult
+    if not needs_model(request):
+        result = fill_with_room_tone(source, request)
+    elif isinstance(request, GenerateRequest):
         tell = on_progress or (lambda n_done, n: None)
         (result,) = generate(
             model, [request], settings, on_step=lambda _, step: tell(step.index + 1, step.n_steps)
         )
-        return Reproduction(recorded, result, _max_difference(result, path))
-    if isinstance(request, EditRequest):
+    elif isinstance(request, EditRequest):
         result = edit_words(model, request, settings, on_progress=on_progress).edited
-        return Reproduction(recorded, result, _max_difference(result, path))
-    result = EDITS[type(request)](model, source, request, settings, on_progress=on_progress)
-    return Reproduction(recorded, result, _max_edit_difference(result, path))
+    else:
+        result = EDITS[type(request)](model, source, request, settings, on_progress=on_progress)
+    return _compare(recorded, result, Path(path))
+
+
+def _compare(recorded: Provenance, result: GenerateResult | EditResult, path: Path) -> Reproduction:
+    changed = is_changed(recorded, path)
+    there = to_full_scale(read_recording(path).samples)
+    if isinstance(result, EditResult):
+        made = to_full_scale(result.recording.samples)
+    else:
+        made = to_pcm16(result.waveform)[:, None].double().numpy() / 32768
+    if there.shape != made.shape:
+        return Reproduction(recorded, result, None, changed)
+    difference = np.abs(there - made)
+    if path.suffix.lower() in LOSSY_SUFFIXES:
+        same_as_recorded = result.provenance.samples_sha256 == recorded.samples_sha256
+        loss = np.linalg.norm(difference) / max(np.linalg.norm(made), 1e-9)
+        changed = changed or (same_as_recorded and loss > MAX_LOSS)
+    return Reproduction(recorded, result, float(difference.max(initial=0.0)), changed)
 
 
 def find_source(
     recorded: Provenance, path: str | Path, source: str | Path | None = None
 ) -> Recording | None:
-    """What an edit was made from: `source`, or the file of the recorded name beside `path`.
+    """The recording that an edit was made from: `source`, or its recorded name beside `path`.
 
-    None for what was made from words alone.
+    None for a sound made from words alone.
 
     Raises:
         UsageError: it is not there, or is not the file that the edit was made from.
@@ -131,7 +159,7 @@ def check_files(
     source: Recording | None,
     output: Path | None = None,
 ) -> None:
-    """What can be told before the sound is made again from `source`, and written to `output`.
+    """Check the files before the sound is made again from `source`, and written to `output`.
 
     Raises:
         AudioError: `path` has been resampled since it was made, or `output` cannot hold the sound.
@@ -147,19 +175,3 @@ def check_files(
             format_of(output)
         else:
             lossless_format_of(output, source.subtype)
-
-
-def _max_difference(result: GenerateResult, path: str | Path) -> float | None:
-    waveform, _ = read_audio(path)
-    if waveform.shape != (1, len(result.waveform)):
-        return None
-    made_again = to_pcm16(result.waveform) / 32768
-    return (waveform[0] - made_again).abs().max().item()
-
-
-def _max_edit_difference(result: EditResult, path: str | Path) -> float | None:
-    there, made_again = read_recording(path), result.recording
-    if there.samples.shape != made_again.samples.shape:
-        return None
-    difference = to_full_scale(there.samples) - to_full_scale(made_again.samples)
-    return float(np.abs(difference).max())

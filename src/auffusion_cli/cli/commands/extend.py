@@ -105,7 +105,7 @@ def extend(
     if spectrogram:
         padded = _padded(recording, result.recording, before=before)
         titled = [("before", padded), ("after", result.recording)]
-        recordings.draw(spectrogram, titled, model, overwrite=run.overwrite)
+        recordings.draw(spectrogram, titled, overwrite=run.overwrite)
     recordings.write(result, path, run)
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from auffusion_cli.cli import console, options, recordings
 from auffusion_cli.config import GenerationDefaults, SpectrogramConfig
 from auffusion_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from auffusion_cli.requests.request import InpaintRequest
+    from auffusion_cli.signal.recording import Recording
+    from auffusion_cli.tasks.edits import EditResult
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +47,13 @@ def inpaint(
         int,
         typer.Option(help="Take each step so many times (RePaint), which takes that much longer."),
     ] = 1,
+    room_tone: Annotated[
+        bool,
+        typer.Option(
+            "--room-tone",
+            help="Fill with the recording's own background noise, in all frequencies; no model.",
+        ),
+    ] = False,
     seed: options.Seed = None,
     negative: options.Negative = "",
     *,
@@ -53,12 +66,14 @@ def inpaint(
 
     Every sample outside of the mask stays as it was, at the recording's own rate, width and
     channels. The new sound has one channel, up to 8 kHz, and is put into each of the recording's
-    channels as loud as that is around the mask. --mask and --band together are rectangles.
+    channels as loud as that is around the mask. --mask and --band together are rectangles. A mask
+    that removes a sound needs a margin of 50 ms around it.
 
     \b
     Examples:
       auffusion inpaint clip.wav --mask 2-4s
       auffusion inpaint clip.wav --mask 2.5-4 --prompt "a car horn" -o horn.wav --seed 7
+      auffusion inpaint speech.wav --mask 3.15-3.65s --room-tone
       auffusion inpaint clip.flac --mask 500-900ms --mask 8s- --spectrogram before-after.png
       auffusion inpaint clip.wav --mask 2-4s --band 0-500 --resample 4 --scheduler ddim
     """
@@ -84,7 +99,10 @@ def inpaint(
         negative_prompt=negative,
         crossfade_s=crossfade_s,
         resample=resample,
+        room_tone=room_tone,
     )
+    if room_tone:
+        return _fill_with_room_tone(recording, request, source, output, seed, spectrogram, run)
     config, duration_s = SpectrogramConfig(), recording.duration_s
     # Masks and names are checked before the model is downloaded, whose window only comes after.
     plan_inpaint(request, duration_s, config, GenerationDefaults().max_duration_s)
@@ -111,7 +129,40 @@ def inpaint(
         result = task.inpaint(
             model, recording, request, setup.settings, on_progress=progress.report
         )
+    _write(result, recording, path, spectrogram, run)
+
+
+def _fill_with_room_tone(
+    recording: Recording,
+    request: InpaintRequest,
+    source: Path,
+    output: str | None,
+    seed: int | None,
+    spectrogram: Path | None,
+    run: options.Run,
+) -> None:
+    from auffusion_cli.tasks.inpaint import parse_masks
+    from auffusion_cli.tasks.room_tone import fill_with_room_tone
+
+    parse_masks(request, recording.duration_s, recording.sample_rate_hz / 2)
+    path = recordings.output_path(output, "{name}-inpainted", source, recording, request)
+    recordings.check_outputs([path], spectrogram, overwrite=run.overwrite)
+    if run.dry_run:
+        recordings.show_requests({path: request}, {"model": None}, as_json=run.json)
+        return
+    if seed is None:
+        console.note_seed(request.seed)
+    _write(fill_with_room_tone(recording, request), recording, path, spectrogram, run)
+
+
+def _write(
+    result: EditResult,
+    recording: Recording,
+    path: Path,
+    spectrogram: Path | None,
+    run: options.Run,
+) -> None:
     if spectrogram:
         titled = [("before", recording), ("after", result.recording)]
-        recordings.draw(spectrogram, titled, model, overwrite=run.overwrite)
+        recordings.draw(spectrogram, titled, overwrite=run.overwrite)
     recordings.write(result, path, run)

@@ -51,11 +51,11 @@ def reproduce(
     overwrite: options.Overwrite = False,
     yes: options.Yes = False,
 ) -> None:
-    """Make the same sound again, and compare every sample.
+    """Make the same sound again, and compare every sample with the file.
 
-    Exits with 1 if they differ, and shows what else does: the model's revision, library versions,
-    the device. A model that comes with neither a known name nor this command line is not loaded on
-    a file's word: name it with --model.
+    Exits with 1 if they differ, also where the file was changed after it was made, and shows what
+    else differs: the model's revision, library versions, the device. A model that comes with
+    neither a known name nor this command line is not loaded on a file's word: name it with --model.
 
     \b
     Examples:
@@ -66,27 +66,31 @@ def reproduce(
     from auffusion_cli.cli import resolve
     from auffusion_cli.cli.outputs import check_free, check_writable
     from auffusion_cli.cli.recorded import read_record, recorded_device, recorded_model
+    from auffusion_cli.requests.request import needs_model
 
     recorded = read_record(path)
     if output is not None:
         check_writable([output], "--output")
         if not overwrite:
             check_free([output])
-    name = model or recorded_model(recorded, path)
+    uses_model = needs_model(recorded.request)
+    name = (model or recorded_model(recorded, path)) if uses_model else None
 
     from auffusion_cli.checkpoints.load import load_model
     from auffusion_cli.tasks import reproduce as task
 
     recording = task.find_source(recorded, path, source)
     task.check_files(recorded, path, recording, output)
-    resolve.fetch(name, yes=yes)
-    console.note(f"loading {name}")
-    loaded = load_model(
-        name,
-        device=device or recorded_device(recorded),
-        dtype=dtype or recorded.dtype,
-        vocoder=recorded.vocoder,
-    )
+    loaded = None
+    if name is not None:
+        resolve.fetch(name, yes=yes)
+        console.note(f"loading {name}")
+        loaded = load_model(
+            name,
+            device=device or recorded_device(recorded),
+            dtype=dtype or recorded.dtype,
+            vocoder=recorded.vocoder,
+        )
     with console.Progress("generating", unit="steps") as progress:
         reproduction = task.reproduce(
             loaded, recorded, path, source=recording, on_progress=progress.report
@@ -104,6 +108,7 @@ def _show(reproduction: Reproduction, output: Path | None, *, as_json: bool) -> 
         console.print_json(
             {
                 "identical": reproduction.identical,
+                "file_changed": reproduction.file_changed,
                 "max_difference": reproduction.max_difference,
                 "differences": {
                     name: {"recorded": recorded, "now": now}
@@ -117,6 +122,9 @@ def _show(reproduction: Reproduction, output: Path | None, *, as_json: bool) -> 
         console.print_line(f"identical: all {reproduction.n_samples} samples")
     else:
         console.print_line(f"not identical: {_difference(reproduction.max_difference)}")
+    if reproduction.file_changed:
+        console.print_line("this file was changed after it was made")
+        return
     for name, (recorded, now) in reproduction.differences.items():
         console.print_line(f"{name}: {recorded} then, {now} now")
     if not reproduction.identical and not reproduction.differences:

@@ -109,7 +109,7 @@ def style_transfer(
             titled.append((title, result.recording))
         recordings.write(result, path, run)
     if picture:
-        recordings.draw(picture, titled, model, overwrite=run.overwrite)
+        recordings.draw(picture, titled, overwrite=run.overwrite)
         console.note(f"spectrograms: {picture}")
 
 
