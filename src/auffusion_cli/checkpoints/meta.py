@@ -62,8 +62,8 @@ def check_sizes(config: Any, header: Mapping[str, TensorInfo], config_path: Path
     for name, value in _whole_numbers(config):
         if abs(value) > most:
             raise CheckpointError(
-                f"{config_path}: {name} is {str(value)[:20]}, but the largest size in its weights "
-                f"is {most:,}"
+                f"{config_path}: {name} is {str(value)[:20]}, beyond the sizes of its weights "
+                f"(at most {most:,})"
             )
 
 

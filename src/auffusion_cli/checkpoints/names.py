@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auffusion_cli.errors import CheckpointError
+from auffusion_cli.parsing import parse_yaml, read_text
+
+MAX_CARD_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -121,12 +124,15 @@ def embedded_folder() -> Path:
 
 def card_licence(folder: Path) -> str | None:
     """The `license` in the front matter of the folder's README.md, as the Hub's model cards do."""
-    import yaml
-
+    card_path = folder / "README.md"
     try:
-        card = (folder / "README.md").read_text("utf-8", errors="replace")
-        front_matter = yaml.safe_load(card.split("---")[1]) if card.startswith("---") else None
-    except (OSError, IndexError, yaml.YAMLError):
+        card = read_text(card_path, max_bytes=MAX_CARD_BYTES, raising=CheckpointError)
+        if not card.startswith("---"):
+            return None
+        front_matter = parse_yaml(
+            card.split("---")[1], raising=CheckpointError, where=str(card_path)
+        )
+    except (CheckpointError, IndexError):  # a card is for readers: no model is worse for it
         return None
     licence = front_matter.get("license") if isinstance(front_matter, dict) else None
     return licence if isinstance(licence, str) else None
