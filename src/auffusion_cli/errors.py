@@ -56,3 +56,9 @@ class OutputExistsError(UsageError):
 
 class AuffusionWarning(UserWarning):
     """Something the user should know, though the work goes on: a fallback, a cut prompt."""
+
+
+def first_line(error: BaseException) -> str:
+    """The message of a library's error in one line of at most 200 characters."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

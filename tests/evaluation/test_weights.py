@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from auffusion_cli.checkpoints import download, listing, names
+from auffusion_cli.checkpoints import listing, names, transfer
 from auffusion_cli.errors import AuffusionWarning, CheckpointError, DownloadError, UsageError
 from auffusion_cli.evaluation import published, weights
 from auffusion_cli.evaluation.protocols import PROTOCOLS
@@ -187,9 +187,7 @@ CONTENT = random.Random(0).randbytes(200_000)
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
-    monkeypatch.setattr(download.time, "sleep", lambda _: None)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+    monkeypatch.setattr(transfer.time, "sleep", lambda _: None)
     with FileServer(CONTENT) as server:
         file = published.PublishedWeights(
             "a network",

@@ -9,12 +9,9 @@ when every file is there, so that later loads need no network and use the same.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from auffusion_cli.checkpoints.listing import RemoteFile, announced, download_error
 from auffusion_cli.checkpoints.names import (
@@ -26,12 +23,11 @@ from auffusion_cli.checkpoints.names import (
     is_commit,
     parse_name,
 )
-from auffusion_cli.errors import DownloadError
+from auffusion_cli.checkpoints.transfer import OversizeError, resume
+from auffusion_cli.errors import DownloadError, first_line
 from auffusion_cli.files import hash_file, write_text
 
 CONFIRM_ABOVE_BYTES = 1_000_000_000
-N_ATTEMPTS = 3
-"""How often a transfer that made progress is taken up again, beyond what huggingface_hub does."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +98,8 @@ def find_cached(source: HubSource) -> Checkpoint | None:
 def looks_complete(folder: Path) -> bool:
     """Whether every part of a checkpoint is in `folder`, and none is half downloaded."""
     diffusion = ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"]
-    listener = ["config.json", "preprocessor_config.json"]
-    is_there = any(all((folder / p).is_file() for p in paths) for paths in (diffusion, listener))
+    clap = ["config.json", "preprocessor_config.json"]
+    is_there = any(all((folder / p).is_file() for p in paths) for paths in (diffusion, clap))
     return is_there and not any(folder.rglob("*.incomplete"))
 
 
@@ -173,34 +169,15 @@ def _ask(download: Download, confirm: Confirm | None) -> None:
 
 
 class _Progress:
-    """Counts bytes over all files of a download and hands on the sum."""
+    """Counts bytes over all files of a download and reports the sum."""
 
     def __init__(self, n_done: int, n_total: int, report: Report | None) -> None:
         self.n_done, self.n_total, self.report = n_done, n_total, report
 
     def advance(self, n_bytes: int) -> None:
         self.n_done += n_bytes
-        if self.report is not None:
+        if self.report is not None and n_bytes:
             self.report(self.n_done, self.n_total)
-
-    def bar_class(self) -> type:
-        """What huggingface_hub takes in place of tqdm, drawing nothing."""
-        progress = self
-
-        class Bar:
-            def __init__(self, **_options: Any) -> None:
-                pass
-
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *_error: object) -> None:
-                pass
-
-            def update(self, n_bytes: int) -> None:
-                progress.advance(n_bytes)
-
-        return Bar
 
 
 def _fetch(
@@ -209,42 +186,26 @@ def _fetch(
     """One file: into `target.incomplete`, which a later call continues, then verified and renamed.
 
     huggingface_hub's own download starts a file from nothing in every process, which with 3.4 GB
-    in one file is not good enough; its HTTP transfer is used, with its retries.
+    in one file is not good enough, and believes the server.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.file_download import http_get
+    from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 
     target.parent.mkdir(parents=True, exist_ok=True)
     incomplete = target.with_name(f"{target.name}.incomplete")
-    incomplete.touch()
-    if incomplete.stat().st_size > file.n_bytes:
-        incomplete.unlink()
-        incomplete.touch()
-    progress.advance(incomplete.stat().st_size)
-    url = hf_hub_url(source.repo_id, file.path, revision=commit, endpoint=constants.ENDPOINT)
-    n_attempts_left = N_ATTEMPTS
-    while (n_before := incomplete.stat().st_size) < file.n_bytes:
-        try:
-            location = get_hf_file_metadata(url).location
-            headers = build_hf_headers()
-            if urlsplit(location).hostname != urlsplit(url).hostname:
-                headers.pop("authorization", None)  # the token is for the Hub only
-            with incomplete.open("ab") as stream:
-                http_get(
-                    location,
-                    stream,
-                    resume_size=n_before,
-                    headers=headers,
-                    expected_size=file.n_bytes,
-                    tqdm_class=progress.bar_class(),
-                )
-        except Exception as error:  # see `listing.announced`
-            n_attempts_left -= 1
-            made_progress = incomplete.stat().st_size > n_before
-            if not made_progress or not n_attempts_left:
-                raise download_error(source, error, file.path) from error
-            time.sleep(1)
+    try:
+        resume(
+            hf_hub_url(source.repo_id, file.path, revision=commit, endpoint=constants.ENDPOINT),
+            build_hf_headers(),
+            incomplete,
+            max_bytes=file.n_bytes,
+            n_bytes=file.n_bytes,
+            on_bytes=progress.advance,
+        )
+    except OversizeError as error:
+        raise DownloadError(f"{source.repo_id}: {file.path}: {error}, as it announced") from None
+    except Exception as error:  # the HTTP library depends on huggingface_hub's version
+        raise download_error(source, error, file.path) from error
     if (problem := file.problem(incomplete)) is not None:
         incomplete.unlink()
         raise DownloadError(
@@ -266,10 +227,9 @@ def download_url(
     """A file that is not on the Hub: verified, resumed and renamed like those that are.
 
     Raises:
-        DownloadError: offline, refused, cut, or not the file that `sha256` pins.
+        DownloadError: offline, refused, cut, or not the file with the checksum `sha256`.
     """
-    from huggingface_hub.errors import OfflineModeIsEnabled
-    from huggingface_hub.file_download import http_get
+    from huggingface_hub import constants
     from huggingface_hub.utils import WeakFileLock
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -277,30 +237,15 @@ def download_url(
     with WeakFileLock(target.with_name(f"{target.name}.lock")):
         if target.is_file():
             return  # another process was faster
-        incomplete.touch()
+        if constants.is_offline_mode():
+            raise DownloadError(f"{name} is not on this machine, and HF_HUB_OFFLINE is set")
         progress = _Progress(0, approximate_bytes, on_progress)
-        progress.advance(incomplete.stat().st_size)
-        for n_attempts_left in reversed(range(N_ATTEMPTS)):
-            n_before = incomplete.stat().st_size
-            try:
-                with incomplete.open("ab") as stream:
-                    bar_class = progress.bar_class()
-                    http_get(url, stream, resume_size=n_before, headers={}, tqdm_class=bar_class)
-                break
-            except Exception as error:  # see `listing.announced`
-                status = getattr(getattr(error, "response", None), "status_code", None)
-                if status == 416:  # nothing is left to send: it was complete, but not yet renamed
-                    break
-                if isinstance(error, OfflineModeIsEnabled):
-                    raise DownloadError(
-                        f"{name} is not on this machine, and HF_HUB_OFFLINE is set"
-                    ) from error
-                if incomplete.stat().st_size == n_before or not n_attempts_left:
-                    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                    raise DownloadError(
-                        f"{name}: cannot be fetched from {url}: {reason}"
-                    ) from error
-                time.sleep(1)
+        try:
+            resume(url, {}, incomplete, max_bytes=2 * approximate_bytes, on_bytes=progress.advance)
+        except Exception as error:  # as in `_fetch`
+            raise DownloadError(
+                f"{name}: cannot be fetched from {url}: {first_line(error)}"
+            ) from error
         found = hash_file(incomplete)
         if found != sha256:
             incomplete.unlink()

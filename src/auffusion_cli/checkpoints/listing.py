@@ -7,11 +7,17 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote
 
 from auffusion_cli.checkpoints.layout import WEIGHT_SUFFIXES
 from auffusion_cli.checkpoints.names import HubSource, is_commit
-from auffusion_cli.errors import AuffusionError, DownloadError, UsageError
+from auffusion_cli.checkpoints.transfer import fetch_bytes
+from auffusion_cli.errors import AuffusionError, DownloadError, UsageError, first_line
 from auffusion_cli.files import hash_file
+from auffusion_cli.parsing import parse_json
+
+MAX_LISTING_BYTES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -43,32 +49,57 @@ class RemoteFile:
 
 def announced(source: HubSource) -> tuple[str, str | None, list[RemoteFile]]:
     """(commit, licence, the files that loading needs), from the Hub's listing of the repository."""
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers
 
+    revision = quote(source.revision, safe="")
+    url = f"{constants.ENDPOINT}/api/models/{source.repo_id}/revision/{revision}?blobs=true"
     try:
-        info = HfApi(endpoint=constants.ENDPOINT).model_info(
-            source.repo_id, revision=source.revision, files_metadata=True
-        )
-    except Exception as error:  # which HTTP library it is depends on huggingface_hub's version
+        if constants.is_offline_mode():
+            raise offline_error(source)
+        content = fetch_bytes(url, build_hf_headers(), max_bytes=MAX_LISTING_BYTES)
+    except AuffusionError:
+        raise
+    except Exception as error:  # the HTTP library depends on huggingface_hub's version
         raise download_error(source, error) from error
-    siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    if not is_commit(info.sha or ""):
+    return _read_listing(source, content)
+
+
+def _read_listing(source: HubSource, content: bytes) -> tuple[str, str | None, list[RemoteFile]]:
+    where = f"{source.repo_id}: the Hub's listing"
+    info = parse_json(content.decode("utf-8", "replace"), raising=DownloadError, where=where)
+    if not isinstance(info, dict) or not isinstance(info.get("siblings"), list):
+        raise DownloadError(f"{where} has no list of files")
+    commit, card = info.get("sha"), info.get("cardData")
+    if not isinstance(commit, str) or not is_commit(commit):
         raise DownloadError(f"{source.repo_id}: the Hub names no commit for {source.revision!r}")
-    files = []
-    for path in needed_files(siblings):
-        sibling = siblings[path]
-        if sibling.size is None:
-            raise DownloadError(f"{source.repo_id}: the Hub announces no size for {path}")
-        sha256 = sibling.lfs.sha256 if sibling.lfs else None
-        files.append(RemoteFile(path, sibling.size, sha256, sibling.blob_id))
+    siblings = {
+        sibling["rfilename"]: sibling
+        for sibling in info["siblings"]
+        if isinstance(sibling, dict) and isinstance(sibling.get("rfilename"), str)
+    }
+    files = [_remote_file(source, path, siblings[path]) for path in needed_files(siblings)]
     if not files:
         raise DownloadError(
             f"{source.repo_id}: not a checkpoint that this program knows: it has neither "
             "condition_config.json (Auffusion's layout) nor model_index.json (Stable Diffusion's)"
         )
-    card = info.card_data or {}
-    licence = card.get("license")
-    return info.sha, licence if isinstance(licence, str) else None, files
+    licence = card.get("license") if isinstance(card, dict) else None
+    return commit, licence if isinstance(licence, str) else None, files
+
+
+def _remote_file(source: HubSource, path: str, sibling: dict[str, Any]) -> RemoteFile:
+    size, lfs, blob_id = sibling.get("size"), sibling.get("lfs"), sibling.get("blobId")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise DownloadError(f"{source.repo_id}: the Hub announces no size for {path}")
+    sha256 = lfs.get("sha256") if isinstance(lfs, dict) else None
+    if (lfs and not _is_hex(sha256, 64)) or not (blob_id is None or _is_hex(blob_id, 40)):
+        raise DownloadError(f"{source.repo_id}: the Hub announces no checksum for {path}")
+    return RemoteFile(path, size, sha256, blob_id)
+
+
+def _is_hex(value: Any, n_digits: int) -> bool:
+    return isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{n_digits}}}", value) is not None
 
 
 def needed_files(paths: Iterable[str]) -> list[str]:
@@ -83,7 +114,7 @@ def needed_files(paths: Iterable[str]) -> list[str]:
     elif "model_index.json" in paths:
         parts = r"unet|vae|scheduler|vocoder|text_encoder|tokenizer"
     elif {"config.json", "preprocessor_config.json"} <= paths:
-        return _files_of_listener(paths)
+        return _files_of_clap(paths)
     else:
         return []
     top = {"condition_config.json", "model_index.json", "auffusion.json", "README.md"} & paths
@@ -105,44 +136,46 @@ def needed_files(paths: Iterable[str]) -> list[str]:
     return sorted(top | texts | chosen)
 
 
-def _files_of_listener(paths: set[str]) -> list[str]:
-    """Those of a transformers model that hears sound (CLAP): everything lies in the top folder."""
+def _files_of_clap(paths: set[str]) -> list[str]:
+    """The files of a CLAP in transformers' layout: everything lies in the top folder."""
     top = {path for path in paths if re.fullmatch(r"[\w.-]+", path)}
     weights = [name for name in ("model.safetensors", "pytorch_model.bin") if name in top][:1]
     texts = {path for path in top if path.endswith((".json", ".txt", ".md"))}
     return sorted({*texts, *weights})
 
 
+def offline_error(source: HubSource) -> DownloadError:
+    return DownloadError(
+        f"{source.name} is not on this machine, and HF_HUB_OFFLINE is set",
+        hint=f"With a network: HF_HUB_OFFLINE=0 auffusion models pull {source.name}",
+    )
+
+
 def download_error(source: HubSource, error: Exception, path: str = "") -> AuffusionError:
-    """What went wrong, in the user's terms."""
+    """The failure of a request to the Hub, in the user's terms."""
     from huggingface_hub import errors
 
     what = f"{source.repo_id}/{path}" if path else source.repo_id
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status, code = getattr(error, "status", None), getattr(error, "code", "")
     if isinstance(error, errors.HFValidationError):
         return UsageError(f"{what}: {error}")
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return DownloadError(
-            f"{source.name} is not on this machine, and HF_HUB_OFFLINE is set",
-            hint=f"With a network: HF_HUB_OFFLINE=0 auffusion models pull {source.name}",
-        )
-    if isinstance(error, errors.GatedRepoError) or status == 403:
+    if code == "GatedRepo" or status == 403:
         return DownloadError(
             f"{what}: the Hub asks for permission first ({status})",
             hint="Accept its conditions on its page, then set HF_TOKEN to a token of yours.",
         )
-    if isinstance(error, errors.RevisionNotFoundError):
+    if code == "RevisionNotFound":
         return DownloadError(f"{what}: has no revision {source.revision!r}")
-    if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
+    if code == "RepoNotFound" or status == 401 or (status == 404 and not path):
         return DownloadError(
             f"{what}: not on the Hub, or private ({status})",
             hint="Check the name; for a private one set HF_TOKEN.",
         )
-    if isinstance(error, errors.EntryNotFoundError) or status == 404:
+    if status == 404:
         return DownloadError(f"{what}: the Hub lists this file but does not have it (404)")
     if status is not None:
         return DownloadError(f"{what}: the Hub answered {status}", hint="Try again later.")
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = first_line(error)
     if isinstance(error, OSError) and error.errno is not None and path and error.filename:
         return DownloadError(f"{what}: cannot be written: {reason}")
     return DownloadError(

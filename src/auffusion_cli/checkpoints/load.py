@@ -28,7 +28,6 @@ from auffusion_cli.checkpoints.vocabulary import load_vocabulary
 from auffusion_cli.checkpoints.weights import (
     check_tensor,
     find_weights,
-    first_line,
     load_weights,
     named_tensors,
     read_file,
@@ -41,7 +40,7 @@ from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.device import choose_device, choose_dtype
 from auffusion_cli.diffusion.text import TextConditioner
 from auffusion_cli.diffusion.vocabulary import Vocabulary
-from auffusion_cli.errors import AuffusionWarning, CheckpointError
+from auffusion_cli.errors import AuffusionWarning, CheckpointError, first_line
 from auffusion_cli.model import Model
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from auffusion_cli.checkpoints.weights import TensorInfo, first_line
-from auffusion_cli.errors import CheckpointError
+from auffusion_cli.checkpoints.weights import TensorInfo
+from auffusion_cli.errors import CheckpointError, first_line
 
 MAX_SIZE = 65_536
 """A whole number in a config may be this, or the largest dimension in the weight file."""

@@ -15,13 +15,12 @@ from auffusion_cli.checkpoints.meta import build, check_sizes, check_total
 from auffusion_cli.checkpoints.weights import (
     TensorInfo,
     find_weights,
-    first_line,
     load_weights,
     read_header,
     read_tensors,
 )
 from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
-from auffusion_cli.errors import CheckpointError
+from auffusion_cli.errors import CheckpointError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

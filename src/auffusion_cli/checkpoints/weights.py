@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from auffusion_cli.checkpoints.layout import WEIGHT_SUFFIXES, read_json
-from auffusion_cli.errors import AuffusionWarning, CheckpointError
+from auffusion_cli.errors import AuffusionWarning, CheckpointError, first_line
 from auffusion_cli.files import open_regular
 
 MAPPED_BYTES = 128 * 2**20
@@ -201,12 +201,6 @@ def _reading(path: Path) -> Iterator[None]:
                 hint="Use a checkpoint in safetensors, or ask whoever made it to save it again.",
             ) from error
         raise CheckpointError(f"{path}: {_damage(path) or first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """The message of a library's error in one line of at most 200 characters."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _damage(path: Path) -> str | None:
