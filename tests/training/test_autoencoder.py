@@ -161,7 +161,7 @@ def test_what_the_run_writes_is_an_autoencoder_with_latents_of_unit_scale(store,
 def test_a_model_that_cannot_be_is_told(tmp_path):
     with pytest.raises(UsageError, match=r"autoencoder\.model.*depth"):
         build_kl_autoencoder(AutoencoderConfig(model={"depth": 3}))
-    with pytest.raises(CheckpointError, match="in_channels"):
+    with pytest.raises(UsageError, match="in_channels"):
         build_kl_autoencoder(AutoencoderConfig(model={**TINY, "in_channels": 5}))
     with pytest.raises(CheckpointError):
         build_kl_autoencoder(AutoencoderConfig(init_from=str(tmp_path)))

@@ -8,8 +8,7 @@ from __future__ import annotations
 import inspect
 import reprlib
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.vocoder import GriffinLim
 from auffusion_cli.config import SCHEDULERS
 from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
-from auffusion_cli.errors import AuffusionWarning, CheckpointError, UsageError
+from auffusion_cli.errors import AuffusionWarning, UsageError
 from auffusion_cli.files import replace_folder
 from auffusion_cli.model import Model
 from auffusion_cli.pictures.spectrogram import save_spectrogram
@@ -43,7 +42,7 @@ from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.generate import generate
 from auffusion_cli.training.config import DiffusionConfig, TextEncoderConfig
 from auffusion_cli.training.latents import ExampleSource
-from auffusion_cli.training.parts import build_network, existing_folder, part_folder
+from auffusion_cli.training.parts import as_setting, build_network, existing_folder, part_folder
 from auffusion_cli.training.run_folder import RESULT_NAME
 from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.stage import Losses
@@ -115,7 +114,7 @@ def _load_model(config: DiffusionConfig, device: torch.device, window_s: float) 
         defaults = replace(
             defaults, max_duration_s=window_s, duration_s=min(defaults.duration_s, window_s)
         )
-        with _as_setting():
+        with as_setting():
             check_defaults(defaults, "scenes.duration_s")
     licence = config.licence or model.licence
     # The result will know other sounds than those of the checkpoint's vocabulary.
@@ -165,7 +164,7 @@ def _check_scheduler(config: dict[str, Any]) -> None:
                 f"diffusion.scheduler: unknown key {key!r}",
                 hint=f"valid: {', '.join(sorted(known))}",
             )
-    with _as_setting():
+    with as_setting():
         check_scheduler_config(config, "diffusion.scheduler")
 
 
@@ -177,17 +176,8 @@ def _check_generation(config: DiffusionConfig, window_s: float) -> None:
             f"diffusion.generation.max_duration_s: {defaults.max_duration_s:g} s is not the window "
             f"that is trained, scenes.duration_s: {window_s:g} s"
         )
-    with _as_setting():
+    with as_setting():
         check_defaults(defaults, "diffusion.generation")
-
-
-@contextmanager
-def _as_setting() -> Iterator[None]:
-    """A block whose errors are those of a setting, not of a checkpoint."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise UsageError(error.message, hint=error.hint) from error
 
 
 class DiffusionStage:

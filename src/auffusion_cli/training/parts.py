@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,16 +40,26 @@ def build_network(
         n_weights = sum(weights.numel() for weights in network.parameters())
         if n_weights > MAX_WEIGHTS:
             raise UsageError(f"{key}: {n_weights:,} weights are more than {MAX_WEIGHTS:,}")
-        check(network)
+        with as_setting():
+            check(network)
         return make()
     except TooManyLayersError:
         raise UsageError(f"{key}: more than {MAX_TENSORS:,} tensors of weights") from None
     except UsageError:
         raise
-    except CheckpointError as error:  # of the check
-        raise UsageError(error.message, hint=error.hint) from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{key}: {first_line(error)}") from error
     except Exception as error:  # libraries raise whatever a wrong value leads to
         raise UsageError(f"{key}: {type(error).__name__}: {first_line(error)}") from error
+
+
+@contextmanager
+def as_setting() -> Iterator[None]:
+    """A block whose errors are those of a setting, not of a checkpoint."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise UsageError(error.message, hint=error.hint) from error
 
 
 def existing_folder(folder: str, key: str) -> Path:

@@ -33,7 +33,7 @@ from auffusion_cli.training.losses import (
     lsgan_generator_loss,
     multi_resolution_stft_loss,
 )
-from auffusion_cli.training.parts import part_folder
+from auffusion_cli.training.parts import as_setting, part_folder
 from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.stage import Losses
 
@@ -53,8 +53,8 @@ def build_vocoder(config: VocoderConfig) -> HiFiGAN:
     """The generator to train: a checkpoint's (`init_from`), or a fresh one by `config.model`.
 
     Raises:
-        UsageError: a key of `config.model` is unknown, or its mels differ from the signal path's.
-        CheckpointError: a size cannot be used, or the checkpoint cannot be loaded.
+        UsageError: `config.model` is impossible, or its mels differ from the signal path's.
+        CheckpointError: the checkpoint cannot be loaded.
     """
     if config.init_from is not None:
         folder = part_folder(config.init_from, "vocoder.init_from", "vocoder")
@@ -66,7 +66,9 @@ def build_vocoder(config: VocoderConfig) -> HiFiGAN:
                 f"vocoder.model: unknown key {sorted(unknown)[0]!r}",
                 hint=f"valid: {', '.join(defaults)}",
             )
-        vocoder = HiFiGAN(HiFiGANConfig.from_dict(defaults | config.model), weight_norm=True)
+        with as_setting():
+            sizes = HiFiGANConfig.from_dict(defaults | config.model)
+        vocoder = HiFiGAN(sizes, weight_norm=True)
     spectrogram = SpectrogramConfig()
     given = (vocoder.config.num_mels, vocoder.config.hop_size, vocoder.config.sampling_rate)
     wanted = (spectrogram.n_mels, spectrogram.hop_length_samples, spectrogram.sample_rate_hz)
