@@ -42,6 +42,8 @@ class Batch:
     """Fields to add to the JSON of some prompts."""
     n_made: int = 0
     n_skipped: int = 0
+    n_done: int = 0
+    """Of the jobs that `make` was given."""
 
     def make(self, model: Model, jobs: Sequence[Job], batch_size: int | None) -> None:
         """Make, write and report `jobs` in their order; those with the same settings at once."""
@@ -56,7 +58,7 @@ class Batch:
                     progress.report(step.index + 1, step.n_steps)
                 else:
                     part = len(batch) * (step.index + 1) / step.n_steps
-                    progress.update(completed=self.n_made + self.n_skipped + part)
+                    progress.update(completed=self.n_done + part)
 
             for settings, group in groupby(jobs, self.setup.settings_of):
                 self._make_group(model, group, settings, batch_size, on_step)
@@ -70,6 +72,7 @@ class Batch:
             for job in jobs:
                 if is_finished(job, self.matches):
                     self.skip(job)
+                    self.n_done += 1
                 else:
                     pulled.append(job)
                     yield job.request
@@ -78,6 +81,7 @@ class Batch:
         results = make(model, requests(), settings, batch_size=batch_size, on_step=on_step)
         for result in results:
             self._take(pulled.popleft(), result)
+            self.n_done += 1
 
     def skip(self, job: Job) -> None:
         """Count and report a sound that is there already."""

@@ -158,7 +158,7 @@ def plan_list(prompts_file: str, options: PlanOptions) -> tuple[list[Job], list[
     for line in lines:
         source = f"{list_name}, line {line.number}"
         if isinstance(line, BadLine):
-            failures.append(Failure(source, line.reason, line.number))
+            failures.append(Failure(source, line.reason, line.number, line.prompt))
             continue
         try:
             jobs += _plan_line(line, source, name, options)

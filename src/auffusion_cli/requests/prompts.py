@@ -51,6 +51,8 @@ class BadLine:
 
     number: int
     reason: str
+    prompt: str | None = field(default=None, compare=False)
+    """Where that can be read."""
 
 
 def read_prompts_file(path: Path, encoding: str | None = None) -> list[PromptLine | BadLine]:
@@ -138,11 +140,12 @@ def _to_line(row: Row | BadRow) -> PromptLine | BadLine:
     try:
         return _to_prompt(row)
     except ValueError as error:
-        return BadLine(row.line, str(error))
+        prompt = _first(_lower_case(row), PROMPT_COLUMNS)
+        return BadLine(row.line, str(error), prompt if isinstance(prompt, str) else None)
 
 
 def _to_prompt(row: Row) -> PromptLine:
-    values = {name.lower(): value for name, value in row.values.items()} | row.values
+    values = _lower_case(row)
     prompt = _first(values, PROMPT_COLUMNS)
     if prompt is None:
         raise ValueError(f"has no {' or '.join(PROMPT_COLUMNS)}")
@@ -162,6 +165,11 @@ def _to_prompt(row: Row) -> PromptLine:
             if isinstance(value, str | int | float)
         },
     )
+
+
+def _lower_case(row: Row) -> dict[str, Any]:
+    """The row's values also by the lower-case names of their columns."""
+    return {name.lower(): value for name, value in row.values.items()} | row.values
 
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:

@@ -413,6 +413,8 @@ def test_lines_have_settings_of_their_own(run):
         "sea;;;music;;z\n"
     )
     command = ("generate", "--prompts", "list.csv", "-o", "{prompt}-{artist}.wav", "--seed", "1")
+    table = run(*command, "--steps", "2", "--dry-run").stdout
+    assert "DURATION" in table and "STEPS" in table and "GUIDANCE" not in table
     result = run(*command, "--steps", "2", "--json")
     assert result.exit_code == 1
     *made, failed = [json.loads(line) for line in result.stdout.splitlines()]
@@ -423,7 +425,11 @@ def test_lines_have_settings_of_their_own(run):
     ]
     assert made[2]["negative_prompt"] == "music"
     assert read_audio("dog-x.wav")[0].shape == (1, 8000)
-    assert failed["line"] == 4 and failed["prompt"] == "wind" and "--duration" in failed["reason"]
+    assert (
+        failed["line"] == 4
+        and failed["prompt"] == "wind"
+        and "duration is 5000" in failed["reason"]
+    )
     assert "columns without effect: mood\n" in result.stderr
     again = run(*command, "--steps", "2")
     assert "already there and skipped: 3" in again.stderr

@@ -136,7 +136,7 @@ def generate(
         resolved = _resolved(setup, batch_size)
         if regions:
             resolved["timeline"] = [f"{r.start_s:g}-{r.end_s:g}s {r.prompt}" for r in regions]
-        _show_plan(resolved, jobs, finished, failures, remarks, as_json=run.json)
+        _show_plan(setup, resolved, jobs, finished, failures, remarks, as_json=run.json)
         raise typer.Exit(1 if failures else 0)
 
     from auffusion_cli.cli.batch import Batch
@@ -226,6 +226,7 @@ def _resolved(setup: Setup, batch_size: int | None) -> dict[str, Any]:
 
 
 def _show_plan(
+    setup: Setup,
     resolved: dict[str, Any],
     jobs: Sequence[Job],
     finished: Sequence[Job],
@@ -238,6 +239,7 @@ def _show_plan(
         sounds = [
             {"file": str(job.path), "spectrogram": job.picture and str(job.picture)}
             | asdict(job.request)
+            | _line_settings(setup, job)
             | remarks.get(job.request.prompt, {})
             for job in jobs
         ]
@@ -252,13 +254,34 @@ def _show_plan(
         return
     console.print_table(("SETTING", "VALUE"), console.fields(resolved))
     console.print_line()
-    console.print_table(
-        ("FILE", "SEED", "PROMPT"),
-        [(job.path, job.request.seed, job.request.prompt) for job in jobs[:N_LISTED]],
-    )
+    _print_sounds(setup, jobs)
     if len(jobs) > N_LISTED:
         console.print_line(f"and {len(jobs) - N_LISTED} more")
     if finished:
         console.note(f"{len(finished)} are there already")
     for failure in failures:
         console.warn(f"{failure.source}: {failure.reason}")
+
+
+def _print_sounds(setup: Setup, jobs: Sequence[Job]) -> None:
+    """The first sounds of the plan, with the settings in which they differ."""
+    settings = [_line_settings(setup, job) for job in jobs]
+    varying = [
+        name for name in (settings[0] if settings else ()) if len({s[name] for s in settings}) > 1
+    ]
+    headers = [name.removesuffix("_s").removesuffix("_scale").upper() for name in varying]
+    console.print_table(
+        ("FILE", "SEED", *headers, "PROMPT"),
+        [
+            (job.path, job.request.seed, *(own[name] for name in varying), job.request.prompt)
+            for job, own in zip(jobs[:N_LISTED], settings, strict=False)
+        ],
+    )
+
+
+def _line_settings(setup: Setup, job: Job) -> dict[str, Any]:
+    """The settings that a line of a list may have of its own."""
+    from auffusion_cli.requests.prompts import SETTING_COLUMNS
+
+    settings = setup.settings_of(job)
+    return {name: getattr(settings, name) for name in SETTING_COLUMNS}
