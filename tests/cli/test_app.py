@@ -89,7 +89,7 @@ def test_version():
         ("generate x --zzz", "no option '--zzz'", "`auffusion generate --help` lists them."),
         ("generate x --steps abc", "--steps 'abc' is not possible", "Valid: whole numbers."),
         ("generate x --seed 1.5", "--seed '1.5' is not possible", "Valid: whole numbers."),
-        ("generate x -n 0", "-n '0' is not possible", "Valid: whole numbers from 1."),
+        ("generate x -n 0", "-n '0' is not possible", "Valid: whole numbers from 1 to 100000."),
         ("generate x --guidance much", "--guidance 'much' is not possible", "Valid: numbers."),
         ("generate x --scheduler plms", "--scheduler 'plms' is not known", "Valid: pndm, ddim"),
         ("reproduce a --device gpu", "--device 'gpu' is not known", "Valid: auto, cpu, cuda"),

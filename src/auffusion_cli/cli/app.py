@@ -119,7 +119,7 @@ def report_failure(error: BaseException, *, debug: bool) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` is Python's, a GPU's, or torch's CPU allocator running out of memory."""
+    """True if Python, a GPU, or torch's CPU allocator ran out of memory."""
     if isinstance(error, MemoryError):
         return True
     torch = sys.modules.get("torch")  # if it was never imported, the error is not torch's

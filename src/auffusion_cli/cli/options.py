@@ -84,7 +84,7 @@ Vocoder = Annotated[
 
 @dataclass(frozen=True)
 class Loading:
-    """The model, and how it is loaded."""
+    """Model, vocoder, device and precision."""
 
     model: Model = "embedded"
     vocoder: Vocoder = "auto"
@@ -113,7 +113,7 @@ DryRun = Annotated[
 
 @dataclass(frozen=True)
 class Run:
-    """What is shown, asked and replaced."""
+    """Options for what a run shows, asks and replaces."""
 
     dry_run: DryRun = False
     json: Json = False

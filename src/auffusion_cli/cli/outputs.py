@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from auffusion_cli.errors import OutputExistsError, UsageError
+from auffusion_cli.signal.formats import WRITTEN
 
 FIELD = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
 WIDTH = re.compile(r"0?[0-9]{1,2}d?")
@@ -32,7 +33,7 @@ def as_template(
     suffix: str | None,
     default_name: str,
     option: str,
-    suffixes: Sequence[str] = (".wav", ".flac", ".ogg", ".mp3"),
+    suffixes: Sequence[str] = tuple(WRITTEN),
 ) -> str:
     """The template that `output` stands for: itself, a file's name, or a folder and `default_name`.
 

@@ -276,18 +276,20 @@ def leave_out_finished(
 
 
 def is_finished(job: Job, matches: Matches | None) -> bool:
-    """Whether the file of `job` is there, and its record `matches`; without that it never is."""
+    """True if the file of `job` is there and its record `matches`; without `matches` never."""
     record = _record_of(job.path) if matches and job.path.exists() else None
     return record is not None and matches(record, job)
 
 
 def _record_of(path: Path) -> Provenance | None:
-    """The record of a sound file, if it has one that can be read."""
-    # Imports torch, which is not needed where there is no file yet.
+    """The record of a sound file, unless it cannot be read or the sound was changed since."""
     from auffusion_cli.signal.sound_file import read_provenance
+    from auffusion_cli.tasks.verify import is_changed
 
     try:
-        record = read_provenance(path)
-        return None if record is None else Provenance.from_dict(record, str(path))
+        if (record := read_provenance(path)) is None:
+            return None
+        recorded = Provenance.from_dict(record, str(path))
+        return None if is_changed(recorded, path) else recorded
     except (AuffusionError, OSError):
         return None

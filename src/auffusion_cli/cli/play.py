@@ -1,4 +1,4 @@
-"""Playing a sound with whatever player the system has."""
+"""Playing a sound with a player of the system."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def find_player(suffix: str) -> list[str]:
         if program and (suffix == ".wav" or name not in WAV_ONLY):
             return [program, *options]
     raise UsageError(
-        f"--play: no player for {suffix} files was found.",
+        f"--play: no player for {suffix} files was found",
         hint=f"Install one of {', '.join(PLAYERS)}, or leave --play out.",
     )
 

@@ -47,7 +47,7 @@ OptionalNegative = Annotated[str | None, typer.Option("--negative", help=options
 
 @dataclass(frozen=True)
 class Computation:
-    """How a model is loaded; None is as the file was made."""
+    """Vocoder, device and precision; None is as the file was made."""
 
     vocoder: Vocoder = None
     device: Device = None

@@ -1,4 +1,4 @@
-"""What the commands that change a recording share: options, names of results, plan and report."""
+"""Options, names of results, plan and report of the commands that change a recording."""
 
 from __future__ import annotations
 

@@ -550,6 +550,16 @@ def test_a_list_with_other_settings_does_not_take_the_old_files_for_its_own(run)
     assert read_provenance(Path("out/00001-dog.wav"))["steps"] == 3
 
 
+def test_a_file_that_was_changed_since_is_not_taken_for_finished(run):
+    command, stdin = ("generate", "--prompts", "-", "-o", "out", "--seed", "1"), "dog\n"
+    assert run(*command, stdin=stdin).exit_code == 0
+    path = Path("out/00001-dog.wav")
+    record = read_provenance(path)
+    write_audio(path, read_audio(path)[0] / 10, 16000, provenance=record)
+    result = run(*command, stdin=stdin)
+    assert result.exit_code == 2 and "does not hold the sound" in result.stderr
+
+
 def test_a_csv_names_files_by_its_columns_and_cannot_lead_out_of_the_folder(run):
     Path("list.csv").write_text("id,caption,seed\n../../evil,dog,5\nb,rain,\n")
     result = run("generate", "--prompts", "list.csv", "-o", "out/{id}.wav", "--seed", "1")

@@ -14,13 +14,13 @@ import typer
 from auffusion_cli.cli import console, options, recorded
 from auffusion_cli.errors import UsageError
 from auffusion_cli.files import folder_of
+from auffusion_cli.signal.formats import WRITTEN
 
 if TYPE_CHECKING:
     from auffusion_cli.cli.making import Setup
     from auffusion_cli.requests.request import GenerateRequest
     from auffusion_cli.tasks.attention import AttentionResult
 
-SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MAX_DRAWN_WORDS = 12
 MAX_MODELS = 4
 PHASE = re.compile(r"([0-9]*\.?[0-9]+)\s*-\s*([0-9]*\.?[0-9]+)")
@@ -60,7 +60,7 @@ class Averages:
 
 @dataclass(frozen=True)
 class Files:
-    """Where results go; data and sounds are one for each model, or none."""
+    """Paths of the results; data and sounds are one for each model, or none."""
 
     picture: Path
     data: list[Path]
@@ -167,12 +167,12 @@ def attention(
 def _origin(
     source: str, named_model: str | None, given: dict[str, Any], asked: dict[str, Any]
 ) -> recorded.Origin:
-    if Path(source).suffix.lower() in SOUND_SUFFIXES:
+    if Path(source).suffix.lower() in WRITTEN:
         return recorded.origin_of_file(Path(source), named_model, given, asked)
     if os.path.isfile(source):  # False, and no error, for a long prompt
         raise UsageError(
             f"{source} is a file, but not a sound",
-            hint=f"Valid: a prompt, or a sound made by generate ({', '.join(SOUND_SUFFIXES)}).",
+            hint=f"Valid: a prompt, or a sound made by generate ({', '.join(WRITTEN)}).",
         )
     return recorded.origin_of_words(source, *given.values(), asked)
 
@@ -305,7 +305,7 @@ def _files(
         template = as_template(text, None, default, option, suffixes)
         return [fill(template, fields | {"model": Path(m).name}, option) for m in models]
 
-    return Files(picture, each("--data", data, (".npz",)), each("--audio", audio, SOUND_SUFFIXES))
+    return Files(picture, each("--data", data, (".npz",)), each("--audio", audio, tuple(WRITTEN)))
 
 
 def _check_files(files: Files, *, overwrite: bool) -> None:

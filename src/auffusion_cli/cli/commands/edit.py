@@ -13,7 +13,9 @@ from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
     from auffusion_cli.cli.making import Setup
+    from auffusion_cli.config import SpectrogramConfig
     from auffusion_cli.requests.request import EditRequest
+    from auffusion_cli.tasks.edit import WordEditResult
 
 
 def register(app: typer.Typer) -> None:
@@ -138,15 +140,7 @@ def edit(
             " the differences"
         )
     if spectrogram:
-        from auffusion_cli.pictures.spectrogram import save_comparison
-
-        titled = [
-            (f"before: {request.prompt}", result.source.log_mel),
-            (f"after: {edited_prompt}", result.edited.log_mel),
-        ]
-        with folder_of(spectrogram):
-            config = loaded.codec.spectrogram_config
-            save_comparison(titled, spectrogram, config, overwrite=run.overwrite)
+        _draw(result, spectrogram, loaded.codec.spectrogram_config, overwrite=run.overwrite)
     with folder_of(path):
         result.edited.save(path, overwrite=run.overwrite)
     record = {"edited_prompt": edited_prompt, **result.edited.provenance.to_dict()}
@@ -161,3 +155,18 @@ def _check_words(setup: Setup, request: EditRequest) -> None:
         from auffusion_cli.diffusion.tokens import align_tokens
 
         align_tokens(encoders, word_edit)
+
+
+def _draw(
+    result: WordEditResult, picture: Path, config: SpectrogramConfig, *, overwrite: bool
+) -> None:
+    """Draw the sound before and after the edit, one below the other."""
+    from auffusion_cli.pictures.spectrogram import save_comparison
+
+    request = result.edited.provenance.request
+    titled = [
+        (f"before: {request.prompt}", result.source.log_mel),
+        (f"after: {request.word_edit.prompt}", result.edited.log_mel),
+    ]
+    with folder_of(picture):
+        save_comparison(titled, picture, config, overwrite=overwrite)
