@@ -20,6 +20,7 @@ class FakeClassifier:
     audio_input = WAVE_DATASET
     embedding_dim = DIM
     n_classes = N_CLASSES
+    class_names = ("dog", "cat", "rain", "wind", "bell")
     device = torch.device("cpu")
 
     def embed(self, waveforms):
@@ -39,6 +40,7 @@ class FakeFrames:
     audio_input = WAVE_DATASET
     embedding_dim = DIM
     n_classes = None
+    class_names = None
     device = torch.device("cpu")
 
     def embed(self, waveforms):
@@ -56,6 +58,7 @@ class FakeText:
     audio_input = CLAP_INPUT
     embedding_dim = DIM
     n_classes = None
+    class_names = None
     device = torch.device("cpu")
 
     def embed(self, waveforms):

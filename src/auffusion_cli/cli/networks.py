@@ -19,25 +19,34 @@ if TYPE_CHECKING:
     from auffusion_cli.tasks.evaluate import Networks, OnProgress
 
 
+PROTOCOLS_OF = {
+    "embedded": ("embedded",),
+    "published": ("auffusion-2024", "tango"),
+    "yamnet": ("yamnet",),
+}
+"""Backbone -> its protocols, the default first."""
+
+
 @dataclass(frozen=True)
 class Measuring:
     """Options for the protocol of a measurement and the weights of its networks."""
 
     backbone: Annotated[
-        Literal["embedded", "published"] | None,
+        Literal["embedded", "published", "yamnet"] | None,
         typer.Option(
-            help="The networks: the small one that comes with this package (the default), or those"
-            " of the papers, which are downloaded.",
+            help="The networks: the small one that comes with this package (the default), those of"
+            " the papers, which are downloaded, or YAMNet, an independent judge.",
         ),
     ] = None
     protocol: Annotated[
-        Literal["auffusion-2024", "tango", "embedded"] | None,
+        Literal["auffusion-2024", "tango", "embedded", "yamnet"] | None,
         typer.Option(help="The way of measuring; `published` takes auffusion-2024."),
     ] = None
     weights: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="The published networks' files, where there is no network."
+            metavar="FOLDER",
+            help="Files of cnn14, vggish, clap and yamnet that were brought by hand.",
         ),
     ] = None
 
@@ -54,12 +63,10 @@ class Measuring:
         from auffusion_cli.evaluation.protocols import PROTOCOLS
         from auffusion_cli.evaluation.published import check_weights_folder
 
-        name = self.protocol
-        if name is None:
-            name = "auffusion-2024" if self.backbone == "published" else "embedded"
+        valid = PROTOCOLS_OF[self.backbone or "embedded"]
+        name = self.protocol or valid[0]
         chosen = PROTOCOLS[name]
-        is_published = self.backbone == "published"
-        if self.backbone is not None and chosen.comparable_with_papers != is_published:
+        if self.backbone is not None and name not in valid:
             raise UsageError(
                 f"--backbone {self.backbone} and --protocol {name} contradict each other",
                 hint="A protocol brings its networks; leave --backbone out.",

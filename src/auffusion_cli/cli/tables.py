@@ -79,6 +79,8 @@ def write_clips(evaluation: Evaluation, path: Path) -> None:
     scores = list(dict.fromkeys(name for row in clips for name in row.scores))
     plain = ("name", "path", "reference_path", "prompt", "n_events", "duration_s", "sha256")
     columns = ["system", *plain, "flags", *scores]
+    if any(row.classes for row in clips):
+        columns.append("classes")
     if has_words := any(row.words for row in clips):
         columns.append("attention-words")
     lines: list[dict[str, Any]] = []
@@ -86,6 +88,8 @@ def write_clips(evaluation: Evaluation, path: Path) -> None:
         for row in system.rows:
             line = {name: getattr(row, name) for name in plain} | row.scores
             line |= {"system": system.name, "flags": " ".join(row.flags)}
+            if row.classes:
+                line["classes"] = "; ".join(f"{c.name} {c.probability:.3g}" for c in row.classes)
             if has_words:
                 words = (f"{word.word} {word.entropy} {word.level}" for word in row.words)
                 line["attention-words"] = "; ".join(words)

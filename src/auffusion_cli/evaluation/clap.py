@@ -31,6 +31,7 @@ class ClapEmbedder:
 
     name = "clap"
     n_classes = None
+    class_names = None
 
     def __init__(self, model, extractor, tokenizer, audio_input: AudioInput, weights_sha256: str):
         self.model = model.eval().requires_grad_(False)

@@ -184,6 +184,7 @@ class Cnn14Embedder:
     name = "cnn14"
     embedding_dim = EMBEDDING_DIM
     n_classes = N_CLASSES
+    class_names = None
 
     def __init__(self, network: Cnn14, audio_input: AudioInput, weights_sha256: str) -> None:
         self.network = network.eval().requires_grad_(False).fold()

@@ -43,6 +43,8 @@ class Embedder(Protocol):
     audio_input: AudioInput
     embedding_dim: int
     n_classes: int | None
+    class_names: Sequence[str] | None
+    """Names of the logits, where they are known."""
     device: torch.device
 
     def embed(self, waveforms: Sequence[Tensor]) -> Iterable[ClipFeatures]:

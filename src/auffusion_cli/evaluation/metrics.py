@@ -33,6 +33,13 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
+def probabilities(logits: np.ndarray, activation: Activation) -> np.ndarray:
+    """(n, K) -> (n, K) float64."""
+    if activation == "softmax":
+        return np.exp(log_softmax(logits))
+    return np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))
+
+
 # --- KL
 
 
@@ -51,12 +58,11 @@ def kl_divergences(
     """
     generated, reference = generated.astype(np.float64), reference.astype(np.float64)
     if activation == "softmax":
-        log_reference, p_generated = log_softmax(reference), np.exp(log_softmax(generated))
+        log_reference = log_softmax(reference)
     else:
         # ln of a sigmoid, without overflow on either side.
         log_reference = -np.logaddexp(0.0, -reference)
-        p_generated = np.exp(-np.logaddexp(0.0, -generated))
-    p_reference = np.exp(log_reference)
+    p_generated, p_reference = probabilities(generated, activation), np.exp(log_reference)
     return (p_reference * (log_reference - np.log(p_generated + KL_EPSILON))).sum(axis=1)
 
 

@@ -37,7 +37,7 @@ class AudioInput:
 class Backbone:
     """A network and the preparation of its input."""
 
-    name: Literal["cnn14", "vggish", "clap", "tagger"]
+    name: Literal["cnn14", "vggish", "clap", "tagger", "yamnet"]
     weights: str
     """A name in `published.WEIGHTS`, a Hub id, or the folder that comes with this package."""
     audio_input: AudioInput
@@ -55,6 +55,9 @@ class Protocol:
     """FAD: an embedding for each frame, those of all clips pooled."""
     text: Backbone | None
     """CLAP score."""
+    has_several_classes: bool
+    """True: the classifier was trained on sounds of several classes at once, so that a sigmoid of
+    its logits means something."""
     comparable_with_papers: bool
     """False: numbers carry the classifier's name, so that nobody takes them for the papers'."""
 
@@ -82,6 +85,11 @@ CLAP_INPUT = AudioInput(
     max_samples=480_000,
 )
 
+# YAMNet's scores change with the level of a sound, which is not to be judged.
+YAMNET_INPUT = AudioInput(
+    channel="mean", subtract_mean=False, sample_rate_hz=16_000, peak_normalize=True
+)
+
 CNN14 = Backbone("cnn14", "cnn14", WAVE_DATASET)
 CLAP = Backbone(
     "clap", "laion/clap-htsat-unfused@8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a", CLAP_INPUT
@@ -96,6 +104,7 @@ PROTOCOLS: dict[str, Protocol] = {
             classifier=CNN14,
             frames=Backbone("vggish", "vggish", WAVE_DATASET),
             text=CLAP,
+            has_several_classes=True,
             comparable_with_papers=True,
         ),
         Protocol(
@@ -105,6 +114,7 @@ PROTOCOLS: dict[str, Protocol] = {
             classifier=CNN14,
             frames=Backbone("vggish", "vggish", FAD_2023),
             text=CLAP,
+            has_several_classes=True,
             comparable_with_papers=True,
         ),
         Protocol(
@@ -114,6 +124,17 @@ PROTOCOLS: dict[str, Protocol] = {
             classifier=Backbone("tagger", "tagger", WAVE_DATASET),
             frames=None,
             text=None,
+            has_several_classes=False,
+            comparable_with_papers=False,
+        ),
+        Protocol(
+            name="yamnet",
+            description="YAMNet, trained on AudioSet by others: works offline, independent of the "
+            "embedded model; its numbers can be compared with each other, not with a paper's",
+            classifier=Backbone("yamnet", "yamnet", YAMNET_INPUT),
+            frames=None,
+            text=None,
+            has_several_classes=True,
             comparable_with_papers=False,
         ),
     )

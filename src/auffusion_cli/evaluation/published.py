@@ -20,7 +20,8 @@ class PublishedWeights:
     description: str
     licence: str
     file_name: str
-    url: str
+    url: str | None
+    """None: it has no address that is known to stay, and is brought by hand."""
     sha256: str
     approximate_bytes: int
 
@@ -44,6 +45,14 @@ WEIGHTS: dict[str, PublishedWeights] = {
         "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
         "10086976245803799d9194e9a73d9b6c1549c71d1b80106f5cade5608a561f4b",
         288_570_000,
+    ),
+    "yamnet": PublishedWeights(
+        "YAMNet, for FD, KL, IS and KAD by an independent judge",
+        "Apache-2.0",
+        "yamnet.tflite",
+        None,
+        "687f226c147a2caab4706fbbab5e9cecb14b9a368264bf61108078b1fddf68f5",
+        3_959_752,
     ),
 }
 CLAP_DESCRIPTION, CLAP_LICENCE = "CLAP, for the CLAP score", "Apache-2.0"
@@ -69,8 +78,8 @@ class PublishedNetwork:
     description: str
     licence: str
     approximate_bytes: int
-    source: str
-    """The file's URL, or the Hub id with its commit."""
+    source: str | None
+    """The file's URL, or the Hub id with its commit; None: it is brought by hand."""
     sha256: str | None
     """Checksum of the published file; None on the Hub, where the commit is pinned instead."""
     place: Path
@@ -79,7 +88,7 @@ class PublishedNetwork:
 
 
 def published_network(name: str) -> PublishedNetwork:
-    """Facts about "cnn14", "vggish" or "clap"; nothing is downloaded."""
+    """Facts about "cnn14", "vggish", "yamnet" or "clap"; nothing is downloaded."""
     if name == "clap":
         source = parse_name(CLAP.weights)
         place = download.repo_cache(source) / "snapshots" / source.revision
@@ -114,7 +123,7 @@ def pull(
     confirm: download.Confirm | None = None,
     on_progress: download.Report | None = None,
 ) -> PublishedNetwork:
-    """Fetch the weights of "cnn14", "vggish" or "clap" unless they are in the cache; verify them.
+    """Fetch the weights of one of `NAMES` unless they are in the cache, and verify them.
 
     Raises:
         DownloadError: they cannot be fetched; its hint has the steps by hand.
@@ -169,7 +178,7 @@ def fetch(
     confirm: download.Confirm | None = None,
     on_progress: download.Report | None = None,
 ) -> None:
-    """Fetch the weights of "cnn14", "vggish" or "clap" into the cache, and verify them.
+    """Fetch the weights of "cnn14", "vggish", "yamnet" or "clap" into the cache, and verify them.
 
     Args:
         then: networks to be fetched after this one, which an error names too.
@@ -184,6 +193,8 @@ def fetch(
             download.pull(parse_name(CLAP.weights), confirm=confirm, on_progress=on_progress)
             return
         published = WEIGHTS[name]
+        if published.url is None:
+            raise DownloadError(f"{name}: its file is not downloaded, but brought by hand")
         download.download_url(
             name,
             published.url,
@@ -207,6 +218,11 @@ def _by_hand(names: Sequence[str]) -> str:
             source = parse_name(known.source)
             url = f"https://huggingface.co/{source.repo_id}/tree/{source.revision}"
             steps.append(f"save the files of {url} in FOLDER/clap")
+        elif known.source is None:
+            steps.append(
+                f"save the file with SHA-256 {known.sha256} as {known.place}, or in FOLDER as"
+                f" {known.place.name}"
+            )
         else:
             steps.append(f"save {known.source} as {known.place}, or in FOLDER")
     return f"By hand: {'; '.join(steps)}. Then `evaluate --weights FOLDER` finds them in FOLDER."
@@ -217,7 +233,10 @@ def _by_hand(names: Sequence[str]) -> str:
 
 def names_in_folder(name: str) -> tuple[str, ...]:
     """Names valid in the folder of `--weights`; those of folders end in a slash."""
-    return (WEIGHTS[name].file_name, f"{name}.safetensors") if name in WEIGHTS else (f"{name}/",)
+    if name not in WEIGHTS:
+        return (f"{name}/",)
+    file_name = WEIGHTS[name].file_name
+    return (file_name, f"{name}.safetensors") if file_name.endswith(".pth") else (file_name,)
 
 
 def local_weights(weights_folder: Path | None, name: str) -> Path | None:

@@ -340,6 +340,9 @@ def _clips_data(
                         "path": shown(clip.path),
                         "scores": clip.scores,
                         "flags": list(clip.flags),
+                        "classes": [
+                            asdict(one) | {"name": shown(one.name)} for one in clip.classes
+                        ],
                         "words": [asdict(word) | {"word": shown(word.word)} for word in clip.words],
                     }
                     for system, clip in zip(evaluation.systems, made, strict=True)

@@ -49,6 +49,7 @@ def render(evaluation: Evaluation, clips: dict[str, Any], sounds_note: str) -> s
         clip_sets=_clip_sets(evaluation),
         max_listed=MAX_LISTED,
         has_words=any(clip.words for system in evaluation.systems for clip in system.rows),
+        has_classes=any(clip.classes for system in evaluation.systems for clip in system.rows),
         facts=_facts(evaluation),
         sounds_note=sounds_note,
         style=_inline("page.css"),

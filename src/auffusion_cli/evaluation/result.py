@@ -116,6 +116,14 @@ class WordAttention:
 
 
 @dataclass(frozen=True)
+class ClassProbability:
+    """The probability of one class of the classifier."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class ScoredClip:
     """One generated sound."""
 
@@ -136,6 +144,8 @@ class ScoredClip:
     flags: tuple[Flag, ...]
     words: tuple[WordAttention, ...] = ()
     """Words of the prompt that the model reads, where their attention was measured."""
+    classes: tuple[ClassProbability, ...] = ()
+    """The most probable classes, where the classifier's have names."""
 
 
 @dataclass(frozen=True)

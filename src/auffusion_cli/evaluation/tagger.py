@@ -154,6 +154,7 @@ class TaggerEmbedder:
         self.audio_input = audio_input
         self.weights_sha256 = weights_sha256
         self.n_classes = len(tagger.kinds)
+        self.class_names = tagger.kinds
         self.device = next(tagger.parameters()).device
         self._features = TaggerFeatures().to(self.device)
 

@@ -124,6 +124,7 @@ class VGGishEmbedder:
     name = "vggish"
     embedding_dim = EMBEDDING_DIM
     n_classes = None
+    class_names = None
 
     def __init__(self, network: VGGish, audio_input: AudioInput, weights_sha256: str) -> None:
         self.network = network.eval().requires_grad_(False).fold()

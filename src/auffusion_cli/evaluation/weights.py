@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from auffusion_cli.checkpoints import download, names
 from auffusion_cli.checkpoints.weights import read_file
 from auffusion_cli.errors import AuffusionWarning, CheckpointError
-from auffusion_cli.evaluation import clap, cnn14, vggish
+from auffusion_cli.evaluation import clap, cnn14, vggish, yamnet
 from auffusion_cli.evaluation.embedders import Embedder
 from auffusion_cli.evaluation.protocols import Backbone
 from auffusion_cli.evaluation.published import WEIGHTS, Unverified, find_or_fetch, local_weights
@@ -71,6 +71,10 @@ def load_embedder(
             path = find_or_fetch("cnn14", weights_folder, on_progress)
             network = load_cnn14(path).to(device)
             embedder = cnn14.Cnn14Embedder(network, backbone.audio_input, hash_file(path))
+        case "yamnet":
+            path = find_or_fetch("yamnet", weights_folder, on_progress)
+            network = yamnet.load_yamnet(path)
+            embedder = yamnet.YamnetEmbedder(network, backbone.audio_input, hash_file(path))
         case "vggish":
             path = find_or_fetch("vggish", weights_folder, on_progress)
             network = load_vggish(path).to(device)
@@ -160,11 +164,12 @@ def _unverified(
     if name in WEIGHTS:
         if sha256 == WEIGHTS[name].sha256:
             return None
+        others = "those of others" if name == "yamnet" else "a paper's"
         found = Unverified(
             f"{path}, not the published file",
             f"{name}'s weights are not the published file: {path} has the checksum {sha256[:16]}…, "
             f"the published one {WEIGHTS[name].sha256[:16]}…; numbers made with it can be compared "
-            "with a paper's only if its tensors are the same",
+            f"with {others} only if its tensors are the same",
         )
     elif local_weights(weights_folder, name) is not None:
         others = backbone.weights if name == "clap" else "the network that comes with this package"

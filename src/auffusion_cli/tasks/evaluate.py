@@ -27,11 +27,13 @@ from auffusion_cli.evaluation.metrics import (
     INCEPTION_SPLITS,
     Activation,
     clap_scores,
+    probabilities,
 )
 from auffusion_cli.evaluation.protocols import Backbone, Protocol
 from auffusion_cli.evaluation.published import Unverified
 from auffusion_cli.evaluation.result import (
     BackboneRecord,
+    ClassProbability,
     ClipSet,
     Evaluation,
     Flag,
@@ -68,6 +70,7 @@ PHRASES: dict[Flag, tuple[str, str]] = {
 """The guards, gravest first: the phrase for one sound, and for several."""
 PAIRED_SHARE = 0.99
 """KL is computed where more than this share of the names of both folders match."""
+N_TOP_CLASSES = 5
 NAMED_IN_NOTES = 3
 """Number of files that a note names where many have the same flaw."""
 
@@ -150,7 +153,8 @@ def evaluate(
         if sounds is not None:
             scores["CLAP"] = _alignments(networks.text, sounds, folder, prompts[name])
             metrics += _mean_alignment(networks.text.name, scores["CLAP"], groups, folder)
-        evaluated.append(_system(name, folder, real, prompts[name], metrics, scores))
+        top = _top_classes(folder, classes, networks.classifier, protocol)
+        evaluated.append(_system(name, folder, real, prompts[name], metrics, scores, top))
 
     return Evaluation(
         protocol=protocol.name,
@@ -221,11 +225,10 @@ def _names(protocol: Protocol) -> Callable[[str], str]:
 
 
 def _divergences_of(protocol: Protocol) -> dict[str, Activation]:
-    """The kinds of KL to compute. The papers' classifier was trained on several classes at once, so
-    that its sigmoid means something; the embedded one on a single class."""
-    if protocol.comparable_with_papers:
-        return {"KL": "softmax", "KL-sigmoid": "sigmoid"}
-    return {_names(protocol)("KL"): "softmax"}
+    """metric name -> activation, for the kinds of KL that the classifier has."""
+    names = _names(protocol)
+    kinds: dict[str, Activation] = {names("KL"): "softmax"}
+    return kinds | {names("KL-sigmoid"): "sigmoid"} if protocol.has_several_classes else kinds
 
 
 def _divergences(
@@ -294,6 +297,23 @@ def _mean_alignment(
     return measure.mean_score("CLAP", backbone, "higher", "cosine", alignments, groups, note)
 
 
+def _top_classes(
+    folder: SoundFolder, features: FolderFeatures, classifier: Embedder, protocol: Protocol
+) -> dict[str, tuple[ClassProbability, ...]]:
+    """clip name -> its most probable classes, where they have names."""
+    names = classifier.class_names
+    if names is None:
+        return {}
+    activation: Activation = "sigmoid" if protocol.has_several_classes else "softmax"
+    found = {}
+    for block in blocks(len(folder.clips)):
+        rows = probabilities(features.logits[block], activation)
+        for clip, row in zip(folder.clips[block], rows, strict=True):
+            first = np.argsort(-row, kind="stable")[:N_TOP_CLASSES]
+            found[clip.name] = tuple(ClassProbability(names[i], float(row[i])) for i in first)
+    return found
+
+
 # --- the result
 
 
@@ -304,6 +324,7 @@ def _system(
     prompts: Mapping[str, str],
     metrics: Sequence[Metric],
     scores: Scores,
+    top_classes: Mapping[str, tuple[ClassProbability, ...]],
 ) -> System:
     findings = list(folder.record.findings)
     partners, alone = {}, ()
@@ -330,6 +351,7 @@ def _system(
                 if clip.name in of_clips
             },
             flags=tuple(flags.get(clip.relative, ())),
+            classes=top_classes.get(clip.name, ()),
         )
         for clip in folder.clips
     )

@@ -13,10 +13,12 @@ import soundfile
 from typer.testing import CliRunner
 
 from auffusion_cli.cli.app import build_app
+from auffusion_cli.evaluation import weights, yamnet
 from auffusion_cli.evaluation.result import Evaluation
 from fake_networks import FakeClassifier
 
 RATE_HZ = 16_000
+LOAD_EMBEDDER = weights.load_embedder
 
 
 @pytest.fixture
@@ -165,6 +167,43 @@ def test_a_name_that_is_not_utf_8_keeps_its_place_in_every_result(run, tmp_path)
     assert "b\\udcff.wav" in Path("r.csv").read_text()
     assert "sounds are missing" not in result.stderr
     assert "odd: 2 of 2 sounds have no partner" in result.stderr
+
+
+def test_an_independent_judge_names_the_classes_of_every_clip(run, tmp_path, monkeypatch):
+    def network(window):
+        rng = np.random.default_rng(int(1e6 * np.abs(window).sum()) % 2**32)
+        probabilities = 0.1 * rng.random(yamnet.N_CLASSES)
+        probabilities[yamnet.class_names().index("Dog")] = 0.9
+        return rng.random(yamnet.EMBEDDING_DIM).astype(np.float32), probabilities
+
+    monkeypatch.setattr(weights, "load_embedder", LOAD_EMBEDDER)
+    monkeypatch.setattr(yamnet, "load_yamnet", lambda path: network)
+    (tmp_path / "brought").mkdir()
+    (tmp_path / "brought/yamnet.tflite").write_bytes(b"another version")
+    judge = ("--backbone", "yamnet", "--weights", "brought")
+    files = ("-o", "r.json", "--csv", "r.csv", "--report", "r.html")
+    result = run("made", "--reference", "real", *judge, *files)
+    assert result.exit_code == 0, result.output
+    assert "yamnet's weights are not the published file" in result.stderr
+    (system,) = Evaluation.load(Path("r.json")).systems
+    metrics = {metric.name for metric in system.metrics}
+    assert metrics >= {"FD-yamnet", "KL-yamnet", "KL-sigmoid-yamnet", "KAD-yamnet", "IS-yamnet"}
+    assert all(row.classes[0].name == "Dog" and len(row.classes) == 5 for row in system.rows)
+    assert system.rows[0].classes[0].probability == pytest.approx(0.9)
+    with open("r.csv") as file:
+        assert all(line["classes"].startswith("Dog 0.9; ") for line in csv.DictReader(file))
+    assert "the most probable classes" in Path("r.html").read_text()
+
+
+def test_yamnet_is_brought_by_hand(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(weights, "load_embedder", LOAD_EMBEDDER)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    result = run("made", "--backbone", "yamnet")
+    assert result.exit_code == 1
+    assert "error: yamnet: its file is not downloaded, but brought by hand" in result.stderr
+    assert "SHA-256 687f226c" in result.stderr and "yamnet.tflite" in result.stderr
+    contradiction = run("made", "--backbone", "yamnet", "--protocol", "tango")
+    assert contradiction.exit_code == 2 and "contradict each other" in contradiction.stderr
 
 
 def test_what_a_killed_evaluation_left_goes(run):

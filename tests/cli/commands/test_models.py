@@ -42,7 +42,7 @@ def test_list_names_every_known_checkpoint(server):
     assert result.exit_code == 0
     assert all(name in result.stdout for name in names.KNOWN)
     rows = [json.loads(line) for line in run("list", "--json").stdout.splitlines()]
-    assert [row["name"] for row in rows] == [*names.KNOWN, "cnn14", "vggish", "clap"]
+    assert [row["name"] for row in rows] == [*names.KNOWN, "cnn14", "vggish", "yamnet", "clap"]
     assert [row["name"] for row in rows if row["here"]] == ["embedded"]
     assert server.requests == []
 

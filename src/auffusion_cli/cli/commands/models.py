@@ -97,8 +97,8 @@ def list_models(json: options.Json = False) -> None:
     for row in networks:
         if not row["here"] and row["sha256"]:
             console.note(
-                f"{row['name']} by hand: {row['source']}, SHA-256 {row['sha256']}, "
-                f"as {row['place']}"
+                f"{row['name']} by hand: {row['source'] or 'its .tflite'}, SHA-256 {row['sha256']},"
+                f" as {row['place']}"
             )
 
 
@@ -127,7 +127,7 @@ def _network_row(name: str) -> dict[str, Any]:
 def pull(name: Name, yes: options.Yes = False, json: options.Json = False) -> None:
     """Download a checkpoint from the Hub, or what is missing of it, and verify it.
 
-    Also the networks of `evaluate`: cnn14, vggish and clap.
+    Also the networks of `evaluate`: cnn14, vggish and clap; yamnet is brought by hand.
 
     \b
     Examples:

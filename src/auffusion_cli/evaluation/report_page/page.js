@@ -150,6 +150,7 @@ function soundColumn(clip, index, sound, longestS) {
   const controls = make("div", "controls");
   controls.append(button, time);
   figure.append(strip, controls);
+  if (sound.classes?.length) figure.append(classList(sound.classes));
   if (sound.words?.length) figure.append(wordList(sound.words));
 
   const column = {
@@ -196,6 +197,17 @@ function soundColumn(clip, index, sound, longestS) {
   return column;
 }
 
+function classList(classes) {
+  const list = make("dl", "words");
+  list.title = "the most probable classes of the classifier";
+  for (const { name, probability } of classes) {
+    const pair = make("div");
+    pair.append(make("dt", "", name), make("dd", "", probability.toFixed(2)));
+    list.append(pair);
+  }
+  return list;
+}
+
 // How spread out the attention to each word is, and how loud the sound is where it is greatest.
 function wordList(words) {
   const list = make("dl", "words");
@@ -222,7 +234,8 @@ const rows = data.clips.map((clip) => {
   element.append(heading, facts);
   const flags = clip.sounds.flatMap((sound) => sound?.flags ?? []);
   const paths = [...clip.sounds, clip.reference].map((sound) => sound?.path ?? "");
-  const words = [clip.prompt ?? "", clip.name, ...paths, ...flags].join("\n").toLocaleLowerCase();
+  const classes = clip.sounds.flatMap((sound) => sound?.classes ?? []).map(({ name }) => name);
+  const words = [clip.prompt ?? "", clip.name, ...paths, ...flags, ...classes].join("\n").toLocaleLowerCase();
   return { clip, element, words, columns: null };
 });
 const rowOf = new Map(rows.map((row) => [row.element, row]));
