@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import GenerateSettings, StyleTransferRequest
 from auffusion_cli.signal.recording import read_recording, to_full_scale
 from auffusion_cli.signal.sound_file import read_provenance
+from auffusion_cli.tasks import style_transfer as style_transfer_module
 from auffusion_cli.tasks.reproduce import reproduce
 from auffusion_cli.tasks.style_transfer import invert, style_transfer
 
+SOUNDS = Path(__file__).parents[2] / "docs" / "sounds"
 FAST = GenerateSettings(1.0, steps=4, guidance_scale=3.0, guidance_rescale=0.0, scheduler="ddim")
 
 
@@ -135,3 +138,31 @@ def test_what_cannot_be_done_is_refused(quick_model, tmp_path):
     other = dataclasses.replace(FAST, scheduler="euler")
     with pytest.raises(UsageError, match="--method inversion"):
         style_transfer(quick_model, clip, request(clip, method="inversion"), other)
+
+
+def test_a_level_that_would_clip_is_reduced_and_recorded(quick_model, tmp_path, monkeypatch):
+    clip = write_clip(tmp_path / "clip.wav", 16000, 1, "PCM_16", 1.0)
+
+    def spike(model, mono, *_):
+        made = 0.001 * torch.randn(mono.shape, generator=torch.Generator().manual_seed(0))
+        made[5000] = 1.0
+        return made
+
+    monkeypatch.setattr(style_transfer_module, "_transfer", spike)
+    result = style_transfer(quick_model, clip, request(clip), FAST)
+    after, before = to_full_scale(result.recording.samples), to_full_scale(clip.samples)
+    expected_db = 20 * np.log10(before.std() / after.std())
+    assert result.provenance.gain_reduction_db == pytest.approx(expected_db, abs=0.1) and (
+        expected_db > 3
+    )
+
+
+def test_the_end_of_a_clip_that_goes_on_is_no_louder_than_the_rest(embedded, tmp_path):
+    """Silence behind it, to fill the model's window, became a burst."""
+    clip = read_recording(SOUNDS / "river.flac")
+    settings = GenerateSettings.from_defaults(embedded.defaults)
+    asked = StyleTransferRequest("river.flac", clip.sha256, "crowd cheering", 1, strength=0.4)
+    samples = to_full_scale(style_transfer(embedded, clip, asked, settings).recording.samples)
+    n = clip.sample_rate_hz // 20
+    blocks = samples[len(samples) % n :].reshape(-1, n).std(axis=1)
+    assert blocks[-1] < 1.5 * np.median(blocks)

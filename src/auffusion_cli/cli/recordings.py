@@ -120,9 +120,12 @@ def write(result: EditResult, path: Path, run: Run) -> None:
     with folder_of(path):
         result.save(path, overwrite=run.overwrite)
     if gain_reduction_db := result.provenance.gain_reduction_db:
+        is_whole = result.provenance.request.task == "style-transfer"
         console.note(
-            f"the new part is turned down by up to {gain_reduction_db:g} dB, to the loudest moment"
-            " of the recording"
+            f"{path} is {gain_reduction_db:g} dB softer than the recording, so as not to clip"
+            if is_whole
+            else f"the new part is turned down by up to {gain_reduction_db:g} dB, to the loudest"
+            " moment of the recording"
         )
     console.print_made(path, result.provenance.to_dict(), as_json=run.json)
 

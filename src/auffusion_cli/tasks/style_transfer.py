@@ -15,11 +15,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from auffusion_cli.codec.codec import decoding_generator
 from auffusion_cli.diffusion.denoiser import Denoise
+from auffusion_cli.diffusion.holes import mirror_fill
 from auffusion_cli.diffusion.samplers import initial_noise, make_scheduler, sample
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.request import GenerateSettings, StyleTransferRequest
@@ -72,9 +74,9 @@ def style_transfer(
     level = channels.square().mean().sqrt() / panned.square().mean().sqrt().clamp(min=1e-9)
     remade = resample(panned * level, config.sample_rate_hz, source.sample_rate_hz)
     remade = remade[:, : len(source.samples)]
-    remade = remade / remade.abs().max().clamp(min=1.0)
-    samples = source.quantize(remade.T.double().numpy())
-    return edit_result(model, source, samples, request, settings)
+    gain = 1 / max(remade.abs().max().item(), 1.0)
+    samples = source.quantize((remade * gain).T.double().numpy())
+    return edit_result(model, source, samples, request, settings, gain)
 
 
 def _transfer(
@@ -88,12 +90,12 @@ def _transfer(
     tell = on_progress or (lambda n_done, n: None)
     log_mel = model.analyze(mono)
     n_frames = log_mel.shape[-1]
-    # The model always fills the window it was trained on: a shorter clip is followed by silence.
+    # The model always fills the window it was trained on. A shorter clip is mirrored at its end:
+    # of an edge to silence denoising makes a burst.
     f = model.codec.width_multiple
     n_columns = max(-(-n_frames // f), model.window) * f
-    silence = model.codec.image_config.log_mel_min
-    log_mel = F.pad(log_mel, (0, n_columns - n_frames), value=silence)
-    clean = model.encode(log_mel[None])
+    log_mel = F.pad(log_mel, (0, n_columns - n_frames))
+    clean = model.encode(mirror_fill(log_mel, torch.arange(n_columns) < n_frames)[None])
 
     def denoiser(prompt: str, settings: GenerateSettings) -> Denoise:
         return model.windowed(model.denoiser([prompt], [request.negative_prompt], settings))
