@@ -99,6 +99,16 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_it_offered(tmp_path, 
     assert run(tmp_path, resume=True)[1] == 6
 
 
+def test_without_a_checkpoint_before_the_damaged_one_there_is_overwrite(tmp_path):
+    run(tmp_path, stop_after=2)
+    (tmp_path / "checkpoints/step-00000002/ema.pt").write_bytes(b"")
+    with pytest.raises(
+        CheckpointError, match=r"ema\.pt: cannot be resumed from: EOFError"
+    ) as caught:
+        run(tmp_path, resume=True)
+    assert "--overwrite" in caught.value.hint
+
+
 def test_a_checkpoint_of_other_networks_is_refused(tmp_path):
     run(tmp_path, stop_after=2)
     stage = ToyStage()

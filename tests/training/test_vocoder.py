@@ -87,12 +87,12 @@ def test_a_clip_shorter_than_a_segment_is_completed_with_silence(store):
     assert not waveform[0, n:].any()
 
 
-def test_decoded_mels_come_from_a_wide_window_through_the_autoencoder(store, monkeypatch):
+def test_decoded_mels_come_from_a_wide_window_through_the_autoencoder(store, monkeypatch, tmp_path):
     batch = [Sample(0, seed=3)]
     true_waveform, true = segments(make_stage(store), batch)
     autoencoder = HalfAutoencoder()
     monkeypatch.setattr(vocoder_stage, "load_autoencoder", lambda folder: autoencoder)
-    config = dataclasses.replace(CONFIG, mels="decoded", autoencoder="some/folder")
+    config = dataclasses.replace(CONFIG, mels="decoded", autoencoder=str(tmp_path))
     waveform, decoded = segments(make_stage(store, config), batch)
     assert torch.equal(waveform, true_waveform)
     assert autoencoder.width == 144  # 10 + 2 * 64 frames, up to a multiple of 16

@@ -190,8 +190,9 @@ def _reading(path: Path) -> Iterator[Path]:
         older = [p.name for p in _find_checkpoints(path.parent.parent) if p.name < path.parent.name]
         raise CheckpointError(
             f"{path}: cannot be resumed from: {_in_one_line(error)}",
-            hint=f"if the file is damaged, delete {path.parent}: "
-            + (f"--resume then takes {older[-1]}" if older else "it is the only checkpoint"),
+            hint=f"if the file is damaged, delete {path.parent}: --resume then takes {older[-1]}"
+            if older
+            else "there is no checkpoint before it: --overwrite starts anew",
         ) from error
 
 
