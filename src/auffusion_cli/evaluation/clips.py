@@ -8,24 +8,20 @@ one name. A silent clip stays in: it is what the system made.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
-from auffusion_cli.errors import AudioError, AuffusionError, DataError, UsageError
+from auffusion_cli.errors import AudioError, AuffusionError, DataError
 from auffusion_cli.evaluation.result import ClipSet, Flag, FlaggedFile
 from auffusion_cli.files import hash_file
-from auffusion_cli.parsing import BadRow, read_rows, read_text
-from auffusion_cli.requests.prompts import PROMPT_COLUMNS, format_of
 from auffusion_cli.requests.provenance import Provenance, hash_samples
 from auffusion_cli.requests.request import (
     EditRequest,
@@ -45,11 +41,8 @@ CLIPPED_SHARE = 1e-3
 MIN_DURATION_S = 1.0
 """A frame of VGGish has 0.96 s."""
 
-NAME_COLUMNS = ("name", "file", "file_name", "filename", "path", "audio")
-"""Columns of a list of captions that can name the clip."""
 PARTLY_PROMPTED = (TimelineRequest.task, InpaintRequest.task, ExtendRequest.task)
 """Tasks whose prompt is not for the whole sound."""
-MAX_CAPTIONS_BYTES = 100_000_000
 
 OnClip = Callable[[int, int], None]
 """(clips done, clips in all)"""
@@ -184,12 +177,12 @@ def _prompt_inside(path: Path) -> str | None:
     try:
         if record.get("task") == EditRequest.task:
             prompt = Provenance.from_dict(record, str(path)).request.word_edit.prompt
-        return _as_prompt(prompt)
+        return as_prompt(prompt)
     except AuffusionError:
         return None
 
 
-def _as_prompt(text: object) -> str:
+def as_prompt(text: object) -> str:
     """`text` in one line: tabs and other kinds of spaces become plain ones.
 
     Raises UsageError where `generate` would not take it.
@@ -309,92 +302,3 @@ def set_hash(clips: Iterable[SoundFile]) -> str:
 def hash_pairs(pairs: Iterable[tuple[str, str]]) -> str:
     """SHA-256 of names and what belongs to them, in sorted order."""
     return hashlib.sha256(json.dumps(sorted(pairs)).encode()).hexdigest()
-
-
-# --- prompts
-
-
-def read_captions(path: Path) -> dict[str, str]:
-    """clip name -> prompt, from a .csv or .jsonl with a column for each (see `NAME_COLUMNS`).
-
-    Raises:
-        UsageError: it cannot be read, has a line that cannot be used, or names a clip twice.
-    """
-    where = f"--prompts {path}"
-    format = format_of(path)
-    if format == "txt":
-        raise UsageError(
-            f"{where}: a .txt does not name the clips",
-            hint=f"Valid: .csv or .jsonl with a column {', '.join(NAME_COLUMNS)}.",
-        )
-    text = read_text(path, max_bytes=MAX_CAPTIONS_BYTES, raising=UsageError, where=where)
-    try:
-        rows = list(read_rows(text, format))
-    except ValueError as error:
-        raise UsageError(f"{where}: {error}") from None
-    captions: dict[str, str] = {}
-    for row in rows:
-        where = f"--prompts {path}, line {row.line}"
-        if isinstance(row, BadRow):
-            raise UsageError(f"{where}: {row.reason}")
-        name, prompt = _caption(row.values, where)
-        if captions.setdefault(name, prompt) != prompt:
-            raise UsageError(
-                f"{where}: another prompt for {name!r}; there can be one for each clip"
-            )
-    if not captions:
-        raise UsageError(f"--prompts {path}: has no prompts")
-    return captions
-
-
-def _caption(values: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """(clip name, prompt) of one line."""
-    texts = {name.lower(): value for name, value in values.items()} | dict(values)
-    texts = {name: value for name, value in texts.items() if isinstance(value, str)}
-    named, prompt = named_clip(texts), next((texts[c] for c in PROMPT_COLUMNS if c in texts), None)
-    if named is None:
-        raise UsageError(
-            f"{where}: does not name its clip",
-            hint=f"Name it in a column {', '.join(NAME_COLUMNS)}.",
-        )
-    if prompt is None:
-        raise UsageError(f"{where}: has no {' or '.join(PROMPT_COLUMNS)}")
-    try:
-        prompt = _as_prompt(prompt)
-    except UsageError as error:
-        raise UsageError(f"{where}: {error.message}", hint=error.hint) from None
-    return clip_name(PurePosixPath(named.replace("\\", "/")).as_posix()), prompt
-
-
-def named_clip(columns: Mapping[str, str]) -> str | None:
-    """The clip that the line of a list with these columns names, if any."""
-    values = {name.lower(): value for name, value in columns.items()} | dict(columns)
-    return next((values[name] for name in NAME_COLUMNS if values.get(name)), None)
-
-
-def _first(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in itertools.islice(names, 3))
-
-
-def match_captions(
-    captions: Mapping[str, str], names: Collection[str], folder: Path
-) -> dict[str, str]:
-    """clip name -> the name that it has in `captions`, of the clips `names` of `folder`.
-
-    A list may name them with the folder before; a clip that is in it under its own name is that.
-    Raises UsageError where the list has none of them.
-    """
-    names = set(names)
-    prefixes = (f"{folder.resolve().name}/", f"{folder.as_posix()}/")
-    found = {}
-    for name in names:
-        longer = (prefix + name for prefix in prefixes)
-        wanted = [name, *(other for other in longer if other not in names)]
-        if (caption := next((each for each in wanted if each in captions), None)) is not None:
-            found[name] = caption
-    if not found:
-        raise UsageError(
-            f"--prompts: names none of the {len(names)} sounds in {folder}",
-            hint=f"It has {_first(captions)}; looked for {_first(sorted(names))}.",
-        )
-    return found

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from auffusion_cli.evaluation import bootstrap, measure
+from auffusion_cli.evaluation.captions import match_captions
 from auffusion_cli.evaluation.clips import (
     SoundFile,
     SoundFolder,
     clip_name,
     hash_pairs,
     in_reference,
-    match_captions,
     scan_folder,
     without_partner,
 )
@@ -29,12 +29,12 @@ from auffusion_cli.evaluation.metrics import (
     clap_scores,
     probabilities,
 )
+from auffusion_cli.evaluation.notes import caption_cautions, cautions
 from auffusion_cli.evaluation.protocols import Backbone, Protocol
 from auffusion_cli.evaluation.published import Unverified
 from auffusion_cli.evaluation.result import (
     BackboneRecord,
     ClassProbability,
-    ClipSet,
     Evaluation,
     Flag,
     Metric,
@@ -45,34 +45,9 @@ from auffusion_cli.evaluation.rows import blocks
 from auffusion_cli.requests.provenance import current_versions
 
 METRIC_ORDER = ("FD", "FAD", "KL", "KL-sigmoid", "IS", "CLAP", "KAD", "FD-inf", "FAD-inf")
-PHRASES: dict[Flag, tuple[str, str]] = {
-    "unreadable": ("cannot be read and is left out", "cannot be read and are left out"),
-    "same-name": (
-        "has the name of another and is left out",
-        "have the name of another and are left out",
-    ),
-    "silent": ("is silent", "are silent"),
-    "constant": ("never changes", "never change"),
-    "clipped": ("is clipped", "are clipped"),
-    "too-short": ("is too short", "are too short"),
-    "duplicate": ("is the same as another", "are the same as another"),
-    "in-reference": ("is in the reference too", "are in the reference too"),
-    "no-partner": ("has no partner in the reference", "have no partner in the reference"),
-    "wrong-rate": (
-        "has another sample rate and is resampled",
-        "have another sample rate and are resampled",
-    ),
-    "several-channels": (
-        "has several channels, of which the protocol makes one",
-        "have several channels, of which the protocol makes one",
-    ),
-}
-"""The guards, gravest first: the phrase for one sound, and for several."""
 PAIRED_SHARE = 0.99
 """KL is computed where more than this share of the names of both folders match."""
 N_TOP_CLASSES = 5
-NAMED_IN_NOTES = 3
-"""Number of files that a note names where many have the same flaw."""
 
 Scores = dict[str, dict[str, float]]
 """metric name -> clip name -> the clip's own score"""
@@ -89,6 +64,16 @@ class Networks:
     text: TextEmbedder | None = None
     unverified: Mapping[str, Unverified] = field(default_factory=dict)
     """network name -> what to say of its weights, where they may not be the published ones"""
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of one folder by all networks of a protocol."""
+
+    classes: FolderFeatures
+    frames: FolderFeatures | None
+    sounds: FolderFeatures | None = None
+    """By the network that embeds texts, too."""
 
 
 def evaluate(
@@ -128,32 +113,22 @@ def evaluate(
     real = None if reference is None else look(reference)
     prompts, unused = _prompts(generated, captions)
 
-    real_classes = embed(networks.classifier, real)
-    real_frames = embed(networks.frames, real)
+    reference_features = None
+    if real is not None:
+        classes, frames = embed(networks.classifier, real), embed(networks.frames, real)
+        reference_features = Features(classes, frames)
     evaluated = []
     for name, folder in generated.items():
-        groups = {clip: complexity(count_events(text)) for clip, text in prompts[name].items()}
-        classes = embed(networks.classifier, folder)
-        frames = None if real is None else embed(networks.frames, folder)
-        sounds = embed(networks.text, folder)
-
+        features = Features(
+            embed(networks.classifier, folder),
+            None if real is None else embed(networks.frames, folder),
+            embed(networks.text, folder),
+        )
         on_progress(f"computing the numbers of {name}", len(folder.clips), len(folder.clips))
-        named, backbone = _names(protocol), networks.classifier.name
-        metrics, scores = [measure.inception(named("IS"), backbone, classes)], {}
-        if real is not None:
-            metrics += measure.frechet(
-                named("FD"), named("FD-inf"), backbone, classes, real_classes
-            )
-            metrics.append(measure.kernel(named("KAD"), backbone, classes, real_classes))
-            for kl, activation in _divergences_of(protocol).items():
-                scores[kl] = _divergences(folder, classes, real, real_classes, activation)
-                metrics += _mean_divergence(kl, backbone, scores[kl], groups, folder, real)
-        if frames is not None:
-            metrics += measure.frechet("FAD", "FAD-inf", networks.frames.name, frames, real_frames)
-        if sounds is not None:
-            scores["CLAP"] = _alignments(networks.text, sounds, folder, prompts[name])
-            metrics += _mean_alignment(networks.text.name, scores["CLAP"], groups, folder)
-        top = _top_classes(folder, classes, networks.classifier, protocol)
+        metrics, scores = _measure(
+            protocol, networks, folder, features, real, reference_features, prompts[name]
+        )
+        top = _top_classes(folder, features.classes, networks.classifier, protocol)
         evaluated.append(_system(name, folder, real, prompts[name], metrics, scores, top))
 
     return Evaluation(
@@ -165,12 +140,12 @@ def evaluate(
             "prompts_from": "files" if captions is None else "list",
         },
         backbones=_describe_networks(protocol, networks),
-        reference=None if real is None else real.record,
+        reference=real and real.record,
         systems=tuple(evaluated),
         versions=current_versions(),
         notes=(
-            *_notes(protocol, networks, evaluated, None if real is None else real.record),
-            *_notes_of_captions(captions, unused, evaluated),
+            *cautions(protocol, networks.unverified.values(), evaluated, real and real.record),
+            *caption_cautions(captions, unused, evaluated),
         ),
     )
 
@@ -216,6 +191,35 @@ def _prompts(
 
 
 # --- the numbers
+
+
+def _measure(
+    protocol: Protocol,
+    networks: Networks,
+    folder: SoundFolder,
+    features: Features,
+    real: SoundFolder | None,
+    reference: Features | None,
+    prompts: Mapping[str, str],
+) -> tuple[list[Metric], Scores]:
+    """The numbers of one folder, and the scores of its clips."""
+    groups = {clip: complexity(count_events(text)) for clip, text in prompts.items()}
+    named, backbone = _names(protocol), networks.classifier.name
+    metrics, scores = [measure.inception(named("IS"), backbone, features.classes)], {}
+    if reference is not None:
+        both = (features.classes, reference.classes)
+        metrics += measure.frechet(named("FD"), named("FD-inf"), backbone, *both)
+        metrics.append(measure.kernel(named("KAD"), backbone, *both))
+        for kl, activation in _divergences_of(protocol).items():
+            scores[kl] = _divergences(folder, features.classes, real, reference.classes, activation)
+            metrics += _mean_divergence(kl, backbone, scores[kl], groups, folder, real)
+    if features.frames is not None:
+        both = (features.frames, reference.frames)
+        metrics += measure.frechet("FAD", "FAD-inf", networks.frames.name, *both)
+    if features.sounds is not None:
+        scores["CLAP"] = _alignments(networks.text, features.sounds, folder, prompts)
+        metrics += _mean_alignment(networks.text.name, scores["CLAP"], groups, folder)
+    return metrics, scores
 
 
 def _names(protocol: Protocol) -> Callable[[str], str]:
@@ -392,58 +396,3 @@ def _describe_networks(protocol: Protocol, networks: Networks) -> dict[str, Back
 def _weights(backbone: Backbone, networks: Networks) -> str:
     unverified = networks.unverified.get(backbone.name)
     return backbone.weights if unverified is None else unverified.weights
-
-
-def _notes(
-    protocol: Protocol,
-    networks: Networks,
-    systems: Sequence[System],
-    reference: ClipSet | None,
-) -> Iterator[str]:
-    """Cautions about all of it, the gravest first."""
-    if not protocol.comparable_with_papers:
-        yield (
-            f"the protocol {protocol.name!r} has a network of its own: its numbers can be"
-            " compared with each other, never with those of a paper"
-        )
-    yield from (unverified.note for unverified in networks.unverified.values())
-    sets = [(system.name, system.clips) for system in systems]
-    if reference is not None:
-        sets.append(("the reference", reference))
-    for name, clips in sets:
-        for flag, phrase in PHRASES.items():
-            paths = [finding.path for finding in clips.findings if finding.flag == flag]
-            if paths:
-                n, of = len(paths), f"of {clips.n_files} sounds"
-                yield f"{name}: {n} {of} {phrase[n > 1]}: {some_of(paths)}"
-    for system in systems:
-        if alone := system.reference_without_partner:
-            have = "sounds have" if len(alone) > 1 else "sound has"
-            yield (
-                f"{system.name}: {len(alone)} reference {have} no partner in it: {some_of(alone)}"
-            )
-
-
-def _notes_of_captions(
-    captions: Mapping[str, str] | None, unused: Sequence[str], systems: Sequence[System]
-) -> Iterator[str]:
-    if captions is None:
-        return
-    if unused:
-        yield (
-            f"the list of prompts: {len(unused)} of {len(captions)} names in it belong to no sound:"
-            f" {some_of(unused)}"
-        )
-    for system in systems:
-        if without := [row.path for row in system.rows if row.prompt is None]:
-            n = len(system.rows)
-            yield (
-                f"{system.name}: {len(without)} of {n} sounds have no prompt in the list: "
-                f"{some_of(without)}"
-            )
-
-
-def some_of(paths: Sequence[str]) -> str:
-    """The first of `paths`, and how many more there are."""
-    more = len(paths) - NAMED_IN_NOTES
-    return ", ".join(paths[:NAMED_IN_NOTES]) + (f" and {more} more" if more > 0 else "")

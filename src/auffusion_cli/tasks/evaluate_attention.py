@@ -19,6 +19,7 @@ from auffusion_cli.errors import AudioError, AuffusionError, OutputExistsError
 from auffusion_cli.evaluation import measure
 from auffusion_cli.evaluation.events import complexity, names_something
 from auffusion_cli.evaluation.metrics import attention_entropy, level_at_peak
+from auffusion_cli.evaluation.notes import some_of
 from auffusion_cli.evaluation.result import (
     BackboneRecord,
     Evaluation,
@@ -38,7 +39,7 @@ from auffusion_cli.signal.formats import LOSSY_SUFFIXES
 from auffusion_cli.signal.recording import read_recording
 from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks.attention import AttentionResult, generate_with_attention
-from auffusion_cli.tasks.evaluate import OnProgress, some_of
+from auffusion_cli.tasks.evaluate import OnProgress
 from auffusion_cli.tasks.generate import GenerateResult
 
 ENTROPY, LEVEL = "attention-entropy", "attention-level"

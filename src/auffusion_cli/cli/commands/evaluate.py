@@ -258,7 +258,8 @@ def _read_captions(
     prompts: Path, folders: dict[str, Path], sounds: dict[str, list[str]]
 ) -> dict[str, str]:
     """clip name -> prompt, of which each folder has some."""
-    from auffusion_cli.evaluation.clips import clip_name, match_captions, read_captions
+    from auffusion_cli.evaluation.captions import match_captions, read_captions
+    from auffusion_cli.evaluation.clips import clip_name
 
     captions = read_captions(prompts)
     for name, folder in folders.items():
