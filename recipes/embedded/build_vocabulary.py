@@ -76,16 +76,15 @@ def report(words: Words, encoder: TextEncoder, vocabulary: Vocabulary) -> list[s
     ]
     lines = [f"{'told to be unknown, below':36}" + "".join(f"{t:8}" for t in THRESHOLDS)]
     for name, prompts in sets.items():
-        shares = (_share(vocabulary, encoder, prompts, t) for t in THRESHOLDS)
+        least = torch.tensor([_least_known(vocabulary, encoder, prompt) for prompt in prompts])
+        shares = ((least < threshold).float().mean().item() for threshold in THRESHOLDS)
         lines.append(f"{name:30}{len(prompts):6}" + "".join(f"{share:8.1%}" for share in shares))
     return lines
 
 
-def _share(
-    vocabulary: Vocabulary, encoder: TextEncoder, prompts: Sequence[str], threshold: float
-) -> float:
-    vocabulary = Vocabulary(vocabulary.kinds, vocabulary.sentences, vocabulary.kind_of, threshold)
-    return sum(bool(vocabulary.unknown(encoder, prompt)) for prompt in prompts) / len(prompts)
+def _least_known(vocabulary: Vocabulary, encoder: TextEncoder, prompt: str) -> float:
+    """The similarity of the part of `prompt` that is farthest from all wordings."""
+    return min(row.max().item() for row in vocabulary.similarities(encoder, prompt).values())
 
 
 def main() -> None:

@@ -47,16 +47,19 @@ class Vocabulary:
 
     def unknown(self, encoder: TextEncoder, prompt: str) -> list[Unknown]:
         """The parts of `prompt` that are far from all wordings, in order."""
+        return [
+            Unknown(part, self._nearest(similarity))
+            for part, similarity in self.similarities(encoder, prompt).items()
+            if similarity.max() < self.min_similarity
+        ]
+
+    def similarities(self, encoder: TextEncoder, prompt: str) -> dict[str, Tensor]:
+        """The cosine (N,) of each part of `prompt` with every wording."""
         parts = [part.strip() for part in JOINTS.split(prompt)]
         parts = list(dict.fromkeys(part for part in parts if re.search(r"\w", part)))
         if not parts:
-            return []
-        similarity = sentences_of(encoder, parts) @ self.sentences.T
-        return [
-            Unknown(part, self._nearest(row))
-            for part, row in zip(parts, similarity, strict=True)
-            if row.max() < self.min_similarity
-        ]
+            return {}
+        return dict(zip(parts, sentences_of(encoder, parts) @ self.sentences.T, strict=True))
 
     def _nearest(self, similarity: Tensor) -> tuple[str, ...]:
         """(N,) -> the names of the kinds whose wordings are most like it."""
