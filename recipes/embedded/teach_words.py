@@ -6,7 +6,8 @@ Text alone, UNet and text encoder untouched: a prompt's conditioning is to *do* 
 captions do that it was trained with (`words.py` pairs the two). What a conditioning does is what
 the cross-attention layers give for queries that the UNet really asks, and the pooled text in the
 time embedding; token by token two wordings could not be compared. Beside the squared error of these
-effects there is a contrast between kinds, so that near ones stay apart.
+effects there is a contrast between kinds, so that near ones stay apart. A model that was taught
+already goes on from there.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ N_QUERIES = 32
 """Of each cross-attention layer."""
 N_QUERY_PROMPTS = 8
 QUERY_STEPS = 6
-FRAMES_EACH = 2
-N_COMPOSED = 6000
+FRAMES_EACH = 1
+N_COMPOSED = 5000
 CONTRAST_WEIGHT = 0.1
 TEMPERATURE = 0.2
 """Of the contrast, in mean squared distance between kinds."""
@@ -180,14 +181,13 @@ class Teacher:
 
     def __init__(self, model: Model, words: Words, seed: int) -> None:
         rng = random.Random(seed)
-        (encoder,), (known,) = model.text.encoders, model.text.adapters
-        self.known = known
-        self.adapter = ConditionAdapter(
-            known.proj.in_features, known.proj.out_features, known.n_layers or N_LAYERS
-        )
-        self.adapter.load_state_dict(known.state_dict(), strict=False)
-        if known.n_layers:
-            raise SystemExit("--model: its adapter was taught already; take the trained model")
+        (encoder,), (given,) = model.text.encoders, model.text.adapters
+        sizes = given.proj.in_features, given.proj.out_features
+        known = self.known = ConditionAdapter(*sizes)  # what the UNet was trained with
+        known.load_state_dict(given.state_dict(), strict=False)
+        known.requires_grad_(False)
+        self.adapter = ConditionAdapter(*sizes, given.n_layers or N_LAYERS)
+        self.adapter.load_state_dict(given.state_dict(), strict=False)
         for part in (self.adapter.proj, self.adapter.norm):
             part.requires_grad_(False)
         taught = [
