@@ -23,7 +23,7 @@ from auffusion_cli.checkpoints.names import (
     is_commit,
     parse_name,
 )
-from auffusion_cli.checkpoints.transfer import OversizeError, resume
+from auffusion_cli.checkpoints.transfer import OversizeError, hub_headers, resume
 from auffusion_cli.errors import DownloadError, first_line
 from auffusion_cli.files import hash_file, write_text
 
@@ -189,14 +189,13 @@ def _fetch(
     in one file is not good enough, and believes the server.
     """
     from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers
 
     target.parent.mkdir(parents=True, exist_ok=True)
     incomplete = target.with_name(f"{target.name}.incomplete")
     try:
         resume(
             hf_hub_url(source.repo_id, file.path, revision=commit, endpoint=constants.ENDPOINT),
-            build_hf_headers(),
+            hub_headers(),
             incomplete,
             max_bytes=file.n_bytes,
             n_bytes=file.n_bytes,

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from auffusion_cli.checkpoints.layout import WEIGHT_SUFFIXES
 from auffusion_cli.checkpoints.names import HubSource, is_commit
-from auffusion_cli.checkpoints.transfer import fetch_bytes
+from auffusion_cli.checkpoints.transfer import fetch_bytes, hub_headers
 from auffusion_cli.errors import AuffusionError, DownloadError, UsageError, first_line
 from auffusion_cli.files import hash_file
 from auffusion_cli.parsing import parse_json
@@ -50,14 +50,13 @@ class RemoteFile:
 def announced(source: HubSource) -> tuple[str, str | None, list[RemoteFile]]:
     """(commit, licence, the files that loading needs), from the Hub's listing of the repository."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers
 
     revision = quote(source.revision, safe="")
     url = f"{constants.ENDPOINT}/api/models/{source.repo_id}/revision/{revision}?blobs=true"
     try:
         if constants.is_offline_mode():
             raise offline_error(source)
-        content = fetch_bytes(url, build_hf_headers(), max_bytes=MAX_LISTING_BYTES)
+        content = fetch_bytes(url, hub_headers(), max_bytes=MAX_LISTING_BYTES)
     except AuffusionError:
         raise
     except Exception as error:  # the HTTP library depends on huggingface_hub's version

@@ -43,6 +43,21 @@ class OversizeError(TransferError):
     """The server sends more than it may."""
 
 
+def hub_headers() -> dict[str, str]:
+    """The headers of a request to the Hub: this program's name, and the user's token if any.
+
+    huggingface_hub's own headers cost a request of their own, without bounds.
+    """
+    from huggingface_hub import get_token
+
+    from auffusion_cli import __version__
+
+    token = get_token()
+    return {"User-Agent": f"auffusion/{__version__}"} | (
+        {"Authorization": f"Bearer {token}"} if token else {}
+    )
+
+
 def fetch_bytes(url: str, headers: Mapping[str, str], *, max_bytes: int) -> bytes:
     """The content behind `url`; `headers` may hold a token for its origin."""
     content = bytearray()
