@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from auffusion_cli import parsing
+from auffusion_cli.checkpoints.foreign import recognise
 from auffusion_cli.config import (
     ADAPTER_HEADS,
     MAX_DURATION_S,
@@ -231,10 +232,8 @@ def is_adapter_layout(folder: Path) -> bool:
         return True
     if (folder / "model_index.json").is_file():
         return False
-    raise CheckpointError(
-        f"{folder}: not a checkpoint: it has neither condition_config.json (Auffusion's layout) "
-        "nor model_index.json (Stable Diffusion's)"
-    )
+    description, hint = recognise(folder)
+    raise CheckpointError(f"{folder}: {description}", hint=hint)
 
 
 @dataclass(frozen=True)

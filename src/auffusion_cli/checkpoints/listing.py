@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from auffusion_cli.checkpoints.layout import WEIGHT_SUFFIXES
 from auffusion_cli.checkpoints.names import HubSource, is_commit
-from auffusion_cli.checkpoints.transfer import fetch_bytes, hub_headers
+from auffusion_cli.checkpoints.transfer import TransferError, fetch_bytes, hub_headers
 from auffusion_cli.errors import AuffusionError, DownloadError, UsageError, first_line
 from auffusion_cli.files import hash_file
 from auffusion_cli.parsing import parse_json
@@ -175,6 +175,8 @@ def download_error(source: HubSource, error: Exception, path: str = "") -> Auffu
     if status is not None:
         return DownloadError(f"{what}: the Hub answered {status}", hint="Try again later.")
     reason = first_line(error)
+    if isinstance(error, TransferError):
+        return DownloadError(f"{what}: {reason}", hint="Try again later.")
     if isinstance(error, OSError) and error.errno is not None and path and error.filename:
         return DownloadError(f"{what}: cannot be written: {reason}")
     return DownloadError(

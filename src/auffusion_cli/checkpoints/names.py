@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from auffusion_cli.errors import CheckpointError
+from auffusion_cli.checkpoints.foreign import recognise
+from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.parsing import parse_yaml, read_text
 
 MAX_CARD_BYTES = 1_000_000
@@ -87,11 +89,19 @@ class HubSource:
 
 
 def parse_name(text: str) -> HubSource:
-    """`auffusion-full`, `org/name` or either with `@revision`, without looking anything up."""
+    """`auffusion-full`, `org/name` or either with `@revision`; nothing is looked up on the Hub.
+
+    Raises:
+        UsageError: it is the name of a file.
+        CheckpointError: it can be no checkpoint's name.
+    """
     base, _, revision = text.partition("@")
     known = KNOWN.get(base)
     if known is not None and known.repo_id is not None:
         return HubSource(base, known.repo_id, revision or known.revision, known.licence)
+    if os.path.isfile(text):
+        description, hint = recognise(Path(text))
+        raise UsageError(f"{text}: {description}", hint=hint)
     part = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
     valid_id = re.fullmatch(f"{part}/{part}", base) and not re.search(r"--|\.\.", base)
     valid_revision = not revision or (

@@ -45,6 +45,12 @@ def make_scheduler(name: str, scheduler_config: Mapping[str, Any]) -> Any:
     if name not in SCHEDULERS:
         valid = ", ".join(SCHEDULERS)
         raise UsageError(f"--scheduler {name!r} is not known.", hint=f"Valid schedulers: {valid}.")
+    if name == "pndm" and scheduler_config.get("rescale_betas_zero_snr"):
+        others = ", ".join(other for other in SCHEDULERS if other != name)
+        raise UsageError(
+            "--scheduler pndm cannot follow this checkpoint's schedule (rescale_betas_zero_snr)",
+            hint=f"Valid schedulers: {others}.",
+        )
     import diffusers
 
     config = {"skip_prk_steps": True, **scheduler_config}
