@@ -51,7 +51,7 @@ def test_folders_are_recognised(tmp_path):
     with pytest.raises(CheckpointError, match="it has neither"):
         is_adapter_layout(tmp_path)
     write_safetensors(tmp_path / "model.ckpt")
-    with pytest.raises(CheckpointError, match="the single-file checkpoint model.ckpt"):
+    with pytest.raises(CheckpointError, match=r"the single-file checkpoint model\.ckpt"):
         is_adapter_layout(tmp_path)
     write_safetensors(tmp_path / "pytorch_lora_weights.safetensors", "unet.x.lora.down.weight")
     with pytest.raises(CheckpointError, match="the folder of a LoRA"):

@@ -238,7 +238,8 @@ def check_autoencoder(network: ModelMixin, config: dict[str, Any], config_path: 
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
 
 
 def load_vocoder(folder: str | Path, *, weight_norm: bool = False) -> HiFiGAN:
