@@ -10,6 +10,7 @@ import typer
 
 from auffusion_cli.cli import console, options
 from auffusion_cli.errors import UsageError
+from auffusion_cli.requests.prompts import SETTING_COLUMNS
 
 if TYPE_CHECKING:
     from auffusion_cli.cli.making import Setup
@@ -264,24 +265,23 @@ def _show_plan(
 
 
 def _print_sounds(setup: Setup, jobs: Sequence[Job]) -> None:
-    """The first sounds of the plan, with the settings in which they differ."""
+    """The first sounds of the plan, with the settings that some have of their own."""
     settings = [_line_settings(setup, job) for job in jobs]
-    varying = [
-        name for name in (settings[0] if settings else ()) if len({s[name] for s in settings}) > 1
-    ]
+    own = {
+        name for each in settings for name in each if each[name] != getattr(setup.settings, name)
+    }
+    varying = [name for name in SETTING_COLUMNS if name in own]
     headers = [name.removesuffix("_s").removesuffix("_scale").upper() for name in varying]
     console.print_table(
         ("FILE", "SEED", *headers, "PROMPT"),
         [
-            (job.path, job.request.seed, *(own[name] for name in varying), job.request.prompt)
-            for job, own in zip(jobs[:N_LISTED], settings, strict=False)
+            (job.path, job.request.seed, *(each[name] for name in varying), job.request.prompt)
+            for job, each in zip(jobs[:N_LISTED], settings, strict=False)
         ],
     )
 
 
 def _line_settings(setup: Setup, job: Job) -> dict[str, Any]:
     """The settings that a line of a list may have of its own."""
-    from auffusion_cli.requests.prompts import SETTING_COLUMNS
-
     settings = setup.settings_of(job)
     return {name: getattr(settings, name) for name in SETTING_COLUMNS}
