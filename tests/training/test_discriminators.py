@@ -6,7 +6,7 @@ from auffusion_cli.training.discriminators import (
     PeriodDiscriminator,
     ScaleDiscriminator,
     WaveformDiscriminator,
-    judge_pair,
+    discriminate,
 )
 
 
@@ -29,15 +29,15 @@ def test_full_width_has_the_papers_layers():
     assert 70.0e6 < n_parameters < 71.0e6
 
 
-def test_one_judgement_for_each_period_and_scale(critic):
-    judgements = critic(torch.randn(2, 1000))
-    assert len(judgements) == 8
-    assert [len(judgement.features) for judgement in judgements] == [6] * 5 + [8] * 3
-    for judgement in judgements:
-        assert judgement.scores.shape[0] == 2
-        assert torch.equal(judgement.features[-1].flatten(1), judgement.scores)
+def test_one_output_for_each_period_and_scale(critic):
+    outputs = critic(torch.randn(2, 1000))
+    assert len(outputs) == 8
+    assert [len(output.features) for output in outputs] == [6] * 5 + [8] * 3
+    for output in outputs:
+        assert output.scores.shape[0] == 2
+        assert torch.equal(output.features[-1].flatten(1), output.scores)
     # The period-2 critic: 1000 samples are 500 rows of 2; strides 3^4 leave 7 rows.
-    assert judgements[0].scores.shape == (2, 7 * 2)
+    assert outputs[0].scores.shape == (2, 7 * 2)
 
 
 def test_a_period_critic_compares_only_samples_a_period_apart():
@@ -72,7 +72,7 @@ def test_norms_are_where_the_paper_has_them(critic):
 
 def test_judging_a_pair_is_judging_each(critic):
     real, fake = torch.randn(2, 400), torch.randn(2, 400)
-    of_real, of_fake = judge_pair(critic, real, fake)
+    of_real, of_fake = discriminate(critic, real, fake)
     for pair, alone in zip(of_real + of_fake, critic(real) + critic(fake), strict=True):
         assert torch.allclose(pair.scores, alone.scores, atol=1e-5)
         for feature, expected in zip(pair.features, alone.features, strict=True):
@@ -82,8 +82,8 @@ def test_judging_a_pair_is_judging_each(critic):
 def test_a_patch_score_sees_70_pixels():
     critic = PatchDiscriminator(1, base_channels=8).eval()
     image = torch.zeros(1, 1, 128, 128, requires_grad=True)
-    (judgement,) = critic(image)
-    assert judgement.scores.shape == (1, 14 * 14)
-    judgement.scores.unflatten(1, (14, 14))[0, 7, 7].backward()
+    (output,) = critic(image)
+    assert output.scores.shape == (1, 14 * 14)
+    output.scores.unflatten(1, (14, 14))[0, 7, 7].backward()
     seen = image.grad[0, 0].abs().sum(0).nonzero().flatten()
     assert seen[-1] - seen[0] + 1 == 70

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from auffusion_cli.training import losses
-from auffusion_cli.training.discriminators import Judgement
+from auffusion_cli.training.discriminators import DiscriminatorOutput
 
 
-def judgement(scores, *features):
-    return Judgement(torch.tensor([scores]), [torch.tensor(f) for f in features])
+def output(scores, *features):
+    return DiscriminatorOutput(torch.tensor([scores]), [torch.tensor(f) for f in features])
 
 
 def test_lsgan_losses_sum_over_discriminators_the_mean_squared_distance_to_the_target():
-    real = [judgement([1.0, 0.0]), judgement([2.0])]
-    fake = [judgement([0.0, 0.5]), judgement([3.0])]
+    real = [output([1.0, 0.0]), output([2.0])]
+    fake = [output([0.0, 0.5]), output([3.0])]
     # first: (0 + 1) / 2 + (0 + 0.25) / 2; second: 1 + 9
     assert losses.lsgan_discriminator_loss(real, fake).item() == pytest.approx(0.625 + 10)
     # first: (1 + 0.25) / 2; second: 4
@@ -23,15 +23,15 @@ def test_lsgan_losses_sum_over_discriminators_the_mean_squared_distance_to_the_t
 
 
 def test_hinge_losses_reward_nothing_beyond_the_margin():
-    real, fake = [judgement([5.0, 0.5])], [judgement([-5.0, 0.5])]
+    real, fake = [output([5.0, 0.5])], [output([-5.0, 0.5])]
     # relu(1 - 5), relu(1 - 0.5); relu(1 - 5), relu(1 + 0.5)
     assert losses.hinge_discriminator_loss(real, fake).item() == pytest.approx(0.25 + 0.75)
     assert losses.hinge_generator_loss(fake).item() == pytest.approx(2.25)
 
 
 def test_feature_matching_sums_layer_means_and_leaves_the_real_features_alone():
-    real = judgement([0.0], [1.0, 3.0], [[2.0]])
-    fake = judgement([0.0], [0.0, 0.0], [[2.5]])
+    real = output([0.0], [1.0, 3.0], [[2.0]])
+    fake = output([0.0], [0.0, 0.0], [[2.5]])
     for feature in (*real.features, *fake.features):
         feature.requires_grad_(True)
     loss = losses.feature_matching_loss([real], [fake])

@@ -23,7 +23,7 @@ from auffusion_cli.files import atomic_file, atomic_folder
 from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
-from auffusion_cli.training.discriminators import PatchDiscriminator, frozen, judge_pair
+from auffusion_cli.training.discriminators import PatchDiscriminator, discriminate, frozen
 from auffusion_cli.training.losses import (
     gradient_loss,
     hinge_discriminator_loss,
@@ -111,10 +111,10 @@ class AutoencoderStage:
 
         adversarial = self.discriminator is not None and self.trains("discriminator", step)
         if adversarial:
-            judged_real, judged_fake = judge_pair(
+            output_of_real, output_of_fake = discriminate(
                 self.networks["discriminator"], real, fake.detach()
             )
-            discriminator_loss = hinge_discriminator_loss(judged_real, judged_fake)
+            discriminator_loss = hinge_discriminator_loss(output_of_real, output_of_fake)
             yield discriminator_loss, {"discriminator": discriminator_loss.item()}
 
         terms = {
@@ -124,8 +124,8 @@ class AutoencoderStage:
         }
         if adversarial:
             with frozen(self.discriminator):
-                judged_fake = self.discriminator(fake)
-            terms["adversarial"] = config.adversarial_weight * hinge_generator_loss(judged_fake)
+                output_of_fake = self.discriminator(fake)
+            terms["adversarial"] = config.adversarial_weight * hinge_generator_loss(output_of_fake)
         loss = torch.stack(list(terms.values())).sum()
         yield loss, {"loss": loss.item()} | {name: term.item() for name, term in terms.items()}
 

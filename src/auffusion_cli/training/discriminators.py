@@ -1,7 +1,7 @@
 """Discriminators of the adversarial losses: HiFi-GAN's for waveforms, PatchGAN for images.
 
-Each discriminator returns one `Judgement` per sub-discriminator: its scores, and the feature maps
-that the feature-matching loss compares.
+Each sub-discriminator returns its scores, and the feature maps that the feature-matching loss
+compares.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 LEAKY_SLOPE = 0.1
 
 
-class Judgement(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """Output of one sub-discriminator for a batch."""
 
     scores: Tensor
@@ -32,14 +32,16 @@ def _scaled(channels: int, width: float) -> int:
     return max(16, round(channels * width / 16) * 16)
 
 
-def _judge(layers: nn.ModuleList, score: nn.Module, x: Tensor, slope: float) -> Judgement:
+def _run_layers(
+    layers: nn.ModuleList, score: nn.Module, x: Tensor, slope: float
+) -> DiscriminatorOutput:
     features = []
     for layer in layers:
         x = F.leaky_relu(layer(x), slope)
         features.append(x)
     x = score(x)
     features.append(x)
-    return Judgement(x.flatten(1), features)
+    return DiscriminatorOutput(x.flatten(1), features)
 
 
 class PeriodDiscriminator(nn.Module):
@@ -59,12 +61,12 @@ class PeriodDiscriminator(nn.Module):
         )
         self.score = weight_norm(nn.Conv2d(channels[-1], 1, (3, 1), padding=(1, 0)))
 
-    def forward(self, waveform: Tensor) -> Judgement:
-        """Judge `waveform` (B, N), reflected at its end to fill the last row."""
+    def forward(self, waveform: Tensor) -> DiscriminatorOutput:
+        """Outputs for `waveform` (B, N), reflected at its end to fill the last row."""
         missing = -waveform.shape[-1] % self.period
         x = F.pad(waveform[:, None], (0, missing), mode="reflect")
         x = x.unflatten(-1, (-1, self.period))  # (B, 1, rows, period)
-        return _judge(self.layers, self.score, x, LEAKY_SLOPE)
+        return _run_layers(self.layers, self.score, x, LEAKY_SLOPE)
 
 
 class ScaleDiscriminator(nn.Module):
@@ -87,13 +89,13 @@ class ScaleDiscriminator(nn.Module):
         )
         self.score = norm(nn.Conv1d(channels[-1], 1, 3, padding=1))
 
-    def forward(self, waveform: Tensor) -> Judgement:
-        """Judge `waveform` (B, N)."""
-        return _judge(self.layers, self.score, waveform[:, None], LEAKY_SLOPE)
+    def forward(self, waveform: Tensor) -> DiscriminatorOutput:
+        """Outputs for `waveform` (B, N)."""
+        return _run_layers(self.layers, self.score, waveform[:, None], LEAKY_SLOPE)
 
 
 class WaveformDiscriminator(nn.Module):
-    """HiFi-GAN's discriminators: five periods and three scales, eight judgements.
+    """HiFi-GAN's discriminators: five periods and three scales, eight outputs.
 
     The first scale has the waveform itself as input and is spectrally normalised; the second and
     third have it averaged to a half and a quarter of its rate. `width` scales every layer's
@@ -109,13 +111,13 @@ class WaveformDiscriminator(nn.Module):
             ScaleDiscriminator(norm, width) for norm in (spectral_norm, weight_norm, weight_norm)
         )
 
-    def forward(self, waveform: Tensor) -> list[Judgement]:
-        """Judge `waveform` (B, N) in -1..1."""
-        judgements = [period(waveform) for period in self.periods]
+    def forward(self, waveform: Tensor) -> list[DiscriminatorOutput]:
+        """Outputs for `waveform` (B, N) in -1..1."""
+        outputs = [period(waveform) for period in self.periods]
         for scale in self.scales:
-            judgements.append(scale(waveform))
+            outputs.append(scale(waveform))
             waveform = F.avg_pool1d(waveform[:, None], 4, stride=2, padding=2).squeeze(1)
-        return judgements
+        return outputs
 
 
 class PatchDiscriminator(nn.Module):
@@ -135,27 +137,27 @@ class PatchDiscriminator(nn.Module):
         )
         self.score = spectral_norm(nn.Conv2d(channels[-1], 1, 4, padding=1))
 
-    def forward(self, image: Tensor) -> list[Judgement]:
-        """Judge `image` (B, in_channels, H, W), H and W at least 32."""
-        return [_judge(self.layers, self.score, image, slope=0.2)]
+    def forward(self, image: Tensor) -> list[DiscriminatorOutput]:
+        """Outputs for `image` (B, in_channels, H, W), H and W at least 32."""
+        return [_run_layers(self.layers, self.score, image, slope=0.2)]
 
 
-def judge_pair(
+def discriminate(
     discriminator: nn.Module, real: Tensor, fake: Tensor
-) -> tuple[list[Judgement], list[Judgement]]:
-    """Judge `real` and `fake` (the same shape) in one pass over the discriminator.
+) -> tuple[list[DiscriminatorOutput], list[DiscriminatorOutput]]:
+    """Outputs for `real` and `fake` (the same shape) in one pass over the discriminator.
 
     One pass rather than two: half the calls, and one forward for each backward, as
     DistributedDataParallel requires.
     """
     n_real = real.shape[0]
-    judgements = discriminator(torch.cat([real, fake]))
+    outputs = discriminator(torch.cat([real, fake]))
     split = [
         (
-            Judgement(j.scores[:n_real], [f[:n_real] for f in j.features]),
-            Judgement(j.scores[n_real:], [f[n_real:] for f in j.features]),
+            DiscriminatorOutput(both.scores[:n_real], [f[:n_real] for f in both.features]),
+            DiscriminatorOutput(both.scores[n_real:], [f[n_real:] for f in both.features]),
         )
-        for j in judgements
+        for both in outputs
     ]
     return [of_real for of_real, _ in split], [of_fake for _, of_fake in split]
 

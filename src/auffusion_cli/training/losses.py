@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from auffusion_cli.training.discriminators import Judgement
+from auffusion_cli.training.discriminators import DiscriminatorOutput
 
 # --- least-squares adversarial losses: HiFi-GAN (arXiv 2010.05646), section 2.4 ---
 
 
-def lsgan_discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
+def lsgan_discriminator_loss(
+    real: Sequence[DiscriminatorOutput], fake: Sequence[DiscriminatorOutput]
+) -> Tensor:
     """Equation 1, summed over sub-discriminators: real scores should be 1, fake ones 0."""
     return torch.stack(
         [
@@ -23,12 +25,14 @@ def lsgan_discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement
     ).sum()
 
 
-def lsgan_generator_loss(fake: Sequence[Judgement]) -> Tensor:
+def lsgan_generator_loss(fake: Sequence[DiscriminatorOutput]) -> Tensor:
     """Equation 2, summed over sub-discriminators: fake scores should be 1."""
     return torch.stack([(1 - of_fake.scores).square().mean() for of_fake in fake]).sum()
 
 
-def feature_matching_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
+def feature_matching_loss(
+    real: Sequence[DiscriminatorOutput], fake: Sequence[DiscriminatorOutput]
+) -> Tensor:
     """Equation 4: the mean absolute difference of each layer's features, summed over layers.
 
     The real features are targets without gradient. The caller applies the weight (2).
@@ -47,7 +51,9 @@ def feature_matching_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) 
 # --- hinge adversarial losses: Lim & Ye 2017 (arXiv 1705.02894), section 3 ---
 
 
-def hinge_discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
+def hinge_discriminator_loss(
+    real: Sequence[DiscriminatorOutput], fake: Sequence[DiscriminatorOutput]
+) -> Tensor:
     """Hinge loss: real scores should exceed 1, fake ones fall below -1."""
     return torch.stack(
         [
@@ -57,7 +63,7 @@ def hinge_discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement
     ).sum()
 
 
-def hinge_generator_loss(fake: Sequence[Judgement]) -> Tensor:
+def hinge_generator_loss(fake: Sequence[DiscriminatorOutput]) -> Tensor:
     """The negative mean of the fake scores."""
     return -torch.stack([of_fake.scores.mean() for of_fake in fake]).sum()
 

@@ -86,9 +86,9 @@ def compose(clips: ClipStore, config: SceneConfig, seed: int, clip: int | None =
 
     window = _Window(clips, config, rng, n_samples)
     if rng.random() < config.mix_probability:
-        cast = _draw_cast(clips, config, rng, first)
-        if cast is not None:
-            return _mixed_scene(window, *cast)
+        mix = _choose_mix(clips, config, rng, first)
+        if mix is not None:
+            return _mixed_scene(window, *mix)
     return _lone_scene(window, first)
 
 
@@ -107,10 +107,10 @@ def _lone_scene(window: _Window, index: int) -> Scene:
     wordings = clip.wordings
     if clip.role == "event" and not COUNTS.search(text):  # it may be repeated
         wordings = wordings.without_counts()
-    return _scene(window.clips, (index,), window.lay(index, text), text, wordings)
+    return _scene(window.clips, (index,), window.place(index, text), text, wordings)
 
 
-def _draw_cast(
+def _choose_mix(
     clips: ClipStore, config: SceneConfig, rng: random.Random, first: int
 ) -> tuple[list[int], int | None] | None:
     """(events, background) to mix; None: no other clip fits. Clips without role are events."""
@@ -140,39 +140,41 @@ def _draw_cast(
 
 def _mixed_scene(window: _Window, events: list[int], background: int | None) -> Scene:
     clips, rng, config = window.clips, window.rng, window.config
-    cast = [*events, background] if background is not None else events
+    indices = [*events, background] if background is not None else events
     in_phrases = (
-        all(clips.clips[index].phrases for index in cast)
+        all(clips.clips[index].phrases for index in indices)
         and rng.random() < MIXED_PHRASE_PROBABILITY
     )
-    texts = [clips.clips[index].wordings.draw(rng, float(in_phrases)) for index in cast]
-    in_a_row = (
+    texts = [clips.clips[index].wordings.draw(rng, float(in_phrases)) for index in indices]
+    in_sequence = (
         len(events) == 2
         and background is None
         and all(clips.clips[index].role == "event" for index in events)
         and rng.random() < SEQUENCE_PROBABILITY
     )
-    if in_a_row:
-        waveform = window.lay_in_a_row(*events)
+    if in_sequence:
+        waveform = window.place_in_sequence(*events)
         caption = caption_sequence(*texts, in_phrases, rng)
     else:
         layers = [
-            window.lay(index, text) * _gain(rng, EVENT_GAIN_DB)
+            window.place(index, text) * _gain(rng, EVENT_GAIN_DB)
             for index, text in zip(events, texts, strict=False)
         ]
         if background is not None:
-            layers.append(window.lay(background, texts[-1]) * _gain(rng, config.background_gain_db))
+            layers.append(
+                window.place(background, texts[-1]) * _gain(rng, config.background_gain_db)
+            )
             caption = caption_background(texts[:-1], texts[-1], in_phrases, rng)
         else:
             caption = caption_together(*texts, in_phrases, rng)
         waveform = torch.stack(layers).sum(dim=0)
-    return _scene(clips, cast, waveform, caption, Wordings((caption,)))
+    return _scene(clips, indices, waveform, caption, Wordings((caption,)))
 
 
 def _scene(
-    clips: ClipStore, cast: Sequence[int], waveform: Tensor, caption: str, wordings: Wordings
+    clips: ClipStore, indices: Sequence[int], waveform: Tensor, caption: str, wordings: Wordings
 ) -> Scene:
-    kinds = (clips.clips[index].kind for index in cast)
+    kinds = (clips.clips[index].kind for index in indices)
     peak = waveform.abs().max().clamp(min=1e-8)
     return Scene(waveform * (PEAK / peak), caption, wordings, tuple(kind for kind in kinds if kind))
 
@@ -189,7 +191,7 @@ class _Window:
     rng: random.Random
     n_samples: int
 
-    def lay(self, index: int, text: str) -> Tensor:
+    def place(self, index: int, text: str) -> Tensor:
         """(n_samples,): the clip, placed by its role, and once only if `text` counts."""
         role = self.clips.clips[index].role
         if role is None:
@@ -199,14 +201,14 @@ class _Window:
         waveform = self._played(index, self.n_samples)
         return self._repeat(waveform, 1 if COUNTS.search(text) else self.config.max_repeats)
 
-    def lay_in_a_row(self, first: int, second: int) -> Tensor:
+    def place_in_sequence(self, first: int, second: int) -> Tensor:
         """(n_samples,): two events, each once, the second after the end of the first."""
         one = self._played(first, self.n_samples // 2)
         two = self._played(second, self.n_samples - one.numel())
         room = self.n_samples - one.numel() - two.numel()
         start = self.rng.randint(0, min(room, self._samples(LEAD_S)))
         gap = min(self._samples(self.rng.uniform(*self.config.gap_s)), room - start)
-        return self._placed([(start, one), (start + one.numel() + gap, two)])
+        return self._sum([(start, one), (start + one.numel() + gap, two)])
 
     def _played(self, index: int, max_samples: int) -> Tensor:
         """The clip, or the loudest of a few crops of it, at a random speed, faded at both ends."""
@@ -237,7 +239,7 @@ class _Window:
         for _ in range(n - 1):
             start += length + rng.randint(shortest_gap, longest_gap)
             placed.append((start, waveform * _gain(rng, REPEAT_GAIN_DB)))
-        return self._placed(placed)
+        return self._sum(placed)
 
     def _loop(self, waveform: Tensor) -> Tensor:
         """(n_samples,): a background, looped with crossfades where it is short."""
@@ -253,9 +255,9 @@ class _Window:
         # Begin anywhere in a lap, so that scenes do not all begin like the recording.
         start = -n_fade - self.rng.randrange(max(1, hop - n_fade))
         laps = [(at, lap) for at in range(start, self.n_samples, hop)]
-        return _faded(self._placed(laps), self._samples(FADE_S))
+        return _faded(self._sum(laps), self._samples(FADE_S))
 
-    def _placed(self, parts: Sequence[tuple[int, Tensor]]) -> Tensor:
+    def _sum(self, parts: Sequence[tuple[int, Tensor]]) -> Tensor:
         """(n_samples,): the sum of parts (n,), each from its start on, cut at the window's ends."""
         window = torch.zeros(self.n_samples)
         for start, part in parts:

@@ -26,7 +26,7 @@ from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import TrainingConfig, VocoderConfig
-from auffusion_cli.training.discriminators import WaveformDiscriminator, frozen, judge_pair
+from auffusion_cli.training.discriminators import WaveformDiscriminator, discriminate, frozen
 from auffusion_cli.training.losses import (
     feature_matching_loss,
     lsgan_discriminator_loss,
@@ -147,10 +147,10 @@ class VocoderStage:
 
         adversarial = self.discriminator is not None and self.trains("discriminator", step)
         if adversarial:
-            judged_real, judged_fake = judge_pair(
+            output_of_real, output_of_fake = discriminate(
                 self.networks["discriminator"], real, fake.detach()
             )
-            discriminator_loss = lsgan_discriminator_loss(judged_real, judged_fake)
+            discriminator_loss = lsgan_discriminator_loss(output_of_real, output_of_fake)
             yield discriminator_loss, {"discriminator": discriminator_loss.item()}
 
         mel_l1 = F.l1_loss(self.log_mel(fake), self.log_mel(real))
@@ -159,10 +159,10 @@ class VocoderStage:
             terms["stft"] = config.stft_weight * multi_resolution_stft_loss(real, fake)
         if adversarial:
             with frozen(self.discriminator):
-                judged_fake = self.discriminator(fake)
-            terms["adversarial"] = lsgan_generator_loss(judged_fake)
+                output_of_fake = self.discriminator(fake)
+            terms["adversarial"] = lsgan_generator_loss(output_of_fake)
             terms["feature"] = config.feature_weight * feature_matching_loss(
-                judged_real, judged_fake
+                output_of_real, output_of_fake
             )
         loss = torch.stack(list(terms.values())).sum()
         logs = {"loss": loss.item(), "mel_l1": mel_l1.item()}
