@@ -12,7 +12,7 @@ import pytest
 
 from auffusion_cli.evaluation.report import write_report
 from auffusion_cli.evaluation.report_html import shown
-from auffusion_cli.evaluation.result import WordAttention
+from auffusion_cli.evaluation.result import ClassProbability, WordAttention
 from report_sets import HOSTILE, make_evaluation
 
 sync_api = pytest.importorskip(
@@ -239,6 +239,21 @@ def test_a_phone_shows_it_without_scrolling_sideways(inside, open_page):
     assert page.locator(".wide").evaluate("e => e.scrollWidth <= e.clientWidth")
     page.locator(".play").first.tap()
     wait_for(page, "audio.currentTime > 0.1")
+
+
+def test_the_classes_of_a_sound_stand_below_it_and_are_found(evaluation, open_page, tmp_path):
+    classes = (ClassProbability("Bark", 0.912), ClassProbability("<i>Dog", 0.4))
+    ours = evaluation.systems[0]
+    rows = (dataclasses.replace(ours.rows[0], classes=classes), *ours.rows[1:])
+    ours = dataclasses.replace(ours, rows=rows)
+    path = tmp_path / "report.html"
+    write_report(dataclasses.replace(evaluation, systems=(ours,)), path)
+    page = open_page(path)
+    page.fill("#filter", "bark")
+    assert names(page) == ["0000"]
+    assert page.get_by_text("Below a sound: the most probable classes").is_visible()
+    (listed,) = page.locator(".words").all()
+    assert listed.inner_text().split("\n") == ["Bark", "0.91", "<i>Dog", "0.40"]
 
 
 def test_the_attention_of_words_stands_below_their_sound(evaluation, open_page, tmp_path):

@@ -121,7 +121,7 @@ function soundColumn(clip, index, sound, longestS) {
   const file = data.files[sound.file];
   for (const flag of sound.flags ?? []) caption.append(make("span", "flag", flag));
   if (!file.sound) {
-    figure.append(make("p", "absent", `Cannot be heard: ${file.problem}`));
+    figure.append(make("p", "absent", `No sound: ${file.problem}`));
     return { figure };
   }
 
