@@ -327,7 +327,7 @@ def test_a_list_keeps_its_good_lines_and_lists_the_bad_ones(run):
     result = run("generate", "--prompts", "list.jsonl", "-o", "out", "--seed", "1")
     assert result.exit_code == 1
     assert sorted(os.listdir("out")) == ["00001-dog.wav", "00004-rain.wav"]
-    assert "list.jsonl, line 2: The prompt is empty" in result.stderr
+    assert "list.jsonl, line 2: the prompt is empty" in result.stderr
     assert "list.jsonl, line 3: is not JSON" in result.stderr
     assert "2 made, 0 skipped, 2 failed" in result.stderr
 

@@ -82,7 +82,7 @@ def test_a_dry_run_writes_nothing(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("",), "The prompt is empty"),
+        (("",), "the prompt is empty"),
         (("a cat", "--strength", "1.5"), "--strength 1.5"),
         (("a cat", "--strength", "0.1"), "less than one step"),
         (("a cat", "--strengths", "0.5,x"), "--strengths '0.5,x'"),
