@@ -45,7 +45,7 @@ def generate(
     """One sound from `prompt`; without a seed one is drawn (see `sound.request.seed`).
 
     With a `timeline` ("0-3s a dog barks; 2-6s rain") the words of its regions go over the prompt,
-    which may then be empty; the sound lasts until the last region ends, if not told otherwise.
+    which may then be empty; by default the sound lasts until the last region ends.
 
         sound = generate(load_model(), "dog barking in rain", seed=1, duration_s=4.0)
         sound.save("rain.wav")

@@ -1,4 +1,4 @@
-"""image <-> latent: the two autoencoders behind one interface, and how a folder is loaded.
+"""image <-> latent: the two autoencoders behind one interface.
 
 Both have `encode(image) -> latent`, `decode(latent) -> image`, `latent_channels` and `downsample`.
 """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 VOCODER_WINDOW_S = 60.0
 """A vocoder works on this much at a time, so that its memory does not grow with the sound."""
 DECODING_STREAM = 0x6465_636F_6465
-"""Makes another seed of a sound's seed, so that decoding does not draw its latent's noise again."""
+"""Mixed into a sound's seed for its decoding, which must not draw the latent's noise again."""
 
 
 class Codec(nn.Module):
@@ -151,7 +151,7 @@ class Codec(nn.Module):
 
 
 def decoding_generator(seed: int) -> torch.Generator:
-    """Draws, on the CPU, what decoding a sound of this seed leaves to chance."""
+    """CPU generator of the random parts of decoding a sound of `seed`."""
     return torch.Generator().manual_seed(seed ^ DECODING_STREAM)
 
 

@@ -60,7 +60,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         if not finest_std > 0:
             raise ValueError(f"finest_std is {finest_std}; it must be above 0")
         n_rows = n_mels // patch_size
-        # What a patch looks like on average depends on its frequency: one mean a row of patches.
+        # The mean patch depends on its frequency: one mean for each row of patches.
         self.register_buffer("patch_mean", torch.zeros(n_rows, n_pixels))
         self.register_buffer("components", torch.zeros(n_coefficients, n_pixels))
         self.register_buffer("coefficient_scale", torch.ones(n_coefficients))
@@ -143,7 +143,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         components = torch.where(components.sum(1, keepdim=True) < 0, -components, components)
         self.patch_mean.copy_(mean.T)
         self.components.copy_(components)
-        # Coarse components matter more to the ear: let them stand out of the noise earlier.
+        # Coarse components matter more perceptually: let them rise above the noise earlier.
         stds = torch.linspace(1, self.config.finest_std, k, dtype=variances.dtype)
         scale = variances.flip(0)[:k].clamp_min(MIN_VARIANCE).sqrt()
         self.coefficient_scale.copy_(scale / stds.to(scale.device))

@@ -217,7 +217,7 @@ class GriffinLim(nn.Module):
 
     name = "griffin-lim"
     version = "2"
-    """Of how phases are found; a sound's record holds it, since another gives other samples."""
+    """Of the phase reconstruction; recorded with a sound, as another gives other samples."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """UNet, conditioning and guidance composed into one callable: `denoise(latents, timestep)`.
 
-Samplers and tasks see nothing below it. Masks, attention edits and sliding windows are wrappers of
+Samplers and tasks use nothing below it. Masks, attention edits and sliding windows are wrappers of
 this callable.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(latents (B, C, h, w), timestep ()) -> the guided model output, (B, C, h, w).
 
-The output is what the checkpoint was trained to predict (noise or velocity); the scheduler knows.
+The output is the checkpoint's prediction type, noise or velocity, as its scheduler config says.
 """
 
 

@@ -1,4 +1,4 @@
-"""Words that hold for a part of the time: one denoiser made of several.
+"""Prompts for parts of the time: one denoiser blended from several.
 
 Each region has a denoiser of its own, and their outputs are blended at every step by weights that
 rise and fall over time: MultiDiffusion (Bar-Tal et al. 2023, arXiv 2302.08113), section 4.2.
@@ -16,13 +16,13 @@ from auffusion_cli.diffusion.windows import windowed_denoiser
 from auffusion_cli.requests.timeline import Region
 
 FADE_S = 0.32
-"""From one region to the next, centred on where they meet."""
+"""Cross-fade from one region to the next, centred on their border."""
 
 
 def region_weights(
     regions: Sequence[Region], duration_s: float, n_columns: int, column_s: float
 ) -> Tensor:
-    """(R, w) in 0..1: how much each of `n_columns` of the latent belongs to each region.
+    """(R, w) in 0..1: the share of each region in each of `n_columns` of the latent.
 
     There is nothing to fade from at the sound's own start and end.
     """
@@ -44,9 +44,9 @@ def regional_denoiser(
 ) -> Denoise:
     """The denoisers of `parts`, each where its weight (w,) is above 0, blended.
 
-    Each sees one window around its region, or several if that is longer. What it sees outside of
-    the region is `background(timestep)` (B, C, h, w), or where that is None what is really there. A
-    background in the first steps leads what is asked for into the region, not beside it.
+    Each sees one window around its region, or several if that is longer. Outside of the region it
+    sees `background(timestep)` (B, C, h, w), or the actual latents where that is None. A background
+    in the first steps makes the prompt's sound form inside the region, not beside it.
     """
     total_weight = torch.stack([weight for _, weight in parts]).sum(dim=0)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from auffusion_cli.diffusion.denoiser import Denoise
 
 AfterStep = Callable[["Tensor", "Tensor", "Tensor | None"], "Tensor"]
-"""(latents (B, C, h, w) after a step, its time step, the next one) -> the latents to go on with.
+"""(latents (B, C, h, w) after a step, its time step, the next one) -> the latents to continue with.
 
 They have to be at the noise level of the next time step, or clean where that is None.
 """
@@ -44,7 +44,7 @@ def make_scheduler(name: str, scheduler_config: Mapping[str, Any]) -> Any:
     """
     if name not in SCHEDULERS:
         valid = ", ".join(SCHEDULERS)
-        raise UsageError(f"--scheduler {name!r} is not known.", hint=f"Valid schedulers: {valid}.")
+        raise UsageError(f"--scheduler {name!r} is not known", hint=f"Valid schedulers: {valid}.")
     if name == "pndm" and scheduler_config.get("rescale_betas_zero_snr"):
         others = ", ".join(other for other in SCHEDULERS if other != name)
         raise UsageError(
@@ -92,11 +92,11 @@ def sample(
     """Denoise from `noise` (B, C, h, w) in `n_steps`, yielding the state after every step.
 
     With `clean` latents it starts from these, noised to the level of `first_step` (SDEdit, Meng et
-    al. 2022); `first_step == n_steps` would leave nothing to do. Without, `noise` is the state that
+    al. 2022); `first_step` is below `n_steps`. Without, `noise` is the state that
     it starts from.
 
     `after_step` may change the state, as masks do. With `visits` > 1 each time step but the last is
-    taken so many times, and `after_step` has to lead the state back to it: see `AfterStep`.
+    taken so many times, and `after_step` has to noise the state back to it: see `AfterStep`.
     """
     import torch
 
@@ -141,12 +141,12 @@ def keep_known(
     scheduler: Any,
     back_noise: torch.Generator | None = None,
 ) -> AfterStep:
-    """Let the loop change only what `mask` marks with 1, and keep `clean` elsewhere.
+    """An `AfterStep` that keeps `clean` where `mask` is 0, so that the loop changes only the rest.
 
     `mask` is (1, 1, h, w), or broadcasts to it; between 0 and 1 the two are mixed.
 
-    With one visit a step this is what diffusers' StableDiffusionInpaintPipeline does for a UNet of
-    four channels. With more, `back_noise` is what leads back to a step that is visited again.
+    With one visit a step this is the rule of diffusers' StableDiffusionInpaintPipeline for a UNet
+    of four channels. With more, `back_noise` draws the noise that leads back to a repeated step.
     """
 
     def after_step(latents: Tensor, timestep: Tensor, next_timestep: Tensor | None) -> Tensor:

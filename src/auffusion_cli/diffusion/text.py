@@ -1,4 +1,4 @@
-"""Prompts -> conditioning: what the UNet's cross-attention sees.
+"""Prompts -> conditioning, the input of the UNet's cross-attention.
 
 Two ways, by the layout of the checkpoint:
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 ENCODE_BATCH = 64
-"""Prompts of `TextEncoder.encode_many` side by side."""
+"""Batch size of `TextEncoder.encode_many`."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class Token:
 class TextEncoder(nn.Module):
     """A frozen language model with its tokenizer.
 
-    `max_length` is the number of rows it gives. `pads_tokens` tells the two layouts apart: Stable
-    Diffusion pads the tokens before the encoder, Auffusion pads the encoder's output.
+    `max_length` is the number of rows of its output. `pads_tokens` distinguishes the two layouts:
+    Stable Diffusion pads the tokens before the encoder, Auffusion pads the encoder's output.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class TextEncoder(nn.Module):
         self.max_length = max_length
         self.pads_tokens = pads_tokens
         self.source = source
-        """Where the language model came from, such as "openai/clip-vit-large-patch14"."""
+        """Origin of the language model, such as "openai/clip-vit-large-patch14"."""
 
     @property
     def max_tokens(self) -> int | None:
@@ -150,9 +150,9 @@ class TextEncoder(nn.Module):
         return self._encode([self._tokenize(prompt)])[0]
 
     def encode_many(self, prompts: Sequence[str]) -> Tensor:
-        """B prompts -> (B, max_length, D_i): as one by one up to rounding, but many times sooner.
+        """B prompts -> (B, max_length, D_i): like one by one up to rounding, but many times faster.
 
-        Those with equally many tokens go side by side, for padding would change what some see.
+        Prompts with equally many tokens share a batch: padding would change the others' attention.
         """
         tokenized = [self._tokenize(prompt) for prompt in prompts]
         by_length: dict[int, list[int]] = {}
@@ -179,7 +179,7 @@ class TextEncoder(nn.Module):
         return F.pad(hidden_states, (0, 0, 0, self.max_length - hidden_states.shape[1]))
 
     def tokens(self, prompt: str) -> list[Token]:
-        """What the first rows of the output stand for; padding stands in all the others."""
+        """Tokens of the first rows of the output; all other rows are padding."""
         batch = self._tokenize(prompt, return_offsets_mapping=True, return_attention_mask=True)
         places = zip(
             batch["input_ids"], batch["offset_mapping"], batch["attention_mask"], strict=True
@@ -218,7 +218,7 @@ class TextEncoder(nn.Module):
 class TextConditioner(nn.Module):
     """One or more text encoders, each with its adapter.
 
-    `adapters=None` is Stable Diffusion's way.
+    `adapters=None` is the Stable Diffusion layout.
     """
 
     def __init__(
@@ -248,7 +248,7 @@ class TextConditioner(nn.Module):
 
     @torch.no_grad()
     def unconditional(self) -> Tensor:
-        """(T, D): what stands for no prompt, in guidance and in training's dropped captions."""
+        """(T, D): the embedding of no prompt, in guidance and for dropped captions in training."""
         if self.adapters is None:
             return self._embed("")
         rows = sum(encoder.max_length for encoder in self.encoders)
@@ -256,7 +256,7 @@ class TextConditioner(nn.Module):
         return weight.new_zeros(rows, weight.shape[0])
 
     def hidden_states(self, prompt: str) -> list[Tensor]:
-        """One (T_i, D_i) for each encoder: what `adapt` takes. Frozen, so it can be cached."""
+        """One (T_i, D_i) for each encoder, for `adapt`. Frozen, so it can be cached."""
         return [encoder(prompt) for encoder in self.encoders]
 
     def hidden_states_of_many(self, prompts: Sequence[str]) -> list[Tensor]:

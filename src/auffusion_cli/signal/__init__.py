@@ -1,1 +1,1 @@
-"""Waveforms and log-mels: files, spectrograms, loudness and what is laid under a recording."""
+"""Signal path: files, waveforms, log-mels, overlap-add, loudness, background noise."""

@@ -1,8 +1,8 @@
-"""How loud a recording gets, and a new part of it turned down to that. No torch.
+"""Loudness ceiling of a recording, and gains that keep a new part of it below that. No torch.
 
 Loudness is the root mean square over all channels, of each tenth of a second and of each 0.4 s, the
 window of momentary loudness (EBU Tech 3341, 2023, section 2.2). A bark is judged by the one, and
-what goes on as loud as a bark by the other.
+a longer sound as loud as a bark by the other.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ WINDOWS_BLOCKS = (10, 40)
 RAMP_BLOCKS = 31
 """A gain takes 0.3 s to reach a new value; odd, so that the ramp has a middle."""
 SILENT = 1e-4
-"""A level (root mean square, full scale 1) that tells nothing about how loud a sound should be."""
+"""A level (root mean square, full scale 1) below which a recording sets no ceiling."""
 
 
 @dataclass(frozen=True)
 class Ceiling:
-    """How loud the loudest moment of a recording is."""
+    """Loudness of the loudest moments of a recording."""
 
     power: Mapping[int, float]
     """Number of blocks in a moment -> its mean square; empty for silence."""
@@ -34,13 +34,13 @@ class Ceiling:
         cls,
         samples: np.ndarray,
         rate_hz: int,
-        heard: Callable[[np.ndarray], np.ndarray] = lambda part: part,
+        of_bands: Callable[[np.ndarray], np.ndarray] = lambda part: part,
     ) -> Ceiling:
-        """Of samples (N, C); `heard` takes a second or more of them at once, (n, C) -> (n, C)."""
+        """The ceiling of samples (N, C), or of what `of_bands` keeps of them, (n, C) -> (n, C)."""
         n_block = round(BLOCK_S * rate_hz)
         n_part = 500 * n_block
         parts = [samples[i : i + n_part] for i in range(0, len(samples), n_part)]
-        blocks = np.concatenate([_block_powers(heard(part), n_block) for part in parts])
+        blocks = np.concatenate([_block_powers(of_bands(part), n_block) for part in parts])
         power = {n: float(_moments(blocks, n).max()) for n in WINDOWS_BLOCKS}
         audible = power[WINDOWS_BLOCKS[0]] > SILENT**2
         return cls(power if audible else {}, n_block)

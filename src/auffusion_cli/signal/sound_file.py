@@ -25,7 +25,7 @@ MAX_SAMPLES = 2 * 3600 * 48_000
 more in two megabytes."""
 BLOCK_FRAMES = 2**18
 HEAD_BYTES = 64
-"""Of a file, by which formats are told apart that libsndfile does not read."""
+"""Of a file, by which formats that libsndfile does not read are recognised."""
 
 
 @dataclass(frozen=True)

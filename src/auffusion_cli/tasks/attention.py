@@ -1,4 +1,4 @@
-"""A sound and where in it each word of its prompt was heard: cross-attention over the steps."""
+"""A sound with the cross-attention maps of the words of its prompt."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AttentionResult:
     """One sound with the maps of its words."""
 
     sound: GenerateResult
-    """What `generate` makes, sample for sample."""
+    """The sound of `generate`, sample for sample."""
     on_latents: WordMaps
     maps: Tensor
     """(W, 256, T) float32: `on_latents.mean` at the size of `sound.log_mel`, lowest first."""
@@ -43,7 +43,7 @@ class AttentionResult:
 
     @property
     def shares(self) -> list[float]:
-        """How much of all attention each word has, 0..1."""
+        """Share of each word in all attention, 0..1."""
         return self.maps.mean(dim=(1, 2)).tolist()
 
     def save_data(self, path: str | Path, *, overwrite: bool = True) -> None:
@@ -113,11 +113,11 @@ def generate_with_attention(
 
 
 def check_window(settings: GenerateSettings, max_duration_s: float) -> None:
-    """Raise a UsageError where a sound would be made in several windows, whose maps do not join."""
+    """Raise a UsageError for a sound of several windows, whose maps do not join."""
     if settings.duration_s > max_duration_s:
         raise UsageError(
             f"{settings.duration_s:g} s is more than the {max_duration_s:g} s that this model sees"
-            " at once, and maps are drawn of one window.",
+            " at once, and maps are drawn of one window",
             hint=f"Valid: --duration up to {max_duration_s:g}.",
         )
 
@@ -126,12 +126,12 @@ def choose_rows(text: TextConditioner, prompt: str) -> list[list[int]]:
     """`rows_of_words`; UsageError where the model reads none of them."""
     rows = rows_of_words(text, prompt)
     if not any(rows):
-        raise UsageError(f"{prompt!r} has no word that could be heard anywhere.")
+        raise UsageError(f"{prompt!r} has no word that the model reads")
     return rows
 
 
 def count_steps(settings: GenerateSettings, scheduler_config: Mapping[str, Any]) -> int:
-    """How many steps are taken: PNDM takes one more than was asked for."""
+    """Number of steps that are taken: PNDM takes one more than was asked for."""
     scheduler = make_scheduler(settings.scheduler, scheduler_config)
     scheduler.set_timesteps(settings.steps)
     return len(scheduler.timesteps)
@@ -147,7 +147,7 @@ def choose_steps(phase: tuple[float, float], n_steps: int) -> list[int]:
     steps = list(range(round(start * n_steps), round(end * n_steps)))
     if not steps:
         raise UsageError(
-            f"--phase {start:g}-{end:g} holds none of the {n_steps} steps.",
+            f"--phase {start:g}-{end:g} holds none of the {n_steps} steps",
             hint=f"One step is {1 / n_steps:.2g} of the whole.",
         )
     return steps
@@ -156,7 +156,7 @@ def choose_steps(phase: tuple[float, float], n_steps: int) -> list[int]:
 def choose_layers(
     n_heads: dict[str, int], names: Sequence[str], heads: Sequence[int] = ()
 ) -> list[str]:
-    """The layers of `n_heads` (name -> number of heads) that `names` are the beginnings of.
+    """The layers of `n_heads` (name -> number of heads) whose names start with one of `names`.
 
     "down", "mid" and "up" are the parts of the UNet; no names are all layers.
 
@@ -165,11 +165,11 @@ def choose_layers(
         AuffusionError: there are no layers at all.
     """
     if not n_heads:
-        raise AuffusionError("This model does not attend to words: it has no such layers.")
+        raise AuffusionError("This model does not attend to words: it has no such layers")
     for name in names:
         if not any(layer.startswith(name) for layer in n_heads):
             raise UsageError(
-                f"--layers {name!r} is not a layer of this model.",
+                f"--layers {name!r} is not a layer of this model",
                 hint=f"Valid: down, mid, up, or the beginning of one of {', '.join(n_heads)}.",
             )
     chosen = [layer for layer in n_heads if not names or layer.startswith(tuple(names))]
@@ -177,6 +177,6 @@ def choose_layers(
     for head in heads:
         if not 0 <= head < fewest:
             raise UsageError(
-                f"--heads {head} is not a head of every layer.", hint=f"Valid: 0 to {fewest - 1}."
+                f"--heads {head} is not a head of every layer", hint=f"Valid: 0 to {fewest - 1}."
             )
     return chosen

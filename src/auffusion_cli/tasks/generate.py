@@ -136,12 +136,12 @@ def generate_each(
         # Outside of the handler, where the traceback would still hold the batch's tensors.
         if batch_size == 0:
             raise AuffusionError(
-                f"The memory of {model.device} does not suffice for one sound.",
+                f"The memory of {model.device} does not suffice for one sound",
                 hint="Try --dtype fp16, or --device cpu.",
             )
         warnings.warn(
             f"The memory of {model.device} does not suffice for {len(batch)} sounds at once:"
-            f" going on with batches of {batch_size}.",
+            f" going on with batches of {batch_size}",
             AuffusionWarning,
             stacklevel=2,
         )

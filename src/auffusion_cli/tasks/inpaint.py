@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 UNPROMPTED_STRENGTH = 0.4
 """The share of the steps that a mirrored surrounding is taken through, where there is no prompt.
 
-With more, a steady sound sags: nothing tells the model that it is steady. With little more than 0
+With more, a steady sound sags, as no prompt says that it is steady. With little more than 0
 everything repeats itself."""
 MARGIN_S = 0.05
 """Around a mask, where the sound that it is to remove should have ended."""

@@ -141,13 +141,13 @@ def find_source(
     found = Path(source) if source else Path(path).parent / recorded.request.source
     if not found.is_file():
         raise UsageError(
-            f"{path} was made from {recorded.request.source!r}; {found} is not there.",
+            f"{path} was made from {recorded.request.source!r}; {found} is not there",
             hint="Name it with --source FILE.",
         )
     recording = read_recording(found)
     if recording.sha256 != recorded.request.source_sha256:
         raise UsageError(
-            f"{found} is not the file that {path} was made from: its SHA-256 differs.",
+            f"{found} is not the file that {path} was made from: its SHA-256 differs",
             hint="Name the right one with --source FILE.",
         )
     return recording
@@ -168,7 +168,7 @@ def check_files(
         made_hz, rate_hz = SpectrogramConfig().sample_rate_hz, audio_info(path).sample_rate_hz
         if rate_hz != made_hz:
             raise AudioError(
-                f"{path}: has been resampled to {rate_hz} Hz since it was made at {made_hz} Hz."
+                f"{path}: has been resampled to {rate_hz} Hz since it was made at {made_hz} Hz"
             )
     if output is not None:
         if source is None:

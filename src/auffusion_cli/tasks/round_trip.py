@@ -1,4 +1,4 @@
-"""A sound through the codec and back, to judge by ear and in dB what the codec costs."""
+"""A sound through the codec and back, to measure the error of the codec in dB."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def check_method(request: StyleTransferRequest, settings: GenerateSettings) -> N
     request.first_step(settings.steps)
     if request.method == "inversion" and settings.scheduler != "ddim":
         raise UsageError(
-            f"--method inversion does not work with --scheduler {settings.scheduler}.",
+            f"--method inversion does not work with --scheduler {settings.scheduler}",
             hint="Add --scheduler ddim.",
         )
 
