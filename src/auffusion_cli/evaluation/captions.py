@@ -9,8 +9,9 @@ from typing import Any
 
 from auffusion_cli.errors import UsageError
 from auffusion_cli.evaluation.clips import as_prompt, clip_name
-from auffusion_cli.parsing import BadRow, read_rows, read_text
+from auffusion_cli.parsing import read_text
 from auffusion_cli.requests.prompts import PROMPT_COLUMNS, format_of
+from auffusion_cli.tables import BadRow, read_rows
 
 NAME_COLUMNS = ("name", "file", "file_name", "filename", "path", "audio")
 """Columns of a list of captions that can name the clip."""

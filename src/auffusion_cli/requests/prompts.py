@@ -13,8 +13,9 @@ from typing import Any
 from auffusion_cli.config import SETTING_LIMITS
 from auffusion_cli.errors import UsageError
 from auffusion_cli.files import read_bytes
-from auffusion_cli.parsing import BadRow, Row, decode_text, is_unicode, read_rows, split_lines
+from auffusion_cli.parsing import decode_text, is_unicode
 from auffusion_cli.requests.masks import parse_duration
+from auffusion_cli.tables import BadRow, Row, read_rows, split_lines
 
 PROMPT_COLUMNS = ("prompt", "caption", "text")
 NEGATIVE_COLUMNS = ("negative_prompt", "negative")

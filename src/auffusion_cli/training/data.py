@@ -18,8 +18,9 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from auffusion_cli.errors import DataError, UsageError
-from auffusion_cli.parsing import BadRow, is_unicode, read_rows, read_text
+from auffusion_cli.parsing import is_unicode, read_text
 from auffusion_cli.signal.formats import AUDIO_SUFFIXES
+from auffusion_cli.tables import BadRow, read_rows
 from auffusion_cli.training.captions import Wordings
 
 ROLES = ("event", "background")
