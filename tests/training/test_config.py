@@ -157,7 +157,15 @@ def test_aliases_that_would_grow_are_refused(tmp_path):
         (LoopConfig, {"epoch_decay": 1.1}),
         (DiffusionConfig, {"text_dropout": 1.1}),
         (DiffusionConfig, {"min_snr_gamma": 0.0}),
+        (LoopConfig, {"max_steps": 10**10}),
+        (LoopConfig, {"workers": 10**6}),
         (AutoencoderConfig, {"n_fit_images": 0}),
+        (AutoencoderConfig, {"l1_weight": -1.0}),
+        (AutoencoderConfig, {"adversarial_start_step": -1}),
+        (VocoderConfig, {"segment_samples": 10**9}),
+        (VocoderConfig, {"discriminator_width": 0.0}),
+        (VocoderConfig, {"mel_weight": -1.0}),
+        (VocoderConfig, {"adversarial_start_step": -1}),
     ],
 )
 def test_impossible_values_are_named(section, setting):
@@ -268,7 +276,7 @@ configs = st.builds(
         licence=paths,
         generation=st.builds(GenerationDefaults, scheduler=words, steps=st.integers()),
     ),
-    vocoder=st.builds(VocoderConfig, adversarial_start_step=st.none() | st.integers()),
+    vocoder=st.builds(VocoderConfig, adversarial_start_step=st.none() | st.integers(0, 2**40)),
 )
 
 

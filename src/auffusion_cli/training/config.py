@@ -12,6 +12,14 @@ from typing import Any, Literal
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
 
+MAX_COUNT = 10**9
+"""Of steps, samples and scenes."""
+MAX_WORKERS = 512
+MAX_FIT_IMAGES = 100_000
+"""Which fit into memory."""
+MAX_SEGMENT_SAMPLES = 960_000
+"""A minute."""
+
 StageName = Literal["autoencoder", "vocoder", "diffusion"]
 
 
@@ -87,7 +95,7 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         whole = {
-            name: (getattr(self, name) >= 1, "at least 1")
+            name: (1 <= getattr(self, name) <= MAX_COUNT, f"between 1 and {MAX_COUNT}")
             for name in (
                 "batch_size",
                 "gradient_accumulation",
@@ -112,7 +120,10 @@ class LoopConfig:
                 "weight_decay": (self.weight_decay >= 0, "at least 0"),
                 "max_grad_norm": (self.max_grad_norm is None or self.max_grad_norm > 0, "above 0"),
                 "ema_decay": (self.ema_decay is None or 0 <= self.ema_decay < 1, "from 0 below 1"),
-                "workers": (self.workers is None or self.workers >= 0, "at least 0"),
+                "workers": (
+                    self.workers is None or 0 <= self.workers <= MAX_WORKERS,
+                    f"between 0 and {MAX_WORKERS}",
+                ),
                 "preview_every_steps": (every is None or every >= 1, "at least 1"),
             },
         )
@@ -147,7 +158,10 @@ class SceneConfig:
     def __post_init__(self) -> None:
         checks = {
             "duration_s": (0.1 <= self.duration_s <= 600, "between 0.1 and 600 s"),
-            "n_cached": (self.n_cached is None or self.n_cached >= 0, "at least 0"),
+            "n_cached": (
+                self.n_cached is None or 0 <= self.n_cached <= MAX_COUNT,
+                f"between 0 and {MAX_COUNT}",
+            ),
             "mix_probability": (0 <= self.mix_probability <= 1, "between 0 and 1"),
             "phrase_probability": (0 <= self.phrase_probability <= 1, "between 0 and 1"),
             "kind_balance": (0 <= self.kind_balance <= 1, "between 0 and 1"),
@@ -291,8 +305,20 @@ class AutoencoderConfig:
         other = OF_KIND["patch" if self.kind == "kl" else "kl"]
         _check_unused("autoencoder", self, True, f"kind: {self.kind}", other)
         checks = {
-            "n_fit_images": (self.n_fit_images >= 1, "at least 1"),
-            "latent_noise": (self.latent_noise >= 0, "at least 0"),
+            "n_fit_images": (
+                1 <= self.n_fit_images <= MAX_FIT_IMAGES,
+                f"between 1 and {MAX_FIT_IMAGES}",
+            ),
+        } | {
+            name: (getattr(self, name) >= 0, "at least 0")
+            for name in (
+                "l1_weight",
+                "gradient_weight",
+                "kl_weight",
+                "adversarial_weight",
+                "adversarial_start_step",
+                "latent_noise",
+            )
         }
         _check("autoencoder", self, checks)
 
@@ -326,6 +352,19 @@ class VocoderConfig:
     def __post_init__(self) -> None:
         _check_unused("vocoder", self, self.init_from, "init_from", ("model",))
         _check_unused("vocoder", self, self.mels == "true", "mels: true", ("autoencoder",))
+        start = self.adversarial_start_step
+        checks = {
+            "segment_samples": (
+                1 <= self.segment_samples <= MAX_SEGMENT_SAMPLES,
+                f"between 1 and {MAX_SEGMENT_SAMPLES}",
+            ),
+            "adversarial_start_step": (start is None or start >= 0, "at least 0"),
+            "discriminator_width": (0 < self.discriminator_width <= 4, "above 0 and at most 4"),
+        } | {
+            name: (getattr(self, name) >= 0, "at least 0")
+            for name in ("mel_weight", "feature_weight", "stft_weight")
+        }
+        _check("vocoder", self, checks)
 
 
 @dataclass(frozen=True)
