@@ -76,7 +76,7 @@ def test_a_worker_that_is_killed_is_told_with_what_to_do():
         def __getitem__(self, key):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(AuffusionError, match="was ended") as raised:
+    with pytest.raises(AuffusionError, match="was killed") as raised:
         list(read_ahead(Dying(), range(4), 1, CPU))
     assert "loop.workers=0" in raised.value.hint
 
