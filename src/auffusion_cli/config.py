@@ -43,7 +43,7 @@ class SpectrogramConfig:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """Log-mel range that the image's 0..1 stands for."""
+    """Range of log-mel values that is mapped to the image's 0..1."""
 
     log_mel_min: float = math.log(1e-5)
     log_mel_max: float = math.log(200.0)

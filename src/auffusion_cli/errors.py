@@ -1,4 +1,4 @@
-"""What a user can get wrong. Every expected failure is one of these; nothing here imports torch.
+"""The expected failures, one family of exceptions. Nothing here imports torch.
 
 The command line prints `message` (and `hint`) on stderr and exits with `exit_code`, without a
 traceback unless `--debug`. Library users catch `AuffusionError`.
@@ -10,7 +10,7 @@ from functools import partial
 
 
 class AuffusionError(Exception):
-    """An expected failure: says what is wrong, with what value, and what would be valid."""
+    """An expected failure; its message names the option, its value, and what would be valid."""
 
     exit_code = 1
 
@@ -35,7 +35,7 @@ class AudioError(AuffusionError):
 
 
 class MissingAudioError(AudioError, UsageError):
-    """An audio file that is named is not there, which is known before any model is loaded."""
+    """An audio file does not exist, which is known before any model is loaded."""
 
 
 class CheckpointError(AuffusionError):
@@ -55,7 +55,7 @@ class OutputExistsError(UsageError):
 
 
 class AuffusionWarning(UserWarning):
-    """Something the user should know, though the work goes on: a fallback, a cut prompt."""
+    """A problem that does not stop the work: a fallback, a cut prompt."""
 
 
 def first_line(error: BaseException) -> str:

@@ -284,7 +284,7 @@ def _exists(path: Path) -> OutputExistsError:
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading.
 
-    A pipe or a device, which could block or never end, is an OSError that says so.
+    A pipe or a device, which could block or never end, is an OSError.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

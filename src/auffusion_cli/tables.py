@@ -18,7 +18,7 @@ class Row:
     """One row of a list."""
 
     line: int
-    """Where it begins, from 1."""
+    """Number of its first line, from 1."""
     values: dict[str, Any]
     """Column -> value: text in CSV, anything in JSON Lines."""
 

@@ -148,10 +148,10 @@ def test_no_network(server, monkeypatch):
 
 def test_large_downloads_are_confirmed(server, monkeypatch):
     monkeypatch.setattr(download, "CONFIRM_ABOVE_BYTES", 100_000)
-    with pytest.raises(DownloadError, match=r"licence: cc-by-4.0.*not agreed"):
+    with pytest.raises(DownloadError, match=r"licence: cc-by-4.0.*not confirmed"):
         download.resolve("org/model")
     asked = []
-    with pytest.raises(DownloadError, match="not agreed"):
+    with pytest.raises(DownloadError, match="not confirmed"):
         download.resolve("org/model", confirm=asked.append)
     assert asked[0].n_bytes > 300_000 and asked[0].commit == COMMIT
     assert server.downloads(WEIGHTS) == []

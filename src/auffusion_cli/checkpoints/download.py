@@ -25,14 +25,14 @@ from auffusion_cli.checkpoints.names import (
 )
 from auffusion_cli.checkpoints.transfer import OversizeError, hub_headers, resume
 from auffusion_cli.errors import DownloadError, first_line
-from auffusion_cli.files import hash_file, write_text
+from auffusion_cli.files import clear_unfinished, hash_file, write_text
 
 CONFIRM_ABOVE_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class Download:
-    """What is about to be fetched; a `confirm` callback looks at it."""
+    """A download before it begins, for the `confirm` callback."""
 
     name: str
     repo_id: str
@@ -45,7 +45,7 @@ class Download:
 
 Confirm = Callable[[Download], bool]
 Report = Callable[[int, int], None]
-"""(bytes there, bytes in all), often while a download runs."""
+"""(bytes present, bytes in all), called often during a download."""
 
 
 def resolve(
@@ -56,8 +56,8 @@ def resolve(
 ) -> Checkpoint:
     """The folder of a known name, a Hub id (`org/name`, `org/name@revision`) or a folder's path.
 
-    What is not on this machine is downloaded. From 1 GB on, `confirm` is asked before; without one
-    such a download is refused.
+    A checkpoint that is not on this machine is downloaded. From 1 GB on, `confirm` is called
+    first; without it such a download is refused.
 
     Raises:
         CheckpointError: there is no such name or folder.
@@ -78,15 +78,17 @@ def resolve(
 
 
 def find_cached(source: HubSource) -> Checkpoint | None:
-    """`source` where it is complete on this machine; the network is not asked."""
+    """`source` if it is complete on this machine; the network is not used."""
     from huggingface_hub import constants
 
     cache = repo_cache(source)
     records = [_record_path(source, source.revision)]
     if constants.is_offline_mode():
-        # Offline, what another program has fetched is better than nothing.
+        # Offline, the files that another program fetched are better than nothing.
         records.append(cache / "refs" / source.revision)
-    commits = [path.read_text("utf-8").strip() for path in records if path.is_file()]
+    commits = [
+        path.read_text("utf-8", errors="replace").strip() for path in records if path.is_file()
+    ]
     for commit in commits:
         folder = cache / "snapshots" / commit
         if is_commit(commit) and looks_complete(folder):
@@ -111,8 +113,11 @@ def repo_cache(source: HubSource) -> Path:
 
 
 def _record_path(source: HubSource, revision: str) -> Path:
-    """Where the commit that stands for a revision is recorded: a ref beside the Hub's own, which
-    another program may move on to a commit of which it fetches only some files."""
+    """The file that records the commit of a revision.
+
+    It stands beside the Hub's own ref, which another program may move on to a commit of which it
+    fetches only some files.
+    """
     return repo_cache(source) / "refs" / f"auffusion--{revision.replace('/', '--')}"
 
 
@@ -122,7 +127,7 @@ def _record_path(source: HubSource, revision: str) -> Path:
 def pull(
     source: HubSource, *, confirm: Confirm | None = None, on_progress: Report | None = None
 ) -> Checkpoint:
-    """Fetch what is missing of `source`, verify all of it, and record its commit."""
+    """Fetch the missing files of `source`, verify all files, and record its commit."""
     from huggingface_hub.utils import WeakFileLock
 
     commit, licence, files = announced(source)
@@ -150,7 +155,8 @@ def pull(
         for file in missing:
             _fetch(source, commit, file, folder / file.path, progress)
 
-        # By its commit too: sounds name it, and are made again with it.
+        # By its commit, too: the records of sounds name it, and `reproduce` looks it up.
+        clear_unfinished(_record_path(source, commit).parent)
         for revision in (source.revision, commit):
             write_text(_record_path(source, revision), commit)
     return Checkpoint(source.name, folder, commit, licence)
@@ -163,7 +169,7 @@ def _ask(download: Download, confirm: Confirm | None) -> None:
         gigabytes = download.n_bytes / 1e9
         raise DownloadError(
             f"{download.name} is not on this machine: {gigabytes:.1f} GB would be downloaded "
-            f"(licence: {download.licence or 'not stated'}), and that was not agreed to",
+            f"(licence: {download.licence or 'not stated'}), and that was not confirmed",
             hint=f"`auffusion models pull {download.name}` fetches it.",
         )
 
@@ -185,8 +191,8 @@ def _fetch(
 ) -> None:
     """One file: into `target.incomplete`, which a later call continues, then verified and renamed.
 
-    huggingface_hub's own download starts a file from nothing in every process, which with 3.4 GB
-    in one file is not good enough, and believes the server.
+    huggingface_hub's own download starts a file anew in every process, which is slow for 3.4 GB in
+    one file, and trusts the server.
     """
     from huggingface_hub import constants, hf_hub_url
 
@@ -223,7 +229,7 @@ def download_url(
     approximate_bytes: int,
     on_progress: Report | None = None,
 ) -> None:
-    """A file that is not on the Hub: verified, resumed and renamed like those that are.
+    """Download a file that is not on the Hub: resumed, verified and renamed like the others.
 
     Raises:
         DownloadError: offline, refused, cut, or not the file with the checksum `sha256`.

@@ -1,6 +1,6 @@
-"""What a checkpoint's folder says about itself: its layout, its parts, `auffusion.json`.
+"""The configs of a checkpoint's folder: layout, parts, noise schedule, `auffusion.json`.
 
-Nothing here imports torch, so that a checkpoint can be looked at, and settings checked, at once.
+Nothing here imports torch, so that a checkpoint is described, and settings are checked, at once.
 Every field is untrusted.
 """
 
@@ -23,7 +23,8 @@ from auffusion_cli.config import (
     GenerationDefaults,
 )
 from auffusion_cli.errors import CheckpointError, UsageError
-from auffusion_cli.parsing import decode, read_text
+from auffusion_cli.files import read_bytes
+from auffusion_cli.parsing import decode
 
 VOCODERS = ("hifigan", "griffin-lim")
 SCHEDULE_CLASSES = (
@@ -43,7 +44,7 @@ BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 MAX_CREDITS_BYTES = 10_000_000
 
 CREDITS_NAME = "CREDITS.md"
-"""Beside the weights: whom their licence asks to name."""
+"""Beside the weights: the names that their licence asks for."""
 MODEL_CARD_NAME = "README.md"
 CHECKPOINTS_NAME = "checkpoints"
 LOGS_NAME = "logs"
@@ -69,7 +70,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 @dataclass(frozen=True)
 class Identity:
-    """The contents of `auffusion.json`, or what stands for it in a checkpoint that has none."""
+    """The contents of `auffusion.json`, or its defaults in a checkpoint that has none."""
 
     name: str | None = None
     licence: str | None = None
@@ -118,8 +119,8 @@ def check_defaults(defaults: GenerationDefaults, path: Path | str) -> None:
 def read_scheduler_config(folder: Path) -> dict[str, Any]:
     """The noise schedule of the checkpoint in `folder`, checked.
 
-    Whatever scheduler is asked for runs on this schedule: a config that lacks it, or means another
-    kind of schedule, would make a sound on a wrong one.
+    Every scheduler runs on this schedule: a config that lacks it, or describes another kind of
+    schedule, would give a sound on a wrong one.
     """
     path = folder / "scheduler" / "scheduler_config.json"
     config = read_json(path)
@@ -194,21 +195,24 @@ def _is_whole(value: Any) -> bool:
 
 
 def credits_path(folder: Path) -> str | None:
-    """Where `CREDITS.md` of `folder` is, if it has one."""
+    """The path of `CREDITS.md` in `folder`, if it has one."""
     path = folder / CREDITS_NAME
     return str(path) if path.is_file() else None
 
 
 def read_credits(folder: Path) -> str | None:
-    """What `CREDITS.md` of `folder` says; None where it has none."""
+    """The text of `CREDITS.md` in `folder`; None without one."""
     path = credits_path(folder)
     if path is None:
         return None
-    return read_text(Path(path), max_bytes=MAX_CREDITS_BYTES, raising=CheckpointError)
+    try:
+        return read_bytes(Path(path), MAX_CREDITS_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from None
 
 
 def choose_vocoder(folder: Path, asked: str, defaults: GenerationDefaults) -> str:
-    """The vocoder that `asked`, or else the checkpoint, says; "auto" takes what there is.
+    """The vocoder `asked` for; for "auto" the checkpoint's own choice, or Griffin-Lim.
 
     Raises:
         UsageError: there is no such vocoder, or the checkpoint has none of its own.
@@ -220,7 +224,7 @@ def choose_vocoder(folder: Path, asked: str, defaults: GenerationDefaults) -> st
         return defaults.vocoder if has_own else "griffin-lim"
     if asked == "hifigan" and not has_own:
         raise UsageError(
-            f"--vocoder hifigan: {folder} has no vocoder of its own.",
+            f"--vocoder hifigan: {folder} has no vocoder of its own",
             hint="Leave it out, or --vocoder griffin-lim.",
         )
     return asked
@@ -285,7 +289,7 @@ def read_conditions(folder: Path) -> list[Condition]:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What is in `folder`, from its configs and the sizes of its files; no weight is read."""
+    """Description of a checkpoint from its configs and the sizes of its files."""
     identity = read_identity(folder)
     adapters = is_adapter_layout(folder)
     if adapters:
@@ -312,7 +316,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 def model_files(folder: Path) -> Iterator[Path]:
-    """All files of the model in `folder`, without what a training run keeps beside its result."""
+    """All files of the model in `folder`, without those that a training run keeps beside it."""
     for path in folder.rglob("*"):
         if path.is_file() and path.relative_to(folder).parts[0] not in RUN_FOLDERS:
             yield path

@@ -32,7 +32,7 @@ class RemoteFile:
     """For small ones: git's hash of the content."""
 
     def problem(self, local: Path) -> str | None:
-        """What differs between this and the file `local`; None if nothing."""
+        """The difference between this and the file `local`; None if there is none."""
         size = local.stat().st_size
         if size != self.n_bytes:
             return f"has {size:,} bytes, the Hub announces {self.n_bytes:,}"
@@ -80,7 +80,7 @@ def _read_listing(source: HubSource, content: bytes) -> tuple[str, str | None, l
     files = [_remote_file(source, path, siblings[path]) for path in needed_files(siblings)]
     if not files:
         raise DownloadError(
-            f"{source.repo_id}: not a checkpoint that this program knows: it has neither "
+            f"{source.repo_id}: not a checkpoint of a known layout: it has neither "
             "condition_config.json (Auffusion's layout) nor model_index.json (Stable Diffusion's)"
         )
     licence = card.get("license") if isinstance(card, dict) else None

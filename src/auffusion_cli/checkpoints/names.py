@@ -1,4 +1,4 @@
-"""Names of checkpoints: known names, Hub ids, folders, and what is known of each. No torch."""
+"""Names of checkpoints: known names, Hub ids, folders; licences of each. No torch."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ MAPPED_BYTES = 128 * 2**20
 float32 is twice the size of the model that is made from it in float16."""
 
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-"""What `DataParallel` and `torch.compile` put before the names of the network they wrap."""
+"""Prefixes that `DataParallel` and `torch.compile` give to the names of a wrapped network."""
 
 
 def find_weights(folder: Path, *stems: str, dtype: torch.dtype | None = None) -> list[Path]:
@@ -75,7 +75,7 @@ def _shards(index_path: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a file says of one tensor, known before the tensor is read."""
+    """Header of one tensor in a file, known before the tensor is read."""
 
     path: Path
     shape: tuple[int, ...]

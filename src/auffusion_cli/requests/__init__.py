@@ -1,1 +1,1 @@
-"""What is asked, as users write it, checked; and the record of it. No torch."""
+"""Requests as users write them, checked, and the records of them. No torch."""

@@ -33,7 +33,7 @@ def current_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Provenance:
-    """How one sound was made."""
+    """Record of one sound: request, settings, model and versions."""
 
     request: Request
     settings: GenerateSettings

@@ -102,7 +102,7 @@ class InpaintRequest:
     negative_prompt: str = ""
     crossfade_s: float = 0.02
     resample: int = 1
-    """How often each step is taken (RePaint, Lugmayr et al. 2022); 1 is off."""
+    """Times that each step is taken (RePaint, Lugmayr et al. 2022); 1 is off."""
     room_tone: bool = False
     """Fill the masks with the recording's background noise alone; no model is used."""
     task: ClassVar[str] = "inpaint"
