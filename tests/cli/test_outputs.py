@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auffusion_cli.cli.outputs import as_template, check_distinct, check_writable, fill, slug
+from auffusion_cli.cli.outputs import (
+    as_template,
+    check_distinct,
+    check_writable,
+    fill,
+    place_for,
+    slug,
+)
 from auffusion_cli.errors import UsageError
 
 
@@ -93,3 +100,40 @@ def test_folders_files_and_missing_rights_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *args: False)
     with pytest.raises(UsageError, match="cannot be written"):
         check_writable([tmp_path / "rain.wav"], "-o")
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{seed:05d}.wav", "00007.wav"),
+        ("{seed:3}.wav", "7.wav"),
+        ("{index:02d}-{take:03}.wav", "12-004.wav"),
+    ],
+)
+def test_a_number_in_a_template_may_have_a_width(template, expected):
+    fields = {"seed": 7, "index": "00012", "take": "4"}
+    assert fill(template, fields, "-o") == Path(expected)
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{seed:x}.wav", "cannot be formatted in this way"),
+        ("{seed:05f}.wav", "cannot be formatted in this way"),
+        ("{seed:}.wav", "cannot be formatted in this way"),
+        ("{name:05d}.wav", "cannot be formatted in this way"),
+        ("{seed!r}.wav", "a brace that is not part of a field"),
+        ("{seed", "a brace that is not part of a field"),
+        ("{a}{a}{a}{a}.wav", "has 404 bytes"),
+    ],
+)
+def test_what_is_no_template_is_refused(template, told):
+    fields = {"seed": 7, "name": "x", "a": "ö" * 50}
+    with pytest.raises(UsageError, match=told):
+        fill(template, fields, "-o")
+
+
+def test_leftovers_of_a_killed_run_go(tmp_path):
+    (tmp_path / ".0123456789abcdef.part").write_bytes(b"half")
+    with place_for(tmp_path / "a.wav"):
+        assert list(tmp_path.iterdir()) == []

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from auffusion_cli.errors import OutputExistsError, UsageError
+from auffusion_cli.files import clear_unfinished, folder_of
 from auffusion_cli.signal.formats import WRITTEN
 
 FIELD = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
@@ -157,3 +159,11 @@ def check_free(paths: Sequence[Path]) -> None:
         raise OutputExistsError(
             f"{there[0]} exists{others}", hint="Give another name, or --overwrite to replace it."
         )
+
+
+@contextmanager
+def place_for(path: Path) -> Iterator[None]:
+    """Within it the folder of `path` exists, without leftovers of runs that were killed."""
+    clear_unfinished(path.parent)
+    with folder_of(path):
+        yield

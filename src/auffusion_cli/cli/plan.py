@@ -261,7 +261,7 @@ def leave_out_finished(
             todo.append(job)
         elif not is_finished(job, matches):
             raise OutputExistsError(
-                f"{job.path} exists and does not hold the sound of {job.source}",
+                _why_not_finished(job, matches),
                 hint="Give another --output, or --overwrite to replace it.",
             )
         elif job.picture and not job.picture.exists():
@@ -276,20 +276,34 @@ def leave_out_finished(
 
 
 def is_finished(job: Job, matches: Matches | None) -> bool:
-    """True if the file of `job` is there and its record `matches`; without `matches` never."""
+    """True if the file of `job` is there, unchanged, and its record `matches`; without `matches`
+    never."""
     record = _record_of(job.path) if matches and job.path.exists() else None
-    return record is not None and matches(record, job)
+    return record is not None and matches(record, job) and not _is_changed(record, job.path)
+
+
+def _why_not_finished(job: Job, matches: Matches) -> str:
+    record = _record_of(job.path)
+    if record is not None and matches(record, job):
+        return f"{job.path} was changed after it was made"
+    return f"{job.path} exists and does not hold the sound of {job.source}"
 
 
 def _record_of(path: Path) -> Provenance | None:
-    """The record of a sound file, unless it cannot be read or the sound was changed since."""
+    """The record of a sound file, if it has one that can be read."""
     from auffusion_cli.signal.sound_file import read_provenance
+
+    try:
+        record = read_provenance(path)
+        return None if record is None else Provenance.from_dict(record, str(path))
+    except (AuffusionError, OSError):
+        return None
+
+
+def _is_changed(record: Provenance, path: Path) -> bool:
     from auffusion_cli.tasks.verify import is_changed
 
     try:
-        if (record := read_provenance(path)) is None:
-            return None
-        recorded = Provenance.from_dict(record, str(path))
-        return None if is_changed(recorded, path) else recorded
-    except (AuffusionError, OSError):
-        return None
+        return is_changed(record, path)
+    except (AuffusionError, OSError):  # it cannot be read any more
+        return True

@@ -12,8 +12,8 @@ import typer
 from auffusion_cli.cli import console
 from auffusion_cli.cli.making import Setup
 from auffusion_cli.cli.options import Run
+from auffusion_cli.cli.outputs import place_for
 from auffusion_cli.errors import UsageError
-from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
     from auffusion_cli.requests.request import Request
@@ -117,7 +117,7 @@ def show_requests(
 
 def write(result: EditResult, path: Path, run: Run) -> None:
     """Write one result and print its name, or its record."""
-    with folder_of(path):
+    with place_for(path):
         result.save(path, overwrite=run.overwrite)
     if gain_reduction_db := result.provenance.gain_reduction_db:
         is_whole = result.provenance.request.task == "style-transfer"
@@ -143,5 +143,5 @@ def draw(picture: Path, titled: Sequence[tuple[str, Recording]], *, overwrite: b
         mono = recording.waveform().mean(dim=0)
         mono = resample(mono, recording.sample_rate_hz, config.sample_rate_hz)
         log_mels.append((title, analyze(spectrogram, mono, DRAWN_WINDOW_S)))
-    with folder_of(picture):
+    with place_for(picture):
         save_comparison(log_mels, picture, config, overwrite=overwrite)

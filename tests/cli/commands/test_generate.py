@@ -557,7 +557,7 @@ def test_a_file_that_was_changed_since_is_not_taken_for_finished(run):
     record = read_provenance(path)
     write_audio(path, read_audio(path)[0] / 10, 16000, provenance=record)
     result = run(*command, stdin=stdin)
-    assert result.exit_code == 2 and "does not hold the sound" in result.stderr
+    assert result.exit_code == 2 and "dog.wav was changed after it was made" in result.stderr
 
 
 def test_a_csv_names_files_by_its_columns_and_cannot_lead_out_of_the_folder(run):

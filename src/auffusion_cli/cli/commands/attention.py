@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auffusion_cli.cli import console, options, recorded
+from auffusion_cli.cli.outputs import place_for
 from auffusion_cli.errors import UsageError
-from auffusion_cli.files import folder_of
 from auffusion_cli.signal.formats import WRITTEN
 
 if TYPE_CHECKING:
@@ -147,10 +147,10 @@ def attention(
         result, config = _generate(setup, origin.request, chosen)
         results.append(result)
         if files.data:
-            with folder_of(files.data[number]):
+            with place_for(files.data[number]):
                 result.save_data(files.data[number], overwrite=run.overwrite)
         if files.sounds:
-            with folder_of(files.sounds[number]):
+            with place_for(files.sounds[number]):
                 result.sound.save(files.sounds[number], overwrite=run.overwrite)
     drawn_words = _fewer_words(drawn_words, results)
     titles = names if len(names) > 1 else [origin.request.prompt]
@@ -158,7 +158,7 @@ def attention(
         _column(f"{title}, seed {origin.request.seed}", result, drawn_words)
         for title, result in zip(titles, results, strict=True)
     ]
-    with folder_of(files.picture):
+    with place_for(files.picture):
         shown = [word for word, _ in drawn_words]
         save_attention(shown, columns, files.picture, config, overwrite=run.overwrite)
     _report(files, names, results, as_json=run.json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from auffusion_cli.cli import console, options
-from auffusion_cli.files import folder_of
+from auffusion_cli.cli.outputs import place_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +79,7 @@ def codec_command(
             window_s=defaults.max_duration_s,
             on_window=progress.report,
         )
-    with folder_of(output):
+    with place_for(output):
         write_audio(output, sound, rate_hz, overwrite=overwrite)
     if not json:
         console.print_line(f"{output}  {error_db:.2f} dB")

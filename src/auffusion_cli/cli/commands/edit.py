@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auffusion_cli.cli import console, options, recorded, recordings
+from auffusion_cli.cli.outputs import place_for
 from auffusion_cli.errors import UsageError
-from auffusion_cli.files import folder_of
 
 if TYPE_CHECKING:
     from auffusion_cli.cli.making import Setup
@@ -141,7 +141,7 @@ def edit(
         )
     if spectrogram:
         _draw(result, spectrogram, loaded.codec.spectrogram_config, overwrite=run.overwrite)
-    with folder_of(path):
+    with place_for(path):
         result.edited.save(path, overwrite=run.overwrite)
     record = {"edited_prompt": edited_prompt, **result.edited.provenance.to_dict()}
     console.print_made(path, record, as_json=run.json)
@@ -168,5 +168,5 @@ def _draw(
         (f"before: {request.prompt}", result.source.log_mel),
         (f"after: {request.word_edit.prompt}", result.edited.log_mel),
     ]
-    with folder_of(picture):
+    with place_for(picture):
         save_comparison(titled, picture, config, overwrite=overwrite)

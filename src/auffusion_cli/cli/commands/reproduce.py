@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from auffusion_cli.cli import console, options
-from auffusion_cli.files import folder_of
+from auffusion_cli.cli.outputs import place_for
 
 if TYPE_CHECKING:
     from auffusion_cli.tasks.reproduce import Reproduction
@@ -96,7 +96,7 @@ def reproduce(
             loaded, recorded, path, source=recording, on_progress=progress.report
         )
     if output is not None:
-        with folder_of(output):
+        with place_for(output):
             reproduction.result.save(output, overwrite=overwrite)
     _show(reproduction, output, as_json=json)
     if not reproduction.identical:
