@@ -36,6 +36,15 @@ MIN_VARIANCE = 0.01
 BATCH = 8
 
 
+def with_texture(model: PatchAutoencoder, channels: int) -> PatchAutoencoder:
+    """The same autoencoder in float32, with a new part that predicts texture."""
+    sizes = {name: value for name, value in model.config.items() if not name.startswith("_")}
+    extended = PatchAutoencoder(**sizes | {"texture_channels": channels})
+    kept = {n: t.float() for n, t in model.state_dict().items() if not n.startswith("texture.")}
+    extended.load_state_dict(kept, strict=False)
+    return extended
+
+
 def decoded_images(
     model: PatchAutoencoder, log_mel: LogMel, store: ClipStore, n_scenes: int, seed: int
 ) -> tuple[Tensor, Tensor]:
@@ -120,10 +129,7 @@ def main() -> None:
     except AuffusionError as error:
         sys.exit(f"error: {error}")
     torch.manual_seed(args.seed)
-    # A part that the file lacks starts at random.
-    model = PatchAutoencoder.from_pretrained(
-        args.vae, texture_channels=args.channels, torch_dtype=torch.float32, low_cpu_mem_usage=False
-    )
+    model = with_texture(PatchAutoencoder.from_pretrained(args.vae), args.channels)
     log_mel, image_config = LogMel(), ImageConfig()
     neper = image_config.log_mel_max - image_config.log_mel_min
     with torch.no_grad():

@@ -37,3 +37,14 @@ def test_the_network_learns_where_an_image_is_rough():
     assert after < before - 1
     predicted = model.texture_log_variance(images).exp()
     assert predicted[level == 1].mean() > 0.7 and predicted[level == 0].mean() < 0.1
+
+
+def test_all_but_the_new_part_stays():
+    torch.manual_seed(0)
+    plain = PatchAutoencoder(n_mels=32, patch_size=4, space_to_depth=1, n_coefficients=3)
+    model = fit_texture.with_texture(plain.half(), 8)
+    assert all(t.isfinite().all() for t in model.state_dict().values())
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor.float())
+    again = fit_texture.with_texture(model, 4)
+    assert again.texture.layers[0].out_channels == 4

@@ -19,8 +19,8 @@ from auffusion_cli.codec.texture import TextureStrength
 REFINEMENT_STRIDE = 4
 """The refinement network sees the image space-to-depth by this: few positions, wide layers."""
 FIT_CHUNK = 64
-MAX_TEXTURE_STRENGTH = 1.5
-"""White noise fluctuates by itself as much as any sound that has no events."""
+MAX_TEXTURE_STRENGTH = 1.0
+"""More is predicted for voices, whose residual is harmonics that noise cannot stand in for."""
 MIN_VARIANCE = 1e-8
 """Of a coefficient, where the images have fewer components than asked for: 0 cannot be whitened."""
 
