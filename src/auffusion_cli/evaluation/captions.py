@@ -85,8 +85,10 @@ def match_captions(
 ) -> dict[str, str]:
     """clip name -> the name that it has in `captions`, of the clips `names` of `folder`.
 
-    A list may name them with the folder before; a clip that is in it under its own name is that.
-    Raises UsageError where the list has none of them.
+    A list may name clips with the folder before; a clip that it has under its own name is that one.
+
+    Raises:
+        UsageError: the list has none of them.
     """
     names = set(names)
     prefixes = (f"{folder.resolve().name}/", f"{folder.as_posix()}/")

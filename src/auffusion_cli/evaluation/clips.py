@@ -86,7 +86,9 @@ def find_sounds(folder: Path) -> list[str]:
     """Paths of the sound files under `folder`, relative to it, sorted.
 
     Hidden files and folders are passed over, links to folders are not followed.
-    Raises DataError where there is no such folder, or no sound in it.
+
+    Raises:
+        DataError: there is no such folder, or no sound in it.
     """
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "no such folder"
@@ -114,7 +116,8 @@ def scan_folder(folder: Path, sample_rate_hz: int, on_clip: OnClip | None = None
     Args:
         sample_rate_hz: rate of the metrics; other rates are a finding.
 
-    Raises DataError where nothing is left to measure.
+    Raises:
+        DataError: nothing is left to measure.
     """
     names = find_sounds(folder)
     clips: list[SoundFile] = []
@@ -185,7 +188,8 @@ def _prompt_inside(path: Path) -> str | None:
 def as_prompt(text: object) -> str:
     """`text` in one line: tabs and other kinds of spaces become plain ones.
 
-    Raises UsageError where `generate` would not take it.
+    Raises:
+        UsageError: `generate` would not take it.
     """
     return re.sub(r"\s", " ", GenerateRequest(text, seed=0).prompt)
 

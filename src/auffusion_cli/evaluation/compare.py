@@ -39,8 +39,9 @@ def compare(first: Evaluation, second: Evaluation) -> dict[str, list[Difference]
 
     Systems are matched by name; where each result has only one, these two.
 
-    Raises DataError, with all that differs, unless both were measured with the same networks and
-    protocol, against the same reference, on clips of the same names and prompts.
+    Raises:
+        DataError: they differ in networks, protocol, reference, or the names and prompts of
+            clips; the message has every difference.
     """
     pairs = _match_systems(first, second)
     if differing := [*_differing_means(first, second), *_differing_sets(pairs)]:

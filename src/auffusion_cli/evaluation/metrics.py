@@ -171,7 +171,8 @@ class KernelDistance:
     Args:
         generated, reference: (m, D) and (n, D) embeddings, at least two of each.
 
-    Raises ValueError where the median distance is zero: half of the reference is one sound.
+    Raises:
+        ValueError: the median distance is zero: half of the reference is one sound.
     """
 
     def __init__(self, generated: np.ndarray, reference: np.ndarray) -> None:

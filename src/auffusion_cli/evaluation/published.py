@@ -242,7 +242,8 @@ def names_in_folder(name: str) -> tuple[str, ...]:
 def local_weights(weights_folder: Path | None, name: str) -> Path | None:
     """The weights of the network `name` that the user put into the folder of `--weights`.
 
-    Raises UsageError where a folder lies in the place of a file, or a file in that of a folder.
+    Raises:
+        UsageError: a folder is in the place of a file, or a file in that of a folder.
     """
     for wanted in names_in_folder(name) if weights_folder is not None else ():
         path = weights_folder / wanted

@@ -163,11 +163,11 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise UsageError(f"--report {path}: is a folder")
     if not overwrite and (there := next((p for p in (path, folder) if os.path.lexists(p)), None)):
         raise OutputExistsError(
-            f"{there} exists.", hint="Give another --report, or --overwrite to replace it."
+            f"{there} exists", hint="Give another --report, or --overwrite to replace it."
         )
     if os.path.lexists(folder) and not _is_of_a_report(folder):
         raise OutputExistsError(
-            f"{folder} holds files that no report has written: it is not replaced.",
+            f"{folder} holds files that no report has written: it is not replaced",
             hint="Give another --report, or move that folder away.",
         )
 

@@ -203,7 +203,7 @@ class Evaluation:
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:
-        """Raises DataError: missing, too large, or not a result."""
+        """The result in a file. Raises DataError: missing, too large, or not a result."""
         return cls.from_json(
             read_text(path, max_bytes=MAX_FILE_BYTES, raising=DataError), str(path)
         )
