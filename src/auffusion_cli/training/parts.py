@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from auffusion_cli.checkpoints.meta import TooManyLayersError, at_most
-from auffusion_cli.checkpoints.weights import first_line
-from auffusion_cli.errors import CheckpointError, UsageError
+from auffusion_cli.errors import CheckpointError, UsageError, first_line
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MAX_TENSORS = 10_000
