@@ -13,6 +13,7 @@ from auffusion_cli.cli import console
 from auffusion_cli.cli.making import Setup
 from auffusion_cli.cli.options import Run
 from auffusion_cli.cli.outputs import place_for
+from auffusion_cli.config import MAX_DURATION_S, MIN_DURATION_S
 from auffusion_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,18 +46,23 @@ def read(source: Path) -> Recording:
         AudioError: it cannot be read.
         UsageError: it is too short or too long.
     """
-    from auffusion_cli.config import MAX_DURATION_S, MIN_DURATION_S
     from auffusion_cli.signal.recording import read_recording
+    from auffusion_cli.signal.sound_file import audio_info
 
+    _check_duration(source, audio_info(source).duration_s)  # before all of it is read
     recording = read_recording(source)
-    if not MIN_DURATION_S <= recording.duration_s <= MAX_DURATION_S:
-        raise UsageError(
-            f"{source} lasts {recording.duration_s:g} s",
-            hint=f"Valid: {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s.",
-        )
+    _check_duration(source, recording.duration_s)
     if not recording.samples.any():
         console.warn(f"{source} is silent")
     return recording
+
+
+def _check_duration(source: Path, duration_s: float) -> None:
+    if not MIN_DURATION_S <= duration_s <= MAX_DURATION_S:
+        raise UsageError(
+            f"{source} lasts {duration_s:g} s",
+            hint=f"Valid: {MIN_DURATION_S:g} to {MAX_DURATION_S:g} s.",
+        )
 
 
 def output_path(

@@ -110,3 +110,41 @@ def test_a_file_that_is_no_sound_is_an_error(run, no_model):
 def test_resample_needs_a_scheduler_that_can(run):
     result = run("inpaint", "clip.wav", "--mask", "0-1", "--resample", "2", "--scheduler", "pndm")
     assert result.exit_code == 2 and "--scheduler ddim" in result.stderr
+
+
+def test_room_tone_needs_no_model(run, no_model):
+    arguments = ("inpaint", "clip.wav", "--mask", "0.4-0.6s", "--room-tone", "--seed", "3")
+    planned = run(*arguments, "--dry-run", "--json")
+    assert json.loads(planned.stdout)["settings"] == {"model": None}
+    result = run(*arguments, "--json", "--spectrogram", "both.png")
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)
+    assert made["room_tone"] is True and made["model"] == "none"
+    assert soundfile.info("clip-inpainted.wav").frames == 48000
+    assert "room_tone" in run("info", "clip-inpainted.wav", "--json").stdout
+    again = run("reproduce", "clip-inpainted.wav")
+    assert again.stdout == "identical: all 48000 samples\n", again.output
+
+
+def test_room_tone_takes_no_prompt(run, no_model):
+    result = run("inpaint", "clip.wav", "--mask", "0.4-0.6s", "--room-tone", "--prompt", "rain")
+    assert result.exit_code == 2 and "--room-tone" in result.stderr
+
+
+def test_a_recording_that_is_too_long_is_not_read(run, no_model, monkeypatch):
+    monkeypatch.setattr("auffusion_cli.cli.recordings.MAX_DURATION_S", 0.5)
+    monkeypatch.setattr("auffusion_cli.signal.recording.read_recording", None)
+    result = run("inpaint", "clip.wav", "--mask", "0.4-0.6s")
+    assert result.exit_code == 2 and "clip.wav lasts 1 s" in result.stderr
+
+
+def test_reproduce_says_that_a_file_was_changed(run):
+    run("inpaint", "clip.wav", "--mask", "0.4-0.6s", "--room-tone")
+    content = bytearray(Path("clip-inpainted.wav").read_bytes())
+    content[5000] ^= 64  # of a sample
+    Path("clip-inpainted.wav").write_bytes(content)
+    result = run("reproduce", "clip-inpainted.wav")
+    assert result.exit_code == 1
+    assert "this file was changed after it was made" in result.stdout
+    as_json = json.loads(run("reproduce", "clip-inpainted.wav", "--json").stdout)
+    assert as_json["file_changed"] is True and as_json["identical"] is False
