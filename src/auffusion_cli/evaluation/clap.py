@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from auffusion_cli.errors import CheckpointError
+from auffusion_cli.errors import CheckpointError, first_line
 from auffusion_cli.evaluation.embedders import ClipFeatures
 from auffusion_cli.evaluation.protocols import AudioInput
 from auffusion_cli.files import hash_file
@@ -98,8 +98,9 @@ def load_clap(folder: Path, audio_input: AudioInput, device: torch.device | str)
         extractor = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # transformers raises whatever the damage leads to
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{folder}: not a CLAP model that can be loaded: {reason}") from error
+        raise CheckpointError(
+            f"{folder}: not a CLAP model that can be loaded: {first_line(error)}"
+        ) from error
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(f"{weights}: lacks {len(missing)} tensors, such as {missing[0]!r}")
     if extractor.sampling_rate != audio_input.sample_rate_hz:

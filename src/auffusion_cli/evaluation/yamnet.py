@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auffusion_cli.errors import CheckpointError, UsageError
+from auffusion_cli.errors import CheckpointError, UsageError, first_line
 from auffusion_cli.evaluation.embedders import ClipFeatures
 from auffusion_cli.evaluation.protocols import AudioInput
 
@@ -97,8 +97,9 @@ def load_yamnet(path: Path) -> Network:
         )
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a network that LiteRT can load: {reason}") from None
+        raise CheckpointError(
+            f"{path}: not a network that LiteRT can load: {first_line(error)}"
+        ) from None
     return as_network(interpreter, path)
 
 
