@@ -15,7 +15,7 @@ import typer
 from auffusion_cli.cli import console
 from auffusion_cli.cli.making import Setup
 from auffusion_cli.cli.options import Run
-from auffusion_cli.cli.plan import Failure, Job, Matches, is_finished
+from auffusion_cli.cli.plan import Failure, Job, Matches, is_finished, record_of
 from auffusion_cli.errors import AuffusionError, OutputExistsError
 from auffusion_cli.files import clear_unfinished, folder_of
 
@@ -87,13 +87,14 @@ class Batch:
         """Count and report a sound that is there already."""
         self.n_skipped += 1
         if self.run.json:
+            record = record_of(job.path)  # its seed may be one that was drawn before
             console.print_json(
                 {
                     "status": "skipped",
                     "file": str(job.path),
                     "line": job.line,
                     "prompt": job.request.prompt,
-                    "seed": job.request.seed,
+                    "seed": record.request.seed if record else None,
                 }
             )
 

@@ -278,18 +278,18 @@ def leave_out_finished(
 def is_finished(job: Job, matches: Matches | None) -> bool:
     """True if the file of `job` is there, unchanged, and its record `matches`; without `matches`
     never."""
-    record = _record_of(job.path) if matches and job.path.exists() else None
+    record = record_of(job.path) if matches and job.path.exists() else None
     return record is not None and matches(record, job) and not _is_changed(record, job.path)
 
 
 def _why_not_finished(job: Job, matches: Matches) -> str:
-    record = _record_of(job.path)
+    record = record_of(job.path)
     if record is not None and matches(record, job):
         return f"{job.path} was changed after it was made"
     return f"{job.path} exists and does not hold the sound of {job.source}"
 
 
-def _record_of(path: Path) -> Provenance | None:
+def record_of(path: Path) -> Provenance | None:
     """The record of a sound file, if it has one that can be read."""
     from auffusion_cli.signal.sound_file import read_provenance
 

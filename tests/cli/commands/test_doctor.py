@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from auffusion_cli.checkpoints import names
+from auffusion_cli.cli import checks
 from auffusion_cli.cli.app import build_app
-from auffusion_cli.cli.commands import doctor
 from auffusion_cli.errors import CheckpointError
 
 CPU_PROBE = {
@@ -42,12 +42,12 @@ def embedded(tmp_path, monkeypatch):
 @pytest.fixture
 def healthy(monkeypatch, embedded):
     """A machine on which torch works, as the probe would tell."""
-    monkeypatch.setattr(doctor, "run_probe", lambda: doctor.Probe(CPU_PROBE, ""))
-    monkeypatch.setattr(doctor, "check_versions", lambda: doctor.Section("versions"))
+    monkeypatch.setattr(checks, "run_probe", lambda: checks.Probe(CPU_PROBE, ""))
+    monkeypatch.setattr(checks, "check_versions", lambda: checks.Section("versions"))
     return embedded
 
 
-def whats(section: doctor.Section, level: str = "problem") -> list[str]:
+def whats(section: checks.Section, level: str = "problem") -> list[str]:
     return [finding.what for finding in section.findings if finding.level == level]
 
 
@@ -71,7 +71,7 @@ def test_json_tells_a_damaged_file_and_exits_1(healthy):
 
 def test_missing_embedded_file_is_a_problem(embedded):
     (embedded / "config.json").unlink()
-    section = doctor.check_embedded_model()
+    section = checks.check_embedded_model()
     assert whats(section) == ["config.json cannot be read: No such file or directory"]
 
 
@@ -80,29 +80,29 @@ def test_missing_embedded_model_is_a_problem(monkeypatch):
         raise CheckpointError("the embedded model is missing")
 
     monkeypatch.setattr(names, "embedded_folder", missing)
-    assert whats(doctor.check_embedded_model()) == ["the embedded model is missing"]
+    assert whats(checks.check_embedded_model()) == ["the embedded model is missing"]
 
 
 def test_missing_checksums_are_a_problem(embedded):
     (embedded / "SHA256SUMS").unlink()
-    [what] = whats(doctor.check_embedded_model())
+    [what] = whats(checks.check_embedded_model())
     assert what.startswith("the list of checksums cannot be read")
 
 
 def test_the_probe_runs_for_real():
     """torch and torchaudio work together where these tests run."""
-    probe = doctor.run_probe()
+    probe = checks.run_probe()
     assert probe.found["torch"].startswith(metadata.version("torch"))
     assert "torchaudio" in probe.found, probe.last_words
-    assert whats(doctor.check_torch(probe)) == []
-    assert "cpu" in doctor.check_devices(probe).facts
+    assert whats(checks.check_torch(probe)) == []
+    assert "cpu" in checks.check_devices(probe).facts
 
 
 def test_a_probe_that_dies_names_the_library(monkeypatch):
     line = json.dumps({key: CPU_PROBE[key] for key in CPU_PROBE if key != "torchaudio"})
     died = subprocess.CompletedProcess([], -11, line + "\n", "OSError: undefined symbol: x\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: died)
-    section = doctor.check_torch(doctor.run_probe())
+    section = checks.check_torch(checks.run_probe())
     assert whats(section) == [
         "torchaudio does not work with torch 2.9.0: OSError: undefined symbol: x"
     ]
@@ -111,20 +111,20 @@ def test_a_probe_that_dies_names_the_library(monkeypatch):
 def test_broken_torch_is_a_problem_and_has_no_devices(monkeypatch):
     died = subprocess.CompletedProcess([], -11, "", "")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: died)
-    probe = doctor.run_probe()
-    assert whats(doctor.check_torch(probe)) == ["torch does not work: exit code -11"]
-    assert doctor.check_devices(probe).facts == {}
+    probe = checks.run_probe()
+    assert whats(checks.check_torch(probe)) == ["torch does not work: exit code -11"]
+    assert checks.check_devices(probe).facts == {}
 
 
 def test_gpus_are_listed_with_their_memory():
     gpu = {"name": "A100", "free_bytes": 39e9, "total_bytes": 40e9, "bf16": True}
-    section = doctor.check_devices(doctor.Probe(CPU_PROBE | {"cuda": [gpu]}, ""))
+    section = checks.check_devices(checks.Probe(CPU_PROBE | {"cuda": [gpu]}, ""))
     assert section.facts["cuda:0"] == "A100, 39.0 GB free of 40.0 GB, bf16 yes"
 
 
 def test_driver_without_cuda_torch_is_advice(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    section = doctor.check_devices(doctor.Probe(CPU_PROBE, ""))
+    section = checks.check_devices(checks.Probe(CPU_PROBE, ""))
     assert whats(section, "advice") == ["there is an NVIDIA driver, but torch sees no GPU"]
 
 
@@ -139,7 +139,7 @@ def test_missing_and_old_packages_are_problems(monkeypatch):
     requires = ["numpy<3,>=1.26", "torch>=2.8", "pytest; extra == 'dev'"]
     monkeypatch.setattr(metadata, "requires", lambda name: requires)
     monkeypatch.setattr(metadata, "version", version)
-    assert whats(doctor.check_versions()) == [
+    assert whats(checks.check_versions()) == [
         "numpy 1.0 is outside of <3,>=1.26",
         "torch is not installed",
     ]
@@ -150,7 +150,7 @@ def test_sources_that_are_not_installed_are_advised_about(monkeypatch):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "requires", requires)
-    assert whats(doctor.check_versions(), "advice") == [
+    assert whats(checks.check_versions(), "advice") == [
         "auffusion is not installed: its packages are not checked"
     ]
 
@@ -163,7 +163,7 @@ def test_downloads_counts_each_file_once(tmp_path, monkeypatch):
     (tmp_path / "snapshot").symlink_to(tmp_path / "blobs" / "abc")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_TOKEN", "secret-token")
-    section = doctor.check_downloads()
+    section = checks.check_downloads()
     assert section.facts["cache"] == f"{tmp_path}, 2.0 kB"
     assert "secret-token" not in str(section)
 
@@ -174,8 +174,8 @@ def test_full_disk_and_little_memory_are_advice(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1000, 900, 100))
     memory = psutil.virtual_memory()._replace(available=1_000_000)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    assert whats(doctor.check_memory(), "advice") == ["only 1.0 MB of memory are free"]
-    assert "only 100 B are free" in whats(doctor.check_downloads(), "advice")[0]
+    assert whats(checks.check_memory(), "advice") == ["only 1.0 MB of memory are free"]
+    assert "only 100 B are free" in whats(checks.check_downloads(), "advice")[0]
 
 
 def test_old_libsndfile_and_no_player_are_advice(monkeypatch):
@@ -183,7 +183,7 @@ def test_old_libsndfile_and_no_player_are_advice(monkeypatch):
 
     monkeypatch.setattr(soundfile, "available_formats", lambda: {"WAV": "", "FLAC": "", "OGG": ""})
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    section = doctor.check_audio()
+    section = checks.check_audio()
     assert section.facts["formats"] == "wav, flac, ogg"
     assert len(whats(section, "advice")) == 2
     assert whats(section) == []

@@ -353,6 +353,7 @@ def test_a_stopped_list_goes_on_where_it_was(run, monkeypatch):
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["status"] for line in lines] == ["skipped", "made", "made"]
+    assert lines[0]["seed"] == read_provenance(Path("out/00001-dog.wav"))["seed"]
     assert Path("out/00001-dog.wav").read_bytes() == first
     made.clear()
     assert run(*arguments, stdin=stdin).exit_code == 0
