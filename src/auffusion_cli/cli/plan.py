@@ -291,11 +291,8 @@ def _why_not_finished(job: Job, matches: Matches) -> str:
 
 def record_of(path: Path) -> Provenance | None:
     """The record of a sound file, if it has one that can be read."""
-    from auffusion_cli.signal.sound_file import read_provenance
-
     try:
-        record = read_provenance(path)
-        return None if record is None else Provenance.from_dict(record, str(path))
+        return Provenance.from_file(path)
     except (AuffusionError, OSError):
         return None
 

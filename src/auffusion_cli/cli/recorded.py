@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from auffusion_cli.cli import console, options
-from auffusion_cli.errors import AudioError, UsageError
+from auffusion_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from auffusion_cli.requests.provenance import Provenance
@@ -123,10 +123,11 @@ def origin_of_file(
             not named either, or something else is given or asked.
         AudioError: it cannot be read, or carries no record.
     """
+    from auffusion_cli.requests.provenance import Provenance
     from auffusion_cli.requests.request import GenerateRequest
     from auffusion_cli.signal.recording import read_recording
 
-    recorded = read_record(path)
+    recorded = Provenance.from_file(path)
     request = recorded.request
     if type(request) is not GenerateRequest:
         raise UsageError(
@@ -158,24 +159,6 @@ def origin_of_file(
         source=path.name,
         source_sha256=read_recording(path).sha256,
     )
-
-
-def read_record(path: Path) -> Provenance:
-    """The checked record of a sound file.
-
-    Raises:
-        AudioError: the file cannot be read, or carries no record that can be used.
-    """
-    from auffusion_cli.requests.provenance import Provenance
-    from auffusion_cli.signal.sound_file import read_provenance
-
-    record = read_provenance(path)
-    if record is None:
-        raise AudioError(
-            f"{path}: does not say how it was made",
-            hint="Only files written by auffusion do, until another program rewrites them.",
-        )
-    return Provenance.from_dict(record, str(path))
 
 
 def recorded_model(recorded: Provenance, path: Path) -> str:

@@ -37,7 +37,6 @@ from auffusion_cli.requests.request import GenerateRequest
 from auffusion_cli.signal.audio import to_pcm16
 from auffusion_cli.signal.formats import LOSSY_SUFFIXES
 from auffusion_cli.signal.recording import read_recording
-from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks.attention import AttentionResult, generate_with_attention
 from auffusion_cli.tasks.evaluate import OnProgress
 from auffusion_cli.tasks.generate import GenerateResult
@@ -177,10 +176,7 @@ def _add_reason(reasons: Reasons, error: AuffusionError, path: Path, clip: Score
 
 
 def _read_provenance(path: Path) -> Provenance:
-    record = read_provenance(path)
-    if record is None:
-        raise AudioError(f"{path}: does not say how it was made")
-    recorded = Provenance.from_dict(record, str(path))
+    recorded = Provenance.from_file(path)
     if type(recorded.request) is not GenerateRequest:
         raise AudioError(f"{path}: was made by {recorded.request.task}, not by one prompt")
     return recorded

@@ -89,7 +89,7 @@ def test_a_dry_run_from_words(run, no_model, tmp_path):
         (("--prompt", PROMPT, "--swap", "cow=cat"), "Its words: dog, barking, in, rain"),
         (("--prompt", PROMPT, "--cross-steps", "2"), "--cross-steps 2"),
         (("--prompt", PROMPT, "-o", "x.txt"), "ends in .txt"),
-        (("noise.wav", "--swap", "a=b"), "does not say how it was made"),
+        (("noise.wav", "--swap", "a=b"), "carries no record of how it was made"),
         (("--prompt", "dog " * 80 + "cat", "--reweight", "cat=2", "--dry-run"), "does not read"),
         (("gone.wav", "--swap", "a=b"), "gone.wav"),
     ],

@@ -379,8 +379,8 @@ def test_attention_is_measured_on_sounds_made_again(run, own, tmp_path):
     pictures = sorted(path.name for path in (tmp_path / "maps/own").iterdir())
     assert pictures == ["dog.png", "rain.png"]
     assert (
-        "own: 1 sound was left out of the attention: does not say how it was made: other.wav"
-        in result.stderr
+        "own: 1 sound was left out of the attention: carries no record of how it was made: "
+        "other.wav" in result.stderr
     )
     assert "out differently" not in result.stderr
 

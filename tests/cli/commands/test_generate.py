@@ -153,7 +153,7 @@ def test_a_sound_without_a_record_is_told(run):
     for name in ("info", "reproduce"):
         result = run(name, "plain.wav")
         assert result.exit_code == 1
-        assert "does not say how it was made" in result.stderr
+        assert "carries no record of how it was made" in result.stderr
 
 
 def test_the_same_seed_gives_the_same_file_whatever_else_is_made(run):

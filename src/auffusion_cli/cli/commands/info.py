@@ -39,12 +39,12 @@ def info(
       auffusion info rain.wav
       auffusion info sounds/*.wav --json
     """
-    from auffusion_cli.cli.recorded import read_record
+    from auffusion_cli.requests.provenance import Provenance
 
     exit_code = 0
     for number, path in enumerate(paths):
         try:
-            recorded = read_record(path)
+            recorded = Provenance.from_file(path)
         except AuffusionError as error:
             if len(paths) == 1:
                 raise
