@@ -1,8 +1,9 @@
 """`Model`: a loaded checkpoint, with all that tasks see of it.
 
 Tasks go through `analyze`, `encode`, `decode` and `vocode` between waveform, log-mel and latents,
-and through `denoiser`; what lies below (text encoders, UNet, autoencoder, image, vocoder) they
-do not touch.
+through the codec for shapes, texture and a spectrogram of one window, and through `denoiser`. They
+do not touch what lies below: UNet, autoencoder, image, vocoder. Only attention, read or edited, is
+installed in the UNet itself.
 """
 
 from __future__ import annotations

@@ -90,6 +90,18 @@ def test_nothing_to_take_it_from(clip):
         fill_with_room_tone(clip, request(clip, "0-4s"))
 
 
+def test_surround_comes_back_as_surround(tmp_path):
+    noise = 0.1 * np.random.default_rng(0).normal(size=(RATE_HZ, 6)).clip(-3, 3)
+    soundfile.write(tmp_path / "clip.wav", noise, RATE_HZ, subtype="PCM_24", format="WAVEX")
+    clip = read_recording(tmp_path / "clip.wav")
+    clip = dataclasses.replace(clip, channel_mask=0x60F)  # side, not back, loudspeakers
+    result = fill_with_room_tone(clip, request(clip, "0.4-0.5s"))
+    result.save(tmp_path / "new.wav")
+    assert read_recording(tmp_path / "new.wav").channel_mask == 0x60F
+    new = to_full_scale(result.recording.samples)[19_700:23_500]
+    assert np.abs(np.corrcoef(new.T) - np.eye(6)).max() < 0.2
+
+
 def test_silence_stays_silence(tmp_path):
     soundfile.write(tmp_path / "clip.wav", np.zeros(RATE_HZ), RATE_HZ)
     clip = read_recording(tmp_path / "clip.wav")

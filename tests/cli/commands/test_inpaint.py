@@ -129,6 +129,8 @@ def test_room_tone_needs_no_model(run, no_model):
 def test_room_tone_takes_no_prompt(run, no_model):
     result = run("inpaint", "clip.wav", "--mask", "0.4-0.6s", "--room-tone", "--prompt", "rain")
     assert result.exit_code == 2 and "--room-tone" in result.stderr
+    result = run("inpaint", "clip.wav", "--mask", "0.4-0.6s", "--room-tone", "--steps", "5")
+    assert result.exit_code == 2 and "--room-tone uses no model" in result.stderr
 
 
 def test_a_recording_that_is_too_long_is_not_read(run, no_model, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,6 +103,11 @@ def inpaint(
         room_tone=room_tone,
     )
     if room_tone:
+        if resample > 1 or any(value is not None for value in asdict(sampling).values()):
+            raise UsageError(
+                "--room-tone uses no model, and takes no --steps, --guidance, --guidance-rescale,"
+                " --scheduler or --resample"
+            )
         return _fill_with_room_tone(recording, request, source, output, seed, spectrogram, run)
     config, duration_s = SpectrogramConfig(), recording.duration_s
     # Masks and names are checked before the model is downloaded, whose window only comes after.
