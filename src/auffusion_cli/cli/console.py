@@ -136,7 +136,7 @@ def print_json(value: Mapping[str, Any]) -> None:
     Every command with `--json` prints such lines, one for each result, and nothing else on stdout.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    typer.echo("".join(map(_json_character, text)))
+    typer.echo(text if text.isprintable() else "".join(map(_json_character, text)))
 
 
 def _json_character(character: str) -> str:

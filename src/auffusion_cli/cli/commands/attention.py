@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auffusion_cli.cli import console, options, recorded
+from auffusion_cli.cli.attention_files import Files, choose_files
 from auffusion_cli.cli.outputs import place_for
 from auffusion_cli.errors import UsageError
 from auffusion_cli.signal.formats import WRITTEN
@@ -56,18 +57,6 @@ class Averages:
             "layers": layers,
             "heads": _read_heads(self.heads),
         }
-
-
-@dataclass(frozen=True)
-class Files:
-    """Paths of the results; data and sounds are one for each model, or none."""
-
-    picture: Path
-    data: list[Path]
-    sounds: list[Path]
-
-    def all(self) -> list[Path]:
-        return [self.picture, *self.data, *self.sounds]
 
 
 def attention(
@@ -131,8 +120,8 @@ def attention(
     origin = _origin(source, named_model, given, sampling.lasting(duration_s))
     names = models or [origin.loading.model]
     drawn_words = _choose_words(words, origin.request.prompt)
-    files = _files(output, data, audio, origin, names)
-    _check_files(files, overwrite=run.overwrite)
+    files = choose_files(output, data, audio, origin, names)
+    files.check(overwrite=run.overwrite)
     setups = [set_up(origin.loading_with(name, computation), origin.asked, run) for name in names]
     for setup in setups:
         _check_averages(setup, origin.request, **chosen)
@@ -279,47 +268,6 @@ def _column(title: str, result: AttentionResult, words: list[tuple[str, int]]) -
         maps=result.maps[numbers],
         shares=[result.shares[number] for number in numbers],
     )
-
-
-def _files(
-    output: str | None,
-    data: str | None,
-    audio: str | None,
-    origin: recorded.Origin,
-    models: Sequence[str],
-) -> Files:
-    from auffusion_cli.cli.outputs import as_template, fill
-
-    fields = {
-        "name": origin.name,
-        "prompt": origin.request.prompt,
-        "seed": origin.request.seed,
-    }
-    template = as_template(output, None, "{name}-attention", "--output", suffixes=(".png",))
-    picture = fill(template, fields, "--output")
-
-    def each(option: str, text: str | None, suffixes: Sequence[str]) -> list[Path]:
-        if text is None:
-            return []
-        default = "{name}-attention" + ("-{model}" if len(models) > 1 else "")
-        template = as_template(text, None, default, option, suffixes)
-        return [fill(template, fields | {"model": Path(m).name}, option) for m in models]
-
-    return Files(picture, each("--data", data, (".npz",)), each("--audio", audio, tuple(WRITTEN)))
-
-
-def _check_files(files: Files, *, overwrite: bool) -> None:
-    from auffusion_cli.cli.outputs import check_distinct, check_free, check_writable
-
-    for option, paths in (
-        ("--output", [files.picture]),
-        ("--data", files.data),
-        ("--audio", files.sounds),
-    ):
-        check_distinct(paths, option, hint="Give a name with {model} in it.")
-        check_writable(paths, option)
-    if not overwrite:
-        check_free(files.all())
 
 
 def _show_plan(
