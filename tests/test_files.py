@@ -204,6 +204,15 @@ def test_leftovers_of_a_killed_run_are_deleted_and_files_being_written_stay(tmp_
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted([beside.name, "mine.part"])
 
 
+def test_a_folder_clears_the_leftovers_of_killed_ones(tmp_path):
+    leftover = tmp_path / f".{'0' * 16}.part"
+    leftover.mkdir()
+    (leftover / "a").write_text("half")
+    with atomic_folder(tmp_path / "model"), atomic_folder(tmp_path / "other"):
+        assert len(list(tmp_path.iterdir())) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "other"]
+
+
 def test_a_folder_whose_replacement_was_killed_gets_its_name_back(tmp_path):
     old = tmp_path / f".model.{'0' * 16}.old"
     old.mkdir()

@@ -66,10 +66,13 @@ def atomic_file(path: Path, *, overwrite: bool = True, durable: bool = True) -> 
 def atomic_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """An empty folder beside `path` to fill, which becomes `path` if the block succeeds.
 
+    Leftovers of killed programs beside it are deleted first.
+
     Raises:
         OutputExistsError: `path` exists, and `overwrite` is false.
     """
     with naming(path):
+        clear_unfinished(path.parent)
         beside = _beside(path)
         beside.mkdir()
         lock = _lock(beside)  # None: a file system without locks
