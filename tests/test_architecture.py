@@ -14,7 +14,7 @@ PACKAGE = Path(auffusion_cli.__file__).parent
 LAYERS = (
     {"__init__", "errors"},
     {"config", "files"},
-    {"parsing", "device"},
+    {"parsing", "tables", "device"},
     {"requests"},
     {"signal"},
     {"codec", "pictures"},
@@ -29,7 +29,7 @@ LAYERS = (
 )
 """Rooms and flat modules, from the lowest: each may import from its own layer and those before."""
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names}
-WITHOUT_TORCH = ("config", "files", "parsing", "errors", "requests")
+WITHOUT_TORCH = ("config", "files", "parsing", "tables", "errors", "requests")
 
 
 def room(module: str) -> str:

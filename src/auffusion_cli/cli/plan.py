@@ -291,8 +291,10 @@ def _why_not_finished(job: Job, matches: Matches) -> str:
 
 def record_of(path: Path) -> Provenance | None:
     """The record of a sound file, if it has one that can be read."""
+    from auffusion_cli.signal.sound_file import read_record
+
     try:
-        return Provenance.from_file(path)
+        return read_record(path)
     except (AuffusionError, OSError):
         return None
 

@@ -123,11 +123,11 @@ def origin_of_file(
             not named either, or something else is given or asked.
         AudioError: it cannot be read, or carries no record.
     """
-    from auffusion_cli.requests.provenance import Provenance
     from auffusion_cli.requests.request import GenerateRequest
     from auffusion_cli.signal.recording import read_recording
+    from auffusion_cli.signal.sound_file import read_record
 
-    recorded = Provenance.from_file(path)
+    recorded = read_record(path)
     request = recorded.request
     if type(request) is not GenerateRequest:
         raise UsageError(

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,23 +65,6 @@ class Provenance:
             **own,
             "versions": dict(self.versions),
         }
-
-    @classmethod
-    def from_file(cls, path: Path) -> Provenance:
-        """The checked record of a sound file.
-
-        Raises:
-            AudioError: the file cannot be read, or carries no record that can be used.
-        """
-        from auffusion_cli.signal.sound_file import read_provenance
-
-        record = read_provenance(path)
-        if record is None:
-            raise AudioError(
-                f"{path}: carries no record of how it was made",
-                hint="Only files written by auffusion do, until another program rewrites them.",
-            )
-        return cls.from_dict(record, str(path))
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any], source: str = "the record") -> Provenance:

@@ -15,6 +15,7 @@ import soundfile
 
 from auffusion_cli.errors import AudioError, MissingAudioError
 from auffusion_cli.files import atomic_file, open_regular
+from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.signal import riff
 from auffusion_cli.signal.formats import check_known
 
@@ -68,6 +69,21 @@ def read_provenance(path: str | Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError):  # some other program's comment
         return None
     return record if isinstance(record, dict) else None
+
+
+def read_record(path: str | Path) -> Provenance:
+    """The checked record of a sound file.
+
+    Raises:
+        AudioError: the file cannot be read, or carries no record that can be used.
+    """
+    record = read_provenance(path)
+    if record is None:
+        raise AudioError(
+            f"{path}: carries no record of how it was made",
+            hint="Only files written by auffusion do, until another program rewrites them.",
+        )
+    return Provenance.from_dict(record, str(path))
 
 
 @contextmanager

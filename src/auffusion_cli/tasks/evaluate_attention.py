@@ -37,6 +37,7 @@ from auffusion_cli.requests.request import GenerateRequest
 from auffusion_cli.signal.audio import to_pcm16
 from auffusion_cli.signal.formats import LOSSY_SUFFIXES
 from auffusion_cli.signal.recording import read_recording
+from auffusion_cli.signal.sound_file import read_record
 from auffusion_cli.tasks.attention import AttentionResult, generate_with_attention
 from auffusion_cli.tasks.evaluate import OnProgress
 from auffusion_cli.tasks.generate import GenerateResult
@@ -176,7 +177,7 @@ def _add_reason(reasons: Reasons, error: AuffusionError, path: Path, clip: Score
 
 
 def _read_provenance(path: Path) -> Provenance:
-    recorded = Provenance.from_file(path)
+    recorded = read_record(path)
     if type(recorded.request) is not GenerateRequest:
         raise AudioError(f"{path}: was made by {recorded.request.task}, not by one prompt")
     return recorded

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auffusion_cli.cli import console, networks, options, tables
+from auffusion_cli.cli import console, networks, options, result_tables
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.files import clear_unfinished
 
@@ -85,7 +85,7 @@ class Files:
         if self.output is not None:
             evaluation.save(self.output)
         if self.table is not None:
-            tables.write_clips(evaluation, self.table)
+            result_tables.write_clips(evaluation, self.table)
         if self.report is not None:
             _write_report(evaluation, self.report, overwrite=overwrite)
 
@@ -209,7 +209,7 @@ def evaluate(
         if run.json:
             console.print_json(asdict(evaluation))
         else:
-            tables.show_metrics(evaluation)
+            result_tables.show_metrics(evaluation)
 
 
 # --- the request
@@ -390,4 +390,4 @@ def _compare(first: Path, second: Path, *, as_json: bool) -> None:
         console.print_json({**pairs, "notes": notes})
         return
     for pair, of_pair in differences.items():
-        tables.show_differences(pair, of_pair)
+        result_tables.show_differences(pair, of_pair)

@@ -39,12 +39,12 @@ def info(
       auffusion info rain.wav
       auffusion info sounds/*.wav --json
     """
-    from auffusion_cli.requests.provenance import Provenance
+    from auffusion_cli.signal.sound_file import read_record
 
     exit_code = 0
     for number, path in enumerate(paths):
         try:
-            recorded = Provenance.from_file(path)
+            recorded = read_record(path)
         except AuffusionError as error:
             if len(paths) == 1:
                 raise

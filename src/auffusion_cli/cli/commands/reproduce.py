@@ -66,10 +66,10 @@ def reproduce(
     from auffusion_cli.cli import resolve
     from auffusion_cli.cli.outputs import check_free, check_writable
     from auffusion_cli.cli.recorded import recorded_device, recorded_model
-    from auffusion_cli.requests.provenance import Provenance
     from auffusion_cli.requests.request import needs_model
+    from auffusion_cli.signal.sound_file import read_record
 
-    recorded = Provenance.from_file(path)
+    recorded = read_record(path)
     if output is not None:
         check_writable([output], "--output")
         if not overwrite:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auffusion_cli.cli import console, grid, networks, options, tables
+from auffusion_cli.cli import console, grid, networks, options, result_tables
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import OutputExistsError, UsageError
 from auffusion_cli.files import clear_unfinished, folder_of
@@ -159,12 +159,12 @@ def sweep(
     try:
         _draw(scored, picture, about)
         if files.table is not None:
-            tables.write_cells(scored, files.table)
+            result_tables.write_cells(scored, files.table)
     finally:  # a full disk does not take the numbers with it
         if run.json:
-            console.print_json(tables.cells_as_json(scored, evaluation, picture))
+            console.print_json(result_tables.cells_as_json(scored, evaluation, picture))
         else:
-            tables.show_cells(scored)
+            result_tables.show_cells(scored)
 
 
 # --- cells
