@@ -251,7 +251,7 @@ class GriffinLim(nn.Module):
         n_samples = (n_frames + 2 * n_margin - 1) * hop
         generator = generator or torch.Generator().manual_seed(0)
         noise = torch.randn(1, n_samples, generator=generator).to(log_mel.device)
-        phases = _unit(self._spectrum(noise))
+        phases = torch.sgn(self._spectrum(noise))
 
         rows = []
         for row in log_mel.split(1):  # a batch may be rounded otherwise, which iterations amplify
@@ -265,9 +265,11 @@ class GriffinLim(nn.Module):
     def _invert(self, magnitude: Tensor, phases: Tensor, n_samples: int) -> Tensor:
         """The waveform (1, n_samples) of a magnitude (1, n_bins, T), found from first phases."""
         previous = torch.zeros_like(phases)
+        # Of consistent + momentum * (consistent - previous) only the phases count: one sum will do.
+        share = self.momentum / (1 + self.momentum)
         for _ in range(self.n_iterations):
             consistent = self._spectrum(self._waveform(magnitude * phases, n_samples))
-            phases = _unit(consistent + self.momentum * (consistent - previous))
+            phases = torch.sgn(torch.sub(consistent, previous, alpha=share))
             previous = consistent
         return self._waveform(magnitude * phases, n_samples)
 
@@ -285,11 +287,6 @@ class GriffinLim(nn.Module):
             "win_length": self.config.win_length_samples,
             "window": self.window.float(),
         }
-
-
-def _unit(spectrum: Tensor) -> Tensor:
-    """Each bin's phase, as a complex number of magnitude 1; that of 0 is 0."""
-    return spectrum / spectrum.abs().clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def fold_weight_norm(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
