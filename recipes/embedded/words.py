@@ -113,10 +113,10 @@ SEQUENCES = (
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and what it means: the captions the UNet knows for it, any of them."""
+    """A prompt and what it means: a caption that the UNet was trained with."""
 
     prompt: str
-    captions: tuple[str, ...]
+    caption: str
     kinds: tuple[str, ...]
     """What is to be heard; one, or those of a composition."""
 
@@ -134,6 +134,10 @@ class Words:
         """The captions of a kind that fit all of its clips; a single caption stands for itself."""
         entry = self.kinds.get(key)
         return (key,) if entry is None else (*entry["phrases"], *entry["captions"])
+
+    def meaning(self, key: str) -> str:
+        """The caption that all wordings of a key are to stand for: the kind's first sentence."""
+        return self.kinds[key]["captions"][0] if key in self.kinds else key
 
     def kind_of(self, key: str) -> str:
         """The kind that a key of `wordings.yaml` belongs to."""
@@ -172,24 +176,24 @@ def is_held_out(wording: str) -> bool:
 def single_examples(words: Words, frames_each: int, rng: random.Random) -> Iterator[Example]:
     """Every taught wording alone, and in `frames_each` frames."""
     for key in words.wordings:
-        captions, kinds = words.captions(key), (words.kind_of(key),)
+        caption, kinds = words.meaning(key), (words.kind_of(key),)
         for wording in words.taught(key):
-            yield Example(wording, captions, kinds)
+            yield Example(wording, caption, kinds)
             for frame in rng.sample(FRAMES, frames_each):
-                yield Example(_varied(frame.format(wording), rng), captions, kinds)
+                yield Example(_varied(frame.format(wording), rng), caption, kinds)
 
 
 def known_examples(words: Words) -> Iterator[Example]:
     """The captions of `kinds.yaml`, which keep their meaning."""
     for kind, entry in words.kinds.items():
         for caption in (*words.captions(kind), *(entry.get("words") or {}).values()):
-            yield Example(caption, (caption,), (kind,))
+            yield Example(caption, caption, (kind,))
 
 
 def held_out_examples(words: Words, rng: random.Random) -> dict[str, list[Example]]:
     """Prompts of held-out wordings alone: by themselves, in frames, and as a sound in a place."""
     wanted = [(key, wording) for key in words.wordings for wording in words.held_out(key)]
-    single = [Example(w, words.captions(key), (words.kind_of(key),)) for key, w in wanted]
+    single = [Example(w, words.meaning(key), (words.kind_of(key),)) for key, w in wanted]
     framed = [replace(e, prompt=rng.choice(FRAMES).format(e.prompt)) for e in single[::2]]
     events = [pair for pair in wanted if not words.is_background(pair[0])]
     backgrounds = [pair for pair in wanted if words.is_background(pair[0])]
@@ -199,7 +203,7 @@ def held_out_examples(words: Words, rng: random.Random) -> dict[str, list[Exampl
         prompt = _composed(rng.choice(BACKGROUNDS), [called, called_back])
         known = f"{words.phrase(event)} with {words.phrase(back)} in the background"
         kinds = (words.kind_of(event), words.kind_of(back))
-        pairs.append(Example(prompt, (known,), kinds))
+        pairs.append(Example(prompt, known, kinds))
     return {"single": single, "framed": framed, "pairs": pairs}
 
 
@@ -225,7 +229,7 @@ def composed_examples(words: Words, n: int, rng: random.Random) -> Iterator[Exam
             continue
         prompt = _composed(template, [_called(words, key, rng) for key in keys])
         caption = _composed(known, [words.phrase(key) for key in keys])
-        yield Example(_varied(prompt, rng), (caption,), tuple(words.kind_of(key) for key in keys))
+        yield Example(_varied(prompt, rng), caption, tuple(words.kind_of(key) for key in keys))
 
 
 def _wanted(words: Words, keys: Sequence[str]) -> list[str]:
