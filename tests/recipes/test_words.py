@@ -43,9 +43,8 @@ def test_compositions_mean_known_phrases_of_their_kinds(words):
     examples = list(recipe.composed_examples(words, 300, random.Random(0)))
     assert {len(example.kinds) for example in examples} == {2, 3}
     for example in examples:
-        (caption,) = example.captions
         assert len(set(example.kinds)) == len(example.kinds)
-        assert "{" not in example.prompt + caption
+        assert "{" not in example.prompt + example.caption
     again = list(recipe.composed_examples(words, 300, random.Random(0)))
     assert again == examples
 
