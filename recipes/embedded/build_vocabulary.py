@@ -84,7 +84,8 @@ def report(words: Words, encoder: TextEncoder, vocabulary: Vocabulary) -> list[s
 
 def _least_known(vocabulary: Vocabulary, encoder: TextEncoder, prompt: str) -> float:
     """The similarity of the part of `prompt` that is farthest from all wordings."""
-    return min(row.max().item() for row in vocabulary.similarities(encoder, prompt).values())
+    similarities = vocabulary.similarities(encoder, prompt).values()
+    return min((row.max().item() for row in similarities), default=1.0)
 
 
 def main() -> None:

@@ -60,6 +60,11 @@ def test_words_of_no_kind_are_never_the_nearest(vocabulary):
     assert set(unknown.nearest) == set(vocabulary.kinds)
 
 
+def test_words_of_no_kind_do_not_hide_unknown_ones(vocabulary):
+    (unknown,) = vocabulary.unknown(Encoder(), "dog and strange far far")
+    assert unknown.words == "strange far far"
+
+
 def test_sentences_survive_their_file():
     sentences = torch.nn.functional.normalize(torch.randn(50, 384), dim=1)
     restored = dequantised(quantised(sentences))

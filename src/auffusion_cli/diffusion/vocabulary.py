@@ -21,6 +21,8 @@ JOINTS = re.compile(
     r"[,;:.!?+&]|\b(?:and|with|while|then|followed by|before|after|during|plus)\b", re.IGNORECASE
 )
 """What stands between the sounds of a prompt: each is looked up by itself."""
+SAME = 0.9
+"""The cosine from which two texts say the same."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,22 @@ class Vocabulary:
         ]
 
     def similarities(self, encoder: TextEncoder, prompt: str) -> dict[str, Tensor]:
-        """The cosine (N,) of each part of `prompt` with every wording."""
+        """The cosine (N,) of each part of `prompt` with every wording.
+
+        Parts that are nothing but words of no kind are left out.
+        """
         parts = [part.strip() for part in JOINTS.split(prompt)]
         parts = list(dict.fromkeys(part for part in parts if re.search(r"\w", part)))
         if not parts:
             return {}
-        return dict(zip(parts, sentences_of(encoder, parts) @ self.sentences.T, strict=True))
+        similarity = sentences_of(encoder, parts) @ self.sentences.T
+        of_no_kind = self.kind_of < 0
+        bare = (similarity * of_no_kind).amax(dim=1) >= SAME
+        return {
+            part: row.masked_fill(of_no_kind, -1)
+            for part, row, is_bare in zip(parts, similarity, bare, strict=True)
+            if not is_bare
+        }
 
     def _nearest(self, similarity: Tensor) -> tuple[str, ...]:
         """(N,) -> the names of the kinds whose wordings are most like it."""
