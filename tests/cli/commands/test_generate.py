@@ -619,7 +619,7 @@ def test_what_the_model_cannot_read_is_shown_before_a_model_is_loaded(run, no_mo
     prompts = ("rain 🐸🌧 and 雨", "dog barking")
     result = run("generate", *prompts, "--dry-run", model="embedded")
     assert result.exit_code == 0, result.output
-    (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
+    (warning,) = [line for line in result.stderr.splitlines() if "cannot read" in line]
     assert "cannot read '🐸🌧 雨' in the prompt 'rain 🐸🌧 and 雨'" in warning
 
 
