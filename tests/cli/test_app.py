@@ -263,3 +263,21 @@ def test_nohup_goes_on():
         "signal.raise_signal(signal.SIGHUP)\n"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+@pytest.mark.parametrize("asked", [None, "ACTIVE"])
+def test_waiting_threads_sleep_unless_the_user_lets_them_spin(monkeypatch, asked):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_WAIT_POLICY", asked)
+    script = (
+        "import os, sys; sys.argv = ['auffusion', 'probe']\n"
+        "from auffusion_cli.cli import app as a\n"
+        "app = a.build_app()\n"
+        "probe = lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)\n"
+        "app.command('probe')(probe)\n"
+        "a.build_app = lambda: app\n"
+        "a.main()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout == f"{asked or 'PASSIVE'} False\n"

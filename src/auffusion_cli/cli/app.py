@@ -190,9 +190,20 @@ def end_like_ctrl_c() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
+def share_processors() -> None:
+    """Let threads that wait for each other sleep, unless the user has chosen that they spin.
+
+    Spinning beside another program, they wait for a thread that is not scheduled: two runs started
+    together then take far more than twice as long as one (`benchmarks/busy.py`). OpenMP reads the
+    variable when torch is imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def main() -> None:
     """Run the command line on `sys.argv`."""
     end_like_ctrl_c()
+    share_processors()
     try:
         build_app()(prog_name="auffusion")
     except Exception as error:
