@@ -14,7 +14,7 @@ from auffusion_cli.errors import AudioError, AuffusionWarning
 from auffusion_cli.signal import sound_file
 from auffusion_cli.signal.audio import read_audio, resample, to_pcm16, write_audio
 from auffusion_cli.signal.formats import AUDIO_SUFFIXES, WRITTEN
-from auffusion_cli.signal.sound_file import audio_info, read_provenance
+from auffusion_cli.signal.sound_file import audio_info, read_provenance, read_record
 
 FORMS = [(suffix, subtype) for suffix, (_, codecs) in WRITTEN.items() for subtype in codecs]
 TOLERANCE = {"pcm16": 1 / 32768, "pcm24": 1 / 2**23, "float": 0.0}
@@ -200,6 +200,14 @@ def test_what_is_not_audio(tmp_path, name, content):
         read_audio(tmp_path / name)
     with pytest.raises(AudioError, match=None if content else "is an empty file"):
         read_provenance(tmp_path / name)
+
+
+def test_a_record_that_was_cut_off_is_not_taken_for_none(tmp_path):
+    path = tmp_path / "a.wav"
+    write_audio(path, noise(1, 48_000), 16_000, provenance={"task": "generate"})
+    path.write_bytes(path.read_bytes()[:30_000])
+    with pytest.raises(AudioError, match="cut short"):
+        read_record(path)
 
 
 @pytest.mark.parametrize(("suffix", "subtype"), FORMS)

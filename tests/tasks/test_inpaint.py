@@ -143,6 +143,23 @@ def test_what_is_new_is_never_louder_than_the_recording(quick_model, tmp_path, m
         assert loudest_db(after[16000:35200], n) <= loudest_db(before, n) + 0.5
 
 
+def test_the_background_stays_where_a_loud_event_is_turned_down(quick_model, tmp_path, monkeypatch):
+    def make_bang(model, known, *_):
+        made = np.zeros_like(known)
+        made[len(made) // 2 : len(made) // 2 + 800] = 4.0
+        return made
+
+    monkeypatch.setattr(inpaint_module, "_make", make_bang)
+    noise = 0.1 * np.random.default_rng(0).normal(size=(48000, 1)).clip(-3, 3)
+    soundfile.write(tmp_path / "clip.wav", noise, 16000, subtype="PCM_24")
+    clip = read_recording(tmp_path / "clip.wav")
+    result = inpaint(quick_model, clip, request(clip, masks=("1-2s",)), FAST)
+    assert result.provenance.gain_reduction_db > 10
+    filled = to_full_scale(result.recording.samples)[16000:32000].reshape(-1, 1600)
+    levels_db = 20 * np.log10(np.sqrt((filled**2).mean(axis=1)) / 0.1)
+    assert levels_db.min() > -3
+
+
 def test_a_band_leaves_the_other_frequencies(quick_model, tmp_path):
     clip = write_clip(tmp_path / "clip.wav", 48000, 2, "FLOAT")
     values = {"masks": ("0.5-1.5s",), "bands": ("1k-3k",)}

@@ -195,12 +195,14 @@ def fill(
         made = _make(model, known, plan, window, seeded, settings, on_step)
         new = _resample(made, config.sample_rate_hz, rate_hz)[: len(old)]
         free = free_columns(plan, window)[(np.arange(len(old)) / hop).astype(int)]
-        # Other numbers than those of the two noises of `_denoise`.
-        new = RoomTone.of(old, ~free, rate_hz).under(new, seed=(seeded.seed + 2) % MAX_SEED)
         cuts = cuts_of(plan, window, request.crossfade_s, config, source.duration_s)
         gains = gains_under(ceiling, of_bands(new), cuts, first, rate_hz)
         lowest_gain = min(lowest_gain, gains.min())
-        for start, mixed in mix(old, new * gains[:, None], cuts, plan.bands, first, rate_hz):
+        # After the gains, which would take the background down around a loud event. The seed is
+        # another than those of the two noises of `_denoise`.
+        background = RoomTone.of(old, ~free, rate_hz)
+        new = background.under(new * gains[:, None], seed=(seeded.seed + 2) % MAX_SEED)
+        for start, mixed in mix(old, new, cuts, plan.bands, first, rate_hz):
             n_clipped += source.count_clipped(mixed)
             samples[start : start + len(mixed)] = source.quantize(mixed)
     warn_of_clipping("the new part", n_clipped)

@@ -168,6 +168,11 @@ def test_without_a_seed_one_is_drawn_and_printed(run):
     assert f"seed {read_provenance(Path('a.wav'))['seed']} " in result.stderr
 
 
+def test_no_seed_is_drawn_for_lines_that_have_their_own(run):
+    result = run("generate", "--prompts", "-", "-o", "out/", stdin='{"prompt": "dog", "seed": 1}\n')
+    assert "gives the same again" not in result.stderr
+
+
 def test_formats_spectrogram_and_json_lines(run):
     result = run(
         *("generate", "dog", "rain", "--format", "flac", "--json", "--seed", "1"),

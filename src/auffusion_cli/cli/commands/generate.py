@@ -143,7 +143,7 @@ def generate(
     from auffusion_cli.cli.batch import Batch
 
     batch = Batch(setup, run, subtype, player, bool(prompts_file), matches, failures, remarks)
-    if seed is None and jobs:
+    if seed is None and any(job.line is None or job.former_seed is not None for job in jobs):
         console.note_seed(plan_options.seed)
     for job in finished:
         batch.skip(job)

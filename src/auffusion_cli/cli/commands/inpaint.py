@@ -52,7 +52,8 @@ def inpaint(
         bool,
         typer.Option(
             "--room-tone",
-            help="Fill with the recording's own background noise, in all frequencies; no model.",
+            help="Fill with the recording's own background noise, over its bandwidth or --band;"
+            " no model.",
         ),
     ] = False,
     seed: options.Seed = None,
