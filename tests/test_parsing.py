@@ -11,6 +11,7 @@ from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.parsing import (
     decode,
     decode_text,
+    dump_yaml,
     parse_json,
     parse_yaml,
     plain,
@@ -113,6 +114,19 @@ def test_bad_yaml_is_one_line(text):
 def test_yaml_values(text, value):
     found = parse_yaml(text, raising=DataError, where="a.yaml")
     assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("0E0", "1e-4", "1_000", "010", "0x10", "1:30", "2001-01-01", "no", "~", "", "a: b", "١"),
+        *(10, -1, 0.1, 1e-12, 1e300, True, None, ["1e5", 1e5]),
+    ],
+)
+def test_what_is_dumped_as_yaml_reads_back(value):
+    text = dump_yaml({"key": value})
+    found = parse_yaml(text, raising=DataError, where="a.yaml")["key"]
+    assert found == value and type(found) is type(value)
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,29 @@ def read_yaml(
     return parse_yaml(text, raising=raising, where=where)
 
 
+def dump_yaml(value: Any) -> str:
+    """The reverse of `parse_yaml`: text that reads as a number, here or in YAML 1.1, is quoted."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    _read_numbers_of_yaml_1_2(Dumper)
+    return yaml.dump(value, Dumper=Dumper, sort_keys=False)
+
+
+def _read_numbers_of_yaml_1_2(resolver: type) -> None:
+    """Let a loader or dumper of PyYAML take for numbers what YAML 1.2 does."""
+    whole = r"[-+]?[0-9][0-9_]*"
+    real = (
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|"
+        r"\.(?:nan|NaN|NAN)"
+    )
+    for tag, number in (("int", whole), ("float", real)):
+        exact = re.compile(rf"(?:{number})\Z")
+        resolver.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", exact, list("-+0123456789."))
+
+
 @cache
 def _yaml_loader() -> type:
     """PyYAML's safe loader, with the numbers of YAML 1.2 and without aliases and dates.
@@ -164,14 +187,7 @@ def _yaml_loader() -> type:
         first: [(tag, regexp) for tag, regexp in pairs if tag.rpartition(":")[2] not in replaced]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    whole = re.compile(r"[-+]?[0-9][0-9_]*")
-    real = re.compile(
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|"
-        r"\.(?:nan|NaN|NAN)"
-    )
-    for tag, number in (("int", whole), ("float", real)):
-        exact = re.compile(rf"(?:{number.pattern})\Z")
-        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", exact, list("-+0123456789."))
+    _read_numbers_of_yaml_1_2(Loader)
     Loader.add_constructor(
         "tag:yaml.org,2002:int",
         lambda loader, node: int(loader.construct_scalar(node).replace("_", "")),

@@ -71,10 +71,12 @@ class Ceiling:
 
 
 def _block_powers(samples: np.ndarray, n_block: int) -> np.ndarray:
-    """(N, C) -> the mean square of each block; the last one may be shorter."""
+    """(N, C) -> the mean square of each block; silence completes the last one.
+
+    A few samples at the end, taken for a whole block, would make a ceiling of a click.
+    """
     starts = np.arange(0, len(samples), n_block)
-    sizes = np.diff(np.append(starts, len(samples)))
-    return np.add.reduceat((samples**2).mean(axis=1), starts) / sizes
+    return np.add.reduceat((samples**2).mean(axis=1), starts) / n_block
 
 
 def _moments(blocks: np.ndarray, n: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from auffusion_cli.errors import UsageError
-from auffusion_cli.parsing import decode, plain, read_yaml
+from auffusion_cli.parsing import decode, dump_yaml, plain, read_yaml
 from auffusion_cli.training.config import TrainingConfig
 
 
@@ -43,9 +43,7 @@ def parse_config(document: Any, overrides: dict[str, Any], where: str = "config"
 
 def dump_config(config: TrainingConfig) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal object."""
-    import yaml
-
-    return yaml.safe_dump(plain(config), sort_keys=False)
+    return dump_yaml(plain(config))
 
 
 HARMLESS_CHANGES = (
