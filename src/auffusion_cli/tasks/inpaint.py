@@ -196,13 +196,14 @@ def fill(
         new = _resample(made, config.sample_rate_hz, rate_hz)[: len(old)]
         free = free_columns(plan, window)[(np.arange(len(old)) / hop).astype(int)]
         cuts = cuts_of(plan, window, request.crossfade_s, config, source.duration_s)
-        gains = gains_under(ceiling, of_bands(new), cuts, first, rate_hz)
-        lowest_gain = min(lowest_gain, gains.min())
-        # After the gains, which would take the background down around a loud event. The seed is
+        event_gains = gains_under(ceiling, of_bands(new), cuts, first, rate_hz)
+        # Before the background is laid, or it would go down around a loud event. The seed is
         # another than those of the two noises of `_denoise`.
         background = RoomTone.of(old, ~free, rate_hz)
-        new = background.under(new * gains[:, None], seed=(seeded.seed + 2) % MAX_SEED)
-        for start, mixed in mix(old, new, cuts, plan.bands, first, rate_hz):
+        new = background.under(new * event_gains[:, None], seed=(seeded.seed + 2) % MAX_SEED)
+        gains = gains_under(ceiling, of_bands(new), cuts, first, rate_hz)
+        lowest_gain = min(lowest_gain, (event_gains * gains).min())
+        for start, mixed in mix(old, new * gains[:, None], cuts, plan.bands, first, rate_hz):
             n_clipped += source.count_clipped(mixed)
             samples[start : start + len(mixed)] = source.quantize(mixed)
     warn_of_clipping("the new part", n_clipped)
