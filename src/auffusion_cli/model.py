@@ -75,7 +75,7 @@ class Model:
 
     @property
     def overlap(self) -> int:
-        """What neighbouring windows that are denoised together share, in columns of the latent."""
+        """Overlap of neighbouring windows that are denoised together, in columns of the latent."""
         return round(self.window * OVERLAP_SHARE)
 
     @property

@@ -107,7 +107,7 @@ def _check_fit(
     unet: UNet2DConditionModel,
     vocabulary: Vocabulary | None,
 ) -> None:
-    """The parts must agree on the sizes they share; each alone may be whole."""
+    """Raise a CheckpointError unless the parts agree on the sizes they share."""
     n_channels = codec.autoencoder.latent_channels
     if unet.config.in_channels != n_channels or unet.config.out_channels != n_channels:
         raise CheckpointError(
@@ -221,7 +221,7 @@ def _with_interface(network: ModelMixin) -> KLAutoencoder | PatchAutoencoder:
 
 
 def check_autoencoder(network: ModelMixin, config: dict[str, Any], config_path: Path | str) -> None:
-    """Scale and shift must be numbers, and decoding must give an image."""
+    """Raise a CheckpointError unless scale and shift are numbers and decoding gives an image."""
     scale, shift = config.get("scaling_factor", 1.0), config.get("shift_factor") or 0.0
     if not (_is_number(scale) and scale > 0 and _is_number(shift)):
         raise CheckpointError(

@@ -127,7 +127,7 @@ def _append(
 
 
 def _continues(response: Any, start: int) -> bool:
-    """Whether the answer is the rest of the file from `start`, and not the file anew."""
+    """True if the answer is the rest of the file from `start`, and not the file anew."""
     if response.status_code != 206:
         return False
     content_range = re.match(r"bytes (\d{1,18})-", response.headers.get("Content-Range", ""))

@@ -52,7 +52,7 @@ class FailureReportingGroup(SuggestingGroup):
     """
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
-        """In the order of `COMMANDS`; typer alone would put groups of commands last."""
+        """Names of the commands, in the order of `COMMANDS`; typer puts groups last."""
         return [name for name in COMMANDS if name in self.commands]
 
     def make_context(self, *args, **kwargs) -> typer.Context:

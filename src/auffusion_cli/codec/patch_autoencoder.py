@@ -112,7 +112,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         return smooth.exp().clamp(max=MAX_TEXTURE_STRENGTH)
 
     def lost(self, image: Tensor) -> Tensor:
-        """What the components leave out of deviations from the mean image, (B, 1, H, W)."""
+        """Part of deviations from the mean image, (B, 1, H, W), outside of the components' span."""
         patches = F.pixel_unshuffle(image, self.config.patch_size)
         coefficients = torch.einsum("kp,bphw->bkhw", self.components, patches)
         kept = torch.einsum("kp,bkhw->bphw", self.components, coefficients)

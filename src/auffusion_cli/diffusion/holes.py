@@ -43,7 +43,7 @@ class FillPlan:
     """In columns."""
     window_columns: int
     overlap_columns: int
-    """What two windows that fill the same hole share."""
+    """Overlap of two windows that fill the same hole."""
     n_columns: int
     """Of the clip."""
 

@@ -68,7 +68,7 @@ class ConditionAdapter(nn.Module):
 
 
 class _Reword(nn.Module):
-    """What a trained adapter's rows lack: nothing before it is taught."""
+    """Residual transformer of an adapter: its output is zero before it is trained."""
 
     def __init__(self, condition_dim: int, width: int, n_layers: int) -> None:
         super().__init__()

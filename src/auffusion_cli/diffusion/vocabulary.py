@@ -20,7 +20,7 @@ N_NEAREST = 3
 JOINTS = re.compile(
     r"[,;:.!?+&]|\b(?:and|with|while|then|followed by|before|after|during|plus)\b", re.IGNORECASE
 )
-"""What stands between the sounds of a prompt: each is looked up by itself."""
+"""Separators of the sounds in a prompt; each sound is looked up by itself."""
 SAME = 0.9
 """The cosine from which two texts say the same."""
 
@@ -45,7 +45,7 @@ class Vocabulary:
     kind_of: Tensor
     """(N,) the number of each wording's kind; -1 for no kind, such as "in the distance"."""
     min_similarity: float
-    """What is less like every wording than this (a cosine) is unknown."""
+    """Cosine to the nearest wording below which words are unknown."""
 
     def unknown(self, encoder: TextEncoder, prompt: str) -> list[Unknown]:
         """The parts of `prompt` that are far from all wordings, in order."""

@@ -78,12 +78,12 @@ class FolderFeatures:
 
     @property
     def n_without_rows(self) -> int:
-        """Clips too short for a frame."""
+        """Number of clips too short for a frame."""
         return self.n_clips - len(np.unique(self.clips))
 
 
 def absent(name: str, backbone: str, better: Better, n: int, why: str, unit: str = "") -> Metric:
-    """A number that cannot be computed, and why."""
+    """A `Metric` without a value; `why` becomes its note."""
     return Metric(name, None, None, 0, n, better, unit, backbone, note=why)
 
 

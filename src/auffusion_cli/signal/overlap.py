@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 OVERLAP_S = 0.16
-"""What neighbouring pieces of a sound or of its spectrogram share: longer than the window of a
+"""Overlap of neighbouring pieces of a sound or of its spectrogram: longer than the window of a
 spectrogram, so that the edges of a piece are faded out."""
 
 

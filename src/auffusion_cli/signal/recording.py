@@ -57,7 +57,7 @@ class Recording:
         return rounded.astype(np.int32) << (32 - n_bits)
 
     def count_clipped(self, waveform: np.ndarray) -> int:
-        """How many float samples `quantize` would clip."""
+        """Number of float samples that `quantize` would clip."""
         return 0 if self.samples.dtype != np.int32 else int((np.abs(waveform) > 1).sum())
 
 

@@ -1,1 +1,1 @@
-"""What a user can do: each module reads top to bottom, and none touches the terminal."""
+"""Tasks of a user: each module reads top to bottom, and none touches the terminal."""

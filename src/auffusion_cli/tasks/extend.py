@@ -150,12 +150,12 @@ class _Grower:
             request,
             self.settings,
             ceiling=self.ceiling,
-            on_progress=self._tell,
+            on_progress=self._report,
         )
         self.lowest_gain = min(self.lowest_gain, gain)
         self.n_made += 1
         return samples[len(left) : len(left) + len(hole)]
 
-    def _tell(self, n_done: int, n: int) -> None:
+    def _report(self, n_done: int, n: int) -> None:
         if self.on_progress:
             self.on_progress(self.n_made * n + n_done, self.n_pieces * n)

@@ -46,7 +46,7 @@ Sounds = Mapping[str, GenerateRequest]
 
 @dataclass(frozen=True)
 class CellInputs:
-    """Everything that decides about the sounds and seconds of a cell."""
+    """Inputs that determine the sounds and seconds of a cell."""
 
     sounds: dict[str, dict[str, Any]]
     """File name without suffix -> request."""
@@ -79,7 +79,7 @@ class Cell:
     settings: GenerateSettings
     folder: Path
     seconds_per_sound: float
-    """Computing alone, without loading or writing, after a first sound that does not count."""
+    """Time of computing, without loading and writing, after a first sound that does not count."""
     device: str
     dtype: str
 
@@ -95,7 +95,7 @@ class ScoredCell:
     None for that one itself."""
 
     def metric(self, name: str) -> Metric | None:
-        """The number of all clips; None if it has none."""
+        """The metric's value over all clips; None if it has none."""
         found = (m for m in self.metrics if m.name == name and not m.subset)
         return next((m for m in found if m.value is not None), None)
 

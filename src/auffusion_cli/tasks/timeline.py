@@ -67,7 +67,7 @@ def timeline_denoiser(
     silence = silent_latent(model).to(noise).expand_as(noise)
 
     def noised_silence(timestep: Tensor) -> Tensor | None:
-        """What surrounds a region in the first steps, as the model sees it."""
+        """Surroundings of a region in the first steps, noised for the UNet."""
         focus_ends = scheduler.timesteps[int(len(scheduler.timesteps) * FOCUS_SHARE)]
         if timestep <= focus_ends:
             return None

@@ -1,4 +1,4 @@
-"""Is a sound still what its record says? No torch."""
+"""Comparison of a sound file with its own record. No torch."""
 
 from __future__ import annotations
 

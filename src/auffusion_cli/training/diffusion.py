@@ -184,7 +184,7 @@ class DiffusionStage:
     """Noise prediction (or velocity) on latents; see `stage.Stage`."""
 
     def __init__(self, model: Model, source: ExampleSource, config: DiffusionConfig) -> None:
-        """Raises UsageError where the previews or the prediction type are impossible."""
+        """Set up the stage; impossible previews or prediction types are UsageErrors."""
         self.model = model
         self.config = config
         self.source = source
@@ -213,7 +213,8 @@ class DiffusionStage:
         return True
 
     def load(self, batch: Sequence[Sample]) -> tuple[Any, Tensor, Tensor, Tensor]:
-        """(the source's part, noise (B, C, h, w), time steps (B,), mask of kept captions (B,))."""
+        """One batch: (part of the source, noise (B, C, h, w), time steps (B,), mask (B,) of kept
+        captions)."""
         n_timesteps = self.scheduler.config.num_train_timesteps
         generators = [sample.generator() for sample in batch]
         noise = torch.stack(
@@ -291,8 +292,11 @@ class _Denoiser(nn.Module):
     def forward(
         self, noisy: Tensor, timesteps: Tensor, hidden_states: list[Tensor], kept: Tensor
     ) -> Tensor:
-        """Noise or velocity. Rows that are not `kept` (B,) are unconditional: zeros after the
-        adapters, or the empty prompt in the Stable Diffusion layout."""
+        """Prediction of the noise or velocity of noisy latents.
+
+        Rows that are not `kept` (B,) are unconditional: zeros after the adapters, or the empty
+        prompt in the Stable Diffusion layout.
+        """
         conditioning = self._adapt(hidden_states)
         conditioning = torch.where(kept[:, None, None], conditioning, self._unconditional)
         return self.unet(noisy, timesteps, encoder_hidden_states=conditioning).sample
