@@ -193,9 +193,9 @@ def end_like_ctrl_c() -> None:
 def share_processors() -> None:
     """Let threads that wait for each other sleep, unless the user has chosen that they spin.
 
-    Spinning beside another program, they wait for a thread that is not scheduled: two runs started
-    together then take far more than twice as long as one (`benchmarks/busy.py`). OpenMP reads the
-    variable when torch is imported.
+    Beside another program they would spin for a thread that is not scheduled, and two runs started
+    together slow each other down (`benchmarks/busy.py`). OpenMP reads the variable when torch is
+    imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
