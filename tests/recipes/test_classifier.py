@@ -59,7 +59,7 @@ def trained(data, tmp_path_factory) -> Path:
     scenes = {"duration_s": 1.28, "kinds": list(KINDS), "max_repeats": 2, "pitch_range": 0.05}
     config.write_text(yaml.safe_dump({"stage": "diffusion", "scenes": scenes}))
     arguments = ["--data", data, "--kinds-from", config, "-o", folder / "out"]
-    limits = ["--windows-per-kind", 16, "--max-steps", 150]
+    limits = ["--windows-per-kind", 16, "--max-steps", 300]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["classifier.py", *map(str, arguments + limits)])
         classifier.main()
@@ -71,7 +71,7 @@ def test_held_out_tones_are_recognised(trained):
     assert report["overall"]["n"] == 6
     assert report["overall"]["top1"] >= 5 / 6
     assert set(report["by_kind"]) == set(KINDS)
-    assert report["n_steps"] == 150
+    assert report["n_steps"] == 300
 
 
 def test_a_saved_classifier_is_the_same_again(trained, tmp_path):
