@@ -19,6 +19,7 @@ LAYERS = (
     {"signal"},
     {"codec", "pictures"},
     {"diffusion"},
+    {"engines"},
     {"model"},
     {"checkpoints"},
     {"evaluation"},
@@ -87,7 +88,7 @@ def test_every_room_has_its_layer():
 def test_the_page_of_the_architecture_names_every_file_of_the_inference_core():
     page = (PACKAGE.parents[1] / "docs/architecture.md").read_text("utf-8")
     tree = page.split("```")[1]
-    rooms = {"requests", "signal", "codec", "diffusion", "checkpoints"}
+    rooms = {"requests", "signal", "codec", "diffusion", "engines", "checkpoints"}
     files = [path for path in MODULES if path.parent.name in rooms | {PACKAGE.name}]
     unnamed = {path.name for path in files} - set(re.findall(r"\w+\.py", tree))
     assert unnamed == {"__main__.py"}

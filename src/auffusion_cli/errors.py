@@ -42,6 +42,10 @@ class CheckpointError(AuffusionError):
     """A checkpoint is missing, damaged, unsafe, or does not fit this program."""
 
 
+class DeviceMemoryError(AuffusionError):
+    """The memory of the device does not suffice for a batch; a smaller one may fit."""
+
+
 class DownloadError(CheckpointError):
     """A checkpoint could not be fetched from the Hub: offline, refused, cut, or wrong checksum."""
 
