@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auffusion_cli.codec.codec import Codec
+from auffusion_cli.codec.codec import Codec, on_arrays
 from auffusion_cli.codec.vocoder import GriffinLim
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.device import dtype_name
@@ -96,16 +96,19 @@ class Model:
     def encode(self, log_mel: Tensor) -> Tensor:
         """(B, n_mels, T) log-mel -> (B, C, h, w) latents."""
         f = self.codec.width_multiple
-        return in_windows(
-            lambda part: self.codec.encode_log_mel(part.to(self.device)).float(),
-            log_mel,
+        latents = in_windows(
+            on_arrays(self.codec.encode_log_mel, self.device),
+            log_mel.cpu().numpy(),
             self.window * f,
             self.overlap * f,
         )
+        return torch.from_numpy(latents).to(self.device)
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) latents -> (B, n_mels, w * downsample) log-mel."""
-        return in_windows(self.codec.decode_log_mel, latents, self.window, self.overlap)
+        decode = on_arrays(self.codec.decode_log_mel, self.device)
+        log_mel = in_windows(decode, latents.float().cpu().numpy(), self.window, self.overlap)
+        return torch.from_numpy(log_mel).to(self.device)
 
     def vocode(self, log_mel: Tensor, generator: torch.Generator) -> Tensor:
         """(B, n_mels, T) log-mel -> (B, T * hop) samples on the CPU; see `Codec.vocode`.

@@ -6,8 +6,10 @@ latent --autoencoder.decode--> image --image--> log-mel --texture, vocoder--> wa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -127,12 +129,13 @@ class Codec(nn.Module):
         config = self.spectrogram_config
         generator = generator or decoding_generator(0)
         extra = {"generator": generator} if isinstance(self.vocoder, GriffinLim) else {}
-        return sound_in_windows(
-            lambda part: self.vocoder(part, **extra).float(),
-            log_mel,
+        sound = sound_in_windows(
+            on_arrays(lambda part: self.vocoder(part, **extra), log_mel.device),
+            log_mel.cpu().numpy(),
             config.seconds_to_frames(VOCODER_WINDOW_S),
             config.seconds_to_frames(OVERLAP_S),
         )
+        return torch.from_numpy(sound).to(log_mel.device)
 
     def decode(
         self,
@@ -153,6 +156,13 @@ class Codec(nn.Module):
 def decoding_generator(seed: int) -> torch.Generator:
     """CPU generator of the random parts of decoding a sound of `seed`."""
     return torch.Generator().manual_seed(seed ^ DECODING_STREAM)
+
+
+def on_arrays(
+    function: Callable[[Tensor], Tensor], device: torch.device
+) -> Callable[[np.ndarray], np.ndarray]:
+    """`function` of tensors on `device` as one of float32 arrays."""
+    return lambda part: function(torch.from_numpy(part).to(device)).detach().float().cpu().numpy()
 
 
 def _check_vocoder(vocoder: HiFiGAN, spectrogram: SpectrogramConfig) -> None:

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
+from auffusion_cli.codec.codec import on_arrays
 from auffusion_cli.signal.overlap import in_windows
 
 if TYPE_CHECKING:
@@ -28,7 +31,9 @@ def windowed_denoiser(denoise: Denoise, window: int, overlap: int) -> Denoise:
     """
 
     def denoise_all(latents: Tensor, timestep: Tensor) -> Tensor:
-        return in_windows(lambda part: denoise(part, timestep), latents, window, overlap)
+        denoise_part = on_arrays(lambda part: denoise(part, timestep), latents.device)
+        output = in_windows(denoise_part, latents.cpu().numpy(), window, overlap)
+        return torch.from_numpy(output).to(latents.device)
 
     return denoise_all
 

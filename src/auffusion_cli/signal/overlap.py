@@ -1,6 +1,6 @@
 """Overlap-add: a function of something long, computed in windows that overlap and joined again.
 
-All sizes are counted along the last axis of the tensors: samples, columns or latent columns.
+All sizes are counted along the last axis of the arrays: samples, columns or latent columns.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-import torch
-from torch import Tensor
+import numpy as np
 
 OVERLAP_S = 0.16
 """Overlap of neighbouring pieces of a sound or of its spectrogram: longer than the window of a
@@ -17,8 +16,8 @@ spectrogram, so that the edges of a piece are faded out."""
 
 
 def in_windows(
-    function: Callable[[Tensor], Tensor], x: Tensor, window: int, overlap: int
-) -> Tensor:
+    function: Callable[[np.ndarray], np.ndarray], x: np.ndarray, window: int, overlap: int
+) -> np.ndarray:
     """`function` of x (..., n), computed in windows that overlap and are cross-faded.
 
     `function` may change the length by a constant factor; all else is as if it saw the whole.
@@ -31,9 +30,9 @@ def in_windows(
         piece = function(x[..., start : start + window])
         factor = Fraction(piece.shape[-1], window)
         if total is None:
-            total = piece.new_zeros(*piece.shape[:-1], int(n * factor))
-            weights = piece.new_zeros(total.shape[-1])
-            ramp = _trapezoid(piece, int(overlap * factor))
+            total = np.zeros((*piece.shape[:-1], int(n * factor)), piece.dtype)
+            weights = np.zeros(total.shape[-1], piece.dtype)
+            ramp = _trapezoid(piece.shape[-1], int(overlap * factor), piece.dtype)
         first = int(start * factor)
         total[..., first : first + len(ramp)] += piece * ramp
         weights[first : first + len(ramp)] += ramp
@@ -41,8 +40,8 @@ def in_windows(
 
 
 def sound_in_windows(
-    vocode: Callable[[Tensor], Tensor], x: Tensor, window: int, overlap: int
-) -> Tensor:
+    vocode: Callable[[np.ndarray], np.ndarray], x: np.ndarray, window: int, overlap: int
+) -> np.ndarray:
     """Sound (..., samples) of x (..., n), one window laid after the other at equal power.
 
     A vocoder that has to estimate phases (Griffin-Lim) finds others in each window, and where these
@@ -66,7 +65,7 @@ def sound_in_windows(
         n_done = piece.shape[-1] - (overlap * hop if next_start < n else 0)
         pieces.append(piece[..., :n_done])
         shared = piece[..., n_done:]
-    return torch.cat(pieces, dim=-1)
+    return np.concatenate(pieces, axis=-1)
 
 
 def window_starts(n: int, window: int, overlap: int) -> list[int]:
@@ -74,22 +73,21 @@ def window_starts(n: int, window: int, overlap: int) -> list[int]:
     return [*range(0, n - window, window - overlap), max(n - window, 0)]
 
 
-def _cross_fade(old: Tensor, new: Tensor) -> Tensor:
+def _cross_fade(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """(..., n) and (..., m), m >= n -> (..., m): `new`, its first n samples faded in from `old`."""
     n = old.shape[-1]
     begin = new[..., :n]
-    power = old.square().sum(-1, keepdim=True) * begin.square().sum(-1, keepdim=True)
-    correlation = (old * begin).sum(-1, keepdim=True) / power.sqrt().clamp(min=1e-12)
-    sign = torch.where(correlation < 0, -1.0, 1.0)
-    rise = (torch.arange(n, device=new.device, dtype=new.dtype) + 0.5) / n
+    power = np.square(old).sum(-1, keepdims=True) * np.square(begin).sum(-1, keepdims=True)
+    correlation = (old * begin).sum(-1, keepdims=True) / np.maximum(np.sqrt(power), 1e-12)
+    sign = np.where(correlation < 0, -1, 1).astype(new.dtype)
+    rise = (np.arange(n, dtype=new.dtype) + 0.5) / n
     fall = 1 - rise
-    level = (rise.square() + fall.square() + 2 * correlation.abs() * rise * fall).sqrt()
+    level = np.sqrt(rise**2 + fall**2 + 2 * np.abs(correlation) * rise * fall)
     mixed = (fall * old + rise * sign * begin) / level
-    return torch.cat([mixed, sign * new[..., n:]], dim=-1)
+    return np.concatenate([mixed, sign * new[..., n:]], axis=-1)
 
 
-def _trapezoid(like: Tensor, slope: int) -> Tensor:
+def _trapezoid(n: int, slope: int, dtype: np.dtype) -> np.ndarray:
     """Weights (n,) that rise over `slope` values, stay at 1, and fall again; none is 0."""
-    n = like.shape[-1]
-    position = torch.arange(n, device=like.device, dtype=like.dtype) + 0.5
-    return (torch.minimum(position, n - position) / max(slope, 1)).clamp(max=1)
+    position = np.arange(n, dtype=dtype) + 0.5
+    return np.minimum(np.minimum(position, n - position) / max(slope, 1), 1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -114,10 +115,11 @@ def analyze(spectrogram: LogMel, waveform: Tensor, window_s: float) -> Tensor:
     padded = F.pad(normalized, (0, -len(waveform) % hop))
     window = max(config.seconds_to_frames(window_s), 2 * overlap)
 
-    def log_mel(part: Tensor) -> Tensor:
-        return spectrogram(part[None].to(spectrogram.window.device))[0].cpu()
+    def log_mel(part: np.ndarray) -> np.ndarray:
+        samples = torch.from_numpy(part)[None].to(spectrogram.window.device)
+        return spectrogram(samples)[0].cpu().numpy()
 
-    return in_windows(log_mel, padded, window * hop, overlap * hop)
+    return torch.from_numpy(in_windows(log_mel, padded.numpy(), window * hop, overlap * hop))
 
 
 def mix_log_mels(log_mels: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,9 +43,11 @@ def round_trip(
     generator = decoding_generator(0)
     n_windows, n_done = len(window_starts(len(padded), window, overlap)), 0
 
-    def through_codec(piece: Tensor) -> Tensor:
+    def through_codec(piece: np.ndarray) -> np.ndarray:
         nonlocal n_done
-        log_mel = codec.spectrogram(piece[None].to(codec.spectrogram.window.device))
+        log_mel = codec.spectrogram(
+            torch.from_numpy(piece)[None].to(codec.spectrogram.window.device)
+        )
         if through == "latent":
             n_frames = log_mel.shape[-1]
             log_mel = codec.decode_log_mel(codec.encode_log_mel(log_mel))[..., :n_frames]
@@ -53,9 +56,10 @@ def round_trip(
         n_done += 1
         if on_window:
             on_window(n_done, n_windows)
-        return sound
+        return sound.numpy()
 
-    result = sound_in_windows(through_codec, padded, window, overlap)[: len(waveform)]
+    sound = sound_in_windows(through_codec, padded.numpy(), window, overlap)
+    result = torch.from_numpy(sound)[: len(waveform)]
     error_db = clip_error_db(codec.spectrogram, reference, result, block=window)
     peak = waveform.abs().max().item()
     return result * (peak / config.peak if peak > 0 else 1.0), error_db
