@@ -28,6 +28,7 @@ COMMANDS = (
     "extend",
     "style-transfer",
     "edit",
+    "finish",
     "attention",
     "info",
     "reproduce",

@@ -21,6 +21,7 @@ from auffusion_cli.files import clear_unfinished, folder_of
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
+    from auffusion_cli.requests.finish import Finish
     from auffusion_cli.requests.request import GenerateRequest
     from auffusion_cli.tasks.generate import GenerateFailure, GenerateResult
 
@@ -32,6 +33,8 @@ class Batch:
     setup: Setup
     run: Run
     subtype: str
+    finish: Finish | None
+    """What is done to each sound once it is made."""
     player: list[str] | None
     forgiving: bool
     """A job that fails is listed and the others go on; otherwise it raises."""
@@ -117,6 +120,9 @@ class Batch:
         if isinstance(result, GenerateFailure):
             self.failures.append(Failure.of(job, result.error))
             return
+        from auffusion_cli.tasks.finish import finished
+
+        result = finished(result, self.finish)
         try:
             self._write(job, result)
         except OutputExistsError as error:  # another run has written it since we looked

@@ -10,9 +10,12 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from auffusion_cli.requests.finish import Finish
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -199,3 +202,66 @@ class Sampling:
     def lasting(self, duration_s: float | None) -> dict[str, Any]:
         """The fields of `GenerateSettings` that are asked for, with a duration."""
         return {"duration_s": duration_s, **asdict(self)}
+
+
+# --- the finished file
+
+
+def parsed(option: str, parser: str, metavar: str, help: str) -> Any:
+    """An option that a function of `requests.finish` reads."""
+
+    def parse(text: str) -> Any:
+        from auffusion_cli.requests import finish
+
+        return getattr(finish, parser)(str(text))
+
+    return typer.Option(option, metavar=metavar, parser=parse, help=help, show_default=False)
+
+
+FadeIn = Annotated[float, seconds("--fade-in", "Fade in over this long.")]
+FadeOut = Annotated[float, seconds("--fade-out", "Fade out over this long.")]
+Loudness = Annotated[
+    float | None,
+    parsed(
+        "--loudness", "parse_loudness", "LUFS", "Integrated loudness (BS.1770), such as -16LUFS."
+    ),
+]
+Peak = Annotated[
+    float | None,
+    parsed(
+        "--peak",
+        "parse_peak",
+        "DB",
+        "True peak, such as -1dB; with --loudness the highest allowed, by default -1dB.",
+    ),
+]
+Rate = Annotated[
+    int | None, parsed("--rate", "parse_rate", "HZ", "Sample rate: 48000, 44.1k; resampled.")
+]
+Channels = Annotated[
+    int | None,
+    typer.Option(help="2 makes a stereo image of one channel, which a mono sum undoes; 1 is mono."),
+]
+Broadcast = Annotated[
+    bool, typer.Option("--broadcast", help="Put broadcast fields (bext) into a wav.")
+]
+
+
+@dataclass(frozen=True)
+class Finishing:
+    """What is done to the sound once it is made."""
+
+    fade_in_s: FadeIn = 0.0
+    fade_out_s: FadeOut = 0.0
+    loudness_lufs: Loudness = None
+    peak_db: Peak = None
+    rate_hz: Rate = None
+    channels: Channels = None
+    broadcast: Broadcast = False
+
+    def finish(self) -> Finish | None:
+        """What is asked for, checked; None where nothing is."""
+        from auffusion_cli.requests.finish import Finish
+
+        asked = Finish(**asdict(self))
+        return asked if asked.to_dict() else None

@@ -17,6 +17,7 @@ from auffusion_cli.config import MAX_DURATION_S, MIN_DURATION_S
 from auffusion_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from auffusion_cli.requests.finish import Finish
     from auffusion_cli.requests.request import Request
     from auffusion_cli.signal.recording import Recording
     from auffusion_cli.tasks.edits import EditResult
@@ -85,6 +86,14 @@ def output_path(
     return path
 
 
+def check_broadcast(finish: Finish | None, paths: Sequence[Path]) -> None:
+    """Raise a UsageError where broadcast fields are asked for in a file that cannot have them."""
+    if finish is not None and finish.broadcast:
+        for path in paths:
+            if path.suffix.lower() != ".wav":
+                raise UsageError(f"--broadcast: {path} is not a wav, which alone has such fields")
+
+
 def check_outputs(paths: Sequence[Path], picture: Path | None, *, overwrite: bool) -> None:
     """Raise a UsageError where results would collide, cannot be written, or are there already."""
     from auffusion_cli.cli.outputs import as_template, check_distinct, check_free, check_writable
@@ -121,8 +130,11 @@ def show_requests(
         console.print_table(("FILE", str(path)), console.fields(asdict(request)))
 
 
-def write(result: EditResult, path: Path, run: Run) -> None:
-    """Write one result and print its name, or its record."""
+def write(result: EditResult, path: Path, run: Run, finish: Finish | None) -> None:
+    """Finish and write one result, and print its name, or its record."""
+    from auffusion_cli.tasks.finish import finished
+
+    result = finished(result, finish)
     with place_for(path):
         result.save(path, overwrite=run.overwrite)
     if gain_reduction_db := result.provenance.gain_reduction_db:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from auffusion_cli.errors import AudioError, UsageError
+from auffusion_cli.parsing import decode
+from auffusion_cli.requests.finish import Finish
 from auffusion_cli.requests.request import REQUESTS, GenerateSettings, Request
 
 FORMAT_VERSION = 1
@@ -50,6 +52,8 @@ class Provenance:
     gain_reduction_db: float | None = None
     """The largest reduction of the new part of a recording, so as not to be louder than the
     recording, or than full scale; None if it was not reduced."""
+    finish: Finish | None = None
+    """What was done to the sound once it was made; `samples_sha256` is of the finished one."""
     versions: dict[str, str] = field(default_factory=current_versions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,6 +61,8 @@ class Provenance:
         own = {name: getattr(self, name) for name in _OWN_FIELDS}
         if self.gain_reduction_db is not None:
             own["gain_reduction_db"] = self.gain_reduction_db
+        if self.finish is not None:
+            own["finish"] = self.finish.to_dict()
         return {
             "format_version": FORMAT_VERSION,
             "task": self.request.task,
@@ -96,7 +102,11 @@ class Provenance:
             gain_reduction_db = record.get("gain_reduction_db", record.get("turned_down_db"))
             if not (gain_reduction_db is None or _is_positive(gain_reduction_db)):
                 raise ValueError("gain_reduction_db is not a number above 0")
+            finish = record.get("finish")
+            if finish is None and task == "finish":
+                raise KeyError("finish")
             return cls(
+                finish=None if finish is None else decode(Finish, finish, "finish"),
                 request=request_class(**_pick(record, request_class)),
                 settings=GenerateSettings(**_pick(record, GenerateSettings)),
                 versions=dict(versions),
@@ -117,6 +127,7 @@ class Provenance:
         revision: str | None,
         vocoder: str,
         any_seed: bool = False,
+        finish: Finish | None = None,
     ) -> bool:
         """Whether this is the record of the sound that is asked for.
 
@@ -124,8 +135,9 @@ class Provenance:
         """
         if any_seed:
             request = replace(request, seed=self.request.seed)
-        asked = (request, settings, model, revision, vocoder)
-        return asked == (self.request, self.settings, self.model, self.revision, self.vocoder)
+        asked = (request, settings, model, revision, vocoder, finish)
+        own = (self.request, self.settings, self.model, self.revision, self.vocoder, self.finish)
+        return asked == own
 
     def differences(self, other: Provenance) -> dict[str, tuple[str, str]]:
         """Differences in model, device and libraries: name -> (in self, in other)."""

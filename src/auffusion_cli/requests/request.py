@@ -29,6 +29,7 @@ MAX_MASKS = 100
 CROSSFADE = Limits(0.0, 1.0, unit=" s")
 RESAMPLE = Limits(1, 100, whole=True)
 SHARE = Limits(0.0, 1.0)
+SAMPLES = Limits(0, 2**40, whole=True)
 STYLE_METHODS = ("sdedit", "inversion")
 EXTEND_WHERE = ("after", "before", "loop")
 """Loop: the new part leads from the end to the start."""
@@ -251,8 +252,39 @@ class EditRequest:
         return edit_words(self.prompt, self.swaps, self.refine, self.reweights)
 
 
+@dataclass(frozen=True)
+class FinishRequest:
+    """A sound file, or a part of one, finished; what is done to it stands in the record."""
+
+    source: str
+    """The file's name, without a folder."""
+    source_sha256: str
+    prompt: str = ""
+    """Of the file's own record, if it has one."""
+    loop: bool = False
+    """The file is played again and again: it is finished across its seam."""
+    first_sample: int = 0
+    n_samples: int | None = None
+    """None is all of the file from the first sample on."""
+    task: ClassVar[str] = "finish"
+    seed: ClassVar[int] = 0
+    """Nothing is drawn."""
+
+    def __post_init__(self) -> None:
+        _check_source(self.source, self.source_sha256)
+        check_text("the prompt", self.prompt)
+        _check_flag("loop", self.loop)
+        for name in ("first_sample", "n_samples"):
+            value = getattr(self, name)
+            if not (SAMPLES.allow(value) or (value is None and name == "n_samples")):
+                raise UsageError(
+                    f"{name} {_shown(value)} is not possible", hint=f"Valid: {SAMPLES}."
+                )
+
+
 Request = (
-    GenerateRequest
+    FinishRequest
+    | GenerateRequest
     | TimelineRequest
     | InpaintRequest
     | ExtendRequest
@@ -263,6 +295,8 @@ Request = (
 
 def needs_model(request: Request) -> bool:
     """Whether a model makes the sound of `request`; room tone is the recording's own."""
+    if isinstance(request, FinishRequest):
+        return False
     return not (isinstance(request, InpaintRequest) and request.room_tone)
 
 
@@ -275,6 +309,7 @@ REQUESTS: dict[str, type[Request]] = {
         ExtendRequest,
         StyleTransferRequest,
         EditRequest,
+        FinishRequest,
     )
 }
 """Task -> the class of its requests."""

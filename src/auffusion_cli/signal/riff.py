@@ -135,6 +135,13 @@ def with_comment(content: bytes, comment: str) -> bytes:
     return content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
 
 
+def with_chunk(content: bytes, name: bytes, body: bytes) -> bytes:
+    """A wav with another chunk before all others, where the broadcast fields are looked for."""
+    chunk = struct.pack("<4sI", name, len(body)) + body + b"\0" * (len(body) % 2)
+    content = content[:12] + chunk + content[12:]
+    return content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
+
+
 def read_comment(file: BinaryIO) -> str:
     """The INFO comment of a wav; "" if it has none."""
     for chunk in chunks(file):

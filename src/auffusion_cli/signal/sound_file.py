@@ -18,6 +18,7 @@ from auffusion_cli.files import atomic_file, open_regular
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.signal import riff
 from auffusion_cli.signal.formats import check_known
+from auffusion_cli.signal.tags import chunks_of_record
 
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 MAX_CHANNELS = 64
@@ -205,7 +206,8 @@ def write_sound(
 ) -> None:
     """Write samples (N, C) with a record of how they were made; whole, or as it was before.
 
-    With a `channel_mask` a wav becomes WAVE_FORMAT_EXTENSIBLE.
+    With a `channel_mask` a wav becomes WAVE_FORMAT_EXTENSIBLE. Of a loop it has the loop's points,
+    and broadcast fields where the record says that they were asked for.
 
     Raises AudioError where libsndfile cannot write such a file, or the disk refuses;
     OutputExistsError where a file is there that is not to be overwritten.
@@ -222,6 +224,8 @@ def write_sound(
         content = riff.with_channel_mask(content, channel_mask)
     if is_wav and comment is not None:
         content = riff.with_comment(content, comment)
+        for name, body in chunks_of_record(provenance, samples, sample_rate_hz):
+            content = riff.with_chunk(content, name, body)
     try:
         with atomic_file(path, overwrite=overwrite) as beside:
             beside.write_bytes(content)

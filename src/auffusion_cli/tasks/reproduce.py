@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import AudioError, UsageError
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import (
     EditRequest,
     ExtendRequest,
+    FinishRequest,
     GenerateRequest,
     InpaintRequest,
     StyleTransferRequest,
@@ -26,11 +26,12 @@ from auffusion_cli.signal.sound_file import audio_info
 from auffusion_cli.tasks.edit import edit as edit_words
 from auffusion_cli.tasks.edits import EditResult, OnProgress
 from auffusion_cli.tasks.extend import extend
+from auffusion_cli.tasks.finish import FinishResult, finish_recording, finished
 from auffusion_cli.tasks.generate import GenerateResult, generate
 from auffusion_cli.tasks.inpaint import inpaint
 from auffusion_cli.tasks.room_tone import fill_with_room_tone
 from auffusion_cli.tasks.style_transfer import style_transfer
-from auffusion_cli.tasks.verify import is_changed
+from auffusion_cli.tasks.verify import is_changed, made_rate_hz
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -51,7 +52,7 @@ class Reproduction:
     """A sound made again, beside the one that was recorded."""
 
     recorded: Provenance
-    result: GenerateResult | EditResult
+    result: GenerateResult | EditResult | FinishResult
     max_difference: float | None
     """Largest difference of a sample from the file's, in units of full scale; it includes the loss
     of the file's format. None if the lengths differ."""
@@ -63,7 +64,7 @@ class Reproduction:
         """Per channel."""
         if isinstance(self.result, EditResult):
             return len(self.result.recording.samples)
-        return len(self.result.waveform)
+        return self.result.waveform.shape[-1]
 
     @property
     def identical(self) -> bool:
@@ -93,7 +94,9 @@ def reproduce(
     request, settings = recorded.request, recorded.settings
     source = source or find_source(recorded, path)
     check_files(recorded, path, source)
-    result: GenerateResult | EditResult
+    result: GenerateResult | EditResult | FinishResult
+    if isinstance(request, FinishRequest):
+        return _compare(recorded, finish_recording(source, request, recorded.finish), Path(path))
     if not needs_model(request):
         result = fill_with_room_tone(source, request)
     elif isinstance(request, GenerateRequest):
@@ -105,16 +108,18 @@ def reproduce(
         result = edit_words(model, request, settings, on_progress=on_progress).edited
     else:
         result = EDITS[type(request)](model, source, request, settings, on_progress=on_progress)
-    return _compare(recorded, result, Path(path))
+    return _compare(recorded, finished(result, recorded.finish), Path(path))
 
 
-def _compare(recorded: Provenance, result: GenerateResult | EditResult, path: Path) -> Reproduction:
+def _compare(
+    recorded: Provenance, result: GenerateResult | EditResult | FinishResult, path: Path
+) -> Reproduction:
     changed = is_changed(recorded, path)
     there = to_full_scale(read_recording(path).samples)
     if isinstance(result, EditResult):
         made = to_full_scale(result.recording.samples)
     else:
-        made = to_pcm16(result.waveform)[:, None].double().numpy() / 32768
+        made = np.atleast_2d(np.asarray(to_pcm16(result.waveform))).T / 32768
     if there.shape != made.shape:
         return Reproduction(recorded, result, None, changed)
     difference = np.abs(there - made)
@@ -165,13 +170,13 @@ def check_files(
         AudioError: `path` has been resampled since it was made, or `output` cannot hold the sound.
     """
     if source is None:
-        made_hz, rate_hz = SpectrogramConfig().sample_rate_hz, audio_info(path).sample_rate_hz
+        made_hz, rate_hz = made_rate_hz(recorded), audio_info(path).sample_rate_hz
         if rate_hz != made_hz:
             raise AudioError(
                 f"{path}: has been resampled to {rate_hz} Hz since it was made at {made_hz} Hz"
             )
     if output is not None:
-        if source is None:
+        if source is None or isinstance(recorded.request, FinishRequest):
             format_of(output)
         else:
             lossless_format_of(output, source.subtype)

@@ -8,13 +8,19 @@ import numpy as np
 
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.requests.provenance import Provenance, hash_samples
-from auffusion_cli.requests.request import EditRequest, GenerateRequest
+from auffusion_cli.requests.request import EditRequest, FinishRequest, GenerateRequest
 from auffusion_cli.signal.formats import LOSSY_SUFFIXES
 from auffusion_cli.signal.recording import read_recording, to_full_scale
 from auffusion_cli.signal.sound_file import audio_info
 
 LENGTH_TOLERANCE_S = 0.1
 """Lossy formats may lengthen a sound a little."""
+
+
+def made_rate_hz(recorded: Provenance) -> int:
+    """Sample rate of the file of a sound that was made from words, or finished."""
+    finish = recorded.finish
+    return (finish and finish.rate_hz) or SpectrogramConfig.sample_rate_hz
 
 
 def is_changed(recorded: Provenance, path: Path) -> bool:
@@ -26,10 +32,10 @@ def is_changed(recorded: Provenance, path: Path) -> bool:
     Raises:
         AudioError: the file cannot be read.
     """
-    if not isinstance(recorded.request, GenerateRequest | EditRequest):
+    if not isinstance(recorded.request, GenerateRequest | EditRequest | FinishRequest):
         return hash_samples(read_recording(path).samples) != recorded.samples_sha256
     info = audio_info(path)
-    if info.sample_rate_hz != SpectrogramConfig.sample_rate_hz:
+    if info.sample_rate_hz != made_rate_hz(recorded):
         return True
     if path.suffix.lower() in LOSSY_SUFFIXES:
         return abs(info.duration_s - recorded.settings.duration_s) > LENGTH_TOLERANCE_S

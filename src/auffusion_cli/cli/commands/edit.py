@@ -75,6 +75,7 @@ def edit(
     sampling: options.Sampling,
     model: recorded.Model = None,
     computation: recorded.Computation,
+    finishing: options.Finishing,
     spectrogram: recordings.Picture = None,
     run: options.Run,
 ) -> None:
@@ -96,6 +97,7 @@ def edit(
     from auffusion_cli.requests.request import EditRequest
 
     asked = sampling.lasting(duration_s)
+    finish = finishing.finish()
     if source is not None:
         given = {"--prompt": prompt, "--seed": seed, "--negative": negative, "--trim": trim}
         origin = recorded.origin_of_file(source, model, given, asked)
@@ -122,6 +124,7 @@ def edit(
     edited_prompt = request.word_edit.prompt
     fields = {"name": origin.name, "prompt": edited_prompt, "seed": request.seed}
     path = fill(as_template(output, None, "{name}-edited", "--output"), fields, "--output")
+    recordings.check_broadcast(finish, [path])
     recordings.check_outputs([path], spectrogram, overwrite=run.overwrite)
     setup = set_up(origin.loading_with(model, computation), origin.asked, run)
     _check_words(setup, request)
@@ -130,10 +133,12 @@ def edit(
         return
     loaded = setup.load()
     from auffusion_cli.tasks import edit as task
+    from auffusion_cli.tasks.finish import finished
 
     with console.Progress("editing", unit="steps") as progress:
         result = task.edit(loaded, request, setup.settings, on_progress=progress.report)
-    made_again = result.source.provenance.samples_sha256
+    again = finished(result.source, origin.recorded.finish if origin.recorded else None)
+    made_again = again.provenance.samples_sha256
     if origin.recorded and made_again != origin.recorded.samples_sha256:
         console.warn(
             f"made again, {source} is not the same sample for sample; `auffusion reproduce` shows"
@@ -141,9 +146,10 @@ def edit(
         )
     if spectrogram:
         _draw(result, spectrogram, loaded.codec.spectrogram_config, overwrite=run.overwrite)
+    edited = finished(result.edited, finish)
     with place_for(path):
-        result.edited.save(path, overwrite=run.overwrite)
-    record = {"edited_prompt": edited_prompt, **result.edited.provenance.to_dict()}
+        edited.save(path, overwrite=run.overwrite)
+    record = {"edited_prompt": edited_prompt, **edited.provenance.to_dict()}
     console.print_made(path, record, as_json=run.json)
 
 

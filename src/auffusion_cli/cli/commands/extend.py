@@ -46,6 +46,7 @@ def extend(
     *,
     sampling: options.Sampling,
     loading: options.Loading,
+    finishing: options.Finishing,
     spectrogram: recordings.Picture = None,
     run: options.Run,
 ) -> None:
@@ -70,6 +71,7 @@ def extend(
     if by_s is None and not loop:
         raise UsageError("Give --by, or --loop", hint="For example: --by 5s.")
     by_s = DEFAULT_LOOP_S if by_s is None else by_s
+    finish = finishing.finish()
     recording = recordings.read(source)
     duration_s = recording.duration_s + by_s
     if duration_s > MAX_DURATION_S:
@@ -89,6 +91,7 @@ def extend(
     )
     name = "{name}-loop" if loop else "{name}-extended"
     path = recordings.output_path(output, name, source, recording, request)
+    recordings.check_broadcast(finish, [path])
     recordings.check_outputs([path], spectrogram, overwrite=run.overwrite)
     setup = set_up(loading, sampling.lasting(duration_s), run)
     setup.check_words([prompt], [negative])
@@ -106,7 +109,7 @@ def extend(
         padded = _padded(recording, result.recording, before=before)
         titled = [("before", padded), ("after", result.recording)]
         recordings.draw(spectrogram, titled, overwrite=run.overwrite)
-    recordings.write(result, path, run)
+    recordings.write(result, path, run, finish)
 
 
 def _padded(recording: Recording, longer: Recording, *, before: bool) -> Recording:

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from auffusion_cli.cli import console, options
+from auffusion_cli.cli.formats import SUFFIX_AND_SUBTYPE, Format
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.prompts import SETTING_COLUMNS
 
 if TYPE_CHECKING:
     from auffusion_cli.cli.making import Setup
     from auffusion_cli.cli.plan import Failure, Job
+    from auffusion_cli.requests.finish import Finish
     from auffusion_cli.requests.provenance import Provenance
 
-Format = Literal["wav", "wav24", "wavfloat", "flac", "ogg", "mp3"]
-SUFFIX_AND_SUBTYPE: dict[str | None, tuple[str | None, str]] = {
-    None: (None, "pcm16"),
-    "wav": (".wav", "pcm16"),
-    "wav24": (".wav", "pcm24"),
-    "wavfloat": (".wav", "float"),
-    "flac": (".flac", "pcm16"),
-    "ogg": (".ogg", "pcm16"),
-    "mp3": (".mp3", "pcm16"),
-}
 N_LISTED = 10
 """Files or failures that a message names before it only counts."""
 
@@ -64,6 +56,7 @@ def generate(
     sampling: options.Sampling,
     loading: options.Loading,
     batch_size: options.BatchSize = None,
+    finishing: options.Finishing,
     format: Annotated[
         Format | None, typer.Option(help="Of the files; by default as the output's name says.")
     ] = None,
@@ -90,10 +83,12 @@ def generate(
       auffusion generate "a wolf howling" --duration 3 --spectrogram wolf.png --play
       auffusion generate "wind" --timeline "0-3s a dog barks; 2-6s rain; 6-10s thunder" -o day.wav
       auffusion generate "waves on a beach" --duration 60 -o waves.wav
+      auffusion generate "a door slams" --loudness -16LUFS --rate 48000 --channels 2 -o door.wav
     """
     from auffusion_cli.cli import plan
     from auffusion_cli.cli.making import set_up
     from auffusion_cli.cli.outputs import field_names
+    from auffusion_cli.cli.recordings import check_broadcast
     from auffusion_cli.requests.request import draw_seed
 
     if bool(prompts) == bool(prompts_file) and not (timeline is not None and not prompts):
@@ -102,6 +97,7 @@ def generate(
             hint='For example: auffusion generate "dog barking in rain" -o rain.wav',
         )
     timeline, duration_s = _read_timeline(timeline, duration_s)
+    finish = finishing.finish()
     suffix, subtype = SUFFIX_AND_SUBTYPE[format]
     plan_options = plan.PlanOptions(
         seed=draw_seed() if seed is None else seed,
@@ -119,6 +115,7 @@ def generate(
         jobs, failures = plan.plan_list(prompts_file, plan_options)
     else:
         jobs, failures = plan.plan_arguments(prompts or [""], plan_options), []
+    check_broadcast(finish, [job.path for job in jobs])
     player = _find_player(jobs) if play else None
     setup = set_up(loading, plan_options.asked, run)
     regions = _regions(setup, timeline)
@@ -126,7 +123,7 @@ def generate(
     if not run.overwrite and (prompts_file or seed is not None):
         # A drawn seed is not part of what a list asks, or it could not be taken up again.
         any_seed = prompts_file and seed is None and "seed" not in field_names(output or "")
-        matches = _matcher(setup, any_seed=bool(any_seed))
+        matches = _matcher(setup, finish, any_seed=bool(any_seed))
     jobs, finished = plan.leave_out_finished(jobs, matches, overwrite=run.overwrite)
     setup.check_words(
         [job.request.prompt for job in jobs] + [region.prompt for region in regions],
@@ -134,7 +131,7 @@ def generate(
     )
     remarks = _remarks(setup, jobs, regions)
     if run.dry_run:
-        resolved = _resolved(setup, batch_size)
+        resolved = _resolved(setup, batch_size) | ({"finish": finish.to_dict()} if finish else {})
         if regions:
             resolved["timeline"] = [f"{r.start_s:g}-{r.end_s:g}s {r.prompt}" for r in regions]
         _show_plan(setup, resolved, jobs, finished, failures, remarks, as_json=run.json)
@@ -142,7 +139,9 @@ def generate(
 
     from auffusion_cli.cli.batch import Batch
 
-    batch = Batch(setup, run, subtype, player, bool(prompts_file), matches, failures, remarks)
+    batch = Batch(
+        setup, run, subtype, finish, player, bool(prompts_file), matches, failures, remarks
+    )
     if seed is None and any(job.line is None or job.former_seed is not None for job in jobs):
         console.note_seed(plan_options.seed)
     for job in finished:
@@ -192,7 +191,9 @@ def _remarks(setup: Setup, jobs: Sequence[Job], regions: Sequence) -> dict[str, 
     return remarks
 
 
-def _matcher(setup: Setup, *, any_seed: bool) -> Callable[[Provenance, Job], bool]:
+def _matcher(
+    setup: Setup, finish: Finish | None, *, any_seed: bool
+) -> Callable[[Provenance, Job], bool]:
     """Test of whether a record is that of the sound that a job asks for."""
     checkpoint = setup.checkpoint
 
@@ -205,6 +206,7 @@ def _matcher(setup: Setup, *, any_seed: bool) -> Callable[[Provenance, Job], boo
                 revision=checkpoint.revision if checkpoint else None,
                 vocoder=setup.vocoder,
                 any_seed=any_seed,
+                finish=finish,
             )
             for request in (job.request, job.former_request)
         )

@@ -13,6 +13,7 @@ from auffusion_cli.config import GenerationDefaults, SpectrogramConfig
 from auffusion_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from auffusion_cli.requests.finish import Finish
     from auffusion_cli.requests.request import InpaintRequest
     from auffusion_cli.signal.recording import Recording
     from auffusion_cli.tasks.edits import EditResult
@@ -61,6 +62,7 @@ def inpaint(
     *,
     sampling: options.Sampling,
     loading: options.Loading,
+    finishing: options.Finishing,
     spectrogram: recordings.Picture = None,
     run: options.Run,
 ) -> None:
@@ -87,6 +89,7 @@ def inpaint(
             "Give --mask, --band, or both",
             hint="For example: --mask 2-4s, or --band 4k-8k.",
         )
+    finish = finishing.finish()
     recording = recordings.read(source)
 
     from auffusion_cli.tasks.inpaint import check_resample, plan_inpaint
@@ -109,11 +112,14 @@ def inpaint(
                 "--room-tone uses no model, and takes no --steps, --guidance, --guidance-rescale,"
                 " --scheduler or --resample"
             )
-        return _fill_with_room_tone(recording, request, source, output, seed, spectrogram, run)
+        return _fill_with_room_tone(
+            recording, request, source, output, seed, finish, spectrogram, run
+        )
     config, duration_s = SpectrogramConfig(), recording.duration_s
     # Masks and names are checked before the model is downloaded, whose window only comes after.
     plan_inpaint(request, duration_s, config, GenerationDefaults().max_duration_s)
     path = recordings.output_path(output, "{name}-inpainted", source, recording, request)
+    recordings.check_broadcast(finish, [path])
     recordings.check_outputs([path], spectrogram, overwrite=run.overwrite)
     setup = set_up(loading, sampling.lasting(duration_s), run)
     check_resample(request, setup.settings)
@@ -136,7 +142,7 @@ def inpaint(
         result = task.inpaint(
             model, recording, request, setup.settings, on_progress=progress.report
         )
-    _write(result, recording, path, spectrogram, run)
+    _write(result, recording, path, finish, spectrogram, run)
 
 
 def _fill_with_room_tone(
@@ -145,6 +151,7 @@ def _fill_with_room_tone(
     source: Path,
     output: str | None,
     seed: int | None,
+    finish: Finish | None,
     spectrogram: Path | None,
     run: options.Run,
 ) -> None:
@@ -153,23 +160,26 @@ def _fill_with_room_tone(
 
     parse_masks(request, recording.duration_s, recording.sample_rate_hz / 2)
     path = recordings.output_path(output, "{name}-inpainted", source, recording, request)
+    recordings.check_broadcast(finish, [path])
     recordings.check_outputs([path], spectrogram, overwrite=run.overwrite)
     if run.dry_run:
         recordings.show_requests({path: request}, {"model": None}, as_json=run.json)
         return
     if seed is None:
         console.note_seed(request.seed)
-    _write(fill_with_room_tone(recording, request), recording, path, spectrogram, run)
+    result = fill_with_room_tone(recording, request)
+    _write(result, recording, path, finish, spectrogram, run)
 
 
 def _write(
     result: EditResult,
     recording: Recording,
     path: Path,
+    finish: Finish | None,
     spectrogram: Path | None,
     run: options.Run,
 ) -> None:
     if spectrogram:
         titled = [("before", recording), ("after", result.recording)]
         recordings.draw(spectrogram, titled, overwrite=run.overwrite)
-    recordings.write(result, path, run)
+    recordings.write(result, path, run, finish)

@@ -42,6 +42,7 @@ def style_transfer(
     *,
     sampling: options.Sampling,
     loading: options.Loading,
+    finishing: options.Finishing,
     spectrogram: recordings.Picture = None,
     run: options.Run,
 ) -> None:
@@ -60,6 +61,7 @@ def style_transfer(
     from auffusion_cli.requests.request import StyleTransferRequest, draw_seed
 
     values = _read_strengths(strength, strengths)
+    finish = finishing.finish()
     recording = recordings.read(source)
 
     from auffusion_cli.tasks.style_transfer import check_method
@@ -85,6 +87,7 @@ def style_transfer(
         folder = f"{paths[0].parent}/"
         picture = recordings.output_path(folder, "{name}-{prompt}", source, recording, request)
         picture = picture.with_suffix(".png")
+    recordings.check_broadcast(finish, paths)
     recordings.check_outputs(paths, picture, overwrite=run.overwrite)
     setup = set_up(loading, sampling.lasting(recording.duration_s), run)
     for request in requests.values():
@@ -107,7 +110,7 @@ def style_transfer(
             )
         if picture:
             titled.append((title, result.recording))
-        recordings.write(result, path, run)
+        recordings.write(result, path, run, finish)
     if picture:
         recordings.draw(picture, titled, overwrite=run.overwrite)
         console.note(f"spectrograms: {picture}")

@@ -1,0 +1,16 @@
+"""Formats of written sounds, as `--format` names them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Format = Literal["wav", "wav24", "wavfloat", "flac", "ogg", "mp3"]
+SUFFIX_AND_SUBTYPE: dict[str | None, tuple[str | None, str]] = {
+    None: (None, "pcm16"),
+    "wav": (".wav", "pcm16"),
+    "wav24": (".wav", "pcm24"),
+    "wavfloat": (".wav", "float"),
+    "flac": (".flac", "pcm16"),
+    "ogg": (".ogg", "pcm16"),
+    "mp3": (".mp3", "pcm16"),
+}

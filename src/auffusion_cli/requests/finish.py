@@ -1,0 +1,103 @@
+"""What is done to a sound after it is made: fades, channels, rate and level. No torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from typing import Any
+
+from auffusion_cli.config import Limits
+from auffusion_cli.errors import UsageError
+
+FADE = Limits(0.0, 3600.0, unit=" s")
+LOUDNESS = Limits(-70.0, -5.0, unit=" LUFS")
+"""From the absolute gate of BS.1770 to what no recording exceeds."""
+PEAK = Limits(-60.0, 0.0, unit=" dB")
+RATE = Limits(8_000, 192_000, whole=True, unit=" Hz")
+CHANNELS = (1, 2)
+DEFAULT_PEAK_DB = -1.0
+"""Highest true peak of a sound whose loudness is set (EBU R 128, 2023)."""
+LEVEL = re.compile(r"([-+]?[0-9]{1,3}(?:\.[0-9]{1,6})?)\s*([a-z]*)")
+RATE_TEXT = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,6})?)\s*(hz|k|khz|)")
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Fades, channels, rate and level of a finished sound; None leaves it as it is."""
+
+    fade_in_s: float = 0.0
+    fade_out_s: float = 0.0
+    loudness_lufs: float | None = None
+    """Integrated loudness (ITU-R BS.1770-5), reached as far as the peak allows."""
+    peak_db: float | None = None
+    """True peak over full scale: the sound's own, or with a loudness the highest it may have, by
+    default `DEFAULT_PEAK_DB`."""
+    rate_hz: int | None = None
+    channels: int | None = None
+    """2 makes a stereo image of one channel, 1 is the mean of several."""
+    broadcast: bool = False
+    """A wav gets the fields of the Broadcast Wave Format (EBU Tech 3285)."""
+
+    def __post_init__(self) -> None:
+        limits = {
+            "fade_in_s": ("--fade-in", FADE),
+            "fade_out_s": ("--fade-out", FADE),
+            "loudness_lufs": ("--loudness", LOUDNESS),
+            "peak_db": ("--peak", PEAK),
+            "rate_hz": ("--rate", RATE),
+        }
+        for name, (option, valid) in limits.items():
+            value = getattr(self, name)
+            if not (
+                valid.allow(value) or (value is None and name not in ("fade_in_s", "fade_out_s"))
+            ):
+                raise UsageError(f"{option} {value!r:.40} is not possible", hint=f"Valid: {valid}.")
+        if self.channels not in (None, *CHANNELS) or isinstance(self.channels, bool):
+            raise UsageError(
+                f"--channels {self.channels!r:.40} is not possible", hint="Valid: 1 or 2."
+            )
+        if not isinstance(self.broadcast, bool):
+            raise UsageError("--broadcast is not true or false")
+
+    @property
+    def ceiling_db(self) -> float:
+        """The highest true peak that a set loudness may lead to."""
+        return DEFAULT_PEAK_DB if self.peak_db is None else self.peak_db
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is asked for, without the rest."""
+        return {
+            field.name: value
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        }
+
+
+def parse_loudness(text: str) -> float:
+    """`-16LUFS`, `-16` -> LUFS. Raises UsageError."""
+    return _parse_level(text, "--loudness", ("", "lufs", "lkfs"), "-16LUFS or -23")
+
+
+def parse_peak(text: str) -> float:
+    """`-1dB`, `-1dBTP`, `-1` -> dB. Raises UsageError."""
+    return _parse_level(text, "--peak", ("", "db", "dbtp", "dbfs"), "-1dB or -3")
+
+
+def parse_decibels(text: str, option: str) -> float:
+    """`12dB`, `-6` -> dB. Raises UsageError, which names `option`."""
+    return _parse_level(text, option, ("", "db"), "12dB or 6")
+
+
+def parse_rate(text: str) -> int:
+    """`48000`, `48k`, `44.1kHz` -> Hz. Raises UsageError."""
+    match = RATE_TEXT.fullmatch(text.strip().lower())
+    if not match:
+        raise UsageError(f"--rate {text!r:.40} is not a rate", hint="Valid: 48000, 44.1k or 48kHz.")
+    return round(float(match[1]) * (1000 if match[2].startswith("k") else 1))
+
+
+def _parse_level(text: str, option: str, units: tuple[str, ...], examples: str) -> float:
+    match = LEVEL.fullmatch(text.strip().lower())
+    if not match or match[2] not in units:
+        raise UsageError(f"{option} {text!r:.40} is not a level", hint=f"Valid: {examples}.")
+    return float(match[1])

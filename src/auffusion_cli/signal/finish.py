@@ -1,0 +1,90 @@
+"""A sound, finished: channels, rate, fades and level, in this order. No torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from auffusion_cli.requests.finish import Finish
+from auffusion_cli.signal.audio import resample
+from auffusion_cli.signal.meters import loudness_lufs, to_db, true_peak
+from auffusion_cli.signal.stereo import widen
+
+WRAP_S = 0.25
+"""Of a loop is put around it, so that filters run through its seam; they have ended by then."""
+TOLERANCE_DB = 0.05
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished sound and its measures."""
+
+    waveform: np.ndarray
+    """(C, N) float64, full scale at -1..1."""
+    rate_hz: int
+    missed_lufs: float | None = None
+    """The loudness that the peak allowed, where it is less than was asked for."""
+
+
+def finish(waveform: np.ndarray, rate_hz: int, asked: Finish, *, loop: bool = False) -> Finished:
+    """Finish (C, N) samples at `rate_hz`; a `loop` has no fades, and stays without a seam."""
+    n_samples = waveform.shape[-1]
+    to_hz = asked.rate_hz or rate_hz
+    wrap = 0
+    if loop:  # as many samples as become a whole number of them at the new rate
+        unit = rate_hz // math.gcd(rate_hz, to_hz)
+        wrap = -(-round(WRAP_S * rate_hz) // unit) * unit
+        waveform = np.pad(waveform, ((0, 0), (wrap, wrap)), mode="wrap")
+    waveform = _with_channels(waveform.astype(np.float64), rate_hz, asked.channels)
+    waveform = _resample(waveform, rate_hz, to_hz)
+    start = wrap * to_hz // rate_hz
+    waveform = waveform[:, start : start + -(-n_samples * to_hz // rate_hz)].copy()
+    if not loop:
+        _fade(waveform, asked, to_hz)
+    gain, missed_lufs = _gain(waveform, to_hz, asked)
+    return Finished(gain * waveform, to_hz, missed_lufs)
+
+
+def _with_channels(waveform: np.ndarray, rate_hz: int, channels: int | None) -> np.ndarray:
+    if channels == 1:
+        return waveform.mean(axis=0, keepdims=True)
+    if channels == 2 and len(waveform) == 1:
+        return widen(waveform, rate_hz)
+    return waveform
+
+
+def _resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    import torch
+
+    return resample(torch.from_numpy(waveform), from_hz, to_hz).numpy()
+
+
+def _fade(waveform: np.ndarray, asked: Finish, rate_hz: int) -> None:
+    """Fade (C, N) samples in place, along half a cosine."""
+    n = waveform.shape[-1]
+    for fade_s, samples in (
+        (asked.fade_in_s, waveform),
+        (asked.fade_out_s, waveform[:, ::-1]),
+    ):
+        n_fade = min(round(fade_s * rate_hz), n)
+        samples[:, :n_fade] *= 0.5 - 0.5 * np.cos(np.pi * np.arange(n_fade) / max(n_fade, 1))
+
+
+def _gain(waveform: np.ndarray, rate_hz: int, asked: Finish) -> tuple[float, float | None]:
+    """(gain to the level that is asked for, the loudness reached where that falls short)."""
+    if asked.loudness_lufs is None and asked.peak_db is None:
+        return 1.0, None
+    peak_db = to_db(true_peak(waveform))
+    if peak_db == -math.inf:  # silence has no level
+        return 1.0, None
+    gain_db = asked.ceiling_db - peak_db
+    missed_lufs = None
+    if asked.loudness_lufs is not None:
+        loudness = loudness_lufs(waveform, rate_hz)
+        wanted_db = asked.loudness_lufs - loudness if loudness > -math.inf else 0.0
+        if wanted_db > gain_db + TOLERANCE_DB:
+            missed_lufs = loudness + gain_db
+        gain_db = min(wanted_db, gain_db)
+    return 10 ** (gain_db / 20), missed_lufs

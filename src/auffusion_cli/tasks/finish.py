@@ -1,0 +1,136 @@
+"""Finished sounds, of any task or from a file: fades, channels, rate, level, and their record."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from auffusion_cli.errors import AuffusionWarning, UsageError
+from auffusion_cli.requests.finish import Finish
+from auffusion_cli.requests.provenance import Provenance, hash_samples
+from auffusion_cli.requests.request import FinishRequest, GenerateSettings
+from auffusion_cli.signal.audio import to_pcm16, write_audio
+from auffusion_cli.signal.finish import Finished, finish
+from auffusion_cli.signal.recording import Recording, to_full_scale
+from auffusion_cli.tasks.edits import EditResult
+from auffusion_cli.tasks.generate import GenerateResult
+
+Result = TypeVar("Result", GenerateResult, EditResult)
+NO_MODEL = "none"
+
+
+@dataclass(frozen=True)
+class FinishResult:
+    """A file, or a part of one, finished."""
+
+    waveform: Tensor
+    """(C, N) float32, full scale at -1..1."""
+    sample_rate_hz: int
+    provenance: Provenance
+
+    def save(self, path: str | Path, *, subtype: str = "pcm16", overwrite: bool = True) -> None:
+        """Write a .wav, .flac, .ogg or .mp3 that carries `provenance`; see `write_audio`."""
+        write_audio(
+            path,
+            self.waveform,
+            self.sample_rate_hz,
+            subtype=subtype,
+            provenance=self.provenance.to_dict(),
+            overwrite=overwrite,
+        )
+
+
+def finish_recording(source: Recording, request: FinishRequest, asked: Finish) -> FinishResult:
+    """The part of `source` that `request` names, finished as `asked`.
+
+    Raises:
+        UsageError: the recording has no such part.
+    """
+    end = None if request.n_samples is None else request.first_sample + request.n_samples
+    part = to_full_scale(source.samples[request.first_sample : end])
+    if not len(part) or (request.n_samples or 0) > len(part):
+        raise UsageError(f"{request.source} does not have the part of it that was finished")
+    # With its rate the record says all that the file's header does.
+    asked = dataclasses.replace(asked, rate_hz=asked.rate_hz or source.sample_rate_hz)
+    made = finish(part.T, source.sample_rate_hz, asked, loop=request.loop)
+    _warn_of_missed(made, asked)
+    waveform = torch.from_numpy(made.waveform.astype(np.float32))
+    provenance = Provenance(
+        request=request,
+        settings=GenerateSettings(
+            duration_s=waveform.shape[-1] / made.rate_hz,
+            steps=1,
+            guidance_scale=1.0,
+            guidance_rescale=0.0,
+            scheduler="ddim",
+        ),
+        model=NO_MODEL,
+        revision=None,
+        vocoder=NO_MODEL,
+        device="cpu",
+        dtype="fp32",
+        samples_sha256=hash_samples(to_pcm16(waveform).numpy().T),
+        finish=asked,
+    )
+    return FinishResult(waveform, made.rate_hz, provenance)
+
+
+def finished(result: Result, asked: Finish | None) -> Result:
+    """`result`, finished as `asked`; None leaves it as it is.
+
+    Warns where the peak does not allow the loudness that is asked for.
+    """
+    if asked is None:
+        return result
+    if isinstance(result, EditResult):
+        source = result.recording
+        waveform, rate_hz = to_full_scale(source.samples).T, source.sample_rate_hz
+    else:
+        waveform, rate_hz = np.atleast_2d(np.asarray(result.waveform)), result.sample_rate_hz
+    made = finish(waveform, rate_hz, asked, loop=is_loop(result.provenance))
+    _warn_of_missed(made, asked)
+    if isinstance(result, EditResult):
+        samples = source.quantize(made.waveform.T)
+        same_channels = samples.shape[1] == source.samples.shape[1]
+        recording = dataclasses.replace(
+            source,
+            samples=samples,
+            sample_rate_hz=made.rate_hz,
+            channel_mask=source.channel_mask if same_channels else None,
+        )
+        return EditResult(recording, _record(result.provenance, asked, samples))
+    waveform = torch.from_numpy(made.waveform.astype(np.float32))
+    samples = to_pcm16(waveform).numpy().T
+    return dataclasses.replace(
+        result,
+        waveform=waveform,
+        sample_rate_hz=made.rate_hz,
+        provenance=_record(result.provenance, asked, samples),
+    )
+
+
+def _warn_of_missed(made: Finished, asked: Finish) -> None:
+    if made.missed_lufs is not None:
+        warnings.warn(
+            f"its true peak of {asked.ceiling_db:g} dB allows {made.missed_lufs:.1f} LUFS,"
+            f" not {asked.loudness_lufs:g}",
+            AuffusionWarning,
+            stacklevel=3,
+        )
+
+
+def _record(provenance: Provenance, asked: Finish, samples: np.ndarray) -> Provenance:
+    return dataclasses.replace(provenance, finish=asked, samples_sha256=hash_samples(samples))
+
+
+def is_loop(provenance: Provenance) -> bool:
+    """Whether the sound is one that is played again and again."""
+    request = provenance.request
+    return getattr(request, "loop", False) or getattr(request, "where", "") == "loop"
