@@ -112,6 +112,35 @@ def write_text(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append `line` to a file of lines in UTF-8 to which other processes may append, too.
+
+    The file is locked meanwhile. A part of a line at its end, which a killed process left, is cut
+    off.
+    """
+    with naming(path), os.fdopen(_open_locked(path), "r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        end = size
+        while end > 0:
+            start = max(0, end - BLOCK_BYTES)
+            file.seek(start)
+            if (newline := file.read(end - start).rfind(b"\n")) >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+        file.seek(end)
+        file.write(f"{line}\n".encode())
+
+
+def _open_locked(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
+
+
 def is_unfinished(path: Path) -> bool:
     """Whether `path` has a name under which `atomic_file` and `atomic_folder` write."""
     return _UNFINISHED.fullmatch(path.name) is not None

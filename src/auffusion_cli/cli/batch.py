@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from auffusion_cli.cli import console
+from auffusion_cli.cli.claims import Claims
+from auffusion_cli.cli.launch import Launch
 from auffusion_cli.cli.making import Setup
+from auffusion_cli.cli.manifest import Manifest
 from auffusion_cli.cli.options import Run
 from auffusion_cli.cli.plan import Failure, Job, Matches, is_finished, record_of
 from auffusion_cli.errors import AuffusionError, OutputExistsError
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
     from auffusion_cli.requests.finish import Finish
     from auffusion_cli.requests.request import GenerateRequest
     from auffusion_cli.tasks.generate import GenerateFailure, GenerateResult
+
+
+LOOK_AGAIN_S = 1.0
+"""Between looks at sounds that other runs are making."""
 
 
 @dataclass
@@ -43,48 +51,91 @@ class Batch:
     failures: list[Failure] = field(default_factory=list)
     remarks: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     """Fields to add to the JSON of some prompts."""
+    manifest: Manifest | None = None
+    launch: Launch = field(default_factory=Launch)
+    claims: Claims = field(default_factory=Claims)
     n_made: int = 0
     n_skipped: int = 0
     n_done: int = 0
     """Of the jobs that `make` was given."""
 
     def make(self, model: Model, jobs: Sequence[Job], batch_size: int | None) -> None:
-        """Make, write and report `jobs` in their order; those with the same settings at once."""
+        """Make, write and report `jobs` in their order; those with the same settings at once.
+
+        Jobs that other runs are making come last: they are skipped once they are made, and made
+        here if those runs end without it.
+        """
         for folder in {path.parent for job in jobs for path in (job.path, job.picture) if path}:
             clear_unfinished(folder)
+            self.claims.clear_dead(folder)
         one = len(jobs) == 1
         total, unit = (None, "steps") if one else (len(jobs), "sounds")
-        with console.Progress("generating", total, unit=unit) as progress:
+        with self.claims, console.Progress("generating", total, unit=unit) as progress:
 
             def on_step(batch, step) -> None:
+                self.claims.show_life()
                 if one:
                     progress.report(step.index + 1, step.n_steps)
                 else:
                     part = len(batch) * (step.index + 1) / step.n_steps
                     progress.update(completed=self.n_done + part)
 
-            for settings, group in groupby(jobs, self.setup.settings_of):
-                self._make_group(model, group, settings, batch_size, on_step)
+            left = self._make_free(model, jobs, batch_size, on_step)
+            if left:
+                console.note(f"waiting for sounds that other runs are making: {len(left)}")
+            while left:
+                time.sleep(LOOK_AGAIN_S)
+                self.n_done -= len(left)
+                left = self._make_free(model, left, batch_size, on_step)
 
-    def _make_group(self, model, jobs, settings, batch_size, on_step) -> None:
+    def _make_free(self, model, jobs, batch_size, on_step) -> list[Job]:
+        """Make those that no other run has claimed; returns the others."""
+        claimed: list[Job] = []
+        for settings, group in groupby(jobs, self.setup.settings_of):
+            self._make_group(model, group, settings, batch_size, on_step, claimed)
+        return claimed
+
+    def _make_group(self, model, jobs, settings, batch_size, on_step, claimed) -> None:
         from auffusion_cli.tasks.generate import generate, generate_each
 
         pulled: deque[Job] = deque()
 
         def requests() -> Iterator[GenerateRequest]:
             for job in jobs:
-                if is_finished(job, self.matches):
-                    self.skip(job)
-                    self.n_done += 1
-                else:
+                if self._is_free(job, claimed):
                     pulled.append(job)
                     yield job.request
+                else:
+                    self.n_done += 1
 
         make = generate_each if self.forgiving else generate
-        results = make(model, requests(), settings, batch_size=batch_size, on_step=on_step)
-        for result in results:
-            self._take(pulled.popleft(), result)
+        begun_s, n_together = time.monotonic(), 0
+        for result in make(model, requests(), settings, batch_size=batch_size, on_step=on_step):
+            if n_together == 0:  # the first of a batch
+                n_together = len(pulled)
+                made_in_s = (time.monotonic() - begun_s) / n_together
+            job = pulled.popleft()
+            self._take(job, result, made_in_s)
+            self.claims.release(job.path)
             self.n_done += 1
+            n_together -= 1
+            begun_s = time.monotonic()
+
+    def _is_free(self, job: Job, claimed: list[Job]) -> bool:
+        """Claim the job; False if it is finished, or else if another run has it (`claimed`)."""
+        if self.matches is None:
+            return True
+        if is_finished(job, self.matches):
+            self.skip(job)
+            return False
+        if not self.claims.take(job.path):
+            claimed.append(job)
+            return False
+        if is_finished(job, self.matches):  # in the moment between
+            self.claims.release(job.path)
+            self.skip(job)
+            return False
+        return True
 
     def skip(self, job: Job) -> None:
         """Count and report a sound that is there already."""
@@ -101,20 +152,36 @@ class Batch:
                 }
             )
 
-    def conclude(self) -> None:
-        """Print the counts and the failures; exit with 1 if there are any."""
-        if self.n_skipped:
-            console.note(f"already there and skipped: {self.n_skipped}")
-        if not self.failures:
-            return
-        for failure in self.failures:
-            if self.run.json:
-                console.print_json({"status": "failed", **asdict(failure)})
-            console.error(f"{failure.source}: {failure.reason}")
-        console.note(f"{self.n_made} made, {self.n_skipped} skipped, {len(self.failures)} failed")
-        raise typer.Exit(1)
+    def skip_finished(self, jobs: Sequence[Job]) -> None:
+        """Skip sounds that were there before, and list those that the manifest lacks."""
+        for job in jobs:
+            self.skip(job)
+            if self.manifest and (record := record_of(job.path)):
+                self.manifest.complete(job.path, job.line, record)
 
-    def _take(self, job: Job, result: GenerateResult | GenerateFailure) -> None:
+    def conclude(self) -> None:
+        """Print the counts and the failures; exit with 1 if there are any.
+
+        Of the processes of a launch the main one does so for all of them, once they are done.
+        """
+        failures = [asdict(failure) for failure in self.failures]
+        outcomes = self.launch.gather([self.n_made, self.n_skipped, failures])
+        if outcomes is None:
+            return
+        n_made, n_skipped = (sum(outcome[i] for outcome in outcomes) for i in (0, 1))
+        failures = [failure for _, _, some in outcomes for failure in some]
+        if n_skipped:
+            console.note(f"already there and skipped: {n_skipped}")
+        for failure in sorted(failures, key=lambda failure: failure["line"] or 0):
+            if self.run.json:
+                console.print_json({"status": "failed", **failure})
+            console.error(f"{failure['source']}: {failure['reason']}")
+        if failures or not self.launch.is_alone:
+            console.note(f"{n_made} made, {n_skipped} skipped, {len(failures)} failed")
+        if failures:
+            raise typer.Exit(1)
+
+    def _take(self, job: Job, result: GenerateResult | GenerateFailure, made_in_s: float) -> None:
         from auffusion_cli.tasks.generate import GenerateFailure
 
         if isinstance(result, GenerateFailure):
@@ -137,6 +204,8 @@ class Batch:
             self.failures.append(Failure.of(job, error))
             return
         self.n_made += 1
+        if self.manifest:
+            self.manifest.add(job.path, job.line, result.provenance, made_in_s)
         record = {"line": job.line, **result.provenance.to_dict()}
         record |= self.remarks.get(job.request.prompt, {})
         console.print_made(job.path, record, as_json=self.run.json)

@@ -8,6 +8,7 @@ rich is imported only when a progress bar appears, because `--help` should not w
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -16,8 +17,8 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -90,6 +91,13 @@ def error(message: str, *, hint: str | None = None) -> None:
 def _to_stderr(line: str) -> None:
     with suppress(OSError):  # the terminal was closed: nobody reads it, and the work goes on
         typer.echo(line, err=True)
+
+
+@contextmanager
+def quiet_unless(is_main: bool) -> Iterator[None]:
+    """Leave notes and progress to one of several processes; errors end the block and are shown."""
+    with redirect_stderr(io.StringIO()) if not is_main else nullcontext():
+        yield
 
 
 def show_warnings(*, debug: bool) -> None:

@@ -151,6 +151,24 @@ PromptsFile = Annotated[
         help="A list of prompts: .txt, .csv or .jsonl; - reads standard input.",
     ),
 ]
+
+
+def _parse_shard(text: str) -> Any:
+    from auffusion_cli.requests.shards import parse_shard
+
+    return parse_shard(str(text))
+
+
+Shard = Annotated[
+    Any,
+    typer.Option(
+        "--shard",
+        metavar="K/N",
+        parser=_parse_shard,
+        help="Only part K of N, from 1; each may run on another machine.",
+        show_default=False,
+    ),
+]
 Variations = Annotated[
     int,
     typer.Option(

@@ -331,7 +331,7 @@ def test_a_list_keeps_its_good_lines_and_lists_the_bad_ones(run):
     )
     result = run("generate", "--prompts", "list.jsonl", "-o", "out", "--seed", "1")
     assert result.exit_code == 1
-    assert sorted(os.listdir("out")) == ["00001-dog.wav", "00004-rain.wav"]
+    assert sorted(os.listdir("out")) == ["00001-dog.wav", "00004-rain.wav", "manifest.jsonl"]
     assert "list.jsonl, line 2: the prompt is empty" in result.stderr
     assert "list.jsonl, line 3: is not JSON" in result.stderr
     assert "2 made, 0 skipped, 2 failed" in result.stderr
@@ -351,7 +351,7 @@ def test_a_stopped_list_goes_on_where_it_was(run, monkeypatch):
 
     monkeypatch.setattr(task, "decode", stop_at_the_second)
     assert run(*arguments, stdin=stdin).exit_code == 130
-    assert os.listdir("out") == ["00001-dog.wav"]
+    assert sorted(os.listdir("out")) == ["00001-dog.wav", "manifest.jsonl"]
     first = Path("out/00001-dog.wav").read_bytes()
 
     result = run(*arguments, "--json", stdin=stdin)
@@ -461,6 +461,7 @@ def test_a_second_run_of_the_same_request_skips_what_the_first_has_made(run, mon
     command = ("generate", "--prompts", "-", "-o", "out", "--seed", "1", "--spectrogram", "out/")
     stdin = "dog\nrain\nwind\n"
     assert run(*command, stdin=stdin).exit_code == 0
+    Path("out/manifest.jsonl").unlink()
     finished = {path: path.read_bytes() for path in Path("out").iterdir()}
     for path in finished:
         path.unlink()
@@ -479,6 +480,7 @@ def test_a_second_run_of_the_same_request_skips_what_the_first_has_made(run, mon
     assert result.exit_code == 0, result.output
     statuses = [json.loads(line)["status"] for line in result.stdout.splitlines()]
     assert statuses == ["skipped", "skipped", "made"]
+    Path("out/manifest.jsonl").unlink()
     assert {path: path.read_bytes() for path in Path("out").iterdir()} == finished
 
 
@@ -570,7 +572,7 @@ def test_a_csv_names_files_by_its_columns_and_cannot_lead_out_of_the_folder(run)
     Path("list.csv").write_text("id,caption,seed\n../../evil,dog,5\nb,rain,\n")
     result = run("generate", "--prompts", "list.csv", "-o", "out/{id}.wav", "--seed", "1")
     assert result.exit_code == 0, result.output
-    assert sorted(os.listdir("out")) == ["b.wav", "evil.wav"]
+    assert sorted(os.listdir("out")) == ["b.wav", "evil.wav", "manifest.jsonl"]
     assert read_provenance(Path("out/evil.wav"))["seed"] == 5
     assert read_provenance(Path("out/b.wav"))["seed"] == line_seed(1, 3)
 
@@ -586,7 +588,7 @@ def test_one_file_that_cannot_be_written_does_not_stop_a_list(run, monkeypatch):
     monkeypatch.setattr(task.GenerateResult, "save", save)
     result = run("generate", "--prompts", "-", "-o", "out", stdin="dog\nrain\nbirds\n")
     assert result.exit_code == 1
-    assert sorted(os.listdir("out")) == ["00001-dog.wav", "00003-birds.wav"]
+    assert sorted(os.listdir("out")) == ["00001-dog.wav", "00003-birds.wav", "manifest.jsonl"]
     assert "line 2: [Errno 13] Permission denied" in result.stderr
 
 

@@ -15,9 +15,11 @@ from auffusion_cli.requests.prompts import SETTING_COLUMNS
 
 if TYPE_CHECKING:
     from auffusion_cli.cli.making import Setup
-    from auffusion_cli.cli.plan import Failure, Job
+    from auffusion_cli.cli.manifest import Manifest
+    from auffusion_cli.cli.plan import Failure, Job, PlanOptions
     from auffusion_cli.requests.finish import Finish
     from auffusion_cli.requests.provenance import Provenance
+    from auffusion_cli.requests.shards import Shard
 
 N_LISTED = 10
 """Files or failures that a message names before it only counts."""
@@ -48,6 +50,7 @@ def generate(
         ),
     ] = None,
     n_variations: options.Variations = 1,
+    shard: options.Shard = None,
     duration_s: options.Duration = None,
     trim: options.Trim = True,
     seed: options.Seed = None,
@@ -72,6 +75,8 @@ def generate(
     What is left out is the model's default; `--dry-run` shows it. Each file carries its prompt,
     seed and settings (`auffusion info`). A list given by --prompts, or prompts with --seed, can be
     stopped and started again: files that are already there, from the same request, are skipped.
+    Several runs of one list share it: by --shard, by `accelerate launch -m auffusion_cli generate`,
+    or as they come, each taking what no other is making. Beside its sounds is a manifest.jsonl.
     With --timeline the prompt is what goes on below all of it; without a prompt there is silence
     in between.
 
@@ -86,6 +91,7 @@ def generate(
       auffusion generate "a door slams" --loudness -16LUFS --rate 48000 --channels 2 -o door.wav
     """
     from auffusion_cli.cli import plan
+    from auffusion_cli.cli.launch import Launch
     from auffusion_cli.cli.making import set_up
     from auffusion_cli.cli.outputs import field_names
     from auffusion_cli.cli.recordings import check_broadcast
@@ -111,12 +117,11 @@ def generate(
         encoding=encoding,
         trim=trim,
     )
-    if prompts_file:
-        jobs, failures = plan.plan_list(prompts_file, plan_options)
-    else:
-        jobs, failures = plan.plan_arguments(prompts or [""], plan_options), []
+    launch = Launch.current()
+    share = launch.share_of(shard, prompts_file)
+    jobs, failures, manifest = _plan(prompts, prompts_file, plan_options, share, seed)
     check_broadcast(finish, [job.path for job in jobs])
-    player = _find_player(jobs) if play else None
+    player = _find_player(jobs) if play and jobs else None
     setup = set_up(loading, plan_options.asked, run)
     regions = _regions(setup, timeline)
     matches = None
@@ -142,13 +147,37 @@ def generate(
     batch = Batch(
         setup, run, subtype, finish, player, bool(prompts_file), matches, failures, remarks
     )
+    batch.manifest, batch.launch = manifest, launch
     if seed is None and any(job.line is None or job.former_seed is not None for job in jobs):
         console.note_seed(plan_options.seed)
-    for job in finished:
-        batch.skip(job)
+    batch.skip_finished(finished)
     if jobs:
-        batch.make(setup.load(), jobs, batch_size)
+        with console.quiet_unless(launch.is_main):
+            batch.make(setup.load(), jobs, batch_size)
     batch.conclude()
+
+
+def _plan(
+    prompts: list[str] | None,
+    prompts_file: str | None,
+    plan_options: PlanOptions,
+    share: Shard,
+    seed: int | None,
+) -> tuple[list[Job], list[Failure], Manifest | None]:
+    """Jobs and failures of this process, and the manifest of a list."""
+    from auffusion_cli.cli import plan
+    from auffusion_cli.cli.manifest import Manifest
+
+    if prompts_file is None:
+        return plan.plan_arguments(prompts or [""], plan_options), [], None
+    jobs, failures = plan.plan_list(prompts_file, plan_options)
+    manifest = Manifest([job.path for job in jobs], share)
+    if not share.is_whole and seed is None and any(job.former_seed is not None for job in jobs):
+        raise UsageError(
+            "--seed is missing: each of the processes that share the list would draw its own",
+            hint="Give all of them the same one, such as --seed 1.",
+        )
+    return share.of(jobs), share.of(failures), manifest
 
 
 def _read_timeline(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -137,7 +136,7 @@ def train(
     processes = join_processes(device)
     is_main = processes.is_main_process
     writes = is_main and not dry_run
-    with _quiet_unless(is_main), only_run(folder) if writes else nullcontext():
+    with console.quiet_unless(is_main), only_run(folder) if writes else nullcontext():
         # One process downloads and opens all clips; the others find its results.
         with processes.main_process_first():
             if writes:  # again, now that nobody else writes
@@ -282,13 +281,6 @@ def _check_clips(
     if not checked.clips:
         raise DataError(f"--data {config.data}: no clip can be used")
     return checked.clips
-
-
-@contextmanager
-def _quiet_unless(is_main: bool) -> Iterator[None]:
-    """Leave notes to one of several processes; errors are written by all."""
-    with redirect_stderr(io.StringIO()) if not is_main else nullcontext():
-        yield
 
 
 @contextmanager
