@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or later is needed, this is {sys.version}: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --editable ".[train]"
+	$(BIN)/python -m pip install --editable ".[train,studio]"
 	@touch $@
 
 # Separate from the above, as diffusers and transformers import scipy, which the tests need, wherever

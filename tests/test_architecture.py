@@ -24,7 +24,7 @@ LAYERS = (
     {"checkpoints"},
     {"evaluation"},
     {"tasks"},
-    {"api", "training"},
+    {"api", "training", "studio"},
     {"cli"},
     {"__main__"},
 )

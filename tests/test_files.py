@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from auffusion_cli.errors import OutputExistsError, UsageError
 from auffusion_cli.files import (
@@ -23,7 +26,33 @@ from auffusion_cli.files import (
     open_regular,
     read_bytes,
     replace_folder,
+    slug,
 )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Dog barking, in rain!", "dog-barking-in-rain"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("..", "sound"),
+        ("", "sound"),
+        ("a/b\\c:d", "a-b-c-d"),
+        ("犬が吠える", "犬が吠える"),
+        ("version 1.5", "version-1.5"),
+        ("-rf", "rf"),
+    ],
+)
+def test_slugs_read_like_the_prompt(text, expected):
+    assert slug(text) == expected
+
+
+@given(st.text(max_size=300))
+def test_no_text_leaves_its_folder_or_names_a_hidden_file(text):
+    name = slug(text)
+    assert Path("folder", name).resolve().parent == Path("folder").resolve()
+    assert name and not name.startswith((".", "-")) and len(name.encode()) <= 120
+    assert not set("/\\\0{}") & set(name)
 
 
 @pytest.fixture(params=["hard links", "no hard links"])

@@ -1,4 +1,4 @@
-"""Files on the disk: atomic writing, bounded reading, checksums. Nothing here imports torch.
+"""Files on the disk: names, atomic writing, bounded reading, checksums. Nothing here imports torch.
 
 A result is written beside its name, brought onto the disk (fsync), and renamed: a reader, and
 whoever comes after a crash, sees the old result or the new one, never a part. The unfinished file
@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 import stat
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,8 +25,22 @@ from typing import BinaryIO
 from auffusion_cli.errors import OutputExistsError, UsageError
 
 BLOCK_BYTES = 2**20
+MAX_SLUG_CHARACTERS = 60
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
 _REPLACED = re.compile(r"\.(.+)\.[0-9a-f]{16}\.old", re.DOTALL)
+
+# --- Names
+
+
+def slug(text: str) -> str:
+    """`text` as part of a file name: words joined by hyphens, nothing that leads elsewhere."""
+    words = re.findall(r"[\w.]+", unicodedata.normalize("NFKC", text).lower())
+    joined = "-".join(word.strip("._") for word in words if word.strip("._"))
+    cut = joined[:MAX_SLUG_CHARACTERS]
+    while len(cut.encode()) > 2 * MAX_SLUG_CHARACTERS:  # file systems count bytes
+        cut = cut[:-1]
+    return cut.strip("-.") or "sound"
+
 
 # --- Writing
 

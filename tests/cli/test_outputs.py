@@ -1,8 +1,6 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from auffusion_cli.cli.outputs import (
     as_template,
@@ -10,34 +8,8 @@ from auffusion_cli.cli.outputs import (
     check_writable,
     fill,
     place_for,
-    slug,
 )
 from auffusion_cli.errors import UsageError
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Dog barking, in rain!", "dog-barking-in-rain"),
-        ("../../etc/passwd", "etc-passwd"),
-        ("..", "sound"),
-        ("", "sound"),
-        ("a/b\\c:d", "a-b-c-d"),
-        ("犬が吠える", "犬が吠える"),
-        ("version 1.5", "version-1.5"),
-        ("-rf", "rf"),
-    ],
-)
-def test_slugs_read_like_the_prompt(text, expected):
-    assert slug(text) == expected
-
-
-@given(st.text(max_size=300))
-def test_no_text_leaves_its_folder_or_names_a_hidden_file(text):
-    name = slug(text)
-    assert Path("folder", name).resolve().parent == Path("folder").resolve()
-    assert name and not name.startswith((".", "-")) and len(name.encode()) <= 120
-    assert not set("/\\\0{}") & set(name)
 
 
 @pytest.mark.parametrize(

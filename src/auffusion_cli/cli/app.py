@@ -32,6 +32,7 @@ COMMANDS = (
     "attention",
     "info",
     "reproduce",
+    "studio",
     "evaluate",
     "sweep",
     "models",

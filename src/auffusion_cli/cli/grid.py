@@ -96,8 +96,8 @@ def named_sounds(
 
     A list may name its sounds in a column as captions do, so that they are paired with real ones.
     """
-    from auffusion_cli.cli.outputs import slug
     from auffusion_cli.evaluation.captions import named_clip
+    from auffusion_cli.files import slug
     from auffusion_cli.requests.request import GenerateRequest
 
     sounds: dict[str, GenerateRequest] = {}

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from auffusion_cli.errors import OutputExistsError, UsageError
-from auffusion_cli.files import clear_unfinished, folder_of
+from auffusion_cli.files import clear_unfinished, folder_of, slug
 from auffusion_cli.signal.formats import WRITTEN
 
 FIELD = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
 WIDTH = re.compile(r"0?[0-9]{1,2}d?")
-MAX_SLUG_CHARACTERS = 60
 MAX_NAME_BYTES = 255
 """Of a file or folder, as file systems have it."""
-
-
-def slug(text: str) -> str:
-    """`text` as part of a file name: words joined by hyphens, nothing that leads elsewhere."""
-    words = re.findall(r"[\w.]+", unicodedata.normalize("NFKC", text).lower())
-    joined = "-".join(word.strip("._") for word in words if word.strip("._"))
-    cut = joined[:MAX_SLUG_CHARACTERS]
-    while len(cut.encode()) > 2 * MAX_SLUG_CHARACTERS:  # file systems count bytes
-        cut = cut[:-1]
-    return cut.strip("-.") or "sound"
 
 
 def as_template(

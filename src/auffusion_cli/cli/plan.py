@@ -21,10 +21,10 @@ from auffusion_cli.cli.outputs import (
     check_writable,
     field_names,
     fill,
-    slug,
 )
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import AuffusionError, OutputExistsError, UsageError
+from auffusion_cli.files import slug
 from auffusion_cli.requests.prompts import (
     MAX_LIST_BYTES,
     USED_COLUMNS,

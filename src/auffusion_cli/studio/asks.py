@@ -1,0 +1,198 @@
+"""What can be asked of a studio, a dataclass a task: the bodies of the API's POST requests.
+
+Each is decoded from JSON, then checked by building the request and settings that it stands for,
+before it waits in the queue. Sources are ids of the history, never paths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Literal
+
+from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.errors import UsageError
+from auffusion_cli.parsing import decode
+from auffusion_cli.requests.request import (
+    MAX_SEED,
+    ExtendRequest,
+    GenerateRequest,
+    GenerateSettings,
+    InpaintRequest,
+    StyleTransferRequest,
+    draw_seed,
+)
+
+MAX_CANDIDATES = 64
+MAX_SOUND_S = 600.0
+"""Of what is made, or brought in: one job is not to keep the others waiting for an hour."""
+ANY_SHA256 = "0" * 64
+"""Stands for the source's while an ask is checked, before the file is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What all tasks share; None is the model's default, or a seed that is drawn."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    seed: int | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    guidance_rescale: float | None = None
+    scheduler: Literal["pndm", "ddim", "dpm++", "unipc", "euler"] | None = None
+    task: ClassVar[str]
+
+    @property
+    def title(self) -> str:
+        return " ".join(self.prompt.split())
+
+    def settings(self, defaults: GenerationDefaults, duration_s: float | None) -> GenerateSettings:
+        """Settings of a sound of `duration_s`.
+
+        Raises:
+            UsageError: one is impossible, or it is too long for the studio.
+        """
+        names = ("steps", "guidance_scale", "guidance_rescale", "scheduler")
+        asked = {name: getattr(self, name) for name in names}
+        settings = GenerateSettings.from_defaults(defaults, duration_s=duration_s, **asked)
+        if settings.duration_s > MAX_SOUND_S:
+            raise UsageError(
+                f"{settings.duration_s:g} s are too long for the studio",
+                hint=f"Valid: up to {MAX_SOUND_S:g} s; the command line makes longer sounds.",
+            )
+        return settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateAsk(Ask):
+    """Candidates from words; each has a seed of its own."""
+
+    n: int = 1
+    """Number of candidates."""
+    duration_s: float | None = None
+    trim: bool = True
+    """Of a sound shorter than the model's window keep the part with the sound."""
+    task: ClassVar[str] = "generate"
+
+    def requests(self) -> list[GenerateRequest]:
+        """One a candidate, of seeds that follow each other, as `auffusion generate -n` has them."""
+        if not 1 <= self.n <= MAX_CANDIDATES:
+            raise UsageError(
+                f"{self.n} candidates are not possible", hint=f"Valid: 1 to {MAX_CANDIDATES}."
+            )
+        return [
+            GenerateRequest(self.prompt, seed, self.negative_prompt, trim=self.trim)
+            for seed in self._seeds()
+        ]
+
+    def _seeds(self) -> list[int]:
+        following = [(self.seed + i) % (MAX_SEED + 1) for i in range(1, self.n)]
+        return [self.seed, *following]  # an impossible one stays impossible
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditAsk(Ask):
+    """What all changes of a recording share."""
+
+    source: str
+    """Id of a sound of the history."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InpaintAsk(EditAsk):
+    """New sound for a part of a recording."""
+
+    masks: tuple[str, ...] = ()
+    """Spans of time, such as 2-4s; none is the whole."""
+    bands: tuple[str, ...] = ()
+    """Bands of frequency, such as 4k-8k; none is all."""
+    crossfade_s: float = 0.02
+    resample: int = 1
+    task: ClassVar[str] = "inpaint"
+
+    def request(self, name: str, sha256: str) -> InpaintRequest:
+        return InpaintRequest(
+            source=name,
+            source_sha256=sha256,
+            seed=self.seed,
+            masks=self.masks,
+            bands=self.bands,
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            crossfade_s=self.crossfade_s,
+            resample=self.resample,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendAsk(EditAsk):
+    """More of a recording, or a loop of it."""
+
+    by_s: float = 1.0
+    where: Literal["after", "before", "loop"] = "after"
+    crossfade_s: float = 0.1
+    task: ClassVar[str] = "extend"
+
+    def request(self, name: str, sha256: str) -> ExtendRequest:
+        return ExtendRequest(
+            source=name,
+            source_sha256=sha256,
+            seed=self.seed,
+            by_s=self.by_s,
+            where=self.where,
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            crossfade_s=self.crossfade_s,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleTransferAsk(EditAsk):
+    """A recording turned into the sound of the words."""
+
+    strength: float = 0.6
+    """0 to 1: how far from the recording."""
+    method: Literal["sdedit", "inversion"] = "sdedit"
+    task: ClassVar[str] = "style-transfer"
+
+    def request(self, name: str, sha256: str) -> StyleTransferRequest:
+        return StyleTransferRequest(
+            source=name,
+            source_sha256=sha256,
+            prompt=self.prompt,
+            seed=self.seed,
+            strength=self.strength,
+            negative_prompt=self.negative_prompt,
+            method=self.method,
+        )
+
+
+ASKS: dict[str, type[Ask]] = {
+    ask.task: ask for ask in (GenerateAsk, InpaintAsk, ExtendAsk, StyleTransferAsk)
+}
+"""Task -> the class of what can be asked of it."""
+
+
+def read_ask(task: str, body: Any) -> Ask:
+    """The ask of a JSON body, with a seed; it is checked as far as that needs no source.
+
+    Raises:
+        UsageError: a field is not known, of the wrong type or impossible.
+    """
+    try:
+        ask = decode(ASKS[task], body)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if ask.seed is None:
+        ask = replace(ask, seed=draw_seed())
+    if isinstance(ask, GenerateAsk):
+        ask.requests()
+    else:
+        ask.request("recording.wav", ANY_SHA256)
+    return ask
+
+
+def to_dict(ask: Ask) -> dict[str, Any]:
+    """The fields that were given or drawn."""
+    defaults = {field.name: field.default for field in fields(ask)}
+    return {name: value for name, value in asdict(ask).items() if value != defaults[name]}

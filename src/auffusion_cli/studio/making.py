@@ -1,0 +1,150 @@
+"""From an ask to sounds in the history: what the worker of a studio does, with one warm model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.errors import AuffusionWarning, UsageError
+from auffusion_cli.studio.asks import EditAsk, ExtendAsk, GenerateAsk, InpaintAsk
+from auffusion_cli.studio.history import History, Sound
+from auffusion_cli.studio.jobs import Job
+
+if TYPE_CHECKING:
+    from auffusion_cli.model import Model
+    from auffusion_cli.tasks.edits import EditResult
+
+Report = Callable[[int, int], None]
+"""Called with the number of denoising steps done and of all; raises Cancelled."""
+
+
+class Maker:
+    """The work of a studio; `load` is called on the worker's thread, `work` after it."""
+
+    def __init__(
+        self, load_model: Callable[[], Model], defaults: GenerationDefaults, history: History
+    ) -> None:
+        self.defaults = defaults
+        self.history = history
+        self._load_model = load_model
+        self._model: Model | None = None
+
+    def load(self) -> None:
+        self._model = self._load_model()
+
+    def check(self, ask: GenerateAsk | EditAsk) -> None:
+        """Raise the error that `ask` would end in, where that can be known.
+
+        Raises:
+            UsageError: settings or masks are impossible.
+            UnknownSoundError: its source is not in the history.
+        """
+        if isinstance(ask, GenerateAsk):
+            ask.settings(self.defaults, ask.duration_s)
+        else:
+            self._check_edit(ask, self.history.find(ask.source))
+
+    def _check_edit(self, ask: EditAsk, source: Sound) -> None:
+        from auffusion_cli.config import SpectrogramConfig
+        from auffusion_cli.requests.masks import parse_bands, parse_times
+
+        added_s = ask.by_s if isinstance(ask, ExtendAsk) else 0.0
+        settings = ask.settings(self.defaults, source.duration_s + added_s)
+        if isinstance(ask, InpaintAsk):
+            if ask.masks:
+                parse_times(ask.masks, source.duration_s)
+            if ask.bands:
+                parse_bands(ask.bands, SpectrogramConfig.fmax_hz)
+            if ask.resample > 1 and settings.scheduler != "ddim":
+                raise UsageError("resample above 1 works with the scheduler ddim only")
+
+    def work(self, job: Job, report: Report) -> None:
+        """Make what `job` asks for; each sound is in the history as soon as it is made."""
+        assert self._model is not None
+        with _caught_warnings(job):
+            self._remark_on_words(job)
+            if isinstance(job.ask, GenerateAsk):
+                self._generate(job, report)
+            else:
+                self._edit(job, report)
+
+    def _generate(self, job: Job, report: Report) -> None:
+        from auffusion_cli.tasks.generate import generate
+
+        ask: GenerateAsk = job.ask
+        settings = ask.settings(self.defaults, ask.duration_s)
+        requests = ask.requests()
+
+        def on_step(batch, step) -> None:
+            n_made = len(job.sounds)
+            share = (step.index + 1) * len(batch)
+            report(n_made * step.n_steps + share, len(requests) * step.n_steps)
+
+        for result in generate(self._model, requests, settings, on_step=on_step):
+            sound = self.history.add(
+                result.save,
+                title=ask.title,
+                task=ask.task,
+                record=result.provenance.to_dict(),
+                remarks=job.remarks,
+            )
+            job.sounds.append(sound.id)
+
+    def _edit(self, job: Job, report: Report) -> None:
+        from auffusion_cli.signal.recording import read_recording
+
+        ask: EditAsk = job.ask
+        source = self.history.find(ask.source)
+        path = self.history.path(source)
+        recording = read_recording(path)
+        request = ask.request(path.name, recording.sha256)
+        added_s = ask.by_s if isinstance(ask, ExtendAsk) else 0.0
+        settings = ask.settings(self.defaults, recording.duration_s + added_s)
+        result = self._task(ask)(self._model, recording, request, settings, on_progress=report)
+        self._keep_version(job, source, result)
+
+    def _task(self, ask: EditAsk) -> Callable[..., EditResult]:
+        from auffusion_cli.tasks.extend import extend
+        from auffusion_cli.tasks.inpaint import inpaint
+        from auffusion_cli.tasks.style_transfer import style_transfer
+
+        tasks = {"inpaint": inpaint, "extend": extend, "style-transfer": style_transfer}
+        return tasks[ask.task]
+
+    def _keep_version(self, job: Job, source: Sound, result: EditResult) -> None:
+        sound = self.history.add(
+            result.save,
+            title=job.ask.title or source.title,
+            task=job.ask.task,
+            suffix=".flac" if source.file.endswith(".flac") else ".wav",
+            parent=source.id,
+            record=result.provenance.to_dict(),
+            remarks=job.remarks,
+        )
+        job.sounds.append(sound.id)
+
+    def _remark_on_words(self, job: Job) -> None:
+        """Tell of words that the model was not taught."""
+        if not job.ask.title:
+            return
+        for unknown in self._model.unknown(job.ask.prompt):
+            job.remarks.append(
+                f"the model does not know “{unknown.words}”; nearest: {', '.join(unknown.nearest)}"
+            )
+
+
+@contextmanager
+def _caught_warnings(job: Job) -> Iterator[None]:
+    """Within it warnings for the user become remarks of the job, and others are nobody's."""
+
+    def remark(message: Warning | str, category: type[Warning], *_: object) -> None:
+        if issubclass(category, AuffusionWarning):
+            job.remarks.append(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", AuffusionWarning)
+        warnings.showwarning = remark
+        yield

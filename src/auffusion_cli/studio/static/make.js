@@ -1,0 +1,92 @@
+// The room where sounds are made from words: candidates appear one by one.
+
+import * as api from "./api.js";
+import { card } from "./cards.js";
+import { element, find, guarded, notify } from "./dom.js";
+import { addSampling, fieldsOf, SAMPLING_NUMBERS, seedOf } from "./sampling.js";
+
+const N_FROM_BEFORE = 24;
+
+export class MakeRoom {
+  constructor(info, open) {
+    this.open = open;
+    this.form = find("#make-form");
+    this.batches = find("#batches");
+    this.running = new Map(); // id of a job -> its batch
+    addSampling(find("[data-sampling]", this.form), info.defaults);
+    this.form.elements.duration_s.value = info.defaults.duration_s;
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      guarded(() => this.make())();
+    });
+    this.form.elements.seed.addEventListener("input", () => {
+      this.form.elements.lock.checked = this.form.elements.seed.value !== "";
+    });
+  }
+
+  async start() {
+    const { sounds } = await api.sounds({ state: "new", limit: N_FROM_BEFORE });
+    if (sounds.length) this.#batch("From before").append(...sounds.map((one) => this.#card(one)));
+  }
+
+  async make() {
+    const { elements } = this.form;
+    const request = fieldsOf(this.form, ["duration_s", "n", ...SAMPLING_NUMBERS]);
+    delete request.lock;
+    if (!elements.lock.checked) delete request.seed;
+    if (request.seed !== undefined) request.seed = seedOf(request.seed);
+    const job = await api.make("generate", request);
+    elements.seed.value = job.ask.seed;
+    const list = this.#batch(request.prompt);
+    const waiting = Array.from({ length: request.n }, () =>
+      element("div", { class: "pending" }, element("span", {}, "waiting")));
+    list.append(...waiting);
+    this.running.set(job.id, { waiting, shown: 0 });
+    this.update((await api.state()).jobs); // it may have ended while the answer was on its way
+  }
+
+  // Take the words and settings of a sound into the form.
+  fill(sound) {
+    const { elements } = this.form;
+    elements.prompt.value = sound.record.prompt;
+    elements.negative_prompt.value = sound.record.negative_prompt;
+    elements.duration_s.value = sound.record.duration_s;
+    elements.lock.checked = false;
+    elements.prompt.focus();
+  }
+
+  // `jobs` as the server tells of them.
+  update(jobs) {
+    for (const job of jobs) {
+      const batch = this.running.get(job.id);
+      if (!batch) continue;
+      const made = job.sounds.slice(batch.shown);
+      batch.shown += made.length;
+      for (const id of made) {
+        const place = batch.waiting.shift();
+        api.sound(id).then((sound) => place.replaceWith(this.#card(sound)), () => place.remove());
+      }
+      if (job.status === "running" && batch.waiting[0]) {
+        batch.waiting[0].firstChild.textContent = "being made";
+        batch.waiting[0].classList.add("current");
+      }
+      if (["done", "failed", "cancelled"].includes(job.status)) {
+        for (const place of batch.waiting) place.remove();
+        this.running.delete(job.id);
+        if (job.error) notify(job.error);
+      }
+    }
+  }
+
+  #card(sound) {
+    return card(sound, { open: this.open });
+  }
+
+  #batch(title) {
+    find("#make-empty").hidden = true;
+    const list = element("div", { class: "cards" });
+    this.batches.prepend(element("section", { class: "batch" },
+      element("h3", {}, element("bdi", {}, title)), list));
+    return list;
+  }
+}
