@@ -23,6 +23,7 @@ from checksums import write_checksums  # a recipe's scripts import their neighbo
 from describe_kinds import write_kinds
 
 from auffusion_cli.checkpoints.load import load_autoencoder, load_model, load_vocoder
+from auffusion_cli.checkpoints.onnx_export import write_graphs
 from auffusion_cli.checkpoints.save import save_model
 from auffusion_cli.config import GenerationDefaults
 
@@ -55,6 +56,7 @@ def main() -> None:
         built = save_model(model, Path(temporary) / "embedded", dtype="fp16")
         shutil.copy(arguments.sounds / "CREDITS.md", built)
         write_kinds(arguments.sounds, built)
+        write_graphs(built)
         write_checksums(built)
         if (arguments.output / "README.md").exists():
             shutil.copy(arguments.output / "README.md", built)

@@ -22,6 +22,7 @@ from auffusion_cli.config import (
     SETTING_LIMITS,
     GenerationDefaults,
 )
+from auffusion_cli.engines.graphs import PartFolders
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.files import read_bytes
 from auffusion_cli.parsing import decode
@@ -286,6 +287,24 @@ def read_conditions(folder: Path) -> list[Condition]:
     if not conditions:
         raise CheckpointError(f"{path}: names no text encoder")
     return conditions
+
+
+def part_folders(folder: Path, vocoder: str = "auto") -> PartFolders:
+    """The folders of the networks of the checkpoint in `folder`, with the vocoder asked for."""
+    encoders, adapters = [folder / "text_encoder"], []
+    if is_adapter_layout(folder):
+        conditions = read_conditions(folder)
+        encoders = [folder / condition.text_encoder_name for condition in conditions]
+        adapters = [folder / condition.condition_adapter_name for condition in conditions]
+    chosen = choose_vocoder(folder, vocoder, read_identity(folder).defaults)
+    return PartFolders(
+        text_encoders=tuple(encoders),
+        adapters=tuple(adapters),
+        unet=folder / "unet",
+        vae=folder / "vae",
+        vocoder=folder / "vocoder" if chosen == "hifigan" else None,
+        has_texture=bool(read_json(folder / "vae" / "config.json").get("texture_channels")),
+    )
 
 
 def describe(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""The embedded model's graphs in ONNX Runtime give the numbers of its networks in torch."""
+
+import numpy as np
+import pytest
+import torch
+
+from auffusion_cli.checkpoints.layout import part_folders
+from auffusion_cli.checkpoints.load import load_model
+from auffusion_cli.checkpoints.names import embedded_folder
+from auffusion_cli.engines.onnx_networks import OnnxNetworks, choose_provider
+from auffusion_cli.errors import CheckpointError, UsageError
+
+
+@pytest.fixture(scope="module")
+def networks() -> OnnxNetworks:
+    return OnnxNetworks(part_folders(embedded_folder()), "cpu", n_threads=1)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("embedded", device="cpu", dtype="fp32")
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def assert_same(found: np.ndarray, expected: torch.Tensor) -> None:
+    assert found.dtype == np.float32
+    scale = float(expected.abs().max())
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-5 * scale)
+
+
+def test_sizes(networks):
+    sizes = networks.sizes
+    assert (sizes.text_widths, sizes.cross_attention_dim, sizes.has_adapters) == ((384,), 256, True)
+    assert (sizes.latent_channels, sizes.downsample) == (32, 16)
+    assert (sizes.has_texture, sizes.has_vocoder) == (True, False)
+
+
+@torch.no_grad()
+def test_words(networks, model):
+    ids = np.array([[101, 3899, 19372, 102], [101, 4542, 1999, 102]])
+    states = networks.hidden_states(0, ids, None)
+    encoder = model.text.encoders[0].encoder
+    assert_same(states, encoder(torch.from_numpy(ids)).last_hidden_state)
+    padded = np.pad(states, ((0, 0), (0, 28), (0, 0)))
+    assert_same(networks.adapt(0, padded), model.text.adapters[0](torch.from_numpy(padded)))
+
+
+@pytest.mark.parametrize(("n_sounds", "width"), [(1, 32), (3, 48)])
+@torch.no_grad()
+def test_a_step(networks, model, n_sounds, width):
+    latents, text = normal(n_sounds, 32, 16, width), normal(n_sounds, 32, 256)
+    expected = model.unet(
+        torch.from_numpy(latents),
+        torch.tensor(123.75),
+        encoder_hidden_states=torch.from_numpy(text),
+    ).sample
+    assert_same(networks.predict(latents, 123.75, text), expected)
+
+
+@torch.no_grad()
+def test_image_and_texture(networks, model):
+    autoencoder = model.codec.autoencoder
+    image = np.random.default_rng(0).random((2, 1, 256, 80), np.float32)
+    latents = networks.encode_image(image)
+    assert_same(latents, autoencoder.encode(torch.from_numpy(image)))
+    decoded = networks.decode_latents(latents)
+    assert_same(decoded, autoencoder.decode(torch.from_numpy(latents))[:, :1])
+    noise = normal(1, 1, 256, 80)
+    strength = autoencoder.texture_strength(torch.from_numpy(decoded))
+    expected = strength * autoencoder.lost(torch.from_numpy(noise))
+    assert_same(networks.texture(decoded, noise), expected)
+
+
+def test_a_batch_that_does_not_fit_the_graph_is_one_line(networks):
+    with pytest.raises(CheckpointError, match=r"model.onnx: does not work in ONNX Runtime: .+"):
+        networks.predict(normal(1, 3, 16, 32), 1.0, normal(1, 32, 256))
+
+
+def test_devices_that_are_not_here_are_refused():
+    assert choose_provider("cpu") == "cpu"
+    with pytest.raises(UsageError, match="--device 'tpu' is not one"):
+        choose_provider("tpu")
+    with pytest.raises(UsageError, match="has no DmlExecutionProvider"):
+        choose_provider("directml")
