@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from auffusion_cli.errors import UsageError
@@ -11,6 +13,8 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 def choose_device(name: str) -> torch.device:
     """The device called `name`; `auto` is CUDA, else Apple's MPS, else the CPU.
+
+    Of several GPUs it is the first, and in a launch of several processes one for each of them.
 
     Raises:
         UsageError: it is not a device, or not one of this machine.
@@ -28,6 +32,9 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"--device {name}: torch sees no CUDA device here")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError(f"--device {name}: torch sees no MPS device here")
+    local_rank = os.environ.get("LOCAL_RANK", "")
+    if device.type == "cuda" and device.index is None and local_rank.isdecimal():
+        return torch.device("cuda", int(local_rank) % torch.cuda.device_count())
     return device
 
 

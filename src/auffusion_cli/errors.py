@@ -62,6 +62,10 @@ class AuffusionWarning(UserWarning):
     """A problem that does not stop the work: a fallback, a cut prompt."""
 
 
+class AuffusionAdvice(AuffusionWarning):
+    """What the request could do better; of no use where a sound is made again as it was."""
+
+
 def first_line(error: BaseException) -> str:
     """The message of a library's error in one line of at most 200 characters."""
     lines = str(error).strip().splitlines()

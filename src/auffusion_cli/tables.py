@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
+SEPARATORS = ",;\t"
+"""Of the fields of a CSV."""
 MAX_ROW_LINES = 100
 """Lines that one quoted CSV row may have."""
 
@@ -83,7 +85,7 @@ def _csv_rows(lines: list[str]) -> Iterator[Row | BadRow]:
     start = next((i for i, line in enumerate(lines) if line.strip()), None)
     if start is None:
         return
-    delimiter = max(",;\t", key=lambda sign: len(_try_split(lines[start], sign)))
+    delimiter = max(SEPARATORS, key=lambda sign: len(_try_split(lines[start], sign)))
     try:
         names, n_lines = _split_csv(lines, start, delimiter)
     except csv.Error as error:

@@ -160,6 +160,22 @@ def test_standard_input_is_json_lines_if_it_starts_with_a_brace():
     assert read_prompts(b"") == []
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_standard_input_is_csv_if_its_first_line_names_columns(separator):
+    content = f"Prompt{separator}seed\ndog{separator}7\n".encode()
+    assert read_prompts(content) == read_prompts(content, "csv")
+    (line,) = read_prompts(content)
+    assert (line.prompt, line.seed) == ("dog", 7)
+    first, _ = read_prompts(b"a text, read aloud\nrain")
+    assert first.prompt == "a text, read aloud"
+
+
+def test_a_decimal_comma_is_explained():
+    lines = read_prompts(b"prompt;duration;guidance\ndog;2,5s;3\nrain;2;3,5\n", "csv")
+    assert lines[0].reason.endswith("; with a decimal point: 2.5s")
+    assert lines[1].reason.endswith("; with a decimal point: 3.5")
+
+
 def test_formats_go_by_suffix():
     assert format_of(Path("a.CSV")) == "csv"
     with pytest.raises(UsageError, match="yaml"):

@@ -1,6 +1,7 @@
 """What is masked is new, what is not is untouched, and nothing clicks in between."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -9,13 +10,14 @@ import torch
 
 from auffusion_cli.config import SCHEDULERS
 from auffusion_cli.diffusion.samplers import keep_known, make_scheduler, sample
-from auffusion_cli.errors import UsageError
+from auffusion_cli.errors import AuffusionAdvice, UsageError
+from auffusion_cli.requests.masks import Span
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import GenerateSettings, InpaintRequest
 from auffusion_cli.signal.recording import read_recording, to_full_scale
 from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks import inpaint as inpaint_module
-from auffusion_cli.tasks.inpaint import inpaint
+from auffusion_cli.tasks.inpaint import inpaint, warn_of_tight_masks
 from auffusion_cli.tasks.reproduce import reproduce
 
 FAST = GenerateSettings(1.0, steps=2, guidance_scale=3.0, guidance_rescale=0.0, scheduler="ddim")
@@ -301,3 +303,30 @@ def test_resampling_visits_each_step_but_the_last_again_and_stays_at_its_noise_l
     assert all(0.9 < spread < 1.1 for _, spread in seen)
     assert (last.latents - known).abs().max() < 0.3
     assert torch.equal(last.latents * (1 - mask), known * (1 - mask))
+
+
+def warnings_of(tmp_path, samples, mask):
+    soundfile.write(tmp_path / "clip.wav", samples[:, None], 16000, subtype="PCM_24")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        warn_of_tight_masks(read_recording(tmp_path / "clip.wav"), [Span(*mask)], 0.02)
+    return [str(each.message) for each in told if each.category is AuffusionAdvice]
+
+
+@pytest.mark.parametrize("background", [0.0, 0.003])
+def test_a_mask_that_begins_within_a_sound_is_warned_of(tmp_path, background):
+    rng = np.random.default_rng(0)
+    samples = background * rng.normal(size=48000)
+    samples[16000:24000] += 0.1 * rng.normal(size=8000)  # an event from 1 to 1.5 s
+    (told,) = warnings_of(tmp_path, samples, (1.2, 2.0))
+    assert "the mask at 1.2 s lies within a sound" in told and "start it earlier" in told
+    (told,) = warnings_of(tmp_path, samples, (0.5, 1.2))
+    assert "the mask at 1.2 s lies within a sound" in told and "end it later" in told
+    assert warnings_of(tmp_path, samples, (0.9, 1.6)) == []
+
+
+def test_a_mask_in_a_steady_sound_is_not_warned_of(tmp_path):
+    samples = 0.1 * np.random.default_rng(0).normal(size=48000).clip(-3, 3)
+    assert warnings_of(tmp_path, samples, (1.2, 2.0)) == []
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(48000) / 16000)
+    assert warnings_of(tmp_path, tone, (1.2, 2.0)) == []

@@ -92,6 +92,7 @@ def set_up(loading: options.Loading, asked: Mapping[str, Any], run: options.Run)
     from auffusion_cli.requests.request import GenerateSettings
 
     GenerateSettings.from_defaults(GenerationDefaults(), **asked)  # before anything is downloaded
+    resolve.check_device(loading.device)
     checkpoint = (
         resolve.find(loading.model) if run.dry_run else resolve.fetch(loading.model, yes=run.yes)
     )

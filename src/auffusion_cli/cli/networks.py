@@ -108,15 +108,14 @@ def load_networks(
         for role in ("classifier", "frames", "text")
         if (network := getattr(chosen, role)) is not None and (role != "frames" or has_reference)
     }
+    torch_device = choose_device(device)
     missing = published.missing([network.name for network in roles.values()], weights)
     for n, name in enumerate(missing):
         _fetch(name, then=missing[n + 1 :], yes=yes)
     loaded, unverified = {}, {}
     for role, network in roles.items():
         console.note(f"loading {network.name}")
-        loaded[role], found = load_embedder(
-            network, weights_folder=weights, device=choose_device(device)
-        )
+        loaded[role], found = load_embedder(network, weights_folder=weights, device=torch_device)
         if found is not None:
             unverified[network.name] = found
     return Networks(**loaded, unverified=unverified)

@@ -120,6 +120,14 @@ def describe(checkpoint: Checkpoint | None, vocoder: str) -> tuple[GenerationDef
     return defaults, choose_vocoder(checkpoint.folder, vocoder, defaults)
 
 
+def check_device(device: str) -> None:
+    """Raise a UsageError where a device is asked for that this machine lacks."""
+    if device not in ("auto", "cpu"):
+        from auffusion_cli.device import choose_device
+
+        choose_device(device)
+
+
 def describe_machine(device: str, dtype: str) -> dict[str, str]:
     """Device and precision, with auto resolved."""
     from auffusion_cli.device import choose_device, choose_dtype, dtype_name

@@ -5,17 +5,18 @@ A bad line is returned as a `BadLine` and does not take others with it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from auffusion_cli.config import SETTING_LIMITS
 from auffusion_cli.errors import UsageError
 from auffusion_cli.files import read_bytes
 from auffusion_cli.parsing import decode_text, is_unicode
 from auffusion_cli.requests.masks import parse_duration
-from auffusion_cli.tables import BadRow, Row, read_rows, split_lines
+from auffusion_cli.tables import SEPARATORS, BadRow, Row, read_rows, split_lines
 
 PROMPT_COLUMNS = ("prompt", "caption", "text")
 NEGATIVE_COLUMNS = ("negative_prompt", "negative")
@@ -29,6 +30,7 @@ USED_COLUMNS = frozenset(
     ("seed", *PROMPT_COLUMNS, *NEGATIVE_COLUMNS, *sum(SETTING_COLUMNS.values(), ()))
 )
 MAX_LIST_BYTES = 100_000_000
+_DECIMAL_COMMA = re.compile(r"\s*([0-9]{1,9}),([0-9]{1,9}\s*(?:s|ms)?)\s*")
 FORMATS = {".txt": "txt", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -82,7 +84,8 @@ def read_prompts(
     Args:
         content: the bytes of the file.
         format: "txt" (a prompt a line), "csv" (with a header) or "jsonl" (an object or a string a
-            line). None guesses: JSON Lines if the first character is a brace, else text.
+            line). None guesses: JSON Lines if the first character is a brace, CSV if the first
+            line has several fields and one of them names a column for prompts, else text.
         source: what errors begin with.
         encoding: by default UTF-8, or UTF-16 with a byte order mark.
 
@@ -93,8 +96,7 @@ def read_prompts(
         raise UsageError(f"{source}: is larger than {MAX_LIST_BYTES:,} bytes")
     try:
         text = decode_text(content, encoding, by_line=True)
-        if format is None:
-            format = "jsonl" if text.lstrip().startswith("{") else "txt"
+        format = format or _guess_format(text)
         rows = (
             _text_rows(text) if format == "txt" else read_rows(text, format, string_column="prompt")
         )
@@ -116,6 +118,17 @@ def format_of(path: Path) -> str:
             hint=f"Valid: {', '.join(FORMATS)}, or - for standard input.",
         )
     return FORMATS[path.suffix.lower()]
+
+
+def _guess_format(text: str) -> Literal["txt", "csv", "jsonl"]:
+    if text.lstrip().startswith("{"):
+        return "jsonl"
+    first_line = split_lines(text.lstrip())[0].lower()
+    for separator in SEPARATORS:
+        names = [name.strip().strip('"') for name in first_line.split(separator)]
+        if len(names) > 1 and set(PROMPT_COLUMNS) & set(names):
+            return "csv"
+    return "txt"
 
 
 def _text_rows(text: str) -> Iterator[Row]:
@@ -200,7 +213,14 @@ def _duration(value: Any) -> float | None:
     try:
         return parse_duration(value, "the duration")
     except UsageError as error:
-        raise ValueError(error.message) from None
+        raise ValueError(error.message + _comma_hint(value)) from None
+
+
+def _comma_hint(value: Any) -> str:
+    """The way to write a number that has a decimal comma."""
+    if isinstance(value, str) and (number := _DECIMAL_COMMA.fullmatch(value)):
+        return f"; with a decimal point: {number[1]}.{number[2]}"
+    return ""
 
 
 def _number(name: str, value: Any, kind: Callable[[Any], Any]) -> Any:
@@ -216,5 +236,5 @@ def _number(name: str, value: Any, kind: Callable[[Any], Any]) -> Any:
     is_valid = isinstance(number, int | float) and not isinstance(number, bool)
     if not is_valid or (kind is int and not isinstance(number, int)):
         expected = "a whole number" if kind is int else "a number"
-        raise ValueError(f"the {name} is not {expected}: {value!r}"[:200])
+        raise ValueError(f"the {name} is not {expected}: {value!r}"[:200] + _comma_hint(value))
     return number

@@ -89,6 +89,21 @@ def read_record(path: str | Path) -> Provenance:
     return Provenance.from_dict(record, str(path))
 
 
+def check_end(path: str | Path) -> None:
+    """Raise an AudioError where the end of a sound file is missing; little of it is read."""
+    path = Path(path)
+    with open_sound(path) as sound:
+        if sound.format != "FLAC" or sound.frames < 1:
+            return
+        try:
+            sound.seek(sound.frames - 1)
+            is_there = len(sound.read(1)) > 0
+        except soundfile.SoundFileError:
+            is_there = False
+        if not is_there:
+            raise AudioError(f"{path}: cut short: its last samples are missing")
+
+
 @contextmanager
 def open_sound(path: Path, *, check_whole: bool = True) -> Iterator[soundfile.SoundFile]:
     """A file, opened by libsndfile and of a believable size; its failures are AudioErrors."""

@@ -16,9 +16,10 @@ down where it would be louder than the recording ever is, and is cross-faded ins
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +39,7 @@ from auffusion_cli.diffusion.holes import (
 )
 from auffusion_cli.diffusion.samplers import initial_noise, keep_known, sample
 from auffusion_cli.diffusion.windows import FillWindow
-from auffusion_cli.errors import AuffusionWarning, UsageError
+from auffusion_cli.errors import AuffusionAdvice, UsageError
 from auffusion_cli.requests.masks import Span, parse_bands, parse_times
 from auffusion_cli.requests.request import MAX_SEED, ExtendRequest, GenerateSettings, InpaintRequest
 from auffusion_cli.signal.audio import resample, warn_of_clipping
@@ -57,6 +58,10 @@ UNPROMPTED_STRENGTH = 0.4
 
 With more, a steady sound sags, as no prompt says that it is steady. With little more than 0
 everything repeats itself."""
+N_LOOKED_AT = 20
+"""Stretches of `MARGIN_S` outside of a mask, in which an event across its edge may begin."""
+EVENT = 8.0
+"""An event is louder than what is quiet around it by this factor, 18 dB."""
 MARGIN_S = 0.05
 """Around a mask, where the sound that it is to remove should have ended."""
 
@@ -155,9 +160,28 @@ def warn_of_tight_masks(source: Recording, spans: Sequence[Span], crossfade_s: f
                 warnings.warn(
                     f"a sound {verb} within the cross-fade of the mask at {edge_s:g} s, and a part"
                     f" of it stays: {advice}, by {MARGIN_S:g} s or so",
-                    AuffusionWarning,
+                    AuffusionAdvice,
                     stacklevel=3,
                 )
+            elif _is_cut(level, edge_s, inwards, source.duration_s):
+                warnings.warn(
+                    f"the mask at {edge_s:g} s lies within a sound, of which the part outside"
+                    f" stays: {advice}, or where it is quiet",
+                    AuffusionAdvice,
+                    stacklevel=3,
+                )
+
+
+def _is_cut(
+    level: Callable[[float, float], float], edge_s: float, inwards: int, duration_s: float
+) -> bool:
+    """Whether an event goes on across an edge: loud on both sides, and not so further out."""
+    steps = [edge_s - inwards * n * MARGIN_S for n in range(-1, N_LOOKED_AT + 1)]
+    steps = [step_s for step_s in steps if 0 <= step_s <= duration_s]
+    levels = [level(*sorted(pair)) for pair in pairwise(steps)]
+    if len(levels) < 3 or min(levels[:2]) <= SILENT:
+        return False
+    return min(levels[:2]) > EVENT * float(np.quantile(levels[2:], 0.2))
 
 
 def fill(

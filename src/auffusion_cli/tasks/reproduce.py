@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auffusion_cli.errors import AudioError, UsageError
+from auffusion_cli.errors import AudioError, AuffusionAdvice, UsageError
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import (
     EditRequest,
@@ -91,12 +92,24 @@ def reproduce(
     An edit is made from `source`, or if None from the file that `find_source` finds. A request that
     needs no model is given None.
     """
-    request, settings = recorded.request, recorded.settings
     source = source or find_source(recorded, path)
     check_files(recorded, path, source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AuffusionAdvice)
+        result = _make_again(model, recorded, source, on_progress)
+    return _compare(recorded, result, Path(path))
+
+
+def _make_again(
+    model: Model | None,
+    recorded: Provenance,
+    source: Recording | None,
+    on_progress: OnProgress | None,
+) -> GenerateResult | EditResult | FinishResult:
+    request, settings = recorded.request, recorded.settings
     result: GenerateResult | EditResult | FinishResult
     if isinstance(request, FinishRequest):
-        return _compare(recorded, finish_recording(source, request, recorded.finish), Path(path))
+        return finish_recording(source, request, recorded.finish)
     if not needs_model(request):
         result = fill_with_room_tone(source, request)
     elif isinstance(request, GenerateRequest):
@@ -108,7 +121,7 @@ def reproduce(
         result = edit_words(model, request, settings, on_progress=on_progress).edited
     else:
         result = EDITS[type(request)](model, source, request, settings, on_progress=on_progress)
-    return _compare(recorded, finished(result, recorded.finish), Path(path))
+    return finished(result, recorded.finish)
 
 
 def _compare(

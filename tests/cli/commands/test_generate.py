@@ -21,7 +21,12 @@ from auffusion_cli.cli.app import build_app
 from auffusion_cli.config import SCHEDULERS
 from auffusion_cli.diffusion.vocabulary import Vocabulary, sentences_of
 from auffusion_cli.requests.provenance import Provenance
-from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, line_seed
+from auffusion_cli.requests.request import (
+    GenerateRequest,
+    GenerateSettings,
+    InpaintRequest,
+    line_seed,
+)
 from auffusion_cli.signal.audio import read_audio, write_audio
 from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks import generate as task
@@ -101,6 +106,27 @@ def test_info_tells_the_licences_behind_a_sound_of_the_embedded_model(run):
     assert shown["kinds"] == ["dog barking", "rain"]
     assert 0 < sum(shown["share_alike"].values()) <= sum(shown["licences"].values())
     assert "dog barking, rain" in run("info", "dog.wav").stdout
+
+
+def test_info_tells_no_licences_of_a_sound_without_words(run):
+    record = Provenance(
+        InpaintRequest("a.wav", "0" * 64, 1, masks=("1-2s",)),
+        GenerateSettings(1.0, 2, 3.0, 0.0, "ddim"),
+        *("embedded", None, "griffin-lim", "cpu", "fp32", "0" * 64),
+    )
+    write_audio(Path("dog.wav"), torch.zeros(1, 1600), 16000, provenance=record.to_dict())
+    shown = json.loads(run("info", "dog.wav", "--json").stdout)
+    assert not {"kinds", "licences"} & shown.keys()
+
+
+@pytest.mark.parametrize("suffix", ["flac", "wav"])
+def test_info_says_that_a_file_was_cut_short(run, suffix):
+    run("generate", "dog", "--seed", "1", "-o", f"dog.{suffix}")
+    whole = Path(f"dog.{suffix}").read_bytes()
+    Path(f"cut.{suffix}").write_bytes(whole[: len(whole) * 2 // 3])
+    result = run("info", f"dog.{suffix}", f"cut.{suffix}")
+    assert result.exit_code == 1 and f"cut.{suffix}: cut short" in result.stderr
+    assert f"dog.{suffix}: " not in result.stderr
 
 
 def test_reproduce_makes_the_same_samples_and_says_so(run, tiny_checkpoint):
@@ -505,7 +531,7 @@ def test_the_end_of_a_pipe_is_no_failure(tiny_checkpoint, tmp_path):
     process.stdin.write("dog\nrain\n")
     process.stdin.close()
     assert "failed" not in process.stderr.read() and process.wait() == 141
-    assert os.listdir(tmp_path / "out") == ["00001-dog.wav"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["00001-dog.wav", "manifest.jsonl"]
 
 
 def test_prompts_that_begin_alike_get_names_of_their_own(run, no_model):

@@ -32,14 +32,15 @@ def info(
     Of a sound by the embedded model also the kinds of sound that its prompt means, and the licences
     of the recordings that the model learned them from.
 
-    A file that cannot be read does not stop the others; the exit code is that of the first.
+    A file that cannot be read or was cut short does not stop the others; the exit code is that of
+    the first.
 
     \b
     Examples:
       auffusion info rain.wav
       auffusion info sounds/*.wav --json
     """
-    from auffusion_cli.signal.sound_file import read_record
+    from auffusion_cli.signal.sound_file import check_end, read_record
 
     exit_code = 0
     for number, path in enumerate(paths):
@@ -51,6 +52,11 @@ def info(
             console.error(error.message, hint=error.hint)
             exit_code = exit_code or error.exit_code
             continue
+        try:
+            check_end(path)
+        except AuffusionError as error:  # the record is there all the same
+            console.error(error.message)
+            exit_code = exit_code or error.exit_code
         if json:
             console.print_json({"file": str(path), **_described(recorded)})
             continue
@@ -81,8 +87,10 @@ def _learned_from(recorded: Provenance) -> dict[str, Any]:
     words = [request.prompt, getattr(request, "timeline", "")]
     if request.task == "edit":
         words.append(request.word_edit.prompt)
+    if not any(words):
+        return {}
     meant = kinds_of_prompt(kinds, "\n".join(words))
-    return {"kinds": [kind.name for kind in meant], **licence_summary(meant)}
+    return {"kinds": [kind.name for kind in meant], **(licence_summary(meant) if meant else {})}
 
 
 def _rows(record: dict[str, Any]) -> dict[str, Any]:
