@@ -28,6 +28,7 @@ COMMANDS = (
     "extend",
     "style-transfer",
     "edit",
+    "mix",
     "finish",
     "attention",
     "info",

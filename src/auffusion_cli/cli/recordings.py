@@ -138,7 +138,7 @@ def write(result: EditResult, path: Path, run: Run, finish: Finish | None) -> No
     with place_for(path):
         result.save(path, overwrite=run.overwrite)
     if gain_reduction_db := result.provenance.gain_reduction_db:
-        is_whole = result.provenance.request.task == "style-transfer"
+        is_whole = result.provenance.request.task in ("style-transfer", "mix")
         console.note(
             f"{path} is {gain_reduction_db:g} dB softer than the recording, so as not to clip"
             if is_whole

@@ -19,9 +19,11 @@ from auffusion_cli.errors import AudioError, UsageError
 from auffusion_cli.parsing import decode
 from auffusion_cli.requests.finish import Finish
 from auffusion_cli.requests.request import REQUESTS, GenerateSettings, Request
+from auffusion_cli.requests.selection import Selection
 
 FORMAT_VERSION = 1
 MAX_FIELD_CHARACTERS = 1_000
+NO_MODEL = "none"
 RECORDED_LIBRARIES = ("torch", "diffusers", "transformers")
 
 
@@ -54,7 +56,32 @@ class Provenance:
     recording, or than full scale; None if it was not reduced."""
     finish: Finish | None = None
     """What was done to the sound once it was made; `samples_sha256` is of the finished one."""
+    selection: Selection | None = None
+    """How it came to be this sound, where it is not simply that of the seed asked for."""
     versions: dict[str, str] = field(default_factory=current_versions)
+
+    @classmethod
+    def without_model(
+        cls, request: Request, duration_s: float, samples: np.ndarray, **own: Any
+    ) -> Provenance:
+        """The record of a sound of no model: the fields that are about one say that there is none.
+
+        `own` are further fields.
+        """
+        settings = GenerateSettings(
+            duration_s, steps=1, guidance_scale=1.0, guidance_rescale=0.0, scheduler="ddim"
+        )
+        return cls(
+            request=request,
+            settings=settings,
+            model=NO_MODEL,
+            revision=None,
+            vocoder=NO_MODEL,
+            device="cpu",
+            dtype="fp32",
+            samples_sha256=hash_samples(samples),
+            **own,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Flat and JSON-serialisable."""
@@ -63,6 +90,8 @@ class Provenance:
             own["gain_reduction_db"] = self.gain_reduction_db
         if self.finish is not None:
             own["finish"] = self.finish.to_dict()
+        if self.selection is not None:
+            own["selection"] = self.selection.to_dict()
         return {
             "format_version": FORMAT_VERSION,
             "task": self.request.task,
@@ -105,7 +134,9 @@ class Provenance:
             finish = record.get("finish")
             if finish is None and task == "finish":
                 raise KeyError("finish")
+            selection = record.get("selection")
             return cls(
+                selection=None if selection is None else decode(Selection, selection, "selection"),
                 finish=None if finish is None else decode(Finish, finish, "finish"),
                 request=request_class(**_pick(record, request_class)),
                 settings=GenerateSettings(**_pick(record, GenerateSettings)),
@@ -128,16 +159,22 @@ class Provenance:
         vocoder: str,
         any_seed: bool = False,
         finish: Finish | None = None,
+        best_of: int = 1,
     ) -> bool:
         """Whether this is the record of the sound that is asked for.
 
         Device, precision and libraries are not compared; with `any_seed` neither is the seed.
         """
+        made, chosen = self.request, self.selection
+        if chosen is not None:
+            made = replace(made, seed=chosen.first_seed)
         if any_seed:
-            request = replace(request, seed=self.request.seed)
+            request = replace(request, seed=made.seed)
         asked = (request, settings, model, revision, vocoder, finish)
-        own = (self.request, self.settings, self.model, self.revision, self.vocoder, self.finish)
-        return asked == own
+        own = (made, self.settings, self.model, self.revision, self.vocoder, self.finish)
+        if chosen is None:
+            return asked == own and best_of == 1
+        return asked == own and (chosen.best_of, chosen.rank) == (best_of, 1)
 
     def differences(self, other: Provenance) -> dict[str, tuple[str, str]]:
         """Differences in model, device and libraries: name -> (in self, in other)."""

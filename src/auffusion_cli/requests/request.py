@@ -29,6 +29,8 @@ MAX_MASKS = 100
 CROSSFADE = Limits(0.0, 1.0, unit=" s")
 RESAMPLE = Limits(1, 100, whole=True)
 SHARE = Limits(0.0, 1.0)
+DECIBELS = Limits(0.0, 60.0, unit=" dB")
+FADE = Limits(0.0, 60.0, unit=" s")
 SAMPLES = Limits(0, 2**40, whole=True)
 STYLE_METHODS = ("sdedit", "inversion")
 EXTEND_WHERE = ("after", "before", "loop")
@@ -282,8 +284,40 @@ class FinishRequest:
                 )
 
 
+@dataclass(frozen=True)
+class MixRequest:
+    """A recording with a bed under it: another recording, or a sound made of words for it."""
+
+    source: str
+    """The recording's file name, without a folder."""
+    source_sha256: str
+    below_db: float
+    """Loudness of the bed in pauses, below that of the recording."""
+    duck_db: float
+    """So much softer is the bed while the recording speaks."""
+    fade_s: float
+    under: str = ""
+    """The bed's file name, without a folder; "" where it is made of `prompt`."""
+    under_sha256: str = ""
+    prompt: str = ""
+    negative_prompt: str = ""
+    seed: int = 0
+    task: ClassVar[str] = "mix"
+
+    def __post_init__(self) -> None:
+        _check_source(self.source, self.source_sha256)
+        if self.under:
+            _check_source(self.under, self.under_sha256)
+        _check_words(self.prompt, self.negative_prompt, may_be_empty=bool(self.under))
+        _check_seed(self.seed)
+        _check_limits("--below", self.below_db, DECIBELS)
+        _check_limits("--duck", self.duck_db, DECIBELS)
+        _check_limits("--fade", self.fade_s, FADE)
+
+
 Request = (
     FinishRequest
+    | MixRequest
     | GenerateRequest
     | TimelineRequest
     | InpaintRequest
@@ -297,6 +331,8 @@ def needs_model(request: Request) -> bool:
     """Whether a model makes the sound of `request`; room tone is the recording's own."""
     if isinstance(request, FinishRequest):
         return False
+    if isinstance(request, MixRequest):
+        return bool(request.prompt)
     return not (isinstance(request, InpaintRequest) and request.room_tone)
 
 
@@ -310,6 +346,7 @@ REQUESTS: dict[str, type[Request]] = {
         StyleTransferRequest,
         EditRequest,
         FinishRequest,
+        MixRequest,
     )
 }
 """Task -> the class of its requests."""

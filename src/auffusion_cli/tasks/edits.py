@@ -48,6 +48,12 @@ def edit_result(
 
     `gain` is the lowest with which anything new was turned down.
     """
-    gain_reduction_db = round(-20 * math.log10(gain), 1) or None
-    provenance = model.provenance(request, settings, samples, gain_reduction_db=gain_reduction_db)
+    provenance = model.provenance(
+        request, settings, samples, gain_reduction_db=gain_reduction(gain)
+    )
     return EditResult(dataclasses.replace(source, samples=samples), provenance)
+
+
+def gain_reduction(gain: float) -> float | None:
+    """`gain` as a reduction in dB for the record; None where there is none to speak of."""
+    return round(-20 * math.log10(gain), 1) or None

@@ -15,7 +15,7 @@ from torch import Tensor
 from auffusion_cli.errors import AuffusionWarning, UsageError
 from auffusion_cli.requests.finish import Finish
 from auffusion_cli.requests.provenance import Provenance, hash_samples
-from auffusion_cli.requests.request import FinishRequest, GenerateSettings
+from auffusion_cli.requests.request import FinishRequest
 from auffusion_cli.signal.audio import to_pcm16, write_audio
 from auffusion_cli.signal.finish import Finished, finish
 from auffusion_cli.signal.recording import Recording, to_full_scale
@@ -23,7 +23,6 @@ from auffusion_cli.tasks.edits import EditResult
 from auffusion_cli.tasks.generate import GenerateResult
 
 Result = TypeVar("Result", GenerateResult, EditResult)
-NO_MODEL = "none"
 
 
 @dataclass(frozen=True)
@@ -62,22 +61,8 @@ def finish_recording(source: Recording, request: FinishRequest, asked: Finish) -
     made = finish(part.T, source.sample_rate_hz, asked, loop=request.loop)
     _warn_of_missed(made, asked)
     waveform = torch.from_numpy(made.waveform.astype(np.float32))
-    provenance = Provenance(
-        request=request,
-        settings=GenerateSettings(
-            duration_s=waveform.shape[-1] / made.rate_hz,
-            steps=1,
-            guidance_scale=1.0,
-            guidance_rescale=0.0,
-            scheduler="ddim",
-        ),
-        model=NO_MODEL,
-        revision=None,
-        vocoder=NO_MODEL,
-        device="cpu",
-        dtype="fp32",
-        samples_sha256=hash_samples(to_pcm16(waveform).numpy().T),
-        finish=asked,
+    provenance = Provenance.without_model(
+        request, waveform.shape[-1] / made.rate_hz, to_pcm16(waveform).numpy().T, finish=asked
     )
     return FinishResult(waveform, made.rate_hz, provenance)
 

@@ -17,6 +17,7 @@ from auffusion_cli.requests.request import (
     FinishRequest,
     GenerateRequest,
     InpaintRequest,
+    MixRequest,
     StyleTransferRequest,
     needs_model,
 )
@@ -30,6 +31,7 @@ from auffusion_cli.tasks.extend import extend
 from auffusion_cli.tasks.finish import FinishResult, finish_recording, finished
 from auffusion_cli.tasks.generate import GenerateResult, generate
 from auffusion_cli.tasks.inpaint import inpaint
+from auffusion_cli.tasks.mix import mix, mix_made
 from auffusion_cli.tasks.room_tone import fill_with_room_tone
 from auffusion_cli.tasks.style_transfer import style_transfer
 from auffusion_cli.tasks.verify import is_changed, made_rate_hz
@@ -96,13 +98,14 @@ def reproduce(
     check_files(recorded, path, source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AuffusionAdvice)
-        result = _make_again(model, recorded, source, on_progress)
+        result = _make_again(model, recorded, path, source, on_progress)
     return _compare(recorded, result, Path(path))
 
 
 def _make_again(
     model: Model | None,
     recorded: Provenance,
+    path: str | Path,
     source: Recording | None,
     on_progress: OnProgress | None,
 ) -> GenerateResult | EditResult | FinishResult:
@@ -110,7 +113,11 @@ def _make_again(
     result: GenerateResult | EditResult | FinishResult
     if isinstance(request, FinishRequest):
         return finish_recording(source, request, recorded.finish)
-    if not needs_model(request):
+    if isinstance(request, MixRequest) and request.under:
+        result = mix(source, find_bed(request, path), request)
+    elif isinstance(request, MixRequest):
+        result = mix_made(model, source, request, settings, on_progress=on_progress)
+    elif not needs_model(request):
         result = fill_with_room_tone(source, request)
     elif isinstance(request, GenerateRequest):
         tell = on_progress or (lambda n_done, n: None)
@@ -169,6 +176,23 @@ def find_source(
             hint="Name the right one with --source FILE.",
         )
     return recording
+
+
+def find_bed(request: MixRequest, path: str | Path) -> Recording:
+    """The bed of a mix, by its recorded name beside `path`.
+
+    Raises:
+        UsageError: it is not there, or is not the one that was mixed.
+    """
+    found = Path(path).parent / request.under  # a bare name: it cannot lead out of the folder
+    bed = read_recording(found) if found.is_file() else None
+    if bed is None or bed.sha256 != request.under_sha256:
+        raise UsageError(
+            f"{path} was mixed with {request.under!r}, which is not beside it"
+            + ("" if bed is None else ": the file there has another SHA-256"),
+            hint=f"Put it into {Path(path).parent}.",
+        )
+    return bed
 
 
 def check_files(

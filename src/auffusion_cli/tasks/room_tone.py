@@ -11,8 +11,8 @@ import numpy as np
 
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.masks import Span
-from auffusion_cli.requests.provenance import Provenance, hash_samples
-from auffusion_cli.requests.request import MAX_SEED, GenerateSettings, InpaintRequest
+from auffusion_cli.requests.provenance import Provenance
+from auffusion_cli.requests.request import MAX_SEED, InpaintRequest
 from auffusion_cli.signal.audio import warn_of_clipping
 from auffusion_cli.signal.blend import Cut, mix
 from auffusion_cli.signal.recording import Recording, to_full_scale
@@ -24,7 +24,6 @@ CONTEXT_S = 30.0
 """The background is taken from so much of the recording on either side of a mask."""
 MIN_KNOWN_S = 0.25
 """The shortest part without a mask that it can be taken from."""
-NO_MODEL = "none"
 
 
 def fill_with_room_tone(source: Recording, request: InpaintRequest) -> EditResult:
@@ -53,9 +52,8 @@ def fill_with_room_tone(source: Recording, request: InpaintRequest) -> EditResul
             n_clipped += source.count_clipped(mixed)
             samples[start : start + len(mixed)] = source.quantize(mixed)
     warn_of_clipping("the new part", n_clipped)
-    return EditResult(
-        dataclasses.replace(source, samples=samples), _record(source, request, samples)
-    )
+    record = Provenance.without_model(request, source.duration_s, samples)
+    return EditResult(dataclasses.replace(source, samples=samples), record)
 
 
 def _known(spans: list[Span], first: int, n: int, rate_hz: int) -> np.ndarray:
@@ -72,19 +70,3 @@ def _known(spans: list[Span], first: int, n: int, rate_hz: int) -> np.ndarray:
             f"{MIN_KNOWN_S:g} s of the recording at a time"
         )
     return known
-
-
-def _record(source: Recording, request: InpaintRequest, samples: np.ndarray) -> Provenance:
-    """The fields of a record that are about a model say that there was none."""
-    return Provenance(
-        request=request,
-        settings=GenerateSettings(
-            source.duration_s, steps=1, guidance_scale=1.0, guidance_rescale=0.0, scheduler="ddim"
-        ),
-        model=NO_MODEL,
-        revision=None,
-        vocoder=NO_MODEL,
-        device="cpu",
-        dtype="fp32",
-        samples_sha256=hash_samples(samples),
-    )
