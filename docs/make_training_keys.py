@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 from pathlib import Path
 
-from auffusion_cli.training import config
+from auffusion_cli.training import config, diffusion_config
 
 PAGE = Path(__file__).with_name("training-keys.md")
 HEADER = """\
@@ -21,10 +21,10 @@ SECTIONS = {
     "The whole file": config.TrainingConfig,
     "loop": config.LoopConfig,
     "scenes": config.SceneConfig,
-    "diffusion": config.DiffusionConfig,
-    "diffusion.text_encoders": config.TextEncoderConfig,
-    "diffusion.preview": config.PreviewConfig,
-    "diffusion.generation": config.GenerationDefaults,
+    "diffusion": diffusion_config.DiffusionConfig,
+    "diffusion.text_encoders": diffusion_config.TextEncoderConfig,
+    "diffusion.preview": diffusion_config.PreviewConfig,
+    "diffusion.generation": diffusion_config.GenerationConfig,
     "autoencoder": config.AutoencoderConfig,
     "vocoder": config.VocoderConfig,
 }
@@ -75,9 +75,9 @@ def render() -> str:
             rows.append(f"| `{field.name}` | {default_of(field)} | {meaning} |")
         heading = title if " " in title else f"`{title}`"
         parts.append(f"## {heading}\n\n{about}\n\n" + "\n".join(rows) + "\n")
-    schedule = config.DiffusionConfig().scheduler
+    schedule = diffusion_config.FIRST_SCHEDULE
     listed = "\n".join(f"- `{key}: {str(value).lower()}`" for key, value in schedule.items())
-    parts.append(f"## Default of `diffusion.scheduler`\n\n{listed}\n")
+    parts.append(f"## Noise schedule from scratch\n\n{listed}\n")
     return "\n".join(parts)
 
 

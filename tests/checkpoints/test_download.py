@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auffusion_cli.checkpoints import download, listing, names, transfer
-from auffusion_cli.errors import AuffusionError, CheckpointError, DownloadError
+from auffusion_cli.errors import AuffusionError, CheckpointError, DownloadError, UsageError
 from hub_server import COMMIT, HubServer
 
 WEIGHTS = "unet/diffusion_pytorch_model.bin"
@@ -271,3 +271,44 @@ def test_a_transformers_model_that_hears(server):
     server.requests.clear()
     assert download.resolve(f"org/model@{COMMIT}").folder == checkpoint.folder
     assert server.requests == []
+
+
+def test_of_a_checkpoint_only_a_part_is_fetched(server):
+    checkpoint = download.resolve("org/model", parts=("vae",))
+    assert {path.name for path in checkpoint.folder.iterdir()} == {"vae", "README.md"}
+    server.requests.clear()
+    assert download.resolve("org/model", parts=("vae",)) == checkpoint
+    assert server.requests == []
+    assert download.find_cached(names.parse_name("org/model")) is None
+    whole = download.resolve("org/model")
+    assert (whole.folder / WEIGHTS).is_file()
+    assert not server.downloads("vae/diffusion_pytorch_model.safetensors")
+
+
+def test_one_network_is_a_repository_too(server):
+    """A T5 in shards, with nothing of other frameworks."""
+    shards = {f"model-0000{n}-of-00002.safetensors": bytes(50 + n) for n in (1, 2)}
+    server.files = {
+        "config.json": b"{}",
+        "tokenizer.json": b"{}",
+        "spiece.model": b"pieces",
+        "model.safetensors.index.json": b"{}",
+        "pytorch_model.bin": b"a second copy of the same",
+        "tf_model.h5": b"another framework",
+        "onnx/model.onnx": b"another program",
+        **shards,
+    }
+    checkpoint = download.resolve("org/model", parts=("text_encoder", "tokenizer"))
+    unneeded = {"pytorch_model.bin", "tf_model.h5", "onnx/model.onnx"}
+    assert {path.name for path in checkpoint.folder.iterdir()} == set(server.files) - unneeded
+    server.requests.clear()
+    again = download.resolve("org/model", parts=("text_encoder", "tokenizer"))
+    assert again.folder == checkpoint.folder
+    assert server.requests == []
+
+
+def test_a_model_of_images_makes_no_sound():
+    with pytest.raises(UsageError, match="stable-diffusion-v1-5 makes pictures"):
+        names.require_sound("stable-diffusion-v1-5")
+    names.require_sound("auffusion")
+    names.require_sound("org/model")

@@ -32,6 +32,7 @@ from auffusion_cli.errors import (
     OutputExistsError,
     UsageError,
 )
+from layouts import as_stable_diffusion
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -48,28 +49,7 @@ def checkpoint(tmp_path) -> Path:
 @pytest.fixture
 def sd_checkpoint(checkpoint) -> Path:
     """The same weights in Stable Diffusion's layout."""
-    (checkpoint / "text_encoder_0").rename(checkpoint / "text_encoder")
-    (checkpoint / "tokenizer").mkdir()
-    for path in (checkpoint / "text_encoder").iterdir():
-        if path.name not in ("config.json", "pytorch_model.bin"):
-            path.rename(checkpoint / "tokenizer" / path.name)
-    shutil.rmtree(checkpoint / "condition_adapter_0")
-    shutil.rmtree(checkpoint / "feature_extractor")
-    (checkpoint / "condition_config.json").unlink()
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "requires_safety_checker": False,
-        "feature_extractor": [None, None],
-        "safety_checker": [None, None],
-        "image_encoder": [None, None],
-        "scheduler": ["diffusers", "PNDMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
-    (checkpoint / "model_index.json").write_text(json.dumps(index))
-    return checkpoint
+    return as_stable_diffusion(checkpoint)
 
 
 def make_encoder(kind: str):

@@ -1,33 +1,19 @@
 """The diffusion stage on the tiny checkpoint: losses, dropped captions, weights, the result."""
 
-import re
-import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
-from transformers import ClapConfig, ClapModel, CLIPConfig, CLIPModel
 
 from auffusion_cli.checkpoints.load import load_model
-from auffusion_cli.codec.autoencoder import KLAutoencoder
-from auffusion_cli.codec.codec import Codec
-from auffusion_cli.codec.vocoder import GriffinLim
-from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.errors import AuffusionWarning, UsageError
+from auffusion_cli.errors import UsageError
 from auffusion_cli.signal.audio import read_audio
-from auffusion_cli.training.config import (
-    DiffusionConfig,
-    LoopConfig,
-    PreviewConfig,
-    SceneConfig,
-    TextEncoderConfig,
-    TrainingConfig,
-)
-from auffusion_cli.training.diffusion import DiffusionStage, build_model
+from auffusion_cli.training.config import LoopConfig, SceneConfig, TrainingConfig
+from auffusion_cli.training.diffusion import DiffusionStage
+from auffusion_cli.training.diffusion_config import DiffusionConfig, PreviewConfig
 from auffusion_cli.training.latents import FreshScenes
 from auffusion_cli.training.loop import train
 from auffusion_cli.training.samples import Sample
@@ -264,184 +250,7 @@ def test_fresh_scenes_teach_too(model, store):
     assert loss.isfinite() and loss.requires_grad
 
 
-# From scratch -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def autoencoder(tmp_path_factory):
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("parts") / "vae"
-    vae = AutoencoderKL(
-        in_channels=16,
-        out_channels=16,
-        latent_channels=8,
-        down_block_types=["DownEncoderBlock2D"] * 2,
-        up_block_types=["UpDecoderBlock2D"] * 2,
-        block_out_channels=[8, 8],
-        norm_num_groups=4,
-    )
-    vae.save_pretrained(folder)
-    return folder
-
-
-def scratch(tiny_checkpoint, vae, **changes):
-    config = DiffusionConfig(
-        autoencoder=str(vae),
-        text_encoders=(TextEncoderConfig(str(tiny_checkpoint / "text_encoder_0"), max_length=9),),
-        unet={
-            "block_out_channels": [16, 32],
-            "layers_per_block": 1,
-            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-            "cross_attention_dim": 24,
-            "attention_head_dim": 4,
-            "norm_num_groups": 4,
-        },
-        generation=GenerationDefaults(duration_s=0.5, max_duration_s=0.64, steps=2),
-        name="fresh",
-        licence="CC0-1.0",
-    )
-    return build_model(replace(config, **changes), CPU, 0.64)
-
-
-def test_from_scratch_the_sizes_are_filled_in(tiny_checkpoint, autoencoder, tmp_path):
-    model = scratch(tiny_checkpoint, autoencoder)
-    assert model.unet.config.in_channels == model.unet.config.out_channels == 8
-    assert model.unet.config.sample_size == (32, 8)
-    assert model.text.adapters[0].proj.out_features == 24
-    assert isinstance(model.codec.vocoder, GriffinLim)
-
-    stage = DiffusionStage(model, FixedExamples8(model), DiffusionConfig())
-    ((loss, _),) = stage.losses(stage.load(BATCH), step=0)
-    assert loss.isfinite()
-    stage.export(tmp_path)
-    loaded = load_model(tmp_path, device="cpu")
-    assert isinstance(loaded.codec.vocoder, GriffinLim) and loaded.licence == "CC0-1.0"
-    assert isinstance(loaded.codec, Codec) and isinstance(loaded.codec.autoencoder, KLAutoencoder)
-    assert loaded.defaults.max_duration_s == 0.64
-
-
-class FixedExamples8(FixedExamples):
-    def __init__(self, model):
-        super().__init__(model)
-        self.latents = self.latents.repeat(1, 2, 1, 1)
-        self.latent_shape = (8, 32, 8)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"autoencoder": None}, "needs diffusion.autoencoder"),
-        ({"text_encoders": ()}, "needs diffusion.autoencoder and diffusion.text_encoders"),
-        ({"unet": {"depth": 3}}, r"diffusion\.unet: .*depth"),
-        ({"unet": {"block_out_channels": []}}, r"diffusion\.unet: "),
-        ({"unet": {"layers_per_block": 1_000_000}}, r"diffusion\.unet: more than 10,000 tensors"),
-        ({"unet": {"norm_num_groups": 0}}, r"diffusion\.unet: "),
-        ({"unet": {"class_embed_type": "timestep"}}, r"diffusion\.unet: the network does not work"),
-        ({"unet": {"cross_attention_dim": "wide"}}, r"cross_attention_dim: 'wide' is not a whole"),
-        ({"unet": {"block_out_channels": [65536] * 4}}, r"diffusion\.unet: .* weights are more"),
-        ({"scheduler": {"predction_type": "epsilon"}}, "unknown key 'predction_type'"),
-        ({"scheduler": {"beta_schedule": "steep"}}, r"diffusion\.scheduler: "),
-        ({"scheduler": {}}, r"diffusion\.scheduler: lacks beta_start"),
-        (
-            {"generation": GenerationDefaults(0.5, 0.64, vocoder="wavenet")},
-            r"diffusion\.generation: vocoder is 'wavenet'",
-        ),
-        ({"generation": GenerationDefaults()}, "max_duration_s: 10.24 s is not the window"),
-        (
-            {"generation": GenerationDefaults(0.5, 0.64, scheduler="best")},
-            r"diffusion\.generation: .*'best'",
-        ),
-    ],
-)
-def test_from_scratch_what_is_impossible_is_told(tiny_checkpoint, autoencoder, changes, message):
-    with pytest.raises(UsageError, match=message):
-        scratch(tiny_checkpoint, autoencoder, **changes)
-
-
-def test_a_fresh_unet_is_drawn_as_if_it_were_not_checked_before(tiny_checkpoint, autoencoder):
-    torch.manual_seed(3)
-    model = scratch(tiny_checkpoint, autoencoder)
-    torch.manual_seed(3)
-    [torch.nn.Linear(a.proj.in_features, a.proj.out_features) for a in model.text.adapters]
-    unet = UNet2DConditionModel.from_config(model.unet.config)
-    for expected, got in zip(unet.parameters(), model.unet.parameters(), strict=True):
-        assert torch.equal(expected, got)
-
-
-@pytest.mark.parametrize("kind", ["clip", "clap"])
-def test_of_a_clip_or_clap_the_text_part_is_used(tiny_checkpoint, autoencoder, tmp_path, kind):
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-    text = sizes | {"num_attention_heads": 2, "vocab_size": 1200}
-    source = tiny_checkpoint / "text_encoder_0"
-    shutil.copytree(source, tmp_path / kind, ignore=shutil.ignore_patterns("*.safetensors"))
-    if kind == "clip":
-        vision = sizes | {"num_attention_heads": 2, "image_size": 32, "patch_size": 16}
-        config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
-        CLIPModel(config).save_pretrained(tmp_path / kind)
-    else:
-        audio = {
-            "depths": [1],
-            "num_attention_heads": [2],
-            "hidden_size": 8,
-            "patch_embeds_hidden_size": 8,
-            "spec_size": 64,
-            "num_mel_bins": 16,
-            "num_classes": 2,
-        }
-        config = ClapConfig(text_config=text, audio_config=audio, projection_dim=8)
-        ClapModel(config).save_pretrained(tmp_path / kind)
-    entry = TextEncoderConfig(str(tmp_path / kind), max_length=5)
-    model = scratch(tiny_checkpoint, autoencoder, text_encoders=(entry,))
-    assert model.text.encode(["a dog"]).cond.shape == (1, 5, 24)
-
-
 def test_a_prediction_of_the_sample_is_refused(model):
     model.scheduler_config = {**model.scheduler_config, "prediction_type": "sample"}
     with pytest.raises(UsageError, match="'sample' is not one of epsilon, v_prediction"):
         make_stage(model)
-
-
-def test_fine_tuning_keeps_the_licence_and_takes_the_new_name(tiny_checkpoint):
-    config = DiffusionConfig(init_from=str(tiny_checkpoint), name="mine")
-    model = build_model(config, CPU, 1.28)
-    assert model.name == "mine"
-    assert model.defaults == load_model(tiny_checkpoint, device="cpu").defaults
-    assert build_model(replace(config, licence="MIT"), CPU, 1.28).licence == "MIT"
-
-
-def test_a_shorter_window_is_recorded_in_the_result(tiny_checkpoint, tmp_path):
-    config = DiffusionConfig(init_from=str(tiny_checkpoint))
-    with pytest.warns(
-        AuffusionWarning, match=r"shrinks from 1\.28 s to scenes\.duration_s, 0\.64 s"
-    ):
-        model = build_model(config, CPU, 0.64)
-    DiffusionStage(model, FixedExamples(model), config).export(tmp_path)
-    defaults = load_model(tmp_path, device="cpu").defaults
-    assert (defaults.max_duration_s, defaults.duration_s) == (0.64, 0.64)
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-
-
-def test_a_whole_checkpoint_stands_for_its_parts(tiny_checkpoint):
-    model = scratch(tiny_checkpoint, tiny_checkpoint, vocoder=str(tiny_checkpoint))
-    assert model.codec.autoencoder.latent_channels == 4
-    assert model.codec.vocoder.name == "hifigan"
-
-
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"autoencoder": "stabilityai/sd-vae-ft-mse"}, "diffusion.autoencoder"),
-        ({"vocoder": "absent"}, "diffusion.vocoder"),
-        (
-            {"text_encoders": (TextEncoderConfig("openai/clip-vit-large-patch14"),)},
-            "diffusion.text_encoders[0].path",
-        ),
-    ],
-)
-def test_a_folder_that_is_not_there_is_told_and_ids_of_the_hub_are_recognised(
-    tiny_checkpoint, autoencoder, changes, key
-):
-    with pytest.raises(UsageError, match=f"{re.escape(key)}: .* is not a folder") as caught:
-        scratch(tiny_checkpoint, autoencoder, **changes)
-    assert ("hf download" in (caught.value.hint or "")) == ("absent" not in str(changes))

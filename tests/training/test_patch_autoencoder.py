@@ -109,7 +109,9 @@ def test_resume_preview_and_result(store, tmp_path):
         assert torch.equal(tensor, other.state_dict()[name])
 
     # Going on from the result: nothing is fitted again, and the latents stay what they are.
-    settings = replace(CONFIG.autoencoder, init_from=str(tmp_path / "whole"), model={})
+    settings = replace(
+        CONFIG.autoencoder, init_from=str(tmp_path / "whole"), model={}, n_fit_images=1000
+    )
     stage = make_stage(store, replace(CONFIG, autoencoder=settings))
     assert torch.equal(stage.model.components, one.components)
 

@@ -131,7 +131,9 @@ def test_each_loss_moves_only_its_own_network(store):
 
 
 def test_without_an_adversarial_step_there_are_no_discriminators(store):
-    config = dataclasses.replace(CONFIG, adversarial_start_step=None, stft_weight=1.0)
+    config = dataclasses.replace(
+        CONFIG, adversarial_start_step=None, discriminator_width=1.0, stft_weight=1.0
+    )
     stage = make_stage(store, config)
     assert list(stage.networks) == ["vocoder"]
     ((_, numbers),) = stage.losses(stage.load([Sample(0, seed=0)]), step=1_000_000)
@@ -186,7 +188,7 @@ def test_what_the_run_writes_is_a_vocoder(store, tmp_path):
 
 
 def test_the_mel_loss_teaches(store):
-    config = dataclasses.replace(CONFIG, adversarial_start_step=None)
+    config = dataclasses.replace(CONFIG, adversarial_start_step=None, discriminator_width=1.0)
     stage = make_stage(store, config)
     optimizer = torch.optim.AdamW(stage.vocoder.parameters(), lr=2e-3)
     batch = [Sample(i, seed=i) for i in range(2)]

@@ -9,10 +9,11 @@ when every file is there, so that later loads need no network and use the same.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from auffusion_cli.checkpoints.layout import WEIGHT_SUFFIXES
 from auffusion_cli.checkpoints.listing import RemoteFile, announced, download_error
 from auffusion_cli.checkpoints.names import (
     KNOWN,
@@ -28,6 +29,11 @@ from auffusion_cli.errors import DownloadError, first_line
 from auffusion_cli.files import clear_unfinished, hash_file, write_text
 
 CONFIRM_ABOVE_BYTES = 1_000_000_000
+PART_CONFIGS = {
+    "scheduler": "scheduler/scheduler_config.json",
+    "tokenizer": "tokenizer/tokenizer_config.json",
+}
+"""The file that every part of a kind has, where it is not config.json."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,15 @@ Report = Callable[[int, int], None]
 def resolve(
     name_or_path: str | Path,
     *,
+    parts: Sequence[str] = (),
     confirm: Confirm | None = None,
     on_progress: Report | None = None,
 ) -> Checkpoint:
     """The folder of a known name, a Hub id (`org/name`, `org/name@revision`) or a folder's path.
 
-    A checkpoint that is not on this machine is downloaded. From 1 GB on, `confirm` is called
-    first; without it such a download is refused.
+    A checkpoint that is not on this machine is downloaded; with `parts` only the folders of these
+    names in it, if it has them. From 1 GB on, `confirm` is called first; without it such a download
+    is refused.
 
     Raises:
         CheckpointError: there is no such name or folder.
@@ -69,16 +77,16 @@ def resolve(
     if text.partition("@")[0] not in KNOWN and Path(text).is_dir():
         return Checkpoint(text, Path(text), licence=card_licence(Path(text)))
     source = parse_name(text)
-    if (found := find_cached(source)) is not None:
+    if (found := find_cached(source, parts)) is not None:
         return found
-    return pull(source, confirm=confirm, on_progress=on_progress)
+    return pull(source, parts=parts, confirm=confirm, on_progress=on_progress)
 
 
 # --- The cache
 
 
-def find_cached(source: HubSource) -> Checkpoint | None:
-    """`source` if it is complete on this machine; the network is not used."""
+def find_cached(source: HubSource, parts: Sequence[str] = ()) -> Checkpoint | None:
+    """`source` if it, or the `parts` of it, are complete on this machine; without the network."""
     from huggingface_hub import constants
 
     cache = repo_cache(source)
@@ -91,18 +99,25 @@ def find_cached(source: HubSource) -> Checkpoint | None:
     ]
     for commit in commits:
         folder = cache / "snapshots" / commit
-        if is_commit(commit) and looks_complete(folder):
+        if is_commit(commit) and looks_complete(folder, parts):
             licence = source.licence or card_licence(folder)
             return Checkpoint(source.name, folder, commit, licence)
     return None
 
 
-def looks_complete(folder: Path) -> bool:
-    """Whether every part of a checkpoint is in `folder`, and none is half downloaded."""
+def looks_complete(folder: Path, parts: Sequence[str] = ()) -> bool:
+    """Whether every part of a checkpoint is in `folder`, and none is half downloaded.
+
+    With `parts` these are enough.
+    """
     diffusion = ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"]
-    clap = ["config.json", "preprocessor_config.json"]
-    is_there = any(all((folder / p).is_file() for p in paths) for paths in (diffusion, clap))
-    return is_there and not any(folder.rglob("*.incomplete"))
+    of_parts = [PART_CONFIGS.get(part, f"{part}/config.json") for part in parts]
+    choices = [diffusion, of_parts] if parts else [diffusion]
+    is_there = any(all((folder / path).is_file() for path in paths) for paths in choices)
+    is_network = (folder / "config.json").is_file() and any(
+        path.suffix in WEIGHT_SUFFIXES for path in folder.glob("*")
+    )
+    return (is_there or is_network) and not any(folder.rglob("*.incomplete"))
 
 
 def repo_cache(source: HubSource) -> Path:
@@ -125,12 +140,19 @@ def _record_path(source: HubSource, revision: str) -> Path:
 
 
 def pull(
-    source: HubSource, *, confirm: Confirm | None = None, on_progress: Report | None = None
+    source: HubSource,
+    *,
+    parts: Sequence[str] = (),
+    confirm: Confirm | None = None,
+    on_progress: Report | None = None,
 ) -> Checkpoint:
-    """Fetch the missing files of `source`, verify all files, and record its commit."""
+    """Fetch the missing files of `source`, verify all files, and record its commit.
+
+    Of `parts` only those, where it has them.
+    """
     from huggingface_hub.utils import WeakFileLock
 
-    commit, licence, files = announced(source)
+    commit, licence, files = announced(source, parts)
     licence = source.licence or licence
     cache = repo_cache(source)
     folder = cache / "snapshots" / commit

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from auffusion_cli.checkpoints.layout import WEIGHT_SUFFIXES
+from auffusion_cli.checkpoints.layout import MODEL_CARD_NAME, WEIGHT_SUFFIXES
 from auffusion_cli.checkpoints.names import HubSource, is_commit
 from auffusion_cli.checkpoints.transfer import TransferError, fetch_bytes, hub_headers
 from auffusion_cli.errors import AuffusionError, DownloadError, UsageError, first_line
@@ -47,8 +47,13 @@ class RemoteFile:
         return None
 
 
-def announced(source: HubSource) -> tuple[str, str | None, list[RemoteFile]]:
-    """(commit, licence, the files that loading needs), from the Hub's listing of the repository."""
+def announced(
+    source: HubSource, parts: Sequence[str] = ()
+) -> tuple[str, str | None, list[RemoteFile]]:
+    """(commit, licence, the files that loading needs), from the Hub's listing of the repository.
+
+    With `parts` only the files of these folders, if it has them.
+    """
     from huggingface_hub import constants
 
     revision = quote(source.revision, safe="")
@@ -61,10 +66,12 @@ def announced(source: HubSource) -> tuple[str, str | None, list[RemoteFile]]:
         raise
     except Exception as error:  # the HTTP library depends on huggingface_hub's version
         raise download_error(source, error) from error
-    return _read_listing(source, content)
+    return _read_listing(source, content, parts)
 
 
-def _read_listing(source: HubSource, content: bytes) -> tuple[str, str | None, list[RemoteFile]]:
+def _read_listing(
+    source: HubSource, content: bytes, parts: Sequence[str]
+) -> tuple[str, str | None, list[RemoteFile]]:
     where = f"{source.repo_id}: the Hub's listing"
     info = parse_json(content.decode("utf-8", "replace"), raising=DownloadError, where=where)
     if not isinstance(info, dict) or not isinstance(info.get("siblings"), list):
@@ -77,11 +84,15 @@ def _read_listing(source: HubSource, content: bytes) -> tuple[str, str | None, l
         for sibling in info["siblings"]
         if isinstance(sibling, dict) and isinstance(sibling.get("rfilename"), str)
     }
-    files = [_remote_file(source, path, siblings[path]) for path in needed_files(siblings)]
+    paths = needed_files(siblings)
+    if of_parts := [path for path in paths if path.split("/")[0] in parts]:
+        paths = of_parts + [path for path in paths if path == MODEL_CARD_NAME]  # has the licence
+    files = [_remote_file(source, path, siblings[path]) for path in paths]
     if not files:
         raise DownloadError(
             f"{source.repo_id}: not a checkpoint of a known layout: it has neither "
-            "condition_config.json (Auffusion's layout) nor model_index.json (Stable Diffusion's)"
+            "condition_config.json (Auffusion's layout) nor model_index.json (Stable Diffusion's), "
+            "nor config.json (one network's)"
         )
     licence = card.get("license") if isinstance(card, dict) else None
     return commit, licence if isinstance(licence, str) else None, files
@@ -112,15 +123,21 @@ def needed_files(paths: Iterable[str]) -> list[str]:
         parts = r"unet|vae|scheduler|vocoder|text_encoder_\w+|condition_adapter_\w+"
     elif "model_index.json" in paths:
         parts = r"unet|vae|scheduler|vocoder|text_encoder|tokenizer"
-    elif {"config.json", "preprocessor_config.json"} <= paths:
-        return _files_of_clap(paths)
+    elif "config.json" in paths:
+        return _files_of_network(paths)
     else:
         return []
     top = {"condition_config.json", "model_index.json", "auffusion.json", "README.md"} & paths
     top |= {path for path in paths if re.fullmatch(r"LICEN[CS]E[\w.-]*", path)}
     inside = {path for path in paths if re.fullmatch(rf"(?:{parts})/[\w.-]+", path)}
+    texts = {path for path in inside if path.endswith((".json", ".txt", ".model"))}
+    return sorted(top | texts | _one_copy_of_weights(inside))
+
+
+def _one_copy_of_weights(paths: Iterable[str]) -> set[str]:
+    """The weights among `paths`, for each folder in one precision and format, the best there is."""
     weights: dict[tuple[str, str, str], set[str]] = {}
-    for path in inside:
+    for path in paths:
         name = PurePosixPath(path)
         if name.suffix in WEIGHT_SUFFIXES and "non_ema" not in name.name:
             variant = "fp16" if ".fp16." in name.name else ""
@@ -131,16 +148,19 @@ def needed_files(paths: Iterable[str]) -> list[str]:
     for part in {part for part, _, _ in weights}:
         kinds = [(part, variant, suffix) for variant in ("", "fp16") for suffix in WEIGHT_SUFFIXES]
         chosen |= next(weights[kind] for kind in kinds if kind in weights)
-    texts = {path for path in inside if path.endswith((".json", ".txt", ".model"))}
-    return sorted(top | texts | chosen)
+    return chosen
 
 
-def _files_of_clap(paths: set[str]) -> list[str]:
-    """The files of a CLAP in transformers' layout: everything lies in the top folder."""
+def _files_of_network(paths: set[str]) -> list[str]:
+    """The files of one network (a text encoder, CLAP, an autoencoder), which lie in the top folder.
+
+    Of weights only those by the names that transformers and diffusers give.
+    """
     top = {path for path in paths if re.fullmatch(r"[\w.-]+", path)}
-    weights = [name for name in ("model.safetensors", "pytorch_model.bin") if name in top][:1]
-    texts = {path for path in top if path.endswith((".json", ".txt", ".md"))}
-    return sorted({*texts, *weights})
+    named = r"(?:model|pytorch_model|diffusion_pytorch_model|vocoder)\b[\w.-]*"
+    weights = _one_copy_of_weights(path for path in top if re.fullmatch(named, path))
+    texts = {path for path in top if path.endswith((".json", ".txt", ".md", ".model"))}
+    return sorted(texts | weights)
 
 
 def offline_error(source: HubSource) -> DownloadError:

@@ -26,6 +26,8 @@ class KnownCheckpoint:
     revision: str | None
     """The branch to take the first time; the commit found there is recorded and kept."""
     approximate_bytes: int
+    makes_sound: bool = True
+    """False: a model of images, which a training starts from."""
 
 
 KNOWN: dict[str, KnownCheckpoint] = {
@@ -62,6 +64,16 @@ KNOWN: dict[str, KnownCheckpoint] = {
             repo_id="auffusion/auffusion-full-no-adapter",
             revision="main",
             approximate_bytes=4_300_000_000,
+        ),
+        KnownCheckpoint(
+            name="stable-diffusion-v1-5",
+            description="image model that the paper fine-tunes: auffusion train --from",
+            licence="CreativeML-OpenRAIL-M",
+            # The repository of Runway, which trained it, is gone; this is the Hub's mirror of it.
+            repo_id="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+            approximate_bytes=4_300_000_000,
+            makes_sound=False,
         ),
     )
 }
@@ -113,6 +125,16 @@ def parse_name(text: str) -> HubSource:
             f"({', '.join(KNOWN)}) or a Hub id (org/name, org/name@revision)"
         )
     return HubSource(base, base, revision or "main")
+
+
+def require_sound(name: str) -> None:
+    """Raise a UsageError where `name` is a known model of images."""
+    known = KNOWN.get(name.partition("@")[0])
+    if known is not None and not known.makes_sound:
+        raise UsageError(
+            f"--model {name} makes pictures",
+            hint=f"A sound model is trained from it: auffusion train --from {name} --data SOUNDS/.",
+        )
 
 
 def is_commit(revision: str) -> bool:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from auffusion_cli.checkpoints.layout import is_adapter_layout, read_conditions, read_json
+from auffusion_cli.checkpoints.layout import (
+    Condition,
+    is_adapter_layout,
+    read_conditions,
+    read_json,
+)
 from auffusion_cli.checkpoints.meta import build, check_sizes, check_total
 from auffusion_cli.checkpoints.weights import (
     TensorInfo,
@@ -75,16 +80,23 @@ def load_text(folder: Path, dtype: torch.dtype, *, weights: bool = True) -> Text
             condition.condition_max_length,
             source=condition.pretrained_model_name_or_path,
         )
-        with torch.device("meta"):
-            adapter = ConditionAdapter(
-                condition.condition_dim, condition.cross_attention_dim, condition.adapter_layers
-            )
-        if weights:
-            adapter_folder = folder / condition.condition_adapter_name
-            load_weights(adapter, find_weights(adapter_folder, "condition_adapter"), dtype)
         encoders.append(encoder)
-        adapters.append(adapter)
+        adapters.append(load_adapter(folder, condition, dtype, weights=weights))
     return TextConditioner(encoders, adapters).eval()
+
+
+def load_adapter(
+    folder: Path, condition: Condition, dtype: torch.dtype, *, weights: bool = True
+) -> ConditionAdapter:
+    """The adapter of one text encoder of the checkpoint in `folder`; without `weights` empty."""
+    with torch.device("meta"):
+        adapter = ConditionAdapter(
+            condition.condition_dim, condition.cross_attention_dim, condition.adapter_layers
+        )
+    if weights:
+        adapter_folder = folder / condition.condition_adapter_name
+        load_weights(adapter, find_weights(adapter_folder, "condition_adapter"), dtype)
+    return adapter
 
 
 @dataclass(frozen=True)

@@ -88,10 +88,12 @@ def set_up(loading: options.Loading, asked: Mapping[str, Any], run: options.Run)
     Raises:
         UsageError: a setting is impossible, or there is no such model.
     """
+    from auffusion_cli.checkpoints.names import require_sound
     from auffusion_cli.cli import resolve
     from auffusion_cli.requests.request import GenerateSettings
 
     GenerateSettings.from_defaults(GenerationDefaults(), **asked)  # before anything is downloaded
+    require_sound(loading.model)
     resolve.check_device(loading.device)
     checkpoint = (
         resolve.find(loading.model) if run.dry_run else resolve.fetch(loading.model, yes=run.yes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from auffusion_cli.cli import console
@@ -23,8 +23,8 @@ MAX_QUOTED_CHARACTERS = 60
 # --- names -> folders
 
 
-def find(name: str, option: str = "--model") -> Checkpoint | None:
-    """The checkpoint called `name` if it is on this machine; nothing is downloaded.
+def find(name: str, option: str = "--model", *, parts: Sequence[str] = ()) -> Checkpoint | None:
+    """The checkpoint called `name`, or `parts` of it, if on this machine; nothing is downloaded.
 
     Raises:
         UsageError: `name`, the value of `option`, cannot be downloaded either.
@@ -32,11 +32,15 @@ def find(name: str, option: str = "--model") -> Checkpoint | None:
     from auffusion_cli.checkpoints import download
 
     source = hub_source(name, option)
-    return download.resolve(name) if source is None else download.find_cached(source)
+    return download.resolve(name) if source is None else download.find_cached(source, parts)
 
 
-def fetch(name: str, option: str = "--model", *, yes: bool = False) -> Checkpoint:
+def fetch(
+    name: str, option: str = "--model", *, parts: Sequence[str] = (), yes: bool = False
+) -> Checkpoint:
     """The checkpoint called `name`, downloaded after a question where it is not on this machine.
+
+    Of a download only `parts`, where it has them.
 
     Raises:
         UsageError: `name`, the value of `option`, is no checkpoint's.
@@ -45,7 +49,9 @@ def fetch(name: str, option: str = "--model", *, yes: bool = False) -> Checkpoin
 
     hub_source(name, option)
     with DownloadProgress(name) as progress:
-        return download.resolve(name, confirm=ask(yes=yes), on_progress=progress.report)
+        return download.resolve(
+            name, parts=parts, confirm=ask(yes=yes), on_progress=progress.report
+        )
 
 
 def hub_source(name: str, option: str) -> HubSource | None:

@@ -6,11 +6,12 @@ docs/training-keys.md.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
+from auffusion_cli.training.checks import check, check_unused
+from auffusion_cli.training.diffusion_config import DiffusionConfig
 
 MAX_COUNT = 10**9
 """Of steps, samples and scenes."""
@@ -21,30 +22,6 @@ MAX_SEGMENT_SAMPLES = 960_000
 """A minute."""
 
 StageName = Literal["autoencoder", "vocoder", "diffusion"]
-
-
-def _check_unused(
-    section: str, config: Any, condition: Any, reason: str, names: tuple[str, ...]
-) -> None:
-    """Raise a UsageError where `condition` holds and a field of `names` is not at its default."""
-    defaults = {
-        one.name: one.default if one.default_factory is MISSING else one.default_factory()
-        for one in fields(config)
-    }
-    unused = [name for name in names if getattr(config, name) != defaults[name]]
-    if condition and unused:
-        keys = ", ".join(f"{section}.{name}" for name in unused)
-        raise UsageError(
-            f"{keys}: without effect with {section}.{reason}",
-            hint=f"Remove {'it' if len(unused) == 1 else 'them'}, or {section}.{reason}.",
-        )
-
-
-def _check(section: str, config: Any, checks: dict[str, tuple[bool, str]]) -> None:
-    """Raise a UsageError for the first field of `config` that does not fit."""
-    for name, (fits, valid) in checks.items():
-        if not fits:
-            raise UsageError(f"{section}.{name}: {getattr(config, name)!r} is not {valid}")
 
 
 @dataclass(frozen=True)
@@ -106,7 +83,7 @@ class LoopConfig:
             )
         }
         every = self.preview_every_steps
-        _check(
+        check(
             "loop",
             self,
             whole
@@ -173,98 +150,7 @@ class SceneConfig:
                 "two rising numbers from -100 to 0",
             ),
         }
-        _check("scenes", self, checks)
-
-
-@dataclass(frozen=True)
-class TextEncoderConfig:
-    """A frozen text encoder in the form of `transformers`."""
-
-    path: str
-    """Folder with config, weights and tokenizer."""
-    name: str = ""
-    """Name for the record, such as "sentence-transformers/all-MiniLM-L6-v2"."""
-    max_length: int = 77
-    """Tokens (rows of its output) that the UNet attends to."""
-
-    def __post_init__(self) -> None:
-        checks = {"max_length": (1 <= self.max_length <= 4096, "between 1 and 4096")}
-        _check("diffusion.text_encoders", self, checks)
-
-
-@dataclass(frozen=True)
-class PreviewConfig:
-    """Settings of the diffusion stage's preview sounds."""
-
-    steps: int | None = None
-    """Sampling steps; none: the model's default, at most 25."""
-    duration_s: float | None = None
-    """Length of a sound; none: the model's default."""
-    guidance_scale: float | None = None
-    """Guidance; none: the model's default."""
-
-
-FROM_SCRATCH = ("autoencoder", "vocoder", "text_encoders", "unet", "scheduler", "generation")
-"""Keys of `diffusion` that a checkpoint to start from has its own of."""
-
-
-@dataclass(frozen=True)
-class DiffusionConfig:
-    """Settings of the diffusion stage (paper, section 3.3)."""
-
-    init_from: str | None = None
-    """Checkpoint to start from (a name, Hub id or folder); none: from scratch."""
-    autoencoder: str | None = None
-    """From scratch: folder of an autoencoder, or of a checkpoint or run."""
-    vocoder: str | None = None
-    """From scratch: folder of a vocoder, or of a checkpoint or run; none: Griffin-Lim."""
-    text_encoders: tuple[TextEncoderConfig, ...] = ()
-    """From scratch: one or more, each with an adapter to train; `path`, `name`, `max_length`."""
-    unet: dict[str, Any] = field(default_factory=dict)
-    """From scratch: arguments of `diffusers.UNet2DConditionModel`, but for the channels."""
-    scheduler: dict[str, Any] = field(
-        default_factory=lambda: {
-            "beta_schedule": "scaled_linear",
-            "beta_start": 0.00085,
-            "beta_end": 0.012,
-            "num_train_timesteps": 1000,
-            "prediction_type": "epsilon",
-            "skip_prk_steps": True,
-            "steps_offset": 1,
-            "set_alpha_to_one": False,
-        }
-    )
-    """From scratch: the noise schedule; `prediction_type` is epsilon or v_prediction."""
-    text_dropout: float = 0.1
-    """Probability that a caption is dropped, which classifier-free guidance needs."""
-    min_snr_gamma: float | None = 5.0
-    """Min-SNR gamma (Hang et al. 2023); none: all time steps have the same weight."""
-    gradient_checkpointing: bool = False
-    """Compute the UNet's activations twice instead of keeping them: less memory, more time."""
-    preview_prompts: tuple[str, ...] = ()
-    """Prompts of the preview sounds; needed with `loop.preview_every_steps`."""
-    preview: PreviewConfig = PreviewConfig()
-    """Settings of the preview sounds: `steps`, `duration_s`, `guidance_scale`."""
-    name: str = "trained"
-    """Name of the result."""
-    licence: str | None = None
-    """Licence of the result; none: that of the checkpoint it started from, if any."""
-    generation: GenerationDefaults = field(default_factory=GenerationDefaults)
-    """From scratch: defaults of `generate` with the result."""
-
-    def __post_init__(self) -> None:
-        _check_unused("diffusion", self, self.init_from, "init_from", FROM_SCRATCH)
-        _check(
-            "diffusion",
-            self,
-            {
-                "text_dropout": (0 <= self.text_dropout <= 1, "between 0 and 1"),
-                "min_snr_gamma": (
-                    self.min_snr_gamma is None or self.min_snr_gamma > 0,
-                    "above 0",
-                ),
-            },
-        )
+        check("scenes", self, checks)
 
 
 OF_KIND = {
@@ -281,7 +167,8 @@ class AutoencoderConfig:
     kind: Literal["kl", "patch"] = "kl"
     """Kind of autoencoder."""
     init_from: str | None = None
-    """Folder of an autoencoder to start from, or of a checkpoint or run; none: from scratch."""
+    """Name, Hub id or folder of an autoencoder, a checkpoint or a run to start from; none: from
+    scratch."""
     model: dict[str, Any] = field(default_factory=dict)
     """From scratch: arguments of `AutoencoderKL` or `PatchAutoencoder`."""
     l1_weight: float = 1.0
@@ -301,9 +188,14 @@ class AutoencoderConfig:
     those of a diffusion model are never exact; 0: no noise."""
 
     def __post_init__(self) -> None:
-        _check_unused("autoencoder", self, self.init_from, "init_from", ("model",))
+        from_start = ("model", "n_fit_images")
+        check_unused("autoencoder", self, self.init_from, "with autoencoder.init_from", from_start)
         other = OF_KIND["patch" if self.kind == "kl" else "kl"]
-        _check_unused("autoencoder", self, True, f"kind: {self.kind}", other)
+        check_unused("autoencoder", self, True, f"with autoencoder.kind: {self.kind}", other)
+        without = "without autoencoder.adversarial_weight"
+        check_unused(
+            "autoencoder", self, not self.adversarial_weight, without, ("adversarial_start_step",)
+        )
         checks = {
             "n_fit_images": (
                 1 <= self.n_fit_images <= MAX_FIT_IMAGES,
@@ -320,7 +212,7 @@ class AutoencoderConfig:
                 "latent_noise",
             )
         }
-        _check("autoencoder", self, checks)
+        check("autoencoder", self, checks)
 
 
 @dataclass(frozen=True)
@@ -328,7 +220,8 @@ class VocoderConfig:
     """Settings of the vocoder stage, HiFi-GAN (Kong et al. 2020, section 3)."""
 
     init_from: str | None = None
-    """Folder of a vocoder to start from, or of a checkpoint or run; none: from scratch."""
+    """Name, Hub id or folder of a vocoder, a checkpoint or a run to start from; none: from
+    scratch."""
     model: dict[str, Any] = field(default_factory=dict)
     """From scratch: fields of `vocoder.HiFiGANConfig`."""
     segment_samples: int = 5120
@@ -336,7 +229,7 @@ class VocoderConfig:
     mels: Literal["true", "decoded"] = "true"
     """Input: the recordings' own mels, or those decoded by the autoencoder."""
     autoencoder: str | None = None
-    """`mels: decoded` only: folder of the autoencoder, or of a checkpoint or run."""
+    """`mels: decoded` only: name, Hub id or folder of the autoencoder, a checkpoint or a run."""
     mel_weight: float = 45.0
     """Weight of the mean absolute error of the log-mel."""
     feature_weight: float = 2.0
@@ -350,9 +243,13 @@ class VocoderConfig:
     """Factor of the discriminators' channels; 1: as in the paper."""
 
     def __post_init__(self) -> None:
-        _check_unused("vocoder", self, self.init_from, "init_from", ("model",))
-        _check_unused("vocoder", self, self.mels == "true", "mels: true", ("autoencoder",))
+        check_unused("vocoder", self, self.init_from, "with vocoder.init_from", ("model",))
+        true_mels = self.mels == "true"
+        check_unused("vocoder", self, true_mels, "with vocoder.mels: true", ("autoencoder",))
         start = self.adversarial_start_step
+        reason = "with vocoder.adversarial_start_step: null"
+        of_discriminators = ("feature_weight", "discriminator_width")
+        check_unused("vocoder", self, start is None, reason, of_discriminators)
         checks = {
             "segment_samples": (
                 1 <= self.segment_samples <= MAX_SEGMENT_SAMPLES,
@@ -364,7 +261,7 @@ class VocoderConfig:
             name: (getattr(self, name) >= 0, "at least 0")
             for name in ("mel_weight", "feature_weight", "stft_weight")
         }
-        _check("vocoder", self, checks)
+        check("vocoder", self, checks)
 
 
 @dataclass(frozen=True)

@@ -5,44 +5,26 @@ The codec and the text encoders are frozen; their outputs come from `latents`.
 
 from __future__ import annotations
 
-import inspect
-import reprlib
-import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
-from auffusion_cli.checkpoints.layout import check_defaults, check_scheduler_config
-from auffusion_cli.checkpoints.load import (
-    load_autoencoder,
-    load_model,
-    load_vocoder,
-    try_unet,
-)
-from auffusion_cli.checkpoints.meta import MAX_SIZE
 from auffusion_cli.checkpoints.save import save_model
-from auffusion_cli.checkpoints.text_encoders import load_text_encoder, load_tokenizer
-from auffusion_cli.codec.codec import Codec
-from auffusion_cli.codec.vocoder import GriffinLim
-from auffusion_cli.config import SCHEDULERS
-from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
-from auffusion_cli.errors import AuffusionWarning, UsageError
+from auffusion_cli.errors import UsageError
 from auffusion_cli.files import replace_folder
 from auffusion_cli.model import Model
 from auffusion_cli.pictures.spectrogram import save_spectrogram
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.generate import generate
-from auffusion_cli.training.config import DiffusionConfig, TextEncoderConfig
+from auffusion_cli.training.diffusion_config import DiffusionConfig
 from auffusion_cli.training.latents import ExampleSource
-from auffusion_cli.training.parts import as_setting, build_network, existing_folder, part_folder
 from auffusion_cli.training.run_folder import RESULT_NAME
 from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.stage import Losses
@@ -50,134 +32,6 @@ from auffusion_cli.training.stage import Losses
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 MAX_PREVIEW_STEPS = 25
 """Of previews without `diffusion.preview.steps`."""
-
-
-def build_model(config: DiffusionConfig, device: torch.device, window_s: float) -> Model:
-    """The model to train on windows of `window_s`: a checkpoint, or a fresh UNet on trained parts.
-
-    Raises:
-        UsageError: from scratch, but parts are not named, or a setting is impossible.
-        CheckpointError: a part cannot be loaded.
-    """
-    if config.init_from is not None:
-        return _load_model(config, device, window_s)
-    if config.autoencoder is None or not config.text_encoders:
-        raise UsageError(
-            "diffusion: training from scratch needs diffusion.autoencoder and "
-            "diffusion.text_encoders",
-            hint="or name a checkpoint to start from: diffusion.init_from",
-        )
-    _check_scheduler(config.scheduler)
-    _check_generation(config, window_s)
-    vocoder = GriffinLim()
-    if config.vocoder:
-        vocoder = load_vocoder(part_folder(config.vocoder, "diffusion.vocoder", "vocoder"))
-    autoencoder = part_folder(config.autoencoder, "diffusion.autoencoder", "vae")
-    codec = Codec(load_autoencoder(autoencoder, torch.float32), vocoder)
-    cross_attention_dim = config.unet.get("cross_attention_dim", 768)
-    if not (isinstance(cross_attention_dim, int) and 1 <= cross_attention_dim <= MAX_SIZE):
-        raise UsageError(
-            f"diffusion.unet.cross_attention_dim: {reprlib.repr(cross_attention_dim)} is not a "
-            f"whole number from 1 to {MAX_SIZE}"
-        )
-    return Model(
-        name=config.name,
-        revision=None,
-        licence=config.licence,
-        codec=codec.to(device),
-        text=_load_text(config.text_encoders, cross_attention_dim).to(device),
-        unet=_fresh_unet(config.unet, codec.latent_shape(window_s), cross_attention_dim).to(device),
-        scheduler_config=config.scheduler,
-        defaults=config.generation,
-        device=device,
-        dtype=torch.float32,
-    )
-
-
-def _load_model(config: DiffusionConfig, device: torch.device, window_s: float) -> Model:
-    """The checkpoint `init_from`, with the name, licence and window of the result."""
-    model = load_model(config.init_from, device=str(device), dtype="fp32")
-    defaults = model.defaults
-    if window_s > defaults.max_duration_s:
-        raise UsageError(
-            f"scenes.duration_s: {window_s:g} s is more than the window of {config.init_from}, "
-            f"{defaults.max_duration_s:g} s",
-            hint=f"--set scenes.duration_s={defaults.max_duration_s:g}",
-        )
-    if window_s < defaults.max_duration_s:
-        warnings.warn(
-            f"the window shrinks from {defaults.max_duration_s:g} s to scenes.duration_s, "
-            f"{window_s:g} s: the result generates longer sounds in several windows",
-            AuffusionWarning,
-            stacklevel=2,
-        )
-        defaults = replace(
-            defaults, max_duration_s=window_s, duration_s=min(defaults.duration_s, window_s)
-        )
-        with as_setting():
-            check_defaults(defaults, "scenes.duration_s")
-    licence = config.licence or model.licence
-    # The result will know other sounds than those of the checkpoint's vocabulary.
-    return replace(model, name=config.name, licence=licence, defaults=defaults, vocabulary=None)
-
-
-def _load_text(entries: Sequence[TextEncoderConfig], cross_attention_dim: int) -> TextConditioner:
-    """Frozen text encoders, each with a fresh adapter to the UNet's width."""
-    encoders = []
-    for number, entry in enumerate(entries):
-        folder = existing_folder(entry.path, f"diffusion.text_encoders[{number}].path")
-        encoder = load_text_encoder(folder, torch.float32)
-        encoders.append(
-            TextEncoder(load_tokenizer(folder), encoder, entry.max_length, source=entry.name)
-        )
-    adapters = [
-        ConditionAdapter(encoder.encoder.config.hidden_size, cross_attention_dim)
-        for encoder in encoders
-    ]
-    return TextConditioner(encoders, adapters)
-
-
-def _fresh_unet(
-    arguments: dict[str, Any], latent_shape: tuple[int, int, int], cross_attention_dim: int
-) -> UNet2DConditionModel:
-    n_channels, height, width = latent_shape
-    sizes = {"in_channels": n_channels, "out_channels": n_channels}
-    arguments = {
-        "sample_size": (height, width),
-        **arguments,
-        **sizes,
-        "cross_attention_dim": cross_attention_dim,
-    }
-    key = "diffusion.unet"
-    return build_network(
-        lambda: UNet2DConditionModel(**arguments), key, lambda unet: try_unet(unet, key)
-    )
-
-
-def _check_scheduler(config: dict[str, Any]) -> None:
-    """Raise a UsageError for unknown keys, which diffusers ignores, and impossible values."""
-    classes = [DDPMScheduler, *(getattr(diffusers, name) for name in SCHEDULERS.values())]
-    known = {name for kind in classes for name in inspect.signature(kind).parameters}
-    for key in config:
-        if key not in known:
-            raise UsageError(
-                f"diffusion.scheduler: unknown key {key!r}",
-                hint=f"valid: {', '.join(sorted(known))}",
-            )
-    with as_setting():
-        check_scheduler_config(config, "diffusion.scheduler")
-
-
-def _check_generation(config: DiffusionConfig, window_s: float) -> None:
-    """Raise a UsageError where the defaults of `generate` are impossible in the trained window."""
-    defaults = config.generation
-    if defaults.max_duration_s != window_s:
-        raise UsageError(
-            f"diffusion.generation.max_duration_s: {defaults.max_duration_s:g} s is not the window "
-            f"that is trained, scenes.duration_s: {window_s:g} s"
-        )
-    with as_setting():
-        check_defaults(defaults, "diffusion.generation")
 
 
 class DiffusionStage:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -11,10 +10,13 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from auffusion_cli.checkpoints.download import resolve
+from auffusion_cli.checkpoints.layout import read_conditions
 from auffusion_cli.checkpoints.meta import TooManyLayersError, at_most
-from auffusion_cli.errors import CheckpointError, UsageError, first_line
+from auffusion_cli.checkpoints.names import KNOWN
+from auffusion_cli.errors import CheckpointError, DownloadError, UsageError, first_line
+from auffusion_cli.training.named_parts import TEXT_PARTS
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MAX_TENSORS = 10_000
 MAX_WEIGHTS = 10**10
 """Limits of a fresh network; the published UNet has 686 tensors of 0.86 billion weights."""
@@ -61,29 +63,55 @@ def as_setting() -> Iterator[None]:
         raise UsageError(error.message, hint=error.hint) from error
 
 
-def existing_folder(folder: str, key: str) -> Path:
-    """`folder`, which the setting `key` names.
+def part_folder(name: str, key: str, part: str) -> Path:
+    """The folder of `part` ("vae", "vocoder") that `name`, the value of the setting `key`, means.
+
+    `name` is a folder of that part, or a known name, Hub id or folder of a checkpoint or run that
+    has it.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: it is none of them.
+        DownloadError: it cannot be fetched.
     """
-    path = Path(folder)
-    if path.is_dir():
-        return path
-    hint = None
-    if HUB_ID.fullmatch(folder):
-        hint = (
-            f"{folder} may be an id of the Hugging Face Hub: download it "
-            f"(hf download {folder} --local-dir FOLDER), and name the folder."
+    folder = find_folder(name, key, (part,))
+    return folder / part if (folder / part).is_dir() else folder
+
+
+def find_folder(name: str, key: str, parts: Sequence[str] = ()) -> Path:
+    """The folder that `name`, the value of the setting `key`, means: a folder, or one of the Hub's.
+
+    Of what is downloaded only `parts`, where it has them. Errors as of `part_folder`.
+    """
+    try:
+        return resolve(name, parts=parts).folder
+    except DownloadError as error:
+        if name in KNOWN:
+            raise
+        raise DownloadError(
+            f"{key}: there is no folder {name}, and as an id of the Hub: {error.message}",
+            hint=error.hint,
+        ) from error
+    except CheckpointError:
+        raise UsageError(
+            f"{key}: {name!r} is not a folder, a known name or an id of the Hub",
+            hint=f"Known names: {', '.join(KNOWN)}.",
+        ) from None
+
+
+def text_encoder_folders(name: str, key: str) -> tuple[Path, Path]:
+    """(model, tokenizer) of the text encoder that `name`, the value of the setting `key`, means.
+
+    Of a checkpoint it is the text encoder of that. Errors as of `part_folder`.
+    """
+    folder = find_folder(name, key, TEXT_PARTS)
+    if (folder / "text_encoder").is_dir() and (folder / "tokenizer").is_dir():
+        return folder / "text_encoder", folder / "tokenizer"
+    if not (folder / "condition_config.json").is_file():
+        return folder, folder
+    encoders = [folder / one.text_encoder_name for one in read_conditions(folder)]
+    if len(encoders) > 1:
+        raise UsageError(
+            f"{key}: {name} has {len(encoders)} text encoders",
+            hint=f"Name one of them: {', '.join(map(str, encoders))}.",
         )
-    raise UsageError(f"{key}: {folder} is not a folder", hint=hint)
-
-
-def part_folder(folder: str, key: str, part: str) -> Path:
-    """`folder/part` of a checkpoint or run; `folder` itself where it is that part.
-
-    Raises:
-        UsageError: there is no such folder.
-    """
-    path = existing_folder(folder, key)
-    return path / part if (path / part).is_dir() else path
+    return encoders[0], encoders[0]

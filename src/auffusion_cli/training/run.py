@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
-from dataclasses import fields
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,10 +14,11 @@ from accelerate.utils import set_seed
 
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.device import choose_device
-from auffusion_cli.errors import AuffusionWarning, DataError, UsageError
+from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.training.clip_store import ClipStore
-from auffusion_cli.training.config import SceneConfig, TrainingConfig
+from auffusion_cli.training.config import TrainingConfig
 from auffusion_cli.training.data import Clip
+from auffusion_cli.training.effects import check_effects
 from auffusion_cli.training.loading import choose_workers
 from auffusion_cli.training.loop import StepReport, train
 from auffusion_cli.training.run_folder import CACHE_NAME
@@ -63,6 +62,7 @@ def run(
         CheckpointError: the checkpoint or parts to start from cannot be loaded.
     """
     started_s = time.monotonic()
+    check_effects(config)
     processes = join_processes(device)
     precision = config.loop.mixed_precision
     if precision == "fp16" and processes.device.type == "cpu":
@@ -112,11 +112,10 @@ def build_stage(
             store.preload(None if on_prepare is None else partial(on_prepare, "reading sounds"))
 
     if config.stage == "diffusion":
-        from auffusion_cli.training.diffusion import DiffusionStage, build_model
+        from auffusion_cli.training.diffusion import DiffusionStage
         from auffusion_cli.training.latents import FreshScenes, prepare
+        from auffusion_cli.training.start import build_model
 
-        if config.loop.preview_every_steps and not config.diffusion.preview_prompts:
-            raise UsageError("loop.preview_every_steps needs diffusion.preview_prompts")
         model = build_model(config.diffusion, device, config.scenes.duration_s)
         if config.scenes.n_cached == 0:
             read_clips()
@@ -138,7 +137,6 @@ def build_stage(
     if config.stage == "vocoder":
         from auffusion_cli.training.vocoder import VocoderStage
 
-        _warn_of_unused(config.scenes)
         return VocoderStage(config, store, device)
     if config.autoencoder.kind == "patch":
         from auffusion_cli.training.patch_autoencoder import PatchAutoencoderStage
@@ -147,17 +145,6 @@ def build_stage(
     from auffusion_cli.training.autoencoder import AutoencoderStage
 
     return AutoencoderStage(config, store, device)
-
-
-def _warn_of_unused(scenes: SceneConfig) -> None:
-    """Name the settings of scenes, of which the vocoder stage uses the kinds alone."""
-    default = SceneConfig(kinds=scenes.kinds)
-    names = [one.name for one in fields(scenes)]
-    if unused := [name for name in names if getattr(scenes, name) != getattr(default, name)]:
-        keys = ", ".join(f"scenes.{name}" for name in unused)
-        warnings.warn(
-            f"{keys}: without effect on the vocoder stage", AuffusionWarning, stacklevel=3
-        )
 
 
 def _of_kinds(clips: tuple[Clip, ...], kinds: tuple[str, ...]) -> tuple[Clip, ...]:

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.training.checkpoints import newest_checkpoint
-from auffusion_cli.training.config_file import load_config
+from auffusion_cli.training.config_file import dump_config, load_config
 from auffusion_cli.training.run_folder import only_run
 
 
@@ -245,14 +245,25 @@ def test_the_command_line_wins_over_the_file(run):
 def test_the_model_is_that_of_the_stage(run, tiny_checkpoint):
     shown = settings(run, "--stage", "vocoder")
     assert shown["vocoder"]["init_from"] == str(tiny_checkpoint)
-    assert shown["diffusion"]["init_from"] == "embedded"  # of no account
+    assert shown["diffusion"]["init_from"] is None
     assert settings(run)["diffusion"]["init_from"] == str(tiny_checkpoint)
     assert settings(run, "--set", "scenes.duration_s=0.5")["scenes"]["duration_s"] == 0.5
+
+
+def test_from_an_image_model_is_the_recipe(run, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    shown = settings(run, "--from", "stable-diffusion-v1-5", model=None)
+    recipe = load_config(Path(__file__).parents[3] / "recipes/auffusion/diffusion.yaml", {})
+    assert {**shown, "data": None} == {**yaml.safe_load(dump_config(recipe)), "data": None}
+    assert shown["diffusion"]["text_encoders"][0]["path"] == "stable-diffusion-v1-5"
+    assert shown["scenes"]["duration_s"] == 10.24
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--set", "vocoder.stft_weight=1"], "vocoder.stft_weight: without effect on stage: diff"),
+        (["--set", "diffusion.vocoder=absent"], "diffusion.vocoder 'absent': there is no such"),
         (["--set", "loop.batch_size"], "expected KEY=VALUE"),
         (["--set", "loop.batchsize=2"], "loop.batchsize: unknown name"),
         (["--set", "loop.batch_size=two"], 'loop.batch_size is "two", not a whole number'),

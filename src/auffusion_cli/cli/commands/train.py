@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,6 +19,8 @@ from auffusion_cli.parsing import parse_yaml
 from auffusion_cli.training.config import TrainingConfig
 from auffusion_cli.training.config_file import dump_config, load_config, parse_config
 from auffusion_cli.training.data import Clip, Manifest, load_clips
+from auffusion_cli.training.effects import check_effects
+from auffusion_cli.training.named_parts import is_image_model, named_parts
 from auffusion_cli.training.run_folder import (
     CLIP_CHECK_NAME,
     CONFIG_NAME,
@@ -62,10 +65,12 @@ def train(
     init_from: Annotated[
         str | None,
         typer.Option(
+            "--from",
             "--model",
             "-m",
             metavar="NAME|HUB_ID|FOLDER",
-            help="Checkpoint to start from; diffusion without --config: embedded.",
+            help="Checkpoint to start from; diffusion without --config: embedded. An image model, "
+            "such as stable-diffusion-v1-5, gets an adapter and a vocoder.",
         ),
     ] = None,
     settings: Annotated[
@@ -106,6 +111,7 @@ def train(
     Examples:
       auffusion train --data audiocaps/ -o runs/mine
       auffusion train -o runs/mine --resume
+      auffusion train --from stable-diffusion-v1-5 --data audiocaps/ -o runs/sd
       auffusion train --stage vocoder --config vocoder.yaml --data sounds/ -o runs/vocoder
       auffusion generate "rain" --model runs/mine -o rain.wav
     """
@@ -125,6 +131,7 @@ def train(
         raise UsageError("--data is missing", hint="name the folder or list of training sounds")
     if settled.output is None and not dry_run:
         raise UsageError("--output is missing", hint="for example: -o runs/mine")
+    check_effects(settled)
     folder = Path(settled.output or "")
     if not dry_run:
         check_output(folder, resume=resume, overwrite=overwrite)
@@ -141,11 +148,8 @@ def train(
         with processes.main_process_first():
             if writes:  # again, now that nobody else writes
                 check_output(folder, resume=resume, overwrite=overwrite)
-            if settled.stage == "diffusion" and settled.diffusion.init_from is not None:
-                fit_window = config is None and not sets_window
-                settled = _with_checkpoint(
-                    settled, fit_window=fit_window, download=not dry_run, yes=yes
-                )
+            fit_window = config is None and not sets_window
+            settled = _with_parts(settled, fit_window=fit_window, download=not dry_run, yes=yes)
             clips = _check_clips(listed, settled, None if dry_run else folder / CLIP_CHECK_NAME)
             if writes and overwrite:
                 delete_run(folder)
@@ -201,7 +205,6 @@ def _report(
 
 
 DEFAULT_RUN: dict[str, Any] = {
-    "diffusion": {"init_from": "embedded"},
     "loop": {
         "batch_size": 16,
         "max_steps": 2_000,
@@ -211,6 +214,18 @@ DEFAULT_RUN: dict[str, Any] = {
     },
 }
 """Without --config: fine-tuning of the embedded model, in steps that a laptop can take."""
+IMAGE_MODEL_RUN: dict[str, Any] = {
+    "diffusion": {"vocoder": "auffusion", "gradient_checkpointing": True},
+    "loop": {
+        "batch_size": 20,
+        "gradient_accumulation": 5,
+        "max_steps": 100_000,
+        "learning_rate": 3e-5,
+        "mixed_precision": "bf16",
+        "ema_decay": 0.9999,
+    },
+}
+"""Without --config, from an image model that has a known name: recipes/auffusion/diffusion.yaml."""
 
 
 def _settle(
@@ -221,12 +236,20 @@ def _settle(
     overrides |= {key: value for key, value in named.items() if value is not None}
     if config is not None:
         settled = load_config(config, overrides)
-    else:
-        settled = parse_config(DEFAULT_RUN, overrides, where="--set")
-    if init_from is None:
-        return settled
-    part = replace(getattr(settled, settled.stage), init_from=init_from)
-    return replace(settled, **{settled.stage: part})
+        if init_from is None:
+            return settled
+        part = replace(getattr(settled, settled.stage), init_from=init_from)
+        return replace(settled, **{settled.stage: part})
+    stage = overrides.get("stage", "diffusion")
+    if stage == "diffusion":
+        init_from = init_from or "embedded"
+    run = DEFAULT_RUN
+    if stage == "diffusion" and is_image_model(init_from):
+        run = copy.deepcopy(IMAGE_MODEL_RUN)
+        run["diffusion"]["text_encoders"] = [{"path": init_from}]
+    if init_from is not None:
+        overrides = {f"{stage}.init_from": init_from} | overrides
+    return parse_config(run, overrides, where="--set")
 
 
 def _parse_setting(setting: str) -> tuple[str, Any]:
@@ -239,22 +262,25 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
     return key, parse_yaml(value, raising=UsageError, where=f"--set {key}")
 
 
-def _with_checkpoint(
+def _with_parts(
     config: TrainingConfig, *, fit_window: bool, download: bool, yes: bool
 ) -> TrainingConfig:
-    """The settings with the checkpoint found, after a question if it must be downloaded.
+    """The settings with all parts found, after a question where one must be downloaded.
 
-    With `fit_window` the scenes get the length of its window.
+    With `fit_window` the scenes get the length of the start's window.
     """
     from auffusion_cli.checkpoints.layout import read_identity
     from auffusion_cli.cli.resolve import fetch, find
 
-    name = config.diffusion.init_from
-    checkpoint = fetch(name, yes=yes) if download else find(name)
-    if checkpoint is None or not fit_window:
-        return config
-    window_s = read_identity(checkpoint.folder).defaults.max_duration_s
-    return replace(config, scenes=replace(config.scenes, duration_s=window_s))
+    for key, name, parts in named_parts(config):
+        if download:
+            checkpoint = fetch(name, key, parts=parts, yes=yes)
+        else:
+            checkpoint = find(name, key, parts=parts)
+        if key == "--from" and fit_window and checkpoint is not None:
+            window_s = read_identity(checkpoint.folder).defaults.max_duration_s
+            config = replace(config, scenes=replace(config.scenes, duration_s=window_s))
+    return config
 
 
 def _check_clips(

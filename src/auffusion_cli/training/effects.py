@@ -1,0 +1,52 @@
+"""Keys that would have no effect in a run: each is an error, none is ignored in silence. No torch.
+
+What follows from one section alone is checked where the section is (`config.py`,
+`diffusion_config.py`); here is what follows from the stage and from other sections.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from auffusion_cli.errors import UsageError
+from auffusion_cli.training.checks import changed, check_unused
+from auffusion_cli.training.config import StageName, TrainingConfig
+
+
+def check_effects(config: TrainingConfig) -> None:
+    """Raise a UsageError for keys of `config` that nothing in its run reads."""
+    stage = config.stage
+    for other in get_args(StageName):
+        section = getattr(config, other)
+        if other != stage and (keys := sorted(changed(section))):
+            named = ", ".join(f"{other}.{key}" for key in keys)
+            raise UsageError(
+                f"{named}: without effect on stage: {stage}",
+                hint=f"Remove {'it' if len(keys) == 1 else 'them'}, or: --stage {other}.",
+            )
+    _check_scenes(config)
+    loop = config.loop
+    silent = loop.preview_every_steps is None
+    reason = "without loop.preview_every_steps"
+    check_unused("diffusion", config.diffusion, silent, reason, ("preview_prompts", "preview"))
+    if stage == "diffusion" and not silent and not config.diffusion.preview_prompts:
+        raise UsageError("loop.preview_every_steps needs diffusion.preview_prompts")
+
+
+def _check_scenes(config: TrainingConfig) -> None:
+    scenes, stage = config.scenes, config.stage
+    if stage == "vocoder":
+        of_others = changed(scenes) - {"kinds"}
+        check_unused("scenes", scenes, True, "on stage: vocoder", of_others)
+        return
+    if stage == "autoencoder":
+        reason = "on stage: autoencoder"
+        check_unused("scenes", scenes, True, reason, ("phrase_probability",))
+    of_mixing = ("max_repeats", "gap_s", "pitch_range", "background_gain_db")
+    reason = "with scenes.mix_probability: 0"
+    check_unused("scenes", scenes, not scenes.mix_probability, reason, of_mixing)
+    is_patch = stage == "autoencoder" and config.autoencoder.kind == "patch"
+    composes = stage == "diffusion" and scenes.n_cached == 0
+    one_each = not (scenes.n_cached or composes or is_patch or scenes.mix_probability)
+    reason = "where every clip is a scene (scenes.n_cached, scenes.mix_probability)"
+    check_unused("scenes", scenes, one_each, reason, ("kind_balance",))
