@@ -50,6 +50,11 @@ class Launch:
     def is_alone(self) -> bool:
         return self.size == 1
 
+    @property
+    def shard(self) -> Shard:
+        """Its part of what the processes share."""
+        return Shard(self.rank + 1, self.size)
+
     def share_of(self, shard: Shard | None, prompts_file: str | None) -> Shard:
         """The part of a list that this process makes: of `shard`, or of the whole.
 
@@ -64,7 +69,7 @@ class Launch:
                 f"--prompts -: the {self.size} processes of a launch cannot all read it",
                 hint="Write the list into a file.",
             )
-        return (shard or Shard()).part(Shard(self.rank + 1, self.size))
+        return (shard or Shard()).part(self.shard)
 
     def gather(self, value: Any) -> list[Any] | None:
         """The values of all processes by rank, in the main one; it waits for them. None in others.

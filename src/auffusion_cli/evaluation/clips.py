@@ -30,6 +30,7 @@ from auffusion_cli.requests.request import (
     InpaintRequest,
     TimelineRequest,
 )
+from auffusion_cli.requests.shards import Shard
 from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.signal.formats import AUDIO_SUFFIXES
 from auffusion_cli.signal.sound_file import read_provenance
@@ -140,6 +141,12 @@ def scan_folder(folder: Path, sample_rate_hz: int, on_clip: OnClip | None = None
     findings.sort(key=lambda finding: (finding.path, finding.flag))
     record = ClipSet(str(folder), len(names), len(clips), set_hash(clips), tuple(findings))
     return SoundFolder(tuple(clips), record)
+
+
+def readable_sounds(folder: Path, share: Shard, sample_rate_hz: int) -> list[SoundFile]:
+    """The sounds of a share of the files in `folder` that can be read, not compared with others."""
+    scans = (_scan_file(folder, name, sample_rate_hz) for name in share.of(find_sounds(folder)))
+    return [clip for clip, _ in scans if clip is not None]
 
 
 def _scan_file(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from auffusion_cli.evaluation.clips import (
     clip_name,
     hash_pairs,
     in_reference,
+    readable_sounds,
     scan_folder,
     without_partner,
 )
@@ -43,6 +44,7 @@ from auffusion_cli.evaluation.result import (
 )
 from auffusion_cli.evaluation.rows import blocks
 from auffusion_cli.requests.provenance import current_versions
+from auffusion_cli.requests.shards import Shard
 
 METRIC_ORDER = ("FD", "FAD", "KL", "KL-sigmoid", "IS", "CLAP", "KAD", "FD-inf", "FAD-inf")
 PAIRED_SHARE = 0.99
@@ -148,6 +150,29 @@ def evaluate(
             *caption_cautions(captions, unused, evaluated),
         ),
     )
+
+
+def listen(
+    systems: Iterable[Path],
+    reference: Path | None,
+    networks: Networks,
+    share: Shard,
+    cache: Path,
+    *,
+    on_progress: OnProgress = lambda what, n_done, n: None,
+) -> None:
+    """Embed a share of the sounds, for an `evaluate` that finds their features in `cache`."""
+    rate_hz = networks.classifier.audio_input.sample_rate_hz
+    frames = None if reference is None else networks.frames
+    tasks = [(folder, (networks.classifier, frames, networks.text)) for folder in systems]
+    if reference is not None:
+        tasks.append((reference, (networks.classifier, frames)))
+    for folder, embedders in tasks:
+        clips = readable_sounds(folder, share, rate_hz)
+        for embedder in filter(None, embedders):
+            what = f"embedding {folder} with {embedder.name}"
+            if clips:
+                _embed(embedder, clips, cache, lambda *done, what=what: on_progress(what, *done))
 
 
 def _embed(

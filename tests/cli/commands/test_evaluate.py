@@ -5,11 +5,13 @@ import errno
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from typer.testing import CliRunner
 
 from auffusion_cli.cli.app import build_app
@@ -468,3 +470,49 @@ def test_whatever_format_holds_a_sound_it_is_the_same(run, own, tiny_model, tmp_
     assert result.exit_code == 0, result.output
     assert "own: 1 sound was left out of the attention" in result.stderr
     assert "out differently" not in result.stderr
+
+
+def test_shards_listen_and_the_run_without_measures(run, monkeypatch):
+    whole = run("made", "--reference", "real", "--json")
+    monkeypatch.setenv("XDG_CACHE_HOME", "other-cache")
+    heard = []
+    real = FakeClassifier.embed
+
+    def embed(self, waveforms):
+        heard.extend(len(waveform) for waveform in waveforms)
+        return real(self, waveforms)
+
+    monkeypatch.setattr(FakeClassifier, "embed", embed)
+    for index in (1, 2, 3):
+        result = run("made", "--reference", "real", "--shard", f"{index}/3")
+        assert result.exit_code == 0 and result.stdout == "", result.output
+        assert f"part {index}/3 of the sounds" in result.stderr
+        assert len(heard) == 8 * index
+    measured = run("made", "--reference", "real", "--json")
+    assert len(heard) == 24 and json.loads(measured.stdout) == json.loads(whole.stdout)
+    refused = run("made", "--shard", "1/3", "-o", "result.json")
+    assert refused.exit_code == 2 and "has no result to write" in refused.stderr
+    assert run("made", "--shard", "13/13").exit_code == 0  # with nothing left for it
+
+
+def test_the_processes_of_a_launch_share_the_listening(run, monkeypatch):
+    command = ("made", "--reference", "real", "--json")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    child = os.fork()
+    if child == 0:
+        os.environ["RANK"] = "1"
+        torch.set_num_threads(1)
+        other = run(*command)
+        os._exit(0 if (other.exit_code, other.stdout) == (0, "") else 1)
+    monkeypatch.setenv("RANK", "0")
+    heard = []
+    real = FakeClassifier.embed
+    monkeypatch.setattr(FakeClassifier, "embed", lambda *a: heard.append(len(a[1])) or real(*a))
+    result = run(*command)
+    assert os.waitpid(child, 0)[1] == 0
+    assert result.exit_code == 0 and len(json.loads(result.stdout)["systems"]) == 1
+    assert sum(heard) == 12  # half of the sounds of both folders

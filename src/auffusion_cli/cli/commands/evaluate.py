@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auffusion_cli.cli import console, networks, options, result_tables
+from auffusion_cli.cli.launch import Launch
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.files import clear_unfinished
+from auffusion_cli.requests.shards import Shard
 
 if TYPE_CHECKING:
     from auffusion_cli.evaluation.protocols import Protocol
     from auffusion_cli.evaluation.result import Evaluation
     from auffusion_cli.model import Model
     from auffusion_cli.requests.provenance import Provenance
+    from auffusion_cli.tasks.evaluate import Networks
 
 MAX_NAME_CHARACTERS = 60
 
@@ -136,12 +139,15 @@ def evaluate(
         ),
     ] = None,
     device: options.Device = "auto",
+    shard: options.Shard = None,
     run: options.Run,
 ) -> None:
     """Measure generated sounds: FD, FAD, KL, IS, CLAP and KAD, each with a 95 % interval.
 
     Files that are silent, clipped, broken, doubled or without a partner are counted and named.
     The numbers of the embedded network carry its name (FD-tagger): no paper has such numbers.
+    With --shard a part of the sounds is listened to, and the features are kept for the run without
+    it, which measures. The processes of `accelerate launch` share the sounds by themselves.
 
     \b
     Examples:
@@ -153,12 +159,18 @@ def evaluate(
       auffusion evaluate --compare before.json after.json
     """
     if compare is not None:
-        asked = (generated, reference, systems, prompts, model)
+        asked = (generated, reference, systems, prompts, model, shard)
         if any((*asked, *astuple(measuring), *astuple(files))):
             raise UsageError("--compare takes two results and nothing else to measure or write")
         _compare(*compare, as_json=run.json)
         return
 
+    if shard is not None and any(astuple(files)):
+        raise UsageError(
+            "--shard listens to a part of the sounds, and has no result to write",
+            hint="Run all shards first, and then the command without --shard.",
+        )
+    launch = Launch.current()
     folders = _systems(generated, systems or [])
     chosen = measuring.choose()
     files.check(overwrite=run.overwrite)
@@ -167,7 +179,7 @@ def evaluate(
     named = {**folders, "reference": reference} if reference is not None else folders
     sounds = _find_sounds(named, generated)
     captions = None if prompts is None else _read_captions(prompts, folders, sounds)
-    if measuring.is_default:
+    if measuring.is_default and launch.is_main:
         console.note(
             "measuring with the embedded network; for the papers' numbers: --backbone published"
         )
@@ -181,6 +193,12 @@ def evaluate(
         chosen, reference is not None, measuring.weights, device, yes=run.yes
     )
     from auffusion_cli.tasks.evaluate import evaluate as measure
+
+    share = (shard or Shard()).part(launch.shard)
+    if not share.is_whole:
+        _listen(folders, reference, loaded, share, launch)
+        if launch.gather(True) is None or shard is not None:
+            return
 
     with networks.progress() as on_progress:
         evaluation = measure(
@@ -210,6 +228,21 @@ def evaluate(
             console.print_json(asdict(evaluation))
         else:
             result_tables.show_metrics(evaluation)
+
+
+def _listen(
+    folders: dict[str, Path],
+    reference: Path | None,
+    loaded: Networks,
+    share: Shard,
+    launch: Launch,
+) -> None:
+    from auffusion_cli.tasks.evaluate import listen
+
+    cache = networks.cache_folder()
+    with console.quiet_unless(launch.is_main), networks.progress() as on_progress:
+        listen(folders.values(), reference, loaded, share, cache, on_progress=on_progress)
+        console.note(f"part {share} of the sounds: the features are in {cache}")
 
 
 # --- the request
