@@ -25,8 +25,11 @@ async function start() {
   const edit = new EditRoom(info);
   const history = new HistoryRoom(info, open);
 
+  let shown;
   const showRoom = () => {
     const [name, id] = roomOfAddress();
+    if (name !== shown) scrollTo(0, 0);
+    shown = name;
     for (const room of ROOMS) {
       find(`#${room}`).hidden = room !== name;
       const link = find(`nav a[href="#${room}"]`);

@@ -3,13 +3,16 @@
 import { element } from "./dom.js";
 
 const CLICK_PX = 4;
+const TICKS_HZ = [250, 500, 1000, 2000, 4000];
+const TICKS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60];
+const MAX_TICKS = 10;
 
 export class Selection {
   // `rows_hz`: the frequency of each row of the picture, the lowest first.
   constructor(canvas, duration_s, rows_hz, { shape, onSelect, onClick }) {
     Object.assign(this, { canvas, duration_s, rows_hz, shape, onSelect, onClick });
     this.box = element("div", { class: "selection", hidden: true });
-    canvas.append(this.box);
+    canvas.append(...this.#ticks(), this.box);
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
   }
 
@@ -23,6 +26,22 @@ export class Selection {
     Object.assign(this.box.style, {
       left: percent(left), width: percent(right - left), bottom: percent(bottom), height: percent(top - bottom),
     });
+  }
+
+  // Frequencies at the left edge, and seconds at the bottom.
+  #ticks() {
+    const spacing_s = TICKS_S.find((one) => this.duration_s / one <= MAX_TICKS) ?? 120;
+    const ticks = TICKS_HZ.map((hz) => {
+      const tick = element("span", { class: "tick hz" }, hz < 1000 ? `${hz} Hz` : `${hz / 1000} kHz`);
+      tick.style.bottom = `${100 * this.#height(hz)}%`;
+      return tick;
+    });
+    for (let time = spacing_s; time < 0.97 * this.duration_s; time += spacing_s) {
+      const tick = element("span", { class: "tick s" }, `${Number(time.toFixed(2))} s`);
+      tick.style.left = `${(100 * time) / this.duration_s}%`;
+      ticks.push(tick);
+    }
+    return ticks;
   }
 
   #begin(down) {
