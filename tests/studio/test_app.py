@@ -70,6 +70,16 @@ def test_edits_are_versions_of_their_source(client, finished, recording_file, hi
     assert versions[2]["duration_s"] == pytest.approx(1.7, abs=1e-3)
 
 
+def test_a_sound_is_finished_for_a_project(client, finished, recording_file, history):
+    source = upload(client, recording_file)["id"]
+    job = finished("finish", source=source, rate_hz=48000, channels=1, peak_db=-1.0)
+    made = history.find(job["sounds"][0])
+    assert (made.sample_rate_hz, made.n_channels, made.parent) == (48000, 1, source)
+    assert made.title == "a clip" and read_record(history.path(made)).finish.peak_db == -1.0
+    assert client.post("/v1/finish", json={"source": source}).status_code == 400
+    assert client.post("/v1/finish", json={"source": source, "rate_hz": 1}).status_code == 400
+
+
 def test_the_history_is_searched_and_sounds_are_kept_and_discarded(client, recording_file):
     first, second = (
         upload(client, recording_file, "rain.wav"),
@@ -198,7 +208,7 @@ def test_it_is_drawn(client, recording_file):
     picture = client.get(f"/v1/sounds/{sound['id']}/spectrogram.png")
     assert picture.content.startswith(b"\x89PNG") and picture.headers["content-type"] == "image/png"
     outline = client.get(f"/v1/sounds/{sound['id']}/outline").json()
-    assert len(outline["peaks"]) == 800 and -30 < outline["loudness_db"] < -15
+    assert len(outline["peaks"]) == 800 and -30 < outline["loudness_lufs"] < -15
     rows = client.get("/v1/info").json()["row_frequencies_hz"]
     assert len(rows) == 256 and rows == sorted(rows) and rows[-1] < 8000
 

@@ -80,3 +80,16 @@ LEFT_OUT = (
     *("format_version", "task", "samples_sha256", "versions", "revision", "file", "spectrogram"),
     *("batch_size", "downloaded", "windows", "engine", "engine_reason"),
 )
+
+
+def test_of_a_finished_sound(tiny_model, recording_file):
+    body = {"rate_hz": 44100, "channels": 2, "loudness_lufs": -16.5, "fade_out_s": 0.05}
+    ask = read_ask("finish", {"source": "0" * 12, "broadcast": True, **body})
+    record = {"task": "finish", "prompt": "rain", "finish": ask.finish().to_dict()}
+    command = command_line(record, "out.wav", recording_file, tiny_model.defaults)
+    result = CliRunner().invoke(
+        build_app(), [*shlex.split(command)[1:], "--dry-run", "--json", "--overwrite"]
+    )
+    plan = json.loads(result.stdout)
+    assert plan["finish"] == record["finish"] == {"broadcast": True, **body}
+    assert plan["sounds"][0]["source"] == recording_file.name

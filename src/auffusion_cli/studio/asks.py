@@ -12,9 +12,11 @@ from typing import Any, ClassVar, Literal
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
 from auffusion_cli.parsing import decode
+from auffusion_cli.requests.finish import Finish
 from auffusion_cli.requests.request import (
     MAX_SEED,
     ExtendRequest,
+    FinishRequest,
     GenerateRequest,
     GenerateSettings,
     InpaintRequest,
@@ -167,13 +169,53 @@ class StyleTransferAsk(EditAsk):
         )
 
 
-ASKS: dict[str, type[Ask]] = {
-    ask.task: ask for ask in (GenerateAsk, InpaintAsk, ExtendAsk, StyleTransferAsk)
+@dataclass(frozen=True, kw_only=True)
+class FinishAsk:
+    """A recording brought to a rate, number of channels and level; no model is used."""
+
+    source: str
+    """Id of a sound of the history."""
+    rate_hz: int | None = None
+    channels: int | None = None
+    """2 makes a stereo image of one channel."""
+    loudness_lufs: float | None = None
+    peak_db: float | None = None
+    fade_in_s: float = 0.0
+    fade_out_s: float = 0.0
+    broadcast: bool = False
+    task: ClassVar[str] = "finish"
+    title: ClassVar[str] = ""
+    seed: ClassVar[int] = 0
+    """Nothing is drawn."""
+
+    def finish(self) -> Finish:
+        """What is asked for.
+
+        Raises:
+            UsageError: nothing is, or something is impossible.
+        """
+        names = [field.name for field in fields(self) if field.name != "source"]
+        asked = Finish(**{name: getattr(self, name) for name in names})
+        if not asked.to_dict():
+            raise UsageError("nothing is asked for", hint="For example a rate_hz of 48000.")
+        return asked
+
+    def request(
+        self, name: str, sha256: str, *, title: str = "", loop: bool = False
+    ) -> FinishRequest:
+        """`title` and `loop` are those of the source's record."""
+        self.finish()
+        return FinishRequest(name, sha256, prompt=title, loop=loop)
+
+
+AnyAsk = GenerateAsk | EditAsk | FinishAsk
+ASKS: dict[str, type[AnyAsk]] = {
+    ask.task: ask for ask in (GenerateAsk, InpaintAsk, ExtendAsk, StyleTransferAsk, FinishAsk)
 }
 """Task -> the class of what can be asked of it."""
 
 
-def read_ask(task: str, body: Any) -> Ask:
+def read_ask(task: str, body: Any) -> AnyAsk:
     """The ask of a JSON body, with a seed; it is checked as far as that needs no source.
 
     Raises:
@@ -192,7 +234,7 @@ def read_ask(task: str, body: Any) -> Ask:
     return ask
 
 
-def to_dict(ask: Ask) -> dict[str, Any]:
+def to_dict(ask: AnyAsk) -> dict[str, Any]:
     """The fields that were given or drawn."""
     defaults = {field.name: field.default for field in fields(ask)}
     return {name: value for name, value in asdict(ask).items() if value != defaults[name]}

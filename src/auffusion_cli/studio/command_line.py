@@ -23,9 +23,19 @@ TASK_OPTIONS: dict[str, dict[str, tuple[str, Any]]] = {
         "prompt": ("--prompt", ""),
         "crossfade_s": ("--crossfade", 0.1),
     },
+    "finish": {},
     "style-transfer": {"strength": ("--strength", None), "method": ("--method", "sdedit")},
 }
 """Task -> field of the record -> (option, its default, which is left out)."""
+FINISH_OPTIONS = {
+    "fade_in_s": "--fade-in",
+    "fade_out_s": "--fade-out",
+    "loudness_lufs": "--loudness",
+    "peak_db": "--peak",
+    "rate_hz": "--rate",
+    "channels": "--channels",
+    "broadcast": "--broadcast",
+}
 SETTING_OPTIONS = {
     "steps": "--steps",
     "guidance_scale": "--guidance",
@@ -53,22 +63,29 @@ def command_line(
             words += [part for value in values for part in (option, _text(value))]
     if record.get("where", "after") != "after":
         words.append(f"--{record['where']}")
-    if record["negative_prompt"]:
+    if record.get("negative_prompt"):
         words += ["--negative", record["negative_prompt"]]
     if task == "generate":
         words += ["--duration", _text(record["duration_s"])]
         words += [] if record["trim"] else ["--no-trim"]
-    for name, option in SETTING_OPTIONS.items():
-        if record[name] != getattr(defaults, name):
-            words += [option, _text(record[name])]
-    words += ["--seed", str(record["seed"])]
-    if record["model"] != "embedded":
-        words += ["--model", record["model"]]
+    for name, value in record.get("finish", {}).items():
+        words += [FINISH_OPTIONS[name]] if value is True else [FINISH_OPTIONS[name], _text(value)]
+    if task != "finish":
+        words += _sampling(record, defaults)
     words += ["-o", output]
     # Last, so that one that begins with a hyphen can be told from an option.
     if prompt := record["prompt"] if task in ("generate", "style-transfer") else "":
         words += ["--", prompt] if prompt.startswith("-") else [prompt]
     return shlex.join(words)
+
+
+def _sampling(record: Mapping[str, Any], defaults: GenerationDefaults) -> list[str]:
+    words = []
+    for name, option in SETTING_OPTIONS.items():
+        if record[name] != getattr(defaults, name):
+            words += [option, _text(record[name])]
+    words += ["--seed", str(record["seed"])]
+    return words if record["model"] == "embedded" else [*words, "--model", record["model"]]
 
 
 def _text(value: Any) -> str:

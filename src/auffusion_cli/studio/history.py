@@ -63,6 +63,12 @@ class Sound:
         if Path(self.file).name != self.file or self.file.startswith("."):
             raise ValueError("file is not a plain name")
 
+    @property
+    def is_loop(self) -> bool:
+        """Whether its record says that it is played again and again."""
+        record = self.record or {}
+        return record.get("loop") is True or record.get("where") == "loop"
+
     def has(self, words: Sequence[str]) -> bool:
         """Whether all of `words` (lower case) occur in its title, file name or task."""
         text = f"{self.title} {self.file} {self.task}".lower()

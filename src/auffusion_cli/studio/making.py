@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING
 
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import AuffusionWarning, UsageError
-from auffusion_cli.studio.asks import EditAsk, ExtendAsk, GenerateAsk, InpaintAsk
+from auffusion_cli.studio.asks import (
+    AnyAsk,
+    EditAsk,
+    ExtendAsk,
+    FinishAsk,
+    GenerateAsk,
+    InpaintAsk,
+)
 from auffusion_cli.studio.history import History, Sound
 from auffusion_cli.studio.jobs import Job
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
     from auffusion_cli.tasks.edits import EditResult
+    from auffusion_cli.tasks.finish import FinishResult
 
 Report = Callable[[int, int], None]
 """Called with the number of denoising steps done and of all; raises Cancelled."""
@@ -35,7 +43,7 @@ class Maker:
     def load(self) -> None:
         self._model = self._load_model()
 
-    def check(self, ask: GenerateAsk | EditAsk) -> None:
+    def check(self, ask: AnyAsk) -> None:
         """Raise the error that `ask` would end in, where that can be known.
 
         Raises:
@@ -44,6 +52,10 @@ class Maker:
         """
         if isinstance(ask, GenerateAsk):
             ask.settings(self.defaults, ask.duration_s)
+        elif isinstance(ask, FinishAsk):
+            source = self.history.find(ask.source)
+            if source.is_loop and (ask.fade_in_s or ask.fade_out_s):
+                raise UsageError("a loop has no fades")
         else:
             self._check_edit(ask, self.history.find(ask.source))
 
@@ -68,6 +80,8 @@ class Maker:
             self._remark_on_words(job)
             if isinstance(job.ask, GenerateAsk):
                 self._generate(job, report)
+            elif isinstance(job.ask, FinishAsk):
+                self._finish(job)
             else:
                 self._edit(job, report)
 
@@ -106,6 +120,18 @@ class Maker:
         result = self._task(ask)(self._model, recording, request, settings, on_progress=report)
         self._keep_version(job, source, result)
 
+    def _finish(self, job: Job) -> None:
+        from auffusion_cli.signal.recording import read_recording
+        from auffusion_cli.tasks.finish import finish_recording
+
+        ask: FinishAsk = job.ask
+        source = self.history.find(ask.source)
+        path = self.history.path(source)
+        recording = read_recording(path)
+        prompt = (source.record or {}).get("prompt", "")
+        request = ask.request(path.name, recording.sha256, title=prompt, loop=source.is_loop)
+        self._keep_version(job, source, finish_recording(recording, request, ask.finish()))
+
     def _task(self, ask: EditAsk) -> Callable[..., EditResult]:
         from auffusion_cli.tasks.extend import extend
         from auffusion_cli.tasks.inpaint import inpaint
@@ -114,7 +140,7 @@ class Maker:
         tasks = {"inpaint": inpaint, "extend": extend, "style-transfer": style_transfer}
         return tasks[ask.task]
 
-    def _keep_version(self, job: Job, source: Sound, result: EditResult) -> None:
+    def _keep_version(self, job: Job, source: Sound, result: EditResult | FinishResult) -> None:
         sound = self.history.add(
             result.save,
             title=job.ask.title or source.title,
@@ -128,7 +154,7 @@ class Maker:
 
     def _remark_on_words(self, job: Job) -> None:
         """Tell of words that the model was not taught."""
-        if not job.ask.title:
+        if not job.ask.title or self._model is None:
             return
         for unknown in self._model.unknown(job.ask.prompt):
             job.remarks.append(

@@ -9,7 +9,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any, Literal
 
 from auffusion_cli import __version__
-from auffusion_cli.studio.asks import ASKS, Ask
+from auffusion_cli.studio.asks import ASKS, AnyAsk
 from auffusion_cli.studio.files import MEDIA_TYPES
 from auffusion_cli.studio.history import Sound
 
@@ -56,7 +56,7 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _making(ask: type[Ask]) -> dict[str, Any]:
+def _making(ask: type[AnyAsk]) -> dict[str, Any]:
     audio = {
         kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()
     }

@@ -16,9 +16,8 @@ MAX_COLUMNS = 2400
 """Of a spectrogram; that of a longer sound is drawn coarser."""
 WINDOW_S = 10.0
 """Spectrograms of long sounds are computed by so much at a time."""
-SILENCE_DB = -100.0
-GATE_DB = 30.0
-"""Moments that are softer than the loudest by more do not count in the loudness."""
+SILENCE_LUFS = -70.0
+"""What the measure's gate leaves out is not softer than this."""
 
 
 def spectrogram_png(path: Path) -> bytes:
@@ -50,11 +49,8 @@ def row_frequencies_hz() -> list[float]:
 
 
 def outline(path: Path) -> dict[str, Any]:
-    """The peaks of the waveform, in -1..1, and its loudness in dB of full scale.
-
-    The loudness is the root mean square over the moments of 0.1 s that are within `GATE_DB` of the
-    loudest one, so that two versions can be heard at the same level.
-    """
+    """Peaks of the waveform, in -1..1, and its loudness in LUFS, both of its mix to one channel."""
+    from auffusion_cli.signal.meters import loudness_lufs
     from auffusion_cli.signal.recording import read_recording, to_full_scale
 
     recording = read_recording(path)
@@ -64,15 +60,5 @@ def outline(path: Path) -> dict[str, Any]:
     blocks = np.pad(mono, (0, -len(mono) % n)).reshape(-1, n)
     low, high = blocks.min(axis=1), blocks.max(axis=1)
     peaks = np.where(-low > high, low, high)
-    return {
-        "peaks": np.round(peaks, 4).tolist(),
-        "loudness_db": round(_loudness_db(samples, recording.sample_rate_hz), 2),
-    }
-
-
-def _loudness_db(samples: np.ndarray, rate_hz: int) -> float:
-    n = max(round(0.1 * rate_hz), 1)
-    power = (samples**2).mean(axis=1)
-    moments = np.pad(power, (0, -len(power) % n)).reshape(-1, n).mean(axis=1)
-    heard = moments[moments >= moments.max() * 10 ** (-GATE_DB / 10)]
-    return float(10 * np.log10(max(heard.mean(), 10 ** (SILENCE_DB / 10))))
+    loudness = max(loudness_lufs(mono[None], recording.sample_rate_hz), SILENCE_LUFS)
+    return {"peaks": np.round(peaks, 4).tolist(), "loudness_lufs": round(loudness, 2)}

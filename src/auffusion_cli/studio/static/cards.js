@@ -6,7 +6,7 @@ import { Wave } from "./wave.js";
 
 const NAMES = {
   generate: "from words", inpaint: "filled", extend: "extended", "style-transfer": "turned into",
-  recording: "recording",
+  recording: "recording", finish: "finished",
 };
 
 const seen = new IntersectionObserver((entries) => {

@@ -20,17 +20,17 @@ export class Comparison {
   // From one to the other; both are turned down to the softer of the two.
   async toggle() {
     await this.wave.show();
-    const { loudness_db } = await outline(this.before.id);
-    const softer_db = Math.min(loudness_db, this.wave.loudness_db);
-    const gain = (own_db) => 10 ** ((softer_db - own_db) / 20);
+    const { loudness_lufs } = await outline(this.before.id);
+    const softer_lufs = Math.min(loudness_lufs, this.wave.loudness_lufs);
+    const gain = (own_lufs) => 10 ** ((softer_lufs - own_lufs) / 20);
     if (this.isHeard) {
       this.audio.pause();
       this.onChange(false);
-      await this.wave.play(this.audio.currentTime, gain(this.wave.loudness_db));
+      await this.wave.play(this.audio.currentTime, gain(this.wave.loudness_lufs));
     } else {
       const time = this.wave.time;
       this.wave.pause();
-      this.audio.volume = gain(loudness_db);
+      this.audio.volume = gain(loudness_lufs);
       this.audio.currentTime = Math.min(time, this.before.duration_s);
       await this.audio.play();
       this.onChange(true);

@@ -9,7 +9,8 @@ import { Selection } from "./selection.js";
 import { Wave } from "./wave.js";
 
 const EDGES = ["start", "end", "low", "high"];
-const VERBS = { inpaint: "filled", extend: "extended", "style-transfer": "turned into" };
+const VERBS = { inpaint: "filled", extend: "extended", "style-transfer": "turned into", finish: "finished" };
+const FINISH_NUMBERS = ["rate_hz", "channels", "loudness_lufs", "peak_db", "fade_in_s", "fade_out_s"];
 const PULL_STEP_S = 0.5;
 
 export class EditRoom {
@@ -22,6 +23,7 @@ export class EditRoom {
     this.fill = find("#fill-form");
     this.extend = find("#extend-form");
     this.turn = find("#turn-form");
+    this.finish = find("#finish-form");
     this.settings = find("#edit-settings");
     addSampling(find("[data-sampling]", this.settings), info.defaults);
     this.#listenToFiles();
@@ -148,13 +150,14 @@ export class EditRoom {
     });
     listen(this.extend, "extend", () => fieldsOf(this.extend, ["by_s"]));
     listen(this.turn, "style-transfer", () => fieldsOf(this.turn, ["strength"]));
+    listen(this.finish, "finish", () => fieldsOf(this.finish, FINISH_NUMBERS));
     this.turn.elements.strength.addEventListener("input", (event) => {
       find("#strength-shown").textContent = event.target.value;
     });
   }
 
   async #ask(task, request) {
-    const shared = fieldsOf(this.settings, SAMPLING_NUMBERS);
+    const shared = task === "finish" ? {} : fieldsOf(this.settings, SAMPLING_NUMBERS);
     if (shared.seed !== undefined) shared.seed = seedOf(shared.seed);
     const job = await api.make(task, { ...shared, ...request, source: this.sound.id });
     this.running.add(job.id);

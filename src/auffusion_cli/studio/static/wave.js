@@ -23,7 +23,7 @@ export class Wave {
   constructor(sound, { height = 44, onChange = () => {} } = {}) {
     this.sound = sound;
     this.onChange = onChange;
-    this.loudness_db = null;
+    this.loudness_lufs = null;
     this.picture = element("img", {
       class: "spectrogram", src: pictureUrl(sound.id), loading: "lazy", draggable: "false",
       alt: `Spectrogram of ${sound.title}`,
@@ -44,8 +44,8 @@ export class Wave {
   }
 
   async #create() {
-    const { peaks, loudness_db } = await outline(this.sound.id);
-    this.loudness_db = loudness_db;
+    const { peaks, loudness_lufs } = await outline(this.sound.id);
+    this.loudness_lufs = loudness_lufs;
     this.player = WaveSurfer.create({
       container: this.wave, height: this.height, cspNonce: nonce, barWidth: 2, barGap: 1,
       barRadius: 1, normalize: true, ...colours(),
