@@ -21,8 +21,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     folder = parser.parse_args().model
     for graph in write_graphs(folder):
-        name = graph.path.relative_to(folder)
-        print(f"{name}: {graph.n_bytes:,} bytes, {graph.max_difference:.1e} from torch")
+        print(f"{graph.name}: {graph.size_bytes:,} bytes, {graph.max_difference:.1e} from torch")
     write_checksums(folder)
 
 

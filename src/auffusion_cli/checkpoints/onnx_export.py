@@ -40,20 +40,21 @@ def write_graphs(
         CheckpointError: a network cannot be expressed in ONNX, its weights are not in one
             safetensors file, or its graph computes something else than torch.
     """
-    _check_installed()
+    check_installed()
     makers = list(_makers(folder))
     written = []
     for i, make in enumerate(makers):
         if on_progress:
             on_progress(i, len(makers))
         for subject in make():  # one network at a time is in memory
-            written.append(write_graph(subject))
+            written.append(write_graph(subject, folder))
     if on_progress:
         on_progress(len(makers), len(makers))
     return written
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Raise a UsageError where what writes graphs is not installed."""
     try:
         import onnx_ir  # noqa: F401
         import onnxscript  # noqa: F401

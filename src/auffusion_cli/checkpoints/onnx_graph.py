@@ -39,8 +39,9 @@ FLOAT32 = ELEMENT_TYPES["F32"]
 class WrittenGraph:
     """A graph, and how far its outputs were from torch's."""
 
-    path: Path
-    n_bytes: int
+    name: str
+    """Its path within the checkpoint."""
+    size_bytes: int
     max_difference: float
     """Relative to the largest number of torch's output."""
 
@@ -59,8 +60,8 @@ class Subject:
     """Inputs of other sizes, to check with."""
 
 
-def write_graph(subject: Subject) -> WrittenGraph:
-    """Write the graph of a network beside its weights, and compare it with torch.
+def write_graph(subject: Subject, checkpoint: Path) -> WrittenGraph:
+    """Write the graph of a network of `checkpoint` beside its weights, and compare it with torch.
 
     Raises:
         CheckpointError: it cannot be expressed in ONNX, its weights are not in one safetensors
@@ -79,7 +80,8 @@ def write_graph(subject: Subject) -> WrittenGraph:
     content = _serialised(model, subject.folder / "config.json")
     with atomic_file(path) as beside:
         beside.write_bytes(content)
-    return WrittenGraph(path, len(content), _check(subject, network, path))
+    name = path.relative_to(checkpoint).as_posix()
+    return WrittenGraph(name, len(content), _check(subject, network, path))
 
 
 def _exported(subject: Subject, network: nn.Module) -> ir.Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,11 +32,12 @@ def save_model(
     *,
     dtype: str | None = None,
     overwrite: bool = False,
+    complete: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write `model` as a folder that `load_model` takes, in the layout it came in.
 
     Weights are safetensors, in `dtype` (fp32, fp16, bf16; None: as they are). The folder is written
-    atomically.
+    atomically; before it gets its name, `complete` is called with it, and may add to it.
 
     Raises:
         OutputExistsError: `folder` exists and `overwrite` is not set.
@@ -54,6 +56,8 @@ def save_model(
         saving(folder),
     ):
         _write_model(model, beside, torch_dtype)
+        if complete:
+            complete(beside)
     return folder
 
 

@@ -14,6 +14,7 @@ from auffusion_cli.cli.usage import SuggestingGroup
 if TYPE_CHECKING:
     from auffusion_cli.checkpoints.kinds import Kind
     from auffusion_cli.checkpoints.names import Checkpoint
+    from auffusion_cli.checkpoints.onnx_graph import WrittenGraph
 
 Name = Annotated[
     str,
@@ -312,15 +313,23 @@ def convert(
     dtype: Annotated[
         Literal["fp16", "bf16", "fp32"], typer.Option("--dtype", help="Precision to write.")
     ] = "fp16",
+    to: Annotated[
+        Literal["safetensors", "onnx"],
+        typer.Option("--to", help="onnx adds graphs for ONNX Runtime, which share the weights."),
+    ] = "safetensors",
     overwrite: options.Overwrite = False,
     yes: options.Yes = False,
     json: options.Json = False,
 ) -> None:
     """Write a checkpoint anew: safetensors, in the precision asked for.
 
+    With --to onnx it runs without torch (--engine onnx) and in other programs. Each graph is
+    compared with torch. It needs `pip install 'auffusion[onnx-export]'`.
+
     \b
-    Example:
+    Examples:
       auffusion models convert auffusion-full -o auffusion-full-fp16 --dtype fp16
+      auffusion models convert auffusion-full -o auffusion-full-onnx --to onnx
     """
     from auffusion_cli.errors import OutputExistsError
 
@@ -329,6 +338,10 @@ def convert(
     from auffusion_cli.cli.outputs import check_writable
 
     check_writable([output / "auffusion.json"], "--output")
+    if to == "onnx":
+        from auffusion_cli.checkpoints.onnx_export import check_installed
+
+        check_installed()
     checkpoint = resolve.fetch(name, "NAME", yes=yes)
 
     from auffusion_cli.checkpoints.load import load_model
@@ -342,13 +355,35 @@ def convert(
         vocoder="hifigan" if has_vocoder else "griffin-lim",
     )
     model.name, model.licence = checkpoint.name, model.licence or checkpoint.licence
-    save_model(model, output, dtype=dtype, overwrite=overwrite)
+    graphs: list[WrittenGraph] = []
+
+    def complete(folder: Path) -> None:
+        graphs.extend(_write_graphs(folder))
+
+    save_model(
+        model,
+        output,
+        dtype=dtype,
+        overwrite=overwrite,
+        complete=complete if to == "onnx" else None,
+    )
     if json:
-        console.print_json(
-            {"folder": str(output), "dtype": dtype, "size_bytes": _folder_bytes(output)}
-        )
+        row = {"folder": str(output), "dtype": dtype, "size_bytes": _folder_bytes(output)}
+        console.print_json(row | ({"graphs": [asdict(one) for one in graphs]} if graphs else {}))
         return
+    for graph in graphs:
+        console.note(
+            f"{graph.name}: {console.format_bytes(graph.size_bytes)}, at most "
+            f"{graph.max_difference:.0e} of its largest output from torch"
+        )
     console.print_path(output)
+
+
+def _write_graphs(folder: Path) -> list[WrittenGraph]:
+    from auffusion_cli.checkpoints.onnx_export import write_graphs
+
+    with console.Progress("writing graphs", unit="networks") as progress:
+        return write_graphs(folder, on_progress=progress.report)
 
 
 def _folder_bytes(folder: Path) -> int:
