@@ -21,12 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import PNDMScheduler, StableDiffusionPipeline
 from load_memory import WRITE
+from transformers import CLIPTokenizer
 
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.device import choose_dtype
-from auffusion_cli.diffusion.samplers import make_scheduler
 from auffusion_cli.model import Model
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.generate import default_batch_size, generate
@@ -59,6 +59,8 @@ def measure_full_size(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="auffusion-full-size-") as temporary:
         subprocess.run([sys.executable, "-c", WRITE, temporary, "float16"], check=True)
         model = load_model(Path(temporary, "sd"), device=options.device, dtype=options.dtype)
+        tokenizer = CLIPTokenizer.from_pretrained(Path(temporary, "sd", "tokenizer"))
+    pipeline = as_pipeline(model, tokenizer)
     prompts = [f"dog barking in rain, number {i}" for i in range(options.sounds)]
     settings = GenerateSettings(
         duration_s=DURATION_S,
@@ -67,7 +69,6 @@ def measure_full_size(options: argparse.Namespace) -> None:
         guidance_rescale=0.0,
         scheduler="pndm",
     )
-    pipeline = as_pipeline(model)
     print(f"\npublished size, {options.steps} steps    seconds a sound   ratio")
     theirs_s = seconds(lambda part: by_pipeline(model, pipeline, part, settings), prompts, 1)
     print(f"diffusers, one at a time {theirs_s:19.2f} {1:9.2f}", flush=True)
@@ -76,14 +77,14 @@ def measure_full_size(options: argparse.Namespace) -> None:
             lambda part, n=batch_size: by_us(model, part, settings, n), prompts, batch_size
         )
         print(f"ours, {batch_size} at once {ours_s:28.2f} {theirs_s / ours_s:9.2f}", flush=True)
-    if model.device.type == "cuda":
+    if model.device == "cuda":
         print(f"peak of the GPU's memory: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
 
 
 def measure_embedded(options: argparse.Namespace) -> None:
     model = load_model("embedded", device=options.device, dtype=options.dtype)
     settings = GenerateSettings.from_defaults(model.defaults)
-    n_sounds = N_EMBEDDED[model.device.type]
+    n_sounds = N_EMBEDDED[model.device]
     prompts = ["dog barking in rain"] * n_sounds
     print(f"\nembedded, {settings.steps} steps, sounds of {settings.duration_s:g} s")
     for batch_size in dict.fromkeys((1, default_batch_size(model.device), n_sounds)):
@@ -93,14 +94,16 @@ def measure_embedded(options: argparse.Namespace) -> None:
         print(f"{batch_size:2} at once: {1 / ours_s:6.1f} sounds a second", flush=True)
 
 
-def as_pipeline(model: Model) -> StableDiffusionPipeline:
-    encoder = model.text.encoders[0]
+def as_pipeline(model: Model, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
+    networks = model.networks
     pipeline = StableDiffusionPipeline(
-        vae=model.codec.autoencoder.vae,
-        text_encoder=encoder.encoder,
-        tokenizer=encoder.tokenizer,
-        unet=model.unet,
-        scheduler=make_scheduler("pndm", model.scheduler_config),
+        vae=networks.autoencoder.vae,
+        text_encoder=networks.text_encoders[0],
+        tokenizer=tokenizer,
+        unet=networks.unet,
+        scheduler=PNDMScheduler.from_config(
+            {**model.scheduler_config, "skip_prk_steps": True, "steps_offset": 1}
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -125,7 +128,7 @@ def by_pipeline(model: Model, pipeline, prompts: list[str], settings: GenerateSe
         ).images
         config = model.codec.image_config
         log_mel = image[:, 0].flip(1) * (config.log_mel_max - config.log_mel_min)
-        model.codec.vocode(log_mel.float() + config.log_mel_min).cpu()
+        model.codec.vocode((log_mel.float() + config.log_mel_min).cpu().numpy())
 
 
 def by_us(model: Model, prompts: list[str], settings: GenerateSettings, batch_size: int) -> None:

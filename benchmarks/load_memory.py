@@ -59,7 +59,7 @@ def main() -> None:
 
 def measure(folder: Path, dtype: str) -> dict[str, float]:
     """Load `folder` and run its UNet once; this process's peak and what it is made of, in bytes."""
-    import torch
+    import numpy as np
     from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401
     from transformers import AutoTokenizer, CLIPTextModel  # noqa: F401
 
@@ -69,13 +69,11 @@ def measure(folder: Path, dtype: str) -> dict[str, float]:
     start_s = time.monotonic()
     model = load_model(folder, device="cpu", dtype=dtype)
     load_s = time.monotonic() - start_s
-    modules = (model.unet, model.codec, model.text)
+    modules = model.networks.modules
     weights_bytes = sum(p.nbytes for module in modules for p in module.parameters())
-    with torch.no_grad():
-        latents = torch.zeros(1, *model.codec.latent_shape(2.56), dtype=model.dtype)
-        cond = model.text.encode(["dog barking in rain"]).cond
-        output = model.unet(latents, torch.tensor(500), encoder_hidden_states=cond).sample
-        assert output.shape == latents.shape
+    latents = np.zeros((1, *model.codec.latent_shape(2.56)), np.float32)
+    cond = model.text.encode(["dog barking in rain"]).cond
+    assert model.networks.predict(latents, 500, cond).shape == latents.shape
     return {
         "libraries_bytes": libraries_bytes,
         "weights_bytes": weights_bytes,
@@ -98,7 +96,7 @@ def write_checkpoints(folder: Path, dtype_name: str) -> None:
 
     from auffusion_cli.checkpoints.save import save_vocoder
     from auffusion_cli.codec.vocoder import HiFiGAN
-    from auffusion_cli.diffusion.text import ConditionAdapter
+    from auffusion_cli.diffusion.adapter import ConditionAdapter
 
     dtype = getattr(torch, dtype_name)
     torch.set_default_dtype(dtype)

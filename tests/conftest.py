@@ -46,17 +46,19 @@ def quick_codec():
     import torch
 
     from auffusion_cli.codec.codec import Codec
-    from auffusion_cli.codec.image import log_mel_to_image
     from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
-    from auffusion_cli.codec.vocoder import GriffinLim
+    from auffusion_cli.codec.tensor_image import log_mel_to_image
+    from auffusion_cli.engines.torch_networks import TorchNetworks
+    from auffusion_cli.signal.griffin_lim import GriffinLim
 
     torch.manual_seed(0)
     autoencoder = PatchAutoencoder(
         patch_size=8, space_to_depth=1, refinement_channels=4, refinement_blocks=1
     )
-    codec = Codec(autoencoder, GriffinLim(n_iterations=2)).eval()
+    networks = TorchNetworks(autoencoder=autoencoder.eval())
+    codec = Codec(networks, GriffinLim(n_iterations=2))
     swells = torch.linspace(0.1, 1, 16000) * torch.randn(4, 16000)
-    images = log_mel_to_image(codec.analyze(swells))
+    images = log_mel_to_image(torch.from_numpy(codec.analyze(swells.numpy())))
     autoencoder.fit(images[..., :96])
     return codec
 
@@ -64,13 +66,14 @@ def quick_codec():
 @pytest.fixture(scope="session")
 def wordy_model(tiny_model, quick_codec):
     """The tiny model's words, with a small codec and a UNet that listens to them: random."""
-    import dataclasses
-
     import torch
     from diffusers import UNet2DConditionModel
 
+    from model_parts import with_parts
+
     torch.manual_seed(0)
-    channels = quick_codec.autoencoder.latent_channels
+    autoencoder = quick_codec.networks.autoencoder
+    channels = autoencoder.latent_channels
     unet = UNet2DConditionModel(
         in_channels=channels,
         out_channels=channels,
@@ -82,4 +85,4 @@ def wordy_model(tiny_model, quick_codec):
         cross_attention_dim=32,
         attention_head_dim=2,
     ).eval()
-    return dataclasses.replace(tiny_model, codec=quick_codec, unet=unet)
+    return with_parts(tiny_model, quick_codec.griffin_lim, unet=unet, autoencoder=autoencoder)

@@ -13,7 +13,7 @@ import auffusion_cli
 PACKAGE = Path(auffusion_cli.__file__).parent
 LAYERS = (
     {"__init__", "errors"},
-    {"config", "files"},
+    {"config", "files", "cores"},
     {"parsing", "tables", "device"},
     {"requests"},
     {"signal"},

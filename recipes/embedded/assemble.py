@@ -22,7 +22,8 @@ import yaml
 from checksums import write_checksums  # a recipe's scripts import their neighbours
 from describe_kinds import write_kinds
 
-from auffusion_cli.checkpoints.load import load_autoencoder, load_model, load_vocoder
+from auffusion_cli.checkpoints.load import load_model
+from auffusion_cli.checkpoints.load_torch import load_autoencoder, load_vocoder
 from auffusion_cli.checkpoints.onnx_export import write_graphs
 from auffusion_cli.checkpoints.save import save_model
 from auffusion_cli.config import GenerationDefaults
@@ -41,11 +42,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     model = load_model(str(arguments.diffusion), device="cpu", dtype="fp32")
-    model.codec.autoencoder = _same_latents(
-        load_autoencoder(arguments.autoencoder / "vae", torch.float32), model.codec.autoencoder
+    networks = model.networks
+    networks.autoencoder = _same_latents(
+        load_autoencoder(arguments.autoencoder / "vae", torch.float32), networks.autoencoder
     )
     if arguments.vocoder is not None:
-        model.codec.vocoder = load_vocoder(arguments.vocoder / "vocoder")
+        networks.vocoder = load_vocoder(arguments.vocoder / "vocoder")
     # How to sample may be settled after the training: the recipe's file has the last word.
     settings = yaml.safe_load(CONFIG.read_text("utf-8"))["diffusion"]
     defaults = GenerationDefaults(**settings["generation"])

@@ -20,7 +20,7 @@ from words import FOLDER, FRAMES, Words, held_out_examples, load_words
 
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.checkpoints.save import save_model
-from auffusion_cli.diffusion.text import TextEncoder
+from auffusion_cli.diffusion.text import TextConditioner
 from auffusion_cli.diffusion.vocabulary import Vocabulary, sentences_of
 
 MIN_SIMILARITY = 0.55
@@ -40,9 +40,9 @@ def named_wordings(words: Words, *, held_out: bool) -> Iterator[tuple[str, int]]
         yield frame.replace("{}", "").strip(" ,"), -1
 
 
-def build(words: Words, encoder: TextEncoder, *, held_out: bool = True) -> Vocabulary:
+def build(words: Words, text: TextConditioner, *, held_out: bool = True) -> Vocabulary:
     wordings, numbers = zip(*named_wordings(words, held_out=held_out), strict=True)
-    sentences = sentences_of(encoder, wordings)
+    sentences = sentences_of(text, wordings)
     kept = different(sentences, numbers)
     return Vocabulary(
         kinds=tuple(entry["phrases"][0] for entry in words.kinds.values()),
@@ -61,7 +61,7 @@ def different(sentences: Tensor, numbers: Sequence[int]) -> list[int]:
     return sorted(i for indices in kept.values() for i in indices)
 
 
-def report(words: Words, encoder: TextEncoder, vocabulary: Vocabulary) -> list[str]:
+def report(words: Words, text: TextConditioner, vocabulary: Vocabulary) -> list[str]:
     """A line for each set of prompts: the share that is told of, by threshold."""
     rng = random.Random(0)
     sets = {
@@ -76,16 +76,16 @@ def report(words: Words, encoder: TextEncoder, vocabulary: Vocabulary) -> list[s
     ]
     lines = [f"{'told to be unknown, below':36}" + "".join(f"{t:8}" for t in THRESHOLDS)]
     for name, prompts in sets.items():
-        least = torch.tensor([_least_known(vocabulary, encoder, prompt) for prompt in prompts])
+        least = torch.tensor([_least_known(vocabulary, text, prompt) for prompt in prompts])
         shares = ((least < threshold).float().mean().item() for threshold in THRESHOLDS)
         lines.append(f"{name:30}{len(prompts):6}" + "".join(f"{share:8.1%}" for share in shares))
     return lines
 
 
-def _least_known(vocabulary: Vocabulary, encoder: TextEncoder, prompt: str) -> float:
+def _least_known(vocabulary: Vocabulary, text: TextConditioner, prompt: str) -> float:
     """The similarity of the part of `prompt` that is farthest from all wordings."""
-    similarities = vocabulary.similarities(encoder, prompt).values()
-    return min((row.max().item() for row in similarities), default=1.0)
+    similarities = vocabulary.similarities(text, prompt).values()
+    return min((float(row.max()) for row in similarities), default=1.0)
 
 
 def main() -> None:
@@ -94,9 +94,9 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     model, words = load_model(args.model, device="cpu", dtype="fp32"), load_words()
-    (encoder,) = model.text.encoders
-    print("\n".join(report(words, encoder, build(words, encoder, held_out=False))))
-    model.vocabulary = build(words, encoder)
+    text = model.text
+    print("\n".join(report(words, text, build(words, text, held_out=False))))
+    model.vocabulary = build(words, text)
     save_model(model, args.output, overwrite=True)
 
 

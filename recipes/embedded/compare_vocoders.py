@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from auffusion_cli.checkpoints.load import load_vocoder
-from auffusion_cli.codec.vocoder import GriffinLim
+from auffusion_cli.checkpoints.load_torch import load_vocoder
+from auffusion_cli.engines.torch_networks import TorchNetworks
+from auffusion_cli.signal.griffin_lim import GriffinLim
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db, normalize_peak
 from auffusion_cli.training.clip_check import check_clips
 from auffusion_cli.training.clip_store import load_waveform
@@ -27,17 +27,16 @@ from auffusion_cli.training.data import load_clips
 
 
 def measure(
-    vocoder: Callable[[Tensor], Tensor], log_mels: Sequence[Tensor], log_mel: LogMel
+    vocoder: Callable[[np.ndarray], np.ndarray], log_mels: Sequence[np.ndarray], log_mel: LogMel
 ) -> tuple[list[float], float]:
     """Error of each clip (dB), and seconds of computation for one second of sound."""
     errors_db, duration_s, elapsed_s = [], 0.0, 0.0
-    with torch.inference_mode():
-        for reference in log_mels:
-            started = time.perf_counter()
-            waveform = vocoder(reference)
-            elapsed_s += time.perf_counter() - started
-            duration_s += log_mel.config.frames_to_seconds(reference.shape[-1])
-            errors_db.append(mel_error_db(reference, log_mel(waveform)))
+    for reference in log_mels:
+        started = time.perf_counter()
+        waveform = vocoder(reference)
+        elapsed_s += time.perf_counter() - started
+        duration_s += log_mel.config.frames_to_seconds(reference.shape[-1])
+        errors_db.append(mel_error_db(reference, log_mel(waveform)))
     return errors_db, elapsed_s / duration_s
 
 
@@ -57,12 +56,13 @@ def main() -> None:
     log_mels = []
     for clip in clips[:: max(1, len(clips) // args.clips)][: args.clips]:
         waveform = load_waveform(clip, sample_rate_hz)[: round(args.max_seconds * sample_rate_hz)]
-        log_mels.append(log_mel(normalize_peak(waveform[None])))
+        log_mels.append(log_mel(normalize_peak(waveform[None].numpy())))
 
     vocoders = {"griffin-lim": GriffinLim()}
     for folder in args.vocoder:
         inner = folder / "vocoder"
-        vocoders[str(folder)] = load_vocoder(inner if inner.is_dir() else folder)
+        trained = load_vocoder(inner if inner.is_dir() else folder)
+        vocoders[str(folder)] = TorchNetworks(vocoder=trained).vocode
     print(f"{len(log_mels)} clips, log-mel error in dB")
     print(f"{'vocoder':32} {'mean':>6} {'median':>6} {'worst':>6} {'s per s':>8}")
     for name, vocoder in vocoders.items():

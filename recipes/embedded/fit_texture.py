@@ -18,12 +18,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from auffusion_cli.codec.image import log_mel_to_image, pad_image
+from auffusion_cli.codec.codec import white_noise_texture
+from auffusion_cli.codec.log_mel import LogMelModule, normalize_peak
 from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
-from auffusion_cli.codec.texture import white_noise_texture
+from auffusion_cli.codec.tensor_image import log_mel_to_image, pad_image
 from auffusion_cli.config import ImageConfig
 from auffusion_cli.errors import AuffusionError
-from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
+from auffusion_cli.signal.spectrogram import LogMel
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig
 from auffusion_cli.training.data import load_clips
@@ -46,7 +47,7 @@ def with_texture(model: PatchAutoencoder, channels: int) -> PatchAutoencoder:
 
 
 def decoded_images(
-    model: PatchAutoencoder, log_mel: LogMel, store: ClipStore, n_scenes: int, seed: int
+    model: PatchAutoencoder, log_mel: LogMelModule, store: ClipStore, n_scenes: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """(N, 1, H, W) images of composed scenes, and what the model decodes of their latents."""
     images, decoded = [], []
@@ -61,11 +62,12 @@ def decoded_images(
     return torch.cat(images), torch.cat(decoded)
 
 
-def white_noise_variance(model: PatchAutoencoder, log_mel: LogMel) -> Tensor:
+def white_noise_variance(model: PatchAutoencoder, log_mel: LogMelModule) -> Tensor:
     """(1, 1, h, 1): `patch_variance` of what the components lose of white noise, by row."""
     n_samples = WHITE_NOISE_S * log_mel.config.sample_rate_hz
     noise = torch.randn(1, n_samples, generator=torch.Generator().manual_seed(0))
-    texture = white_noise_texture(log_mel, noise).flip(-2)[:, None]
+    texture = white_noise_texture(LogMel(log_mel.config), noise.numpy())
+    texture = torch.from_numpy(texture).flip(-2)[:, None]
     texture = texture[..., : texture.shape[-1] // model.downsample * model.downsample]
     lost = model.lost(texture)
     return patch_variance(lost, model.config.patch_size).mean(dim=(0, 3), keepdim=True)
@@ -125,12 +127,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     try:
-        store = ClipStore(load_clips(args.data, "train").clips, LogMel().config.sample_rate_hz)
+        store = ClipStore(
+            load_clips(args.data, "train").clips, LogMelModule().config.sample_rate_hz
+        )
     except AuffusionError as error:
         sys.exit(f"error: {error}")
     torch.manual_seed(args.seed)
     model = with_texture(PatchAutoencoder.from_pretrained(args.vae), args.channels)
-    log_mel, image_config = LogMel(), ImageConfig()
+    log_mel, image_config = LogMelModule(), ImageConfig()
     neper = image_config.log_mel_max - image_config.log_mel_min
     with torch.no_grad():
         images, decoded = decoded_images(model, log_mel, store, args.scenes, args.seed)

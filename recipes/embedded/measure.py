@@ -101,7 +101,7 @@ def generate_waveforms(
     for i, result in enumerate(_counted(results, len(requests), "generated")):
         if paths[i] is not None:
             result.save(paths[i])
-        yield result.waveform
+        yield torch.from_numpy(result.waveform)
 
 
 def sound_paths(folder: Path, asked: Sequence[str], limits: dict[str, int]) -> list[Path | None]:
@@ -188,9 +188,9 @@ def measure_real(
     waveforms = [lay_alone(store, scenes, index, index).waveform for index in range(len(store))]
     for path, waveform in zip(paths, waveforms, strict=True):
         if path is not None:
-            write_audio(path, waveform, SAMPLE_RATE_HZ)
+            write_audio(path, waveform.numpy(), SAMPLE_RATE_HZ)
     decoded = (
-        codec.decode(codec.encode(waveform[None].to(device)))[0].cpu()
+        torch.from_numpy(codec.decode(codec.encode(waveform[None].numpy()))[0])
         for waveform in _counted(waveforms, len(store), "round trip")
     )
     real = judge.accuracy(judge.rank(waveforms), asked)

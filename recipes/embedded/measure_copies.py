@@ -48,7 +48,9 @@ def main() -> None:
         pictures = clip_pictures(clips[kind])
         for which, found in matches.items():
             for path in sorted((options.sounds / which).glob(f"{kind}-*.wav")):
-                patch = loudest_patch(read_audio(path, SAMPLE_RATE_HZ, mono=True)[0][0])
+                patch = loudest_patch(
+                    torch.from_numpy(read_audio(path, SAMPLE_RATE_HZ, mono=True)[0][0])
+                )
                 found[clips[kind][0].role].append(best_match(patch, pictures))
         print(f"\r{i} of {len(kinds)} kinds", end="", flush=True)
     print()

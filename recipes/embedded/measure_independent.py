@@ -32,11 +32,10 @@ import numpy as np
 import torch
 import yaml
 from classifier import hit_interval, load_store
-from torch import Tensor
 from words import load_words
 
 from auffusion_cli.checkpoints.load import load_model
-from auffusion_cli.codec.codec import Codec, decoding_generator
+from auffusion_cli.codec.codec import Codec, decoding_noise
 from auffusion_cli.errors import AuffusionError
 from auffusion_cli.files import write_text
 from auffusion_cli.model import Model
@@ -68,7 +67,7 @@ class Sound:
     """One sound to judge: what it is of, and what it was made from."""
 
     kinds: tuple[str, ...]
-    waveform: Tensor
+    waveform: np.ndarray
     """(N,) at 16 kHz."""
     source: str
     """Its prompt, or the name of its clip."""
@@ -114,9 +113,9 @@ class Judge:
         return 1 + int((scores[self.ranked] > best).sum())
 
 
-def windows_of(waveform: Tensor) -> np.ndarray:
+def windows_of(waveform: np.ndarray) -> np.ndarray:
     """(N,) samples -> (n, 15600) of the peak-normalised sound; zeros complete the last window."""
-    normalized = normalize_peak(waveform[None].float())[0]
+    normalized = normalize_peak(waveform[None])[0]
     n_missing = max(WINDOW_SAMPLES - len(normalized), 0)
     n_missing += -(len(normalized) + n_missing - WINDOW_SAMPLES) % HOP_SAMPLES
     padded = torch.nn.functional.pad(normalized, (0, n_missing))
@@ -164,7 +163,7 @@ def real_sounds(data: Path, kinds: Sequence[str], per_kind: int, seed: int) -> l
         clip = store.clips[index]
         if counts[clip.kind] < per_kind:
             counts[clip.kind] += 1
-            waveform = lay_alone(store, SCENES, seed + index, index).waveform
+            waveform = lay_alone(store, SCENES, seed + index, index).waveform.numpy()
             sounds.append(Sound((clip.kind,), waveform, clip.path.name))
     return sounds
 
@@ -172,12 +171,12 @@ def real_sounds(data: Path, kinds: Sequence[str], per_kind: int, seed: int) -> l
 def through(codec: Codec, sounds: Iterable[Sound], latent: bool, seed: int) -> Iterator[Sound]:
     """The sounds as the codec gives them back."""
     for sound in sounds:
-        log_mel, generator = codec.analyze(sound.waveform[None]), decoding_generator(seed)
+        log_mel, noise = codec.analyze(sound.waveform[None]), decoding_noise(seed)
         if latent:
             n_frames = log_mel.shape[-1]
             log_mel = codec.decode_log_mel(codec.encode_log_mel(log_mel))[..., :n_frames]
-            log_mel = codec.add_texture(log_mel, generator)
-        yield Sound(sound.kinds, codec.vocode(log_mel, generator)[0].cpu(), sound.source)
+            log_mel = codec.add_texture(log_mel, noise)
+        yield Sound(sound.kinds, codec.vocode(log_mel, noise)[0], sound.source)
 
 
 def real_pairs(sounds: Sequence[Sound], table: Table, seed: int) -> list[Sound]:

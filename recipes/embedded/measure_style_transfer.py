@@ -63,7 +63,7 @@ class Ears:
 
     def onsets(self, waveform: Tensor) -> np.ndarray:
         """(N,) -> (T - 1,): how much louder it becomes, in dB, every 10 ms."""
-        level_db = self.log_mel(waveform[None])[0] * DB_PER_NEPER
+        level_db = torch.from_numpy(self.log_mel(waveform[None].numpy())[0]) * DB_PER_NEPER
         # What is 60 dB below the loudest is not heard to begin.
         level_db = level_db.clamp(min=level_db.max() - 60)
         rise = level_db.diff(dim=1).clamp(min=0).mean(dim=0)
@@ -93,7 +93,7 @@ def choose(data: Path, tagger: Tagger, n: int, rng: random.Random) -> list[tuple
 def heard(recording: Recording) -> Tensor:
     if recording.sample_rate_hz != SAMPLE_RATE_HZ:
         raise DataError(f"the clips have {recording.sample_rate_hz} Hz, not {SAMPLE_RATE_HZ} Hz")
-    return recording.waveform().mean(dim=0)
+    return torch.from_numpy(recording.waveform().mean(axis=0))
 
 
 def measure(ears: Ears, before: Tensor, after: Tensor, source: str, target: str) -> list[float]:

@@ -47,7 +47,7 @@ def thirds(
     n_region = round(REGION_S * model.codec.spectrogram_config.sample_rate_hz)
     for result in generate(model, requests, settings):
         print(".", end="", file=sys.stderr, flush=True)
-        yield from result.waveform.split(n_region)
+        yield from torch.from_numpy(result.waveform).split(n_region)
 
 
 def make(

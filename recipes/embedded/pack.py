@@ -67,7 +67,7 @@ def pack_sounds(train: Path, output: Path, compression_level: float) -> Path:
         heard = soundfile.read(packed, dtype="float32")[0][: len(waveform)]
         if len(waveform) < rate_hz:  # too short to be worth comparing
             return None
-        true, again = (log_mel(torch.from_numpy(x)[None]) for x in (waveform[: len(heard)], heard))
+        true, again = (log_mel(x[None]) for x in (waveform[: len(heard)], heard))
         return mel_error_db(true, again)
 
     log_mel = LogMel()

@@ -37,7 +37,7 @@ from words import (
 
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.checkpoints.save import save_model
-from auffusion_cli.diffusion.text import ConditionAdapter
+from auffusion_cli.diffusion.adapter import ConditionAdapter
 from auffusion_cli.model import Model
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.generate import generate
@@ -115,7 +115,7 @@ def collect_queries(model: Model, prompts: Sequence[str]) -> dict[str, Tensor]:
 
     hooks = [
         module.to_q.register_forward_hook(keep(name))
-        for name, module in model.unet.named_modules()
+        for name, module in model.networks.unet.named_modules()
         if name.endswith("attn2")
     ]
     settings = GenerateSettings.from_defaults(model.defaults, steps=QUERY_STEPS)
@@ -155,12 +155,11 @@ def padded(states: Sequence[Tensor]) -> Tensor:
 
 
 def encode(model: Model, texts: Sequence[str]) -> dict[str, Tensor]:
-    (encoder,) = model.text.encoders
     texts = sorted(dict.fromkeys(texts), key=len)
     states: dict[str, Tensor] = {}
     for start in range(0, len(texts), 512):
         some = texts[start : start + 512]
-        rows = encoder.encode_many(some).half()
+        rows = torch.from_numpy(model.text.hidden_states(0, some)).half()
         states |= {text: r[r.any(dim=-1)].clone() for text, r in zip(some, rows, strict=True)}
     return states
 
@@ -187,7 +186,7 @@ class Teacher:
 
     def __init__(self, model: Model, words: Words, seed: int) -> None:
         rng = random.Random(seed)
-        (encoder,), (given,) = model.text.encoders, model.text.adapters
+        (encoder,), (given,) = model.text.encoders, model.networks.adapters
         sizes = given.proj.in_features, given.proj.out_features
         known = self.known = ConditionAdapter(*sizes)  # what the UNet was trained with
         known.load_state_dict(given.state_dict(), strict=False)
@@ -208,7 +207,7 @@ class Teacher:
         captions = [example.caption for example in everything] + kinds
         states = encode(model, texts + captions)
         queries = collect_queries(model, rng.sample(kinds, N_QUERY_PROMPTS))
-        self.effects = Effects(model.unet, queries, encoder.max_length)
+        self.effects = Effects(model.networks.unet, queries, encoder.max_length)
         with torch.no_grad():
             self.effects.fit(known(padded([states[caption] for caption in kinds])))
         goals = effects_of(captions, states, known, self.effects)
@@ -311,10 +310,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     model = load_model(args.model, device="cpu", dtype="fp32")
-    model.unet.requires_grad_(False)
+    model.networks.unet.requires_grad_(False)
     teacher = Teacher(model, load_words(), args.seed)
     teach(teacher, args.steps, args.batch_size, args.learning_rate, args.max_minutes)
-    model.text.adapters[0] = teacher.adapter
+    model.networks.adapters[0] = teacher.adapter
     save_model(replace(model), args.output, overwrite=True)
 
 

@@ -2,8 +2,8 @@
 
 Tasks go through `analyze`, `encode`, `decode` and `vocode` between waveform, log-mel and latents,
 through the codec for shapes, texture and a spectrogram of one window, and through `denoiser`. They
-do not touch what lies below: UNet, autoencoder, image, vocoder. Only attention, read or edited, is
-installed in the UNet itself.
+do not touch what lies below: the networks, whichever engine computes them. Only attention, read or
+edited, is installed in the UNet itself.
 """
 
 from __future__ import annotations
@@ -13,35 +13,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from auffusion_cli.codec.codec import Codec, on_arrays
-from auffusion_cli.codec.vocoder import GriffinLim
+from auffusion_cli.codec.codec import Codec
 from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.device import dtype_name
 from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
-from auffusion_cli.diffusion.samplers import make_scheduler
+from auffusion_cli.diffusion.schedulers import Scheduler, make_scheduler
 from auffusion_cli.diffusion.text import TextConditioner
 from auffusion_cli.diffusion.vocabulary import Unknown, Vocabulary
 from auffusion_cli.diffusion.windows import OVERLAP_SHARE, windowed_denoiser
+from auffusion_cli.engines.networks import Networks
 from auffusion_cli.errors import AuffusionError
 from auffusion_cli.requests.provenance import Provenance, current_versions, hash_samples
+from auffusion_cli.signal.griffin_lim import GriffinLim
+from auffusion_cli.signal.noise import Noise
 from auffusion_cli.signal.overlap import in_windows
-from auffusion_cli.signal.spectrogram import analyze
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
-
     from auffusion_cli.requests.request import GenerateSettings, Request
 
 
 @dataclass
 class Model:
-    """A loaded checkpoint, in evaluation mode on `device`.
+    """A loaded checkpoint: its networks and the signal path around them.
 
-    The UNet and the text conditioner are in `dtype`; the codec keeps its spectrogram and vocoder in
-    float32. Latents are float32 outside of the UNet.
+    All arrays are float32 on the CPU, whatever the networks compute in.
     """
 
     name: str
@@ -50,23 +45,29 @@ class Model:
     """The commit on the Hub; None for a folder."""
     licence: str | None
     """Its name, or where it is stated."""
+    networks: Networks
     codec: Codec
     text: TextConditioner
-    unet: UNet2DConditionModel
     scheduler_config: dict[str, Any]
     defaults: GenerationDefaults
-    device: torch.device
-    dtype: torch.dtype
     credits: str | None = None
     """CREDITS.md: whom a licence asks to name. It is passed on with whatever is made of it."""
     vocabulary: Vocabulary | None = None
     """The wordings it was taught, where the checkpoint states them."""
 
+    @property
+    def device(self) -> str:
+        """Where the networks are computed: cpu, cuda ..."""
+        return self.networks.device
+
+    @property
+    def dtype(self) -> str:
+        """fp32, fp16 or bf16: what the UNet is computed in."""
+        return self.networks.dtype
+
     def unknown(self, prompt: str) -> list[Unknown]:
         """The parts of `prompt` that are far from all the wordings the model was taught."""
-        if self.vocabulary is None:
-            return []
-        return self.vocabulary.unknown(self.text.encoders[0], prompt)
+        return [] if self.vocabulary is None else self.vocabulary.unknown(self.text, prompt)
 
     @property
     def window(self) -> int:
@@ -89,44 +90,36 @@ class Model:
 
     # --- waveform <-> log-mel <-> latents, of any length
 
-    def analyze(self, waveform: Tensor) -> Tensor:
-        """(N,) samples -> (n_mels, T) log-mel on the CPU; like `Codec.analyze` of the whole."""
-        return analyze(self.codec.spectrogram, waveform, self.defaults.max_duration_s)
+    def analyze(self, waveform: np.ndarray) -> np.ndarray:
+        """(N,) samples -> (n_mels, T) log-mel of the peak-normalised sound: T = ceil(N / hop)."""
+        return self.codec.analyze(waveform[None])[0]
 
-    def encode(self, log_mel: Tensor) -> Tensor:
+    def encode(self, log_mel: np.ndarray) -> np.ndarray:
         """(B, n_mels, T) log-mel -> (B, C, h, w) latents."""
         f = self.codec.width_multiple
-        latents = in_windows(
-            on_arrays(self.codec.encode_log_mel, self.device),
-            log_mel.cpu().numpy(),
-            self.window * f,
-            self.overlap * f,
-        )
-        return torch.from_numpy(latents).to(self.device)
+        return in_windows(self.codec.encode_log_mel, log_mel, self.window * f, self.overlap * f)
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: np.ndarray) -> np.ndarray:
         """(B, C, h, w) latents -> (B, n_mels, w * downsample) log-mel."""
-        decode = on_arrays(self.codec.decode_log_mel, self.device)
-        log_mel = in_windows(decode, latents.float().cpu().numpy(), self.window, self.overlap)
-        return torch.from_numpy(log_mel).to(self.device)
+        return in_windows(self.codec.decode_log_mel, latents, self.window, self.overlap)
 
-    def vocode(self, log_mel: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, n_mels, T) log-mel -> (B, T * hop) samples on the CPU; see `Codec.vocode`.
+    def vocode(self, log_mel: np.ndarray, noise: Noise) -> np.ndarray:
+        """(B, n_mels, T) log-mel -> (B, T * hop) samples; see `Codec.vocode`.
 
         Raises:
             AuffusionError: they are not finite.
         """
-        waveform = self.codec.vocode(log_mel, generator).float().cpu()
-        if not waveform.isfinite().all():
+        waveform = self.codec.vocode(log_mel, noise)
+        if not np.isfinite(waveform).all():
             raise AuffusionError(
-                f"The sound is not finite in {dtype_name(self.dtype)}",
+                f"The sound is not finite in {self.dtype}",
                 hint="Try --dtype fp32 or bf16.",
             )
         return waveform
 
     # --- denoising
 
-    def scheduler(self, settings: GenerateSettings) -> Any:
+    def scheduler(self, settings: GenerateSettings) -> Scheduler:
         """A new scheduler as `settings` name it."""
         return make_scheduler(settings.scheduler, self.scheduler_config)
 
@@ -134,9 +127,11 @@ class Model:
         self, prompts: Sequence[str], negative_prompts: Sequence[str], settings: GenerateSettings
     ) -> Denoise:
         """`denoise` for as many latents as there are prompts, each one window wide."""
-        conditioning = self.text.encode(prompts, negative_prompts)
         return guided_denoiser(
-            self.unet, conditioning, settings.guidance_scale, settings.guidance_rescale
+            self.networks.predict,
+            self.text.encode(prompts, negative_prompts),
+            settings.guidance_scale,
+            settings.guidance_rescale,
         )
 
     def windowed(self, denoise: Denoise) -> Denoise:
@@ -154,17 +149,18 @@ class Model:
         gain_reduction_db: float | None = None,
     ) -> Provenance:
         """The record of a sound of this model, whose file holds `samples`."""
-        versions = current_versions()
-        if isinstance(self.codec.vocoder, GriffinLim):
+        versions = current_versions(self.networks.engine)
+        if self.codec.griffin_lim is not None:
             versions[GriffinLim.name] = GriffinLim.version
         return Provenance(
             request=request,
             settings=settings,
             model=self.name,
             revision=self.revision,
-            vocoder=self.codec.vocoder.name,
-            device=self.device.type,
-            dtype=dtype_name(self.dtype),
+            vocoder=self.codec.vocoder_name,
+            device=self.device,
+            dtype=self.dtype,
+            engine=self.networks.engine,
             samples_sha256=hash_samples(samples),
             gain_reduction_db=gain_reduction_db,
             versions=versions,

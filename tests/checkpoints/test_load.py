@@ -22,9 +22,8 @@ from transformers import (
 
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.checkpoints.save import save_model
-from auffusion_cli.checkpoints.text_encoders import load_text, load_text_encoder
-from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN
-from auffusion_cli.diffusion.text import ConditionAdapter
+from auffusion_cli.checkpoints.text_encoders import load_text_encoder
+from auffusion_cli.diffusion.adapter import ConditionAdapter
 from auffusion_cli.diffusion.vocabulary import Vocabulary
 from auffusion_cli.errors import (
     AuffusionWarning,
@@ -33,6 +32,13 @@ from auffusion_cli.errors import (
     UsageError,
 )
 from layouts import as_stable_diffusion
+
+
+def assert_close(ours, expected):
+    if isinstance(expected, torch.Tensor):
+        expected = expected.detach().numpy()
+    np.testing.assert_allclose(ours, expected, atol=1e-5, rtol=1e-4)
+
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -120,27 +126,28 @@ def test_the_published_form_loads(checkpoint):
     assert (model.name, model.revision) == (str(checkpoint), None)
     assert model.scheduler_config["_class_name"] == "PNDMScheduler"
     assert (model.defaults.steps, model.defaults.scheduler) == (100, "pndm")
-    assert isinstance(model.codec.vocoder, HiFiGAN)
-    assert model.dtype == torch.float32 == model.unet.dtype
-    assert not model.unet.training and not model.text.training and not model.codec.training
-    assert not any(p.is_meta for p in [*model.unet.parameters(), *model.unet.buffers()])
+    assert model.codec.vocoder_name == "hifigan"
+    unet = model.networks.unet
+    assert (model.dtype, model.device, unet.dtype) == ("fp32", "cpu", torch.float32)
+    assert not any(part.training for module in model.networks.modules for part in module.children())
+    assert not any(p.is_meta for p in [*unet.parameters(), *unet.buffers()])
     saved = torch.load(checkpoint / "unet" / "diffusion_pytorch_model.bin", weights_only=True)
-    assert all(torch.equal(saved[name], value) for name, value in model.unet.state_dict().items())
+    assert all(torch.equal(saved[name], value) for name, value in unet.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["t5", "clap", "bert"])
 @torch.no_grad()
 def test_several_encoders_follow_the_reference(checkpoint, kind):
     expected = add_encoder(checkpoint, kind, max_length=9)
-    text = load_text(checkpoint, torch.float32)
+    text = load_model(checkpoint, device="cpu").text
     conditioning = text.encode(["dog barking in rain"], ["rain"])
     golden = np.load(GOLDEN / "tiny-auffusion-expected.npz")["prompt_embeds"]
     assert conditioning.cond.shape == (1, 77 + 9, 32)
     np.testing.assert_allclose(conditioning.cond[0, :77], golden[1], atol=1e-5)
-    torch.testing.assert_close(conditioning.cond[0, 77:], expected([4, 5, 6, 7]))
-    torch.testing.assert_close(conditioning.uncond[0, 77:], expected([7]))
-    long = load_text(checkpoint, torch.float32).encode(["dog rain " * 10]).cond
-    torch.testing.assert_close(long[0, 77:], expected([4, 7] * 10))
+    assert_close(conditioning.cond[0, 77:], expected([4, 5, 6, 7]))
+    assert_close(conditioning.uncond[0, 77:], expected([7]))
+    long = text.encode(["dog rain " * 10]).cond
+    assert_close(long[0, 77:], expected([4, 7] * 10))
 
 
 def test_the_stable_diffusion_layout_is_what_diffusers_makes_of_it(sd_checkpoint):
@@ -151,9 +158,9 @@ def test_the_stable_diffusion_layout_is_what_diffusers_makes_of_it(sd_checkpoint
     for prompt, negative in [("dog barking in rain", ""), ("dog rain " * 60, "rain"), ("", "")]:
         cond, uncond = pipeline.encode_prompt(prompt, "cpu", 1, True, negative)
         ours = model.text.encode([prompt], [negative])
-        torch.testing.assert_close(ours.cond, cond)
-        torch.testing.assert_close(ours.uncond, uncond)
-    torch.testing.assert_close(model.text.unconditional(), model.text.encode([""]).cond[0])
+        assert_close(ours.cond, cond)
+        assert_close(ours.uncond, uncond)
+    assert_close(model.text.unconditional(), model.text.encode([""]).cond[0])
     assert model.text.overflow("dog rain " * 60).startswith(("dog", "rain"))
 
 
@@ -168,9 +175,9 @@ def test_a_saved_model_loads_as_the_same(layout, request, tmp_path):
     assert not [p for p in saved.rglob("*") if p.suffix in (".bin", ".pt")]
     assert (saved / "condition_config.json").exists() == (layout == "adapter")
     prompts = ["dog barking in rain"]
-    torch.testing.assert_close(again.text.encode(prompts).cond, model.text.encode(prompts).cond)
-    for part in ("unet", "codec"):
-        ours, theirs = (getattr(m, part).state_dict() for m in (again, model))
+    assert_close(again.text.encode(prompts).cond, model.text.encode(prompts).cond)
+    for part in ("unet", "autoencoder", "vocoder"):
+        ours, theirs = (getattr(m.networks, part).state_dict() for m in (again, model))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert again.scheduler_config == model.scheduler_config
@@ -187,20 +194,20 @@ def test_a_taught_adapter_is_saved_and_the_published_layout_does_not_know_of_it(
     model = load_model(checkpoint, device="cpu")
     entry = json.loads((save_model(model, tmp_path / "a") / "condition_config.json").read_text())
     assert "adapter_layers" not in entry[0]
-    model.text.adapters[0] = ConditionAdapter(32, 32, n_layers=2).eval()
-    torch.nn.init.normal_(model.text.adapters[0].reword.out.weight)
+    model.networks.adapters[0] = ConditionAdapter(32, 32, n_layers=2).eval()
+    torch.nn.init.normal_(model.networks.adapters[0].reword.out.weight)
     saved = save_model(model, tmp_path / "b")
     again = load_model(saved, device="cpu")
     cond = again.text.encode(["dog barking"]).cond
-    torch.testing.assert_close(cond, model.text.encode(["dog barking"]).cond)
-    assert again.text.adapters[0].n_layers == 2
+    assert_close(cond, model.text.encode(["dog barking"]).cond)
+    assert again.networks.adapters[0].n_layers == 2
 
 
 def vocabulary(n_channels=32):
     return Vocabulary(
         kinds=("dog barking", "rain"),
-        sentences=torch.nn.functional.normalize(torch.randn(3, n_channels), dim=1),
-        kind_of=torch.tensor([0, 1, -1]),
+        sentences=np.linalg.qr(np.random.default_rng(0).normal(size=(n_channels, 3)))[0].T,
+        kind_of=np.array([0, 1, -1]),
         min_similarity=0.5,
     )
 
@@ -212,7 +219,7 @@ def test_a_vocabulary_is_saved_with_the_model(checkpoint, tmp_path):
     again = load_model(save_model(model, tmp_path / "saved", dtype="fp16"), device="cpu")
     assert again.vocabulary.kinds == model.vocabulary.kinds
     assert again.vocabulary.kind_of.tolist() == [0, 1, -1]
-    assert (again.vocabulary.sentences - model.vocabulary.sentences).abs().max() < 0.01
+    assert np.abs(again.vocabulary.sentences - model.vocabulary.sentences).max() < 0.01
     again.vocabulary = replace(again.vocabulary, min_similarity=1.0)
     (unknown,) = again.unknown("theremin")
     assert unknown.words == "theremin" and set(unknown.nearest) == {"dog barking", "rain"}
@@ -261,14 +268,15 @@ def test_credits_go_on_with_the_model(checkpoint, tmp_path):
 
 def test_saving_in_half_precision(checkpoint, tmp_path):
     model = load_model(checkpoint, device="cpu", dtype="bf16", vocoder="griffin-lim")
-    assert model.unet.dtype == torch.bfloat16 and isinstance(model.codec.vocoder, GriffinLim)
+    assert model.networks.unet.dtype == torch.bfloat16
+    assert model.codec.vocoder_name == "griffin-lim"
     saved = save_model(model, tmp_path / "half", dtype="fp16")
     for path in saved.rglob("*.safetensors"):
         dtypes = {t.dtype for t in load_file(path).values() if t.is_floating_point()}
         assert dtypes == {torch.float16}, path
     again = load_model(saved, device="cpu")
-    assert again.unet.dtype == torch.float32 and again.defaults.vocoder == "griffin-lim"
-    assert again.text.encode(["dog"]).cond.dtype == torch.float32
+    assert again.networks.unet.dtype == torch.float32 and again.defaults.vocoder == "griffin-lim"
+    assert again.networks.text_encoders[0].dtype == torch.float32
 
 
 def test_saving_replaces_only_when_told_and_whole(checkpoint, tmp_path, monkeypatch):
@@ -299,7 +307,7 @@ def test_half_precision_variants(checkpoint):
     path = checkpoint / "text_encoder_0" / "pytorch_model.bin"
     torch.save(torch.load(path, weights_only=True), path.with_name("pytorch_model.fp16.bin"))
     path.unlink()
-    assert load_model(checkpoint, device="cpu").unet.dtype == torch.float32
+    assert load_model(checkpoint, device="cpu").networks.unet.dtype == torch.float32
 
 
 def test_a_checkpoint_of_a_t5_with_decoder(tmp_path):
@@ -321,7 +329,7 @@ def test_without_a_vocoder(checkpoint):
     shutil.rmtree(checkpoint / "vocoder")
     with pytest.warns(AuffusionWarning, match="Griffin-Lim"):
         model = load_model(checkpoint, device="cpu")
-    assert isinstance(model.codec.vocoder, GriffinLim)
+    assert model.codec.vocoder_name == "griffin-lim"
     with pytest.raises(UsageError, match="no vocoder"):
         load_model(checkpoint, device="cpu", vocoder="hifigan")
 
@@ -410,12 +418,6 @@ def break_tokenizer(folder):
     (folder / "text_encoder_0" / "tokenizer.json").write_text("{")
 
 
-def break_encoder_and_tokenizer(folder):
-    """As where a tokenizer's loader looks into the encoder's config."""
-    break_architectures(folder)
-    break_tokenizer(folder)
-
-
 def break_scheduler(folder):
     (folder / "scheduler" / "scheduler_config.json").unlink()
 
@@ -440,7 +442,6 @@ def break_layout(folder):
         (ask_for_adapter_layers("2"), r"adapter_layers is '2'"),
         (break_architecture, r"config.json: not a text encoder: architecture 'ViTModel'"),
         (break_architectures, r"config.json: not a text encoder"),
-        (break_encoder_and_tokenizer, r"config.json: not a text encoder"),
         (break_tokenizer, r"cannot load the tokenizer"),
         (break_scheduler, r"scheduler_config.json: missing"),
         (break_layout, r"not a checkpoint: it has neither"),

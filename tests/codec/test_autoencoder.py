@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from auffusion_cli.checkpoints.load import load_autoencoder
+from auffusion_cli.checkpoints.load_torch import load_autoencoder
 from auffusion_cli.codec.autoencoder import KLAutoencoder
 from auffusion_cli.errors import CheckpointError
 

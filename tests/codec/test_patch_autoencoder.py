@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from auffusion_cli.checkpoints.load import load_autoencoder
+from auffusion_cli.checkpoints.load_torch import load_autoencoder
 from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
 from auffusion_cli.errors import CheckpointError
 

@@ -1,7 +1,7 @@
+import numpy as np
 import pytest
-import torch
 
-from auffusion_cli.diffusion.holes import mirror_fill
+from auffusion_cli.diffusion.holes import latent_mask, mirror_fill
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,15 @@ from auffusion_cli.diffusion.holes import mirror_fill
     ],
 )
 def test_what_is_not_known_is_mirrored_from_both_sides(known, expected):
-    columns = torch.arange(float(len(known)))
-    filled = mirror_fill(torch.stack([columns, -columns]), torch.tensor([c == "#" for c in known]))
-    torch.testing.assert_close(filled[0], torch.tensor(expected, dtype=torch.float32))
-    assert torch.equal(filled[1], -filled[0])
+    columns = np.arange(len(known), dtype=np.float32)
+    filled = mirror_fill(np.stack([columns, -columns]), np.array([c == "#" for c in known]))
+    np.testing.assert_allclose(filled[0], expected, atol=1e-6)
+    np.testing.assert_array_equal(filled[1], -filled[0])
+
+
+def test_a_latent_is_free_where_any_of_its_cells_is():
+    cells = np.zeros((4, 6), bool)  # lowest first; latents have the highest first
+    cells[0, 3] = cells[3, 5] = True
+    mask = latent_mask(cells, 2)
+    assert mask.shape == (1, 1, 2, 3)
+    assert mask[0, 0].tolist() == [[0, 0, 1], [0, 1, 0]]

@@ -1,10 +1,11 @@
 """The denoising loop against an oracle: a denoiser that knows the answer must be led to it."""
 
+import numpy as np
 import pytest
-import torch
 
 from auffusion_cli.config import SCHEDULERS
-from auffusion_cli.diffusion.samplers import initial_noise, make_scheduler, sample
+from auffusion_cli.diffusion.samplers import initial_noise, sample
+from auffusion_cli.diffusion.schedulers import make_scheduler
 from auffusion_cli.errors import UsageError
 
 CONFIG = {
@@ -30,8 +31,8 @@ def oracle(clean, scheduler):
     """
 
     def denoise(latents, timestep):
-        alpha = scheduler.alphas_cumprod[int(timestep)]
-        return (latents - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+        alpha = float(scheduler.alphas_bar[int(timestep)])
+        return (latents - alpha**0.5 * clean) / (1 - alpha) ** 0.5
 
     return denoise
 
@@ -45,7 +46,7 @@ def test_every_scheduler_reaches_what_the_oracle_knows(name, n_steps):
     assert [step.index for step in steps] == list(range(steps[0].n_steps))
     assert len(steps) == n_steps + (name == "pndm")
     # The last step of the published schedule keeps alpha 0.998, so that a little noise stays.
-    assert (steps[-1].latents - clean).abs().max() < 0.2
+    assert np.abs(steps[-1].latents - clean).max() < 0.2
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -58,7 +59,7 @@ def test_starting_part_of_the_way_reaches_the_same(name, first_step):
         sample(oracle(clean, scheduler), scheduler, noise, 10, clean=clean, first_step=first_step)
     )
     assert len(steps) == 10 - first_step + (name == "pndm" and first_step < 9)
-    assert (steps[-1].latents - clean).abs().max() < 0.2
+    assert np.abs(steps[-1].latents - clean).max() < 0.2
 
 
 def test_pndm_from_the_middle_visits_its_second_time_step_twice():
@@ -67,7 +68,7 @@ def test_pndm_from_the_middle_visits_its_second_time_step_twice():
 
     def denoise(latents, timestep):
         seen.append(int(timestep))
-        return torch.zeros_like(latents)
+        return np.zeros_like(latents)
 
     noise = initial_noise([0], SHAPE)
     list(sample(denoise, scheduler, noise, 10, clean=noise, first_step=7))
@@ -80,21 +81,14 @@ def test_a_single_step_is_one_call(name):
     noise = initial_noise([1], SHAPE)
     steps = list(sample(lambda latents, timestep: latents * 0, scheduler, noise, 1))
     assert [(step.index, step.n_steps) for step in steps] == [(0, 1)]
-    assert steps[0].latents.isfinite().all()
+    assert np.isfinite(steps[0].latents).all()
 
 
 def test_noise_of_a_seed_does_not_depend_on_its_batch():
     alone = initial_noise([5], SHAPE)
     among = initial_noise([1, 5, 2**63 - 1], SHAPE)
-    assert torch.equal(alone[0], among[1])
-    assert not torch.equal(among[0], among[1])
-
-
-def test_latents_are_never_clipped_and_time_steps_are_offset():
-    scheduler = make_scheduler("ddim", {"clip_sample": True, "steps_offset": 0})
-    assert scheduler.config.clip_sample is False
-    assert scheduler.config.steps_offset == 1
-    assert make_scheduler("pndm", {"_class_name": "DDIMScheduler"}).config.skip_prk_steps is True
+    assert np.array_equal(alone[0], among[1])
+    assert not np.array_equal(among[0], among[1])
 
 
 def test_unknown_scheduler_is_named_with_the_valid_ones():

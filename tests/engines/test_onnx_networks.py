@@ -42,17 +42,17 @@ def test_sizes(networks):
 def test_words(networks, model):
     ids = np.array([[101, 3899, 19372, 102], [101, 4542, 1999, 102]])
     states = networks.hidden_states(0, ids, None)
-    encoder = model.text.encoders[0].encoder
+    encoder = model.networks.text_encoders[0]
     assert_same(states, encoder(torch.from_numpy(ids)).last_hidden_state)
     padded = np.pad(states, ((0, 0), (0, 28), (0, 0)))
-    assert_same(networks.adapt(0, padded), model.text.adapters[0](torch.from_numpy(padded)))
+    assert_same(networks.adapt(0, padded), model.networks.adapters[0](torch.from_numpy(padded)))
 
 
 @pytest.mark.parametrize(("n_sounds", "width"), [(1, 32), (3, 48)])
 @torch.no_grad()
 def test_a_step(networks, model, n_sounds, width):
     latents, text = normal(n_sounds, 32, 16, width), normal(n_sounds, 32, 256)
-    expected = model.unet(
+    expected = model.networks.unet(
         torch.from_numpy(latents),
         torch.tensor(123.75),
         encoder_hidden_states=torch.from_numpy(text),
@@ -62,7 +62,7 @@ def test_a_step(networks, model, n_sounds, width):
 
 @torch.no_grad()
 def test_image_and_texture(networks, model):
-    autoencoder = model.codec.autoencoder
+    autoencoder = model.networks.autoencoder
     image = np.random.default_rng(0).random((2, 1, 256, 80), np.float32)
     latents = networks.encode_image(image)
     assert_same(latents, autoencoder.encode(torch.from_numpy(image)))

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,7 +46,9 @@ def test_each_scene_is_made_three_ways_with_one_seed(monkeypatch):
     def generate(model, requests, settings):
         for request in requests:
             asked.append((request, settings.duration_s))
-            yield SimpleNamespace(waveform=torch.zeros(round(settings.duration_s * 16_000)))
+            yield SimpleNamespace(
+                waveform=np.zeros(round(settings.duration_s * 16_000), np.float32)
+            )
 
     monkeypatch.setattr(measure_timeline, "generate", generate)
     model = SimpleNamespace(

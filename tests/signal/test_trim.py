@@ -1,7 +1,7 @@
 import math
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,8 +12,8 @@ RATE_HZ = 16_000
 
 def events(*spans_s, level=0.5, total_s=5.0):
     """Noise bursts (start, end, level) in silence."""
-    waveform = torch.zeros(round(total_s * RATE_HZ))
-    noise = torch.randn(len(waveform), generator=torch.Generator().manual_seed(0)).clamp(-2, 2) / 2
+    waveform = np.zeros(round(total_s * RATE_HZ), np.float32)
+    noise = np.clip(np.random.default_rng(0).standard_normal(len(waveform)), -2, 2) / 2
     for start_s, end_s, level in spans_s:
         span = slice(round(start_s * RATE_HZ), round(end_s * RATE_HZ))
         waveform[span] = level * noise[span]
@@ -39,7 +39,7 @@ def test_two_events_that_fit_are_kept_together():
 
 def test_a_steady_sound_is_kept_from_its_start():
     assert found_s(events((0, 5, 0.5)), 2.0) == 0
-    assert found_s(torch.zeros(5 * RATE_HZ), 2.0) == 0
+    assert found_s(np.zeros(5 * RATE_HZ), 2.0) == 0
 
 
 def test_an_event_at_the_very_end_is_followed_by_silence():
@@ -48,30 +48,30 @@ def test_an_event_at_the_very_end_is_followed_by_silence():
     sound = trim(waveform, part, RATE_HZ)
     assert part.start == round(4.48 * RATE_HZ) and len(sound) == 2 * RATE_HZ
     assert not sound[round(0.53 * RATE_HZ) :].any()
-    assert sound[round(0.519 * RATE_HZ) : round(0.52 * RATE_HZ)].abs().max() < 0.01  # faded
+    assert np.abs(sound[round(0.519 * RATE_HZ) : round(0.52 * RATE_HZ)]).max() < 0.01  # faded
 
 
 def test_the_end_is_faded_and_the_peak_is_at_minus_1_db():
     waveform = events((0, 5, 0.2))
     sound = trim(waveform, find_part(waveform, RATE_HZ, RATE_HZ), RATE_HZ)
-    assert sound.abs().max() == pytest.approx(PEAK) and 20 * math.log10(PEAK) == pytest.approx(-1)
-    assert sound[-1] == 0 and sound[-160:].abs().max() < 0.02
+    assert np.abs(sound).max() == pytest.approx(PEAK) and 20 * math.log10(PEAK) == pytest.approx(-1)
+    assert sound[-1] == 0 and np.abs(sound[-160:]).max() < 0.02
     assert sound[: RATE_HZ // 2].std() > 0.2  # the start is not
 
 
 def test_columns_are_cut_like_the_samples():
     part = Part(start=320, n_samples=1_000)
-    columns = part.of(torch.arange(6.0)[None], hop=160, fill=-1.0)
+    columns = part.of(np.arange(6.0)[None], hop=160, fill=-1.0)
     assert columns.tolist() == [[2, 3, 4, 5, -1, -1, -1]]
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 3 * RATE_HZ), st.integers(1, 3 * RATE_HZ), st.integers(0, 9))
 def test_any_length(n, n_samples, seed):
-    rng = torch.Generator().manual_seed(seed)
-    waveform = torch.randn(n, generator=rng) * (torch.rand(n, generator=rng) > 0.9999).cumsum(0)
+    rng = np.random.default_rng(seed)
+    waveform = (rng.standard_normal(n) * (rng.random(n) > 0.9999).cumsum()).astype(np.float32)
     part = find_part(waveform, n_samples, RATE_HZ)
     sound = trim(waveform, part, RATE_HZ)
-    assert sound.shape == (n_samples,) and sound.isfinite().all()
+    assert sound.shape == (n_samples,) and np.isfinite(sound).all()
     assert part == find_part(waveform, n_samples, RATE_HZ)
     assert 0 <= part.start <= n

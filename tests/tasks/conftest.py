@@ -1,10 +1,11 @@
 """A model that is quick enough to edit many recordings."""
 
-import dataclasses
 from types import SimpleNamespace
 
 import pytest
 import torch
+
+from model_parts import with_parts
 
 
 @pytest.fixture(scope="session")
@@ -30,4 +31,9 @@ class NoiseGuess(torch.nn.Module):
 @pytest.fixture(scope="session")
 def quick_model(tiny_model, quick_codec):
     """The tiny model's words and window, with a small codec and without a UNet."""
-    return dataclasses.replace(tiny_model, codec=quick_codec, unet=NoiseGuess().eval())
+    return with_parts(
+        tiny_model,
+        quick_codec.griffin_lim,
+        unet=NoiseGuess().eval(),
+        autoencoder=quick_codec.networks.autoencoder,
+    )

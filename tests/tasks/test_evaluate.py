@@ -42,7 +42,7 @@ def sets(tmp_path_factory):
             generator = np.random.default_rng([n, round(10 * colour)])
             white = generator.normal(size=RATE_HZ + 200 * n)
             kernel = np.array([1 - colour, colour * generator.uniform()])
-            samples = torch.from_numpy(0.1 * np.convolve(white, kernel, mode="same")).float()
+            samples = (0.1 * np.convolve(white, kernel, mode="same")).astype(np.float32)
             record = {"prompt": PROMPTS[n % 3]} if name == "made" else None
             write_audio(folder / name / f"{n:02d}.wav", samples, RATE_HZ, provenance=record)
     return folder

@@ -18,7 +18,7 @@ def level_db(embedded):
     (sound,) = generate(embedded, [GenerateRequest("rain", 1)], settings)
     f = embedded.codec.width_multiple
     log_mel = sound.log_mel[:, : sound.log_mel.shape[1] // f * f]
-    return log_mel.unflatten(1, (-1, f)).mean(dim=2).numpy() * DB_PER_NEPER
+    return log_mel.reshape(len(log_mel), -1, f).mean(axis=2) * DB_PER_NEPER
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from auffusion_cli.diffusion.samplers import SCHEDULERS
+from auffusion_cli.config import SCHEDULERS
 from auffusion_cli.requests.request import (
     EditRequest,
     ExtendRequest,
@@ -35,7 +35,7 @@ def clip(tmp_path):
 def test_words(quick_model, settings):
     requests = [GenerateRequest("a dog", 1), TimelineRequest("rain", 1, timeline="0-0.5s a dog")]
     for sound in generate(quick_model, requests, settings):
-        assert sound.waveform.isfinite().all() and len(sound.waveform) == 16_000
+        assert np.isfinite(sound.waveform).all() and len(sound.waveform) == 16_000
 
 
 def test_edited_words(wordy_model, settings):

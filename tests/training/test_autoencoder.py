@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from auffusion_cli.checkpoints.load import load_autoencoder
+from auffusion_cli.checkpoints.load_torch import load_autoencoder
 from auffusion_cli.codec.autoencoder import KLAutoencoder
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.training.autoencoder import AutoencoderStage, build_kl_autoencoder

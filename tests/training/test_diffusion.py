@@ -17,6 +17,7 @@ from auffusion_cli.training.diffusion_config import DiffusionConfig, PreviewConf
 from auffusion_cli.training.latents import FreshScenes
 from auffusion_cli.training.loop import train
 from auffusion_cli.training.samples import Sample
+from model_parts import with_parts
 
 CPU = torch.device("cpu")
 SCENES = SceneConfig(duration_s=0.64)
@@ -33,7 +34,10 @@ class FixedExamples:
         generator = torch.Generator().manual_seed(1)
         self.latents = torch.randn(2, 4, 32, 8, generator=generator)
         self.latent_shape = (4, 32, 8)
-        self.hidden_states = [model.text.hidden_states(caption) for caption in ("a dog", "rain")]
+        self.hidden_states = [
+            [torch.from_numpy(model.text.hidden_states(0, [caption])[0])]
+            for caption in ("a dog", "rain")
+        ]
 
     def __len__(self):
         return 2
@@ -60,7 +64,7 @@ def make_stage(model, **settings):
 def conditioning_of(stage):
     """What the UNet sees as text for BATCH."""
     seen = []
-    handle = stage.model.unet.register_forward_pre_hook(
+    handle = stage.model.networks.unet.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs["encoder_hidden_states"]),
         with_kwargs=True,
     )
@@ -72,17 +76,17 @@ def conditioning_of(stage):
 def test_dropped_captions_are_zeros_after_the_adapter(model):
     kept = conditioning_of(make_stage(model, text_dropout=0.0))
     expected = model.text.encode(["a dog", "rain"]).cond
-    torch.testing.assert_close(kept, expected)
+    torch.testing.assert_close(kept, torch.from_numpy(expected))
     dropped = conditioning_of(make_stage(model, text_dropout=1.0))
     assert not dropped.any()
-    torch.testing.assert_close(dropped[0], model.text.unconditional())
+    torch.testing.assert_close(dropped[0], torch.from_numpy(model.text.unconditional()))
 
 
 def test_in_the_stable_diffusion_layout_a_dropped_caption_is_the_empty_prompt(model):
-    model.text.adapters = None
+    model = with_parts(model, adapters=None)
     dropped = conditioning_of(make_stage(model, text_dropout=1.0))
     assert dropped.any()
-    torch.testing.assert_close(dropped[1], model.text.encode([""]).cond[0])
+    torch.testing.assert_close(dropped[1], torch.from_numpy(model.text.encode([""]).cond[0]))
     stage = make_stage(model)
     assert not any("adapter" in name for name, _ in stage.networks["denoiser"].named_parameters())
 
@@ -154,19 +158,19 @@ def test_the_loss_is_weighted(model):
 
 def test_unet_and_adapters_learn_and_the_encoders_do_not(model):
     stage = make_stage(model, gradient_checkpointing=True, text_dropout=0.0)
-    encoder = [p.clone() for p in model.text.encoders.parameters()]
+    encoder = [p.clone() for p in model.networks.text_encoders.parameters()]
     optimizer = torch.optim.AdamW(stage.networks["denoiser"].parameters(), lr=2e-3)
     losses = []
     for _ in range(12):
         ((loss, numbers),) = stage.losses(stage.load(BATCH), step=0)
         optimizer.zero_grad()
         loss.backward()
-        assert all(p.grad is not None for p in model.unet.parameters())
-        assert all(p.grad.any() for p in model.text.adapters.parameters())
+        assert all(p.grad is not None for p in model.networks.unet.parameters())
+        assert all(p.grad.any() for p in model.networks.adapters.parameters())
         optimizer.step()
         losses.append(numbers["loss"])
     assert losses[-1] < 0.8 * losses[0]
-    for before, after in zip(encoder, model.text.encoders.parameters(), strict=True):
+    for before, after in zip(encoder, model.networks.text_encoders.parameters(), strict=True):
         assert torch.equal(before, after)
 
 
@@ -198,17 +202,17 @@ def test_a_resumed_run_has_the_losses_of_one_never_stopped(tiny_checkpoint, tmp_
     for output in ("whole", "parts"):
         loaded = load_model(tmp_path / output, device="cpu")
         average = torch.load(tmp_path / "third/checkpoints/step-00000004/ema.pt")["shadow_params"]
-        parts = [*loaded.unet.parameters(), *loaded.text.adapters.parameters()]
+        parts = [*loaded.networks.unet.parameters(), *loaded.networks.adapters.parameters()]
         for expected, got in zip(average, parts, strict=True):
             assert torch.equal(expected, got)
-        assert not torch.equal(parts[0], next(trained.unet.parameters()))
+        assert not torch.equal(parts[0], next(trained.networks.unet.parameters()))
 
 
 def test_bf16(model, tmp_path):
     AcceleratorState._reset_state()  # a process has one precision
     losses = run(model, tmp_path / "out", mixed_precision="bf16", max_steps=2)
     assert len(losses) == 2
-    assert next(model.unet.parameters()).dtype == torch.float32
+    assert next(model.networks.unet.parameters()).dtype == torch.float32
     AcceleratorState._reset_state()
 
 
@@ -220,7 +224,7 @@ def test_previews_are_sounds_and_pictures(model, tmp_path):
         assert read_audio(path)[0].shape == (1, 16000)
         with Image.open(path.with_suffix(".png")) as picture:
             assert picture.size[0] > 400
-    assert model.unet.training  # and goes on
+    assert model.networks.unet.training  # and goes on
     with pytest.raises(UsageError, match="prompt"):
         make_stage(model, preview_prompts=("",))
 

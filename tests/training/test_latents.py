@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from auffusion_cli.checkpoints.text_encoders import load_text
+from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.training import latents as latents_module
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig
@@ -36,11 +36,11 @@ def test_it_holds_what_the_codec_and_the_encoders_give(make, tiny_model, store):
     assert len(cache) == len(store) == 2
     for index in range(2):
         scene = compose(store, SCENES, scene_seed(0, index), clip=index)
-        latent = tiny_model.codec.encode(scene.waveform[None])[0]
+        latent = torch.from_numpy(tiny_model.codec.encode(scene.waveform[None].numpy())[0])
         assert cache.wordings[index] == scene.wordings
         assert cache.caption(Sample(index, seed=4)) == scene.caption
         torch.testing.assert_close(cache.latent(index), latent, rtol=2e-3, atol=2e-3)
-        expected = tiny_model.text.hidden_states(scene.caption)
+        expected = [torch.from_numpy(tiny_model.text.hidden_states(0, [scene.caption])[0])]
         for got, states in zip(cache.hidden_states(scene.caption), expected, strict=True):
             assert got.shape == states.shape and not got[states.any(1).sum() :].any()
             torch.testing.assert_close(got, states, rtol=2e-3, atol=2e-3)
@@ -81,7 +81,7 @@ def test_each_sample_draws_one_of_all_captions(make, tiny_model, store):
     ]
     _, (hidden_states, *_) = cache.load(samples[:20])
     for sample, states in zip(samples[:20], hidden_states, strict=True):
-        expected = tiny_model.text.hidden_states(cache.caption(sample))[0]
+        expected = torch.from_numpy(tiny_model.text.hidden_states(0, [cache.caption(sample)])[0])
         torch.testing.assert_close(states, expected, rtol=2e-3, atol=2e-3)
 
 
@@ -105,10 +105,10 @@ def test_anything_that_matters_makes_another(make, tiny_model, tiny_checkpoint, 
     make(replace(SCENES, n_cached=1))
     make(store=ClipStore(store.clips[:1], 16000))
     make(store=ClipStore([replace(store.clips[0], captions=("Other",)), store.clips[1]], 16000))
-    text = load_text(tiny_checkpoint, torch.float32)
+    other = load_model(tiny_checkpoint, device="cpu")
     with torch.no_grad():
-        next(text.encoders.parameters()).add_(1e-3)
-    make(text=text)
+        next(other.networks.text_encoders.parameters()).add_(1e-3)
+    make(codec=other.codec, text=other.text)
     assert len(caches()) == 7
     make()
     assert len(caches()) == 7
@@ -172,19 +172,19 @@ def test_fresh_scenes_are_new_each_epoch_and_the_same_after_a_resume(tiny_model,
     assert not torch.equal(latents[0], latents[1])  # two crops of one clip
     again = FreshScenes(tiny_model.codec, tiny_model.text, store, SCENES)
     torch.testing.assert_close(again.examples(again.load([Sample(0, 2)]))[0][0], latents[1])
-    expected = tiny_model.text.hidden_states("A tone")[0]
+    expected = torch.from_numpy(tiny_model.text.hidden_states(0, ["A tone"])[0])
     torch.testing.assert_close(hidden_states[0][2], expected)
 
 
 def test_fresh_scenes_encode_a_caption_once(tiny_model, store, monkeypatch):
     asked = []
-    hidden_states = tiny_model.text.hidden_states_of_many
+    hidden_states = tiny_model.text.hidden_states
 
-    def watched(captions):
+    def watched(encoder, captions):
         asked.extend(captions)
-        return hidden_states(captions)
+        return hidden_states(encoder, captions)
 
-    monkeypatch.setattr(tiny_model.text, "hidden_states_of_many", watched)
+    monkeypatch.setattr(tiny_model.text, "hidden_states", watched)
     source = FreshScenes(tiny_model.codec, tiny_model.text, store, SCENES)
     source.examples(source.load([Sample(i % 2, i) for i in range(4)]))
     assert sorted(asked) == ["A noise", "A tone"]

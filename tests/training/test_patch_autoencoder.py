@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from auffusion_cli.checkpoints.load import load_autoencoder
+from auffusion_cli.checkpoints.load_torch import load_autoencoder
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.training.config import AutoencoderConfig, LoopConfig, SceneConfig, TrainingConfig
 from auffusion_cli.training.loop import train

@@ -1,55 +1,87 @@
-"""Checkpoint folder -> `Model`, in both published layouts.
+"""Checkpoint folder -> `Model`, in both published layouts, with the networks of either engine.
 
-Everything in a folder is untrusted: a network is built without memory and compared with the header
-of its weight file (`meta`), then filled a tensor at a time (`weights`).
+Only the engine that is asked for is imported.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from auffusion_cli.checkpoints.download import Confirm, Report, resolve
 from auffusion_cli.checkpoints.layout import (
     choose_vocoder,
     read_credits,
     read_identity,
-    read_json,
     read_scheduler_config,
 )
-from auffusion_cli.checkpoints.meta import build, check_total, try_forward
-from auffusion_cli.checkpoints.text_encoders import load_text
+from auffusion_cli.checkpoints.text import load_text
 from auffusion_cli.checkpoints.vocabulary import load_vocabulary
-from auffusion_cli.checkpoints.weights import (
-    check_tensor,
-    find_weights,
-    load_weights,
-    named_tensors,
-    read_file,
-    read_header,
-)
-from auffusion_cli.codec.autoencoder import KLAutoencoder
 from auffusion_cli.codec.codec import Codec
-from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN, HiFiGANConfig, fold_weight_norm
 from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.device import choose_device, choose_dtype
-from auffusion_cli.diffusion.text import TextConditioner
+from auffusion_cli.diffusion.text import TextConditioner, TextReader
 from auffusion_cli.diffusion.vocabulary import Vocabulary
-from auffusion_cli.errors import AuffusionWarning, CheckpointError, first_line
+from auffusion_cli.errors import AuffusionWarning, CheckpointError, UsageError
 from auffusion_cli.model import Model
 
 if TYPE_CHECKING:
-    from diffusers import ModelMixin, UNet2DConditionModel
-
-    from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
+    from auffusion_cli.engines.networks import Networks, NetworkSizes
 
 Vocoder = Literal["auto", "hifigan", "griffin-lim"]
-VOCODER_FILES = ("vocoder.safetensors", "vocoder.pt")
+Engine = Literal["torch"]
+
+
+class EngineLoader(Protocol):
+    """How an engine loads networks, on a device and in a precision that it has."""
+
+    def text(self, folder: Path) -> Networks:
+        """Those of the text encoders, with their adapters, alone."""
+        ...
+
+    def whole(self, folder: Path, text: Networks | None, *, vocoder: bool) -> Networks:
+        """All of them, with those of `text` where these are loaded; the vocoder if wanted."""
+        ...
+
+
+class TextPart:
+    """What of a checkpoint is about words; it can be had before the rest, and is loaded once."""
+
+    def __init__(
+        self, folder: Path, engine: str = "torch", device: str = "auto", dtype: str = "auto"
+    ) -> None:
+        self.folder = folder
+        self._place = engine, device, dtype
+        self.networks: Networks | None = None
+        """Of the text encoders, once `conditioner` has been asked for."""
+
+    @cached_property
+    def reader(self) -> TextReader:
+        """What of a prompt the text encoders read; takes no network."""
+        return load_text(self.folder)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        return load_vocabulary(self.folder)
+
+    @cached_property
+    def conditioner(self) -> TextConditioner:
+        """The text encoders with their networks."""
+        self.networks = choose_loader(*self._place).text(self.folder)
+        self.check_vocabulary(self.networks.sizes)
+        return TextConditioner(self.reader.encoders, self.networks)
+
+    def check_vocabulary(self, sizes: NetworkSizes) -> None:
+        """Raise a CheckpointError where it is of another text encoder."""
+        if self.vocabulary is None:
+            return
+        width, n_channels = sizes.text_widths[0], self.vocabulary.sentences.shape[1]
+        if n_channels != width:
+            raise CheckpointError(
+                f"{self.folder}: text encoder 0 gives {width} channels, but the vocabulary's "
+                f"sentences have {n_channels}"
+            )
 
 
 def load_model(
@@ -58,94 +90,76 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     vocoder: Vocoder = "auto",
+    engine: Engine = "torch",
     confirm: Confirm | None = None,
     on_progress: Report | None = None,
+    text: TextPart | None = None,
 ) -> Model:
     """A checkpoint, ready to generate, by known name, Hub id (`org/name[@revision]`) or folder.
 
     `dtype` is fp32, fp16, bf16 or auto: fp16 on a CUDA device, fp32 elsewhere. `vocoder="auto"` is
     the checkpoint's own choice. `confirm` and `on_progress` are for downloads: see `resolve`.
+    `text` is what may have been loaded of this checkpoint before, by the same engine.
 
     Raises:
-        UsageError: the device, the precision or the vocoder is not one.
+        UsageError: the device, the precision, the vocoder or the engine is not one.
         CheckpointError: there is no such checkpoint, or it is incomplete, damaged, unsafe or
             inconsistent; the file and where possible the tensor are named.
         DownloadError: it could not be fetched.
     """
-    torch_device = choose_device(device)
-    torch_dtype = choose_dtype(dtype, torch_device)
+    loader = choose_loader(engine, device, dtype)
     checkpoint = resolve(name_or_path, confirm=confirm, on_progress=on_progress)
     folder = checkpoint.folder
+    text = text or TextPart(folder)
     identity = read_identity(folder)
     scheduler_config = read_scheduler_config(folder)
-    # The UNet comes last: by then what the smaller parts needed for a moment is free again.
-    text = load_text(folder, torch_dtype).to(torch_device)
-    codec = load_codec(folder, torch_dtype, vocoder, identity.defaults).to(torch_device)
-    unet = load_unet(folder, torch_dtype, torch_device)
-    vocabulary = load_vocabulary(folder)
-    _check_fit(folder, text, codec, unet, vocabulary)
+    encoders = text.reader.encoders
+    has_vocoder = _has_vocoder(folder, vocoder, identity.defaults)
+    networks = loader.whole(folder, text.networks, vocoder=has_vocoder)
+    text.check_vocabulary(networks.sizes)
     return Model(
         name=checkpoint.name,
         revision=checkpoint.revision,
         licence=identity.licence or checkpoint.licence,
-        codec=codec,
-        text=text,
-        unet=unet,
+        networks=networks,
+        codec=Codec(networks),
+        text=TextConditioner(encoders, networks),
         scheduler_config=scheduler_config,
         defaults=identity.defaults,
-        device=torch_device,
-        dtype=torch_dtype,
         credits=read_credits(folder),
-        vocabulary=vocabulary,
+        vocabulary=text.vocabulary,
     )
-
-
-def _check_fit(
-    folder: Path,
-    text: TextConditioner,
-    codec: Codec,
-    unet: UNet2DConditionModel,
-    vocabulary: Vocabulary | None,
-) -> None:
-    """Raise a CheckpointError unless the parts agree on the sizes they share."""
-    n_channels = codec.autoencoder.latent_channels
-    if unet.config.in_channels != n_channels or unet.config.out_channels != n_channels:
-        raise CheckpointError(
-            f"{folder}: the autoencoder's latents have {n_channels} channels, but the UNet takes "
-            f"{unet.config.in_channels} and gives {unet.config.out_channels}"
-        )
-    width = text.encoders[0].encoder.config.hidden_size
-    if vocabulary is not None and vocabulary.sentences.shape[1] != width:
-        raise CheckpointError(
-            f"{folder}: text encoder 0 gives {width} channels, but the vocabulary's sentences have "
-            f"{vocabulary.sentences.shape[1]}"
-        )
-    for i, encoder in enumerate(text.encoders):
-        width = encoder.encoder.config.hidden_size
-        takes = unet.config.cross_attention_dim
-        if text.adapters is not None:
-            takes = text.adapters[i].proj.in_features
-        if width != takes:
-            taker = "UNet" if text.adapters is None else f"adapter {i}"
-            raise CheckpointError(
-                f"{folder}: text encoder {i} gives {width} channels, but the {taker} takes {takes}"
-            )
-        if text.adapters is not None:
-            gives = text.adapters[i].proj.out_features
-            if gives != unet.config.cross_attention_dim:
-                raise CheckpointError(
-                    f"{folder}: adapter {i} gives {gives} channels, but the UNet's cross-attention "
-                    f"takes {unet.config.cross_attention_dim}"
-                )
 
 
 def load_codec(
     folder: Path,
-    dtype: torch.dtype,
     vocoder: Vocoder = "auto",
     defaults: GenerationDefaults = GenerationDefaults(),  # noqa: B008
+    *,
+    device: str = "auto",
 ) -> Codec:
-    """Autoencoder in `dtype`, vocoder in float32."""
+    """The codec of a checkpoint's folder alone, in fp32, by torch."""
+    import torch
+
+    from auffusion_cli.checkpoints.load_torch import load_codec_networks
+    from auffusion_cli.device import choose_device
+
+    has_vocoder = _has_vocoder(folder, vocoder, defaults)
+    torch_device = choose_device(device)
+    return Codec(load_codec_networks(folder, torch_device, torch.float32, vocoder=has_vocoder))
+
+
+def choose_loader(engine: str, device: str, dtype: str) -> EngineLoader:
+    """The loader of an engine; UsageError where it has no such device or precision."""
+    if engine == "torch":
+        from auffusion_cli.checkpoints.load_torch import TorchLoader
+
+        return TorchLoader(device, dtype)
+    raise UsageError(f"--engine {engine!r} is not known; valid: torch")
+
+
+def _has_vocoder(folder: Path, vocoder: Vocoder, defaults: GenerationDefaults) -> bool:
+    """Whether the checkpoint's own vocoder is used, with a warning where auto finds none."""
     chosen = choose_vocoder(folder, vocoder, defaults)
     if vocoder == "auto" and chosen != defaults.vocoder:
         warnings.warn(
@@ -153,179 +167,4 @@ def load_codec(
             AuffusionWarning,
             stacklevel=3,
         )
-    return Codec(
-        load_autoencoder(folder / "vae", dtype),
-        load_vocoder(folder / "vocoder") if chosen == "hifigan" else GriffinLim(),
-    ).eval()
-
-
-def load_autoencoder(
-    folder: str | Path, dtype: torch.dtype = torch.float32
-) -> KLAutoencoder | PatchAutoencoder:
-    """The autoencoder of a folder, by the `_class_name` in its config.json, in evaluation mode.
-
-    Raises:
-        CheckpointError: the folder is incomplete or damaged, or its weights do not fit its config;
-            names the file and where possible the tensor.
-    """
-    folder = Path(folder)
-    config_path = folder / "config.json"
-    config = read_json(config_path)
-    network_class = _autoencoder_class(config, config_path)
-    files = find_weights(folder, "diffusion_pytorch_model", dtype=dtype)
-    header = read_header(files)
-    network = build(lambda: network_class.from_config(config), len(header), config_path)
-    check_autoencoder(network, config, config_path)
-    expected = network.state_dict()
-    for name in expected.keys() & header.keys():  # those of old files have other names
-        check_tensor(name, header[name], expected[name])
-    check_total(network, header, config_path)
-    try:
-        network, loaded = network_class.from_pretrained(
-            folder,
-            torch_dtype=dtype,
-            variant="fp16" if ".fp16" in files[0].name else None,
-            use_safetensors=files[0].suffix == ".safetensors",
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # diffusers raises many kinds for a damaged or foreign file
-        raise CheckpointError(
-            f"{folder}: cannot load the autoencoder: {first_line(error)}"
-        ) from error
-    # diffusers leaves tensors that the file lacks at random values and says so only in its log.
-    if loaded["missing_keys"]:
-        raise CheckpointError(f"{folder}: the weights lack {min(loaded['missing_keys'])!r}")
-    return _with_interface(network).eval()
-
-
-def _autoencoder_class(config: dict[str, Any], config_path: Path) -> type[ModelMixin]:
-    class_name = config.get("_class_name")
-    if class_name == "AutoencoderKL":
-        from diffusers import AutoencoderKL
-
-        return AutoencoderKL
-    if class_name == "PatchAutoencoder":
-        from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
-
-        return PatchAutoencoder
-    raise CheckpointError(
-        f"{config_path}: _class_name is {str(class_name)[:60]!r}; it can be AutoencoderKL or "
-        "PatchAutoencoder"
-    )
-
-
-def _with_interface(network: ModelMixin) -> KLAutoencoder | PatchAutoencoder:
-    is_kl = type(network).__name__ == "AutoencoderKL"
-    return KLAutoencoder(network) if is_kl else network
-
-
-def check_autoencoder(network: ModelMixin, config: dict[str, Any], config_path: Path | str) -> None:
-    """Raise a CheckpointError unless scale and shift are numbers and decoding gives an image."""
-    scale, shift = config.get("scaling_factor", 1.0), config.get("shift_factor") or 0.0
-    if not (_is_number(scale) and scale > 0 and _is_number(shift)):
-        raise CheckpointError(
-            f"{config_path}: scaling_factor is {str(scale)[:40]!r} and shift_factor "
-            f"{str(shift)[:40]!r}; they must be numbers, the first above 0"
-        )
-    autoencoder = _with_interface(network)
-    n_mels, f = config.get("n_mels", 256), autoencoder.downsample
-    try_forward(
-        lambda: autoencoder.decode(torch.empty(1, autoencoder.latent_channels, n_mels // f, 4)),
-        (1, 3, n_mels, 4 * f),
-        config_path,
-    )
-
-
-def _is_number(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
-
-
-def load_vocoder(folder: str | Path, *, weight_norm: bool = False) -> HiFiGAN:
-    """The HiFi-GAN of a folder: config.json and vocoder.safetensors or vocoder.pt; float32, eval.
-
-    A pickled file is `{"generator": state_dict}` or the state dict itself. Weight norm is folded
-    whichever way it was written; `weight_norm=True` puts it back, to train on.
-
-    Raises:
-        CheckpointError: the folder is not usable; names the file and where possible the tensor.
-    """
-    folder = Path(folder)
-    config_path = folder / "config.json"
-    try:
-        config = HiFiGANConfig.from_dict(read_json(config_path))
-    except CheckpointError as error:
-        where = "" if error.message.startswith(str(config_path)) else f"{config_path}: "
-        raise CheckpointError(where + error.message) from None
-    path = next((folder / name for name in VOCODER_FILES if (folder / name).is_file()), None)
-    if path is None:
-        raise CheckpointError(f"{folder}: no vocoder weights ({' or '.join(VOCODER_FILES)})")
-    content = read_file(path)
-    if isinstance(content, dict) and "generator" in content:
-        content = content["generator"]
-    weights = {name: tensor.float() for name, tensor in named_tensors(content, path).items()}
-    weights = fold_weight_norm(weights, path)
-    vocoder = build(lambda: HiFiGAN(config), len(weights), config_path)
-    _check_vocoder(weights, vocoder.state_dict(), path)
-    vocoder.load_state_dict(weights, assign=True)
-    if weight_norm:
-        vocoder.add_weight_norm()
-    return vocoder.eval()
-
-
-def _check_vocoder(weights: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
-    for name, tensor in expected.items():
-        if name not in weights:
-            raise CheckpointError(f"{path}: {name} is missing")
-        if weights[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{path}: {name} has shape {tuple(weights[name].shape)}, "
-                f"but config.json says {tuple(tensor.shape)}"
-            )
-    for name in weights:
-        if name not in expected:
-            raise CheckpointError(
-                f"{path}: {name[:100]} has no place in the vocoder of config.json"
-            )
-
-
-def load_unet(
-    folder: Path, dtype: torch.dtype, device: torch.device | str = "cpu"
-) -> UNet2DConditionModel:
-    """The UNet, created without memory and filled a tensor at a time."""
-    unet = empty_unet(folder, dtype)
-    files = find_weights(folder / "unet", "diffusion_pytorch_model", dtype=dtype)
-    load_weights(unet, files, dtype, device)
-    return unet.eval()
-
-
-def empty_unet(folder: Path, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
-    """The UNet without its weights, for the names and sizes of its layers."""
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    config_path = folder / "unet" / "config.json"
-    config = read_json(config_path)
-    files = find_weights(folder / "unet", "diffusion_pytorch_model", dtype=dtype)
-    unet = build(
-        lambda: UNet2DConditionModel.from_config(config), len(read_header(files)), config_path
-    )
-    try_unet(unet, config_path)
-    return unet
-
-
-def try_unet(unet: UNet2DConditionModel, config_path: Path | str) -> None:
-    """Raise a CheckpointError, which names `config_path`, where `unet` cannot denoise a latent."""
-    width = unet.config.cross_attention_dim
-    side = 2 ** len(unet.config.block_out_channels)
-    try_forward(
-        lambda: (
-            unet(
-                torch.empty(1, unet.config.in_channels, side, side),
-                torch.empty(1),
-                encoder_hidden_states=torch.empty(1, 1, width),
-            ).sample
-        ),
-        (1, unet.config.out_channels, side, side),
-        config_path,
-    )
+    return chosen == "hifigan"

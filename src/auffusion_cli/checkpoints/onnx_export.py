@@ -16,12 +16,12 @@ from auffusion_cli.checkpoints.layout import (
     read_conditions,
     read_identity,
 )
-from auffusion_cli.checkpoints.load import load_autoencoder, load_unet, load_vocoder
+from auffusion_cli.checkpoints.load_torch import load_autoencoder, load_unet, load_vocoder
 from auffusion_cli.checkpoints.onnx_graph import Subject, WrittenGraph, write_graph
 from auffusion_cli.checkpoints.text_encoders import load_text_encoder
 from auffusion_cli.checkpoints.weights import find_weights, load_weights
 from auffusion_cli.config import SpectrogramConfig
-from auffusion_cli.diffusion.text import ConditionAdapter
+from auffusion_cli.diffusion.adapter import ConditionAdapter
 from auffusion_cli.engines import graphs
 from auffusion_cli.engines.graph_file import read_graph
 from auffusion_cli.engines.graphs import PartFolders

@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from auffusion_cli.checkpoints.layout import CREDITS_NAME, Condition, read_json
+from auffusion_cli.checkpoints.text import save_tokenizer
 from auffusion_cli.checkpoints.text_encoders import quiet_transformers
 from auffusion_cli.checkpoints.vocabulary import save_vocabulary
 from auffusion_cli.checkpoints.weights import save_weights, saving
 from auffusion_cli.codec.vocoder import HiFiGAN, fold_weight_norm
 from auffusion_cli.device import DTYPES
-from auffusion_cli.diffusion.text import TextConditioner, TextEncoder
+from auffusion_cli.diffusion.text import TextConditioner
+from auffusion_cli.engines.torch_networks import TorchNetworks
 from auffusion_cli.errors import OutputExistsError, UsageError
 from auffusion_cli.files import atomic_folder, folder_of
 from auffusion_cli.model import Model
 
 if TYPE_CHECKING:
     from diffusers import ModelMixin
+    from transformers import PreTrainedModel
 
 
 def save_model(
@@ -49,7 +52,7 @@ def save_model(
         raise OutputExistsError(f"{folder} exists", hint="--overwrite replaces it.")
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"--dtype {dtype!r} is not known; valid: {', '.join(DTYPES)}")
-    torch_dtype = DTYPES[dtype] if dtype else model.dtype
+    torch_dtype = DTYPES[dtype or model.dtype]
     with (
         folder_of(folder),
         atomic_folder(folder, overwrite=overwrite) as beside,
@@ -75,18 +78,21 @@ def _write_vocoder(vocoder: HiFiGAN, folder: Path, dtype: torch.dtype) -> None:
 
 
 def _write_model(model: Model, folder: Path, dtype: torch.dtype) -> None:
-    _write_part(model.unet, folder / "unet", dtype)
-    autoencoder = model.codec.autoencoder
+    networks = model.networks
+    if not isinstance(networks, TorchNetworks):
+        raise UsageError("--engine onnx cannot save a model", hint="Take --engine torch.")
+    _write_part(networks.unet, folder / "unet", dtype)
+    autoencoder = networks.autoencoder
     # KLAutoencoder wraps the diffusers model that is saved; PatchAutoencoder is one.
     _write_part(getattr(autoencoder, "vae", autoencoder), folder / "vae", dtype)
     _write_json(folder / "scheduler" / "scheduler_config.json", dict(model.scheduler_config))
     defaults = model.defaults
-    if isinstance(model.codec.vocoder, HiFiGAN):
+    if networks.vocoder is not None:
         (folder / "vocoder").mkdir()
-        _write_vocoder(model.codec.vocoder, folder / "vocoder", dtype)
+        _write_vocoder(networks.vocoder, folder / "vocoder", dtype)
     else:
         defaults = replace(defaults, vocoder="griffin-lim")
-    _write_text(model.text, folder, dtype)
+    _write_text(model.text, networks, folder, dtype)
     identity = {"name": Path(model.name).name, "licence": model.licence}
     _write_json(
         folder / "auffusion.json",
@@ -100,13 +106,17 @@ def _write_model(model: Model, folder: Path, dtype: torch.dtype) -> None:
         (folder / CREDITS_NAME).write_text(model.credits, "utf-8")
 
 
-def _write_text(text: TextConditioner, folder: Path, dtype: torch.dtype) -> None:
-    if text.adapters is None:
-        (encoder,) = text.encoders
-        _write_text_encoder(encoder, folder / "text_encoder", folder / "tokenizer", dtype)
+def _write_text(
+    text: TextConditioner, networks: TorchNetworks, folder: Path, dtype: torch.dtype
+) -> None:
+    if networks.adapters is None:
+        (encoder,), (network,) = text.encoders, networks.text_encoders
+        (folder / "tokenizer").mkdir()
+        save_tokenizer(encoder.tokenizer, folder / "tokenizer")
+        _write_text_encoder(network, folder / "text_encoder", dtype)
         classes = {
-            "text_encoder": ["transformers", type(encoder.encoder).__name__],
-            "tokenizer": ["transformers", type(encoder.tokenizer).__name__],
+            "text_encoder": ["transformers", type(network).__name__],
+            "tokenizer": ["transformers", encoder.tokenizer.config.get("tokenizer_class")],
         }
         for part in ("unet", "vae", "scheduler"):
             config = folder / part / ("scheduler_config" if part == "scheduler" else "config")
@@ -119,19 +129,21 @@ def _write_text(text: TextConditioner, folder: Path, dtype: torch.dtype) -> None
         return
 
     conditions = []
-    for i, (encoder, adapter) in enumerate(zip(text.encoders, text.adapters, strict=True)):
+    parts = zip(text.encoders, networks.text_encoders, networks.adapters, strict=True)
+    for i, (encoder, network, adapter) in enumerate(parts):
         condition = Condition(
             text_encoder_name=f"text_encoder_{i}",
             condition_adapter_name=f"condition_adapter_{i}",
             condition_dim=adapter.proj.in_features,
             cross_attention_dim=adapter.proj.out_features,
             condition_max_length=encoder.max_length,
-            condition_type=f"{encoder.encoder.config.model_type}_text",
+            condition_type=f"{network.config.model_type}_text",
             pretrained_model_name_or_path=encoder.source,
             adapter_layers=adapter.n_layers,
         )
         encoder_folder = folder / condition.text_encoder_name
-        _write_text_encoder(encoder, encoder_folder, encoder_folder, dtype)
+        _write_text_encoder(network, encoder_folder, dtype)
+        save_tokenizer(encoder.tokenizer, encoder_folder)
         adapter_folder = folder / condition.condition_adapter_name
         sizes = ("condition_dim", "cross_attention_dim")
         names = ("text_encoder_name", "condition_adapter_name")
@@ -145,15 +157,11 @@ def _write_text(text: TextConditioner, folder: Path, dtype: torch.dtype) -> None
     _write_json(folder / "condition_config.json", conditions)
 
 
-def _write_text_encoder(
-    encoder: TextEncoder, model_folder: Path, tokenizer_folder: Path, dtype: torch.dtype
-) -> None:
-    model = encoder.encoder
-    if model.dtype != dtype:
-        model = copy.deepcopy(model).to(dtype)
+def _write_text_encoder(network: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
+    if network.dtype != dtype:
+        network = copy.deepcopy(network).to(dtype)
     with quiet_transformers():
-        model.save_pretrained(model_folder)
-        encoder.tokenizer.save_pretrained(tokenizer_folder)
+        network.save_pretrained(folder)
 
 
 def _write_part(module: ModelMixin, folder: Path, dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""Folders of text encoders and tokenizers -> `TextConditioner`."""
+"""Folders of text encoders -> language models and adapters, as torch modules."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from auffusion_cli.checkpoints.weights import (
     read_header,
     read_tensors,
 )
-from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
+from auffusion_cli.diffusion.adapter import ConditionAdapter
 from auffusion_cli.errors import CheckpointError, first_line
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 BERT_LIKE = ("bert", "roberta", "distilbert", "mpnet", "electra", "albert")
 WITH_POOLER = ("bert", "roberta", "mpnet", "albert")
@@ -48,55 +48,28 @@ DROPPED_FIELDS = (
 and run, offline or not; the precision is the caller's."""
 
 
-def load_text(folder: Path, dtype: torch.dtype, *, weights: bool = True) -> TextConditioner:
-    """The text encoders of either layout, with their adapters.
-
-    Without `weights` it cannot encode, but finds at once what of a prompt will be cut.
-    """
-    load_encoder = load_text_encoder if weights else _empty_text_encoder
+def load_text_networks(
+    folder: Path, dtype: torch.dtype
+) -> tuple[list[PreTrainedModel], list[ConditionAdapter] | None]:
+    """The text encoders of either layout, and their adapters; None in Stable Diffusion's."""
     if not is_adapter_layout(folder):
-        encoder = load_encoder(folder / "text_encoder", dtype)
-        tokenizer = load_tokenizer(folder / "tokenizer")
-        positions = getattr(encoder.config, "max_position_embeddings", None)
-        if positions is None:
-            raise CheckpointError(
-                f"{folder / 'text_encoder'}: states no number of positions; Stable Diffusion's "
-                "layout is read with a CLIP text encoder only"
-            )
-        # A tokenizer that states no length has 10 ** 30.
-        max_length = min(tokenizer.model_max_length, positions)
-        return TextConditioner(
-            [TextEncoder(tokenizer, encoder, max_length, pads_tokens=True)], adapters=None
-        ).eval()
-
+        return [load_text_encoder(folder / "text_encoder", dtype)], None
     encoders, adapters = [], []
     for condition in read_conditions(folder):
-        encoder_folder = folder / condition.text_encoder_name
-        # Before the tokenizer, whose loader may look into the encoder's config, too.
-        model = load_encoder(encoder_folder, dtype)
-        encoder = TextEncoder(
-            load_tokenizer(encoder_folder),
-            model,
-            condition.condition_max_length,
-            source=condition.pretrained_model_name_or_path,
-        )
-        encoders.append(encoder)
-        adapters.append(load_adapter(folder, condition, dtype, weights=weights))
-    return TextConditioner(encoders, adapters).eval()
+        encoders.append(load_text_encoder(folder / condition.text_encoder_name, dtype))
+        adapters.append(load_adapter(folder, condition, dtype))
+    return encoders, adapters
 
 
-def load_adapter(
-    folder: Path, condition: Condition, dtype: torch.dtype, *, weights: bool = True
-) -> ConditionAdapter:
-    """The adapter of one text encoder of the checkpoint in `folder`; without `weights` empty."""
+def load_adapter(folder: Path, condition: Condition, dtype: torch.dtype) -> ConditionAdapter:
+    """The adapter of one text encoder of the checkpoint in `folder`."""
     with torch.device("meta"):
         adapter = ConditionAdapter(
             condition.condition_dim, condition.cross_attention_dim, condition.adapter_layers
         )
-    if weights:
-        adapter_folder = folder / condition.condition_adapter_name
-        load_weights(adapter, find_weights(adapter_folder, "condition_adapter"), dtype)
-    return adapter
+    adapter_folder = folder / condition.condition_adapter_name
+    load_weights(adapter, find_weights(adapter_folder, "condition_adapter"), dtype)
+    return adapter.eval()
 
 
 @dataclass(frozen=True)
@@ -114,8 +87,8 @@ class _TextModel:
 
 
 def load_text_encoder(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The language model of `folder`; of a CLIP or CLAP its text part."""
-    model, files = _checked(folder, dtype)[1:]
+    """The frozen language model of `folder`; of a CLIP or CLAP its text part."""
+    model, files = _checked(folder, dtype)
     tensors = {name: tensor for _, name, tensor in read_tensors(files)}
     try:
         with quiet_transformers():
@@ -142,16 +115,11 @@ def load_text_encoder(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
     if missing:
         raise CheckpointError(f"{files[0]}: lacks {len(missing)} tensors, such as {missing[0]!r}")
-    return encoder
+    return encoder.eval().requires_grad_(False)
 
 
-def _empty_text_encoder(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The language model of `folder` without its weights, for its sizes."""
-    return _checked(folder, dtype)[0].to(dtype)
-
-
-def _checked(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, _TextModel, list[Path]]:
-    """(network on the meta device, its class and config, its weight files), which fit together."""
+def _checked(folder: Path, dtype: torch.dtype) -> tuple[_TextModel, list[Path]]:
+    """(class and config of the network, its weight files), which fit together."""
     config_path = folder / "config.json"
     content = read_json(config_path)
     files = find_weights(folder, "model", "pytorch_model", dtype=dtype)
@@ -161,7 +129,7 @@ def _checked(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, _TextMo
     model = _read_text_model(content, config_path)
     network = build(model.make, len(header), config_path)
     check_total(network, header, config_path)
-    return network, model, files
+    return model, files
 
 
 def _check_numbers(header: Mapping[str, TensorInfo]) -> None:
@@ -221,24 +189,6 @@ def _text_class(
         )
     network_class = transformers.AutoModel._model_mapping[type(config)]
     return network_class, {"add_pooling_layer": False} if model_type in WITH_POOLER else {}
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of `folder`, from its files alone."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-        if not tokenizer.model_max_length >= 1:
-            raise ValueError(f"model_max_length is {tokenizer.model_max_length!r}")
-        tokenizer("dog")  # some settings fail only where they are used
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise CheckpointError(
-            f"{folder}: cannot load the tokenizer: {first_line(error)}"
-        ) from error
-    return tokenizer
 
 
 @contextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from auffusion_cli.checkpoints.layout import read_json
-from auffusion_cli.checkpoints.weights import open_tensors, save_weights
 from auffusion_cli.diffusion.vocabulary import Vocabulary, dequantised, quantised
-from auffusion_cli.errors import CheckpointError
+from auffusion_cli.errors import CheckpointError, first_line
 
 FOLDER = "vocabulary"
 CONFIG = "config.json"
@@ -33,12 +34,11 @@ def load_vocabulary(folder: Path) -> Vocabulary | None:
         raise CheckpointError(f"{path}: kinds is not a list of names")
     if not isinstance(min_similarity, float) or not 0 <= min_similarity <= 1:
         raise CheckpointError(f"{path}: min_similarity is {min_similarity!r}; it must be 0 to 1")
-    tensors = open_tensors(folder / TENSORS)
-    sentences, kind_of = (tensors.get(name, torch.empty(0)) for name in ("sentences", "kind_of"))
+    sentences, kind_of = _read_arrays(folder / TENSORS, "sentences", "kind_of")
     if (
-        sentences.dim() != 2
+        sentences.ndim != 2
         or kind_of.shape != sentences.shape[:1]
-        or kind_of.is_floating_point()
+        or kind_of.dtype.kind not in "iu"
         or not len(kind_of)
         or not -1 <= int(kind_of.min()) <= int(kind_of.max()) < len(kinds)
     ):
@@ -46,7 +46,19 @@ def load_vocabulary(folder: Path) -> Vocabulary | None:
             f"{folder / TENSORS}: not (N, D) sentences with a kind_of (N,) of the {len(kinds)} "
             "kinds"
         )
-    return Vocabulary(tuple(kinds), dequantised(sentences), kind_of.long(), min_similarity)
+    return Vocabulary(
+        tuple(kinds), dequantised(sentences), kind_of.astype(np.int64), min_similarity
+    )
+
+
+def _read_arrays(path: Path, *names: str) -> list[np.ndarray]:
+    """The arrays of a safetensors file; empty ones where it lacks them."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            there = set(file.keys())
+            return [file.get_tensor(n) if n in there else np.empty(0) for n in names]
+    except Exception as error:  # of a damaged file, of many kinds
+        raise CheckpointError(f"{path}: {first_line(error)}") from error
 
 
 def save_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
@@ -55,8 +67,8 @@ def save_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
     folder.mkdir()
     config = {"min_similarity": vocabulary.min_similarity, "kinds": vocabulary.kinds}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-    tensors = {
-        "sentences": quantised(vocabulary.sentences),
-        "kind_of": vocabulary.kind_of.to(torch.int16),
+    tensors = {  # of C order: safetensors writes the memory as it lies
+        "sentences": np.ascontiguousarray(quantised(vocabulary.sentences)),
+        "kind_of": vocabulary.kind_of.astype(np.int16),
     }
-    save_weights(tensors, folder / TENSORS, torch.float32)
+    save_file(tensors, folder / TENSORS, metadata={"format": "pt"})

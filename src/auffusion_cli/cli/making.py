@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from auffusion_cli.cli import console, options
 from auffusion_cli.config import GenerationDefaults
 
 if TYPE_CHECKING:
+    from auffusion_cli.checkpoints.load import TextPart
     from auffusion_cli.checkpoints.names import Checkpoint
     from auffusion_cli.cli.plan import Job
-    from auffusion_cli.diffusion.text import TextConditioner
+    from auffusion_cli.diffusion.text import TextReader
     from auffusion_cli.diffusion.vocabulary import Unknown
     from auffusion_cli.model import Model
     from auffusion_cli.requests.request import GenerateSettings
@@ -50,15 +52,17 @@ class Setup:
 
     def check_words(
         self, prompts: Iterable[str], negative_prompts: Iterable[str]
-    ) -> TextConditioner | None:
-        """Warn of words without effect. Returns the text encoders, without their weights."""
+    ) -> TextReader | None:
+        """Warn of words without effect. Returns the text encoders, without their networks."""
         from auffusion_cli.cli.resolve import warn_of_cut_prompts, warn_of_idle_negatives
 
         negative_prompts = list(negative_prompts)
         warn_of_idle_negatives(negative_prompts, self.settings.guidance_scale)
         if self.checkpoint is None:
             return None
-        return warn_of_cut_prompts(self.checkpoint, [*prompts, *negative_prompts])
+        reader = self._text.reader
+        warn_of_cut_prompts(reader, [*prompts, *negative_prompts])
+        return reader
 
     def check_vocabulary(self, prompts: Iterable[str]) -> dict[str, list[Unknown]]:
         """Warn of words that the model does not know. Returns the prompts that have some."""
@@ -66,10 +70,10 @@ class Setup:
 
         if self.checkpoint is None:
             return {}
-        return warn_of_unknown_words(self.checkpoint, prompts)
+        return warn_of_unknown_words(self._text, prompts)
 
     def load(self) -> Model:
-        """Load the weights."""
+        """Load the weights that `check_vocabulary` has not loaded."""
         from auffusion_cli.checkpoints.load import load_model
 
         console.note(f"loading {self.loading.model}")
@@ -78,7 +82,15 @@ class Setup:
             device=self.loading.device,
             dtype=self.loading.dtype,
             vocoder=self.loading.vocoder,  # so that it warns where auto finds no vocoder
+            text=self._text,
         )
+
+    @cached_property
+    def _text(self) -> TextPart:
+        from auffusion_cli.checkpoints.load import TextPart
+
+        folder = self.checkpoint.folder
+        return TextPart(folder, device=self.loading.device, dtype=self.loading.dtype)
 
 
 def set_up(loading: options.Loading, asked: Mapping[str, Any], run: options.Run) -> Setup:

@@ -36,8 +36,6 @@ Picture = Annotated[
     Path | None,
     typer.Option("--spectrogram", metavar="FILE.png", help="Draw before and after too."),
 ]
-DRAWN_WINDOW_S = 10.0
-"""Spectrograms of long recordings are computed by so much at a time."""
 
 
 def read(source: Path) -> Recording:
@@ -158,8 +156,8 @@ def draw(picture: Path, titled: Sequence[tuple[str, Recording]], *, overwrite: b
     config = spectrogram.config
     log_mels = []
     for title, recording in titled:
-        mono = recording.waveform().mean(dim=0)
+        mono = recording.waveform().mean(axis=0)
         mono = resample(mono, recording.sample_rate_hz, config.sample_rate_hz)
-        log_mels.append((title, analyze(spectrogram, mono, DRAWN_WINDOW_S)))
+        log_mels.append((title, analyze(spectrogram, mono[None])[0]))
     with place_for(picture):
         save_comparison(log_mels, picture, config, overwrite=overwrite)

@@ -12,8 +12,9 @@ from auffusion_cli.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from auffusion_cli.checkpoints.download import Confirm
+    from auffusion_cli.checkpoints.load import TextPart
     from auffusion_cli.checkpoints.names import Checkpoint, HubSource
-    from auffusion_cli.diffusion.text import TextConditioner
+    from auffusion_cli.diffusion.text import TextReader
     from auffusion_cli.diffusion.vocabulary import Unknown
 
 MAX_QUOTED_CHARACTERS = 60
@@ -145,46 +146,28 @@ def describe_machine(device: str, dtype: str) -> dict[str, str]:
     }
 
 
-def warn_of_cut_prompts(checkpoint: Checkpoint, prompts: Iterable[str]) -> TextConditioner:
-    """Warn of parts of the prompts that the text encoders cut off or have no token for.
-
-    Returns the encoders, without their weights.
-    """
-    import torch
-
-    from auffusion_cli.checkpoints.text_encoders import load_text
-
-    encoders = load_text(checkpoint.folder, torch.float32, weights=False)
+def warn_of_cut_prompts(reader: TextReader, prompts: Iterable[str]) -> None:
+    """Warn of parts of the prompts that the text encoders cut off or have no token for."""
     for text in filter(None, dict.fromkeys(prompts)):
-        if (cut := encoders.overflow(text)) is not None:
+        if (cut := reader.overflow(text)) is not None:
             console.warn(
                 f"the prompt is longer than the model can read; left out: {_quoted(cut)!r}"
             )
-        if unknown := " ".join(encoders.unknown(text)):
+        if unknown := " ".join(reader.unknown(text)):
             console.warn(
                 f"the model cannot read {_quoted(unknown)!r} in the prompt {_quoted(text)!r}"
             )
-    return encoders
 
 
-def warn_of_unknown_words(
-    checkpoint: Checkpoint, prompts: Iterable[str]
-) -> dict[str, list[Unknown]]:
+def warn_of_unknown_words(part: TextPart, prompts: Iterable[str]) -> dict[str, list[Unknown]]:
     """Warn of words that are far from all that the model was taught, where it states that.
 
     Returns the prompts that have some, with them.
     """
-    import torch
-
-    from auffusion_cli.checkpoints.text_encoders import load_text
-    from auffusion_cli.checkpoints.vocabulary import load_vocabulary
-
     prompts = list(filter(None, dict.fromkeys(prompts)))
-    vocabulary = load_vocabulary(checkpoint.folder)
-    if vocabulary is None or not prompts:
+    if part.vocabulary is None or not prompts:
         return {}
-    encoder = load_text(checkpoint.folder, torch.float32).encoders[0]
-    found = {text: vocabulary.unknown(encoder, text) for text in prompts}
+    found = {text: part.vocabulary.unknown(part.conditioner, text) for text in prompts}
     for unknown in dict.fromkeys(unknown for some in found.values() for unknown in some):
         console.warn(
             f"the model does not know {_quoted(unknown.words)!r}; nearest: "

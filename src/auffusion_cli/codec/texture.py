@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from auffusion_cli.signal.spectrogram import LogMel
-
 
 class TextureStrength(nn.Module):
     """Predicts how much texture each patch of a decoded image lacks; 1 is white noise's own."""
@@ -34,9 +32,3 @@ class TextureStrength(nn.Module):
         row = torch.linspace(-1, 1, level.shape[-2], device=level.device, dtype=level.dtype)
         row = row[:, None].expand_as(level)
         return self.layers(torch.cat([coefficients, 4 * level - 2, row], dim=1))
-
-
-def white_noise_texture(log_mel: LogMel, noise: Tensor) -> Tensor:
-    """(1, N) samples of white noise -> (1, n_mels, N // hop) log-mel without each band's mean."""
-    texture = log_mel(noise)
-    return texture - texture.mean(dim=-1, keepdim=True)

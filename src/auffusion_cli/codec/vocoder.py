@@ -1,7 +1,6 @@
-"""log-mel -> waveform: HiFi-GAN, and Griffin-Lim, which needs no training.
+"""log-mel -> waveform by a trained network, HiFi-GAN; without one: `signal.griffin_lim`.
 
-Source: HiFi-GAN (arXiv 2010.05646), section 2.2 and appendix A; Griffin and Lim (1984) with the
-momentum of Perraudin et al. (2013).
+Source: HiFi-GAN (arXiv 2010.05646), section 2.2 and appendix A.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from torch.nn.utils import parametrizations
 
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import CheckpointError
-from auffusion_cli.signal.spectrogram import mel_filterbank
 
 WEIGHT_NORM_SUFFIXES = (
     ("weight_g", "weight_v"),
@@ -207,86 +205,18 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.01)
 
 
-class GriffinLim(nn.Module):
-    """Phase reconstruction by projecting between magnitudes and consistent spectra.
-
-    The linear magnitude comes from the pseudo-inverse of the mel filterbank, the first phases from
-    the spectrum of seeded white noise. Phases that all start at zero leave a pulse every few hops,
-    which makes rain sound like a helicopter; independent ones fit no sound and end further off.
-    """
-
-    name = "griffin-lim"
-    version = "2"
-    """Of the phase reconstruction; recorded with a sound, as another gives other samples."""
-
-    def __init__(
-        self,
-        config: SpectrogramConfig | None = None,
-        *,
-        n_iterations: int = 32,
-        momentum: float = 0.99,
-    ) -> None:
-        super().__init__()
-        self.config = config or SpectrogramConfig()
-        self.n_iterations = n_iterations
-        self.momentum = momentum
-        filterbank = mel_filterbank(self.config).double()
-        # The pseudo-inverse, without a slow singular value decomposition.
-        inverse = torch.linalg.solve(filterbank.T @ filterbank, filterbank.T).T.float()
-        window = torch.hann_window(self.config.win_length_samples)
-        self.register_buffer("inverse_filterbank", inverse, persistent=False)
-        self.register_buffer("window", window, persistent=False)
-
-    @torch.no_grad()
-    def forward(self, log_mel: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(B, n_mels, T) log-mel -> (B, T * hop) samples; computed in float32.
-
-        `generator`, on the CPU, draws the white noise, the same for all rows; None has seed 0.
-        """
-        n_frames, hop = log_mel.shape[-1], self.config.hop_length_samples
-        if n_frames == 0:
-            return log_mel.new_zeros(log_mel.shape[0], 0)
-        # The inverse STFT needs neighbours on both sides of a frame: lengthen, and cut them off.
-        n_margin = math.ceil(self.config.n_fft_samples / 2 / hop)
-        n_samples = (n_frames + 2 * n_margin - 1) * hop
-        generator = generator or torch.Generator().manual_seed(0)
-        noise = torch.randn(1, n_samples, generator=generator).to(log_mel.device)
-        phases = torch.sgn(self._spectrum(noise))
-
-        rows = []
-        for row in log_mel.split(1):  # a batch may be rounded otherwise, which iterations amplify
-            magnitude = (self.inverse_filterbank.float() @ row.float().exp()).clamp(min=0)
-            magnitude = F.pad(magnitude, (n_margin, n_margin), mode="replicate")
-            rows.append(self._invert(magnitude, phases, n_samples))
-        # A log-mel frame is centred in its hop, a frame of this STFT at the hop's beginning.
-        begin = n_margin * hop - hop // 2
-        return torch.cat(rows)[:, begin : begin + n_frames * hop]
-
-    def _invert(self, magnitude: Tensor, phases: Tensor, n_samples: int) -> Tensor:
-        """The waveform (1, n_samples) of a magnitude (1, n_bins, T), found from first phases."""
-        previous = torch.zeros_like(phases)
-        # Of consistent + momentum * (consistent - previous) only the phases count: one sum will do.
-        share = self.momentum / (1 + self.momentum)
-        for _ in range(self.n_iterations):
-            consistent = self._spectrum(self._waveform(magnitude * phases, n_samples))
-            phases = torch.sgn(torch.sub(consistent, previous, alpha=share))
-            previous = consistent
-        return self._waveform(magnitude * phases, n_samples)
-
-    def _spectrum(self, waveform: Tensor) -> Tensor:
-        return torch.stft(waveform, **self._stft_sizes, return_complex=True)
-
-    def _waveform(self, spectrum: Tensor, n_samples: int) -> Tensor:
-        return torch.istft(spectrum, **self._stft_sizes, length=n_samples)
-
-    @property
-    def _stft_sizes(self) -> dict[str, Any]:
-        return {
-            "n_fft": self.config.n_fft_samples,
-            "hop_length": self.config.hop_length_samples,
-            "win_length": self.config.win_length_samples,
-            "window": self.window.float(),
-        }
+def check_vocoder(config: HiFiGANConfig, spectrogram: SpectrogramConfig | None = None) -> None:
+    """Raise a CheckpointError where it was made for other log-mels than `spectrogram` gives."""
+    spectrogram = spectrogram or SpectrogramConfig()
+    for name, given, needed in (
+        ("num_mels", config.num_mels, spectrogram.n_mels),
+        ("hop_size", config.hop_size, spectrogram.hop_length_samples),
+        ("sampling_rate", config.sampling_rate, spectrogram.sample_rate_hz),
+    ):
+        if given != needed:
+            raise CheckpointError(
+                f"vocoder: {name} is {given}, but the spectrogram of this model has {needed}"
+            )
 
 
 def fold_weight_norm(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

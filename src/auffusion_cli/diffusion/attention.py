@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -154,10 +155,10 @@ def prompt_to_prompt(
     reweighting are linear, (M A) V = M (A V), so that the source's queries and keys are given other
     values. The same sums are made in the same order: an edit that changes nothing changes no bit.
     """
-    control = _PromptToPrompt(edit.to(unet.device, unet.dtype))
+    control = _PromptToPrompt(edit, unet.device, unet.dtype)
 
-    def denoise(latents: Tensor, timestep: Tensor) -> Tensor:
-        source, edited = latents.chunk(2)
+    def denoise(latents: np.ndarray, timestep: float) -> np.ndarray:
+        source, edited = np.split(latents, 2)
         control.n_sounds = len(source)
         control.takes_cross = timestep >= cross_until
         control.takes_self = timestep >= self_until
@@ -165,7 +166,7 @@ def prompt_to_prompt(
         control.is_source = True
         source_output = denoise_source(source, timestep)
         control.is_source = False
-        return torch.cat([source_output, denoise_edited(edited, timestep)])
+        return np.concatenate([source_output, denoise_edited(edited, timestep)])
 
     with attending(unet, control):
         yield denoise
@@ -174,10 +175,15 @@ def prompt_to_prompt(
 class _PromptToPrompt:
     """An `attend` that keeps the source's queries and keys, and gives them to the edit."""
 
-    def __init__(self, edit: TokenEdit) -> None:
-        self.weights = edit.weights[:, None]
-        self.moved = edit.moved * edit.weights
-        self.own = (edit.own * edit.weights)[:, None]
+    def __init__(self, edit: TokenEdit, device: torch.device, dtype: torch.dtype) -> None:
+        self.weights, self.moved, self.own = (
+            torch.from_numpy(values).to(device, dtype)
+            for values in (
+                edit.weights[:, None],
+                edit.moved * edit.weights,
+                (edit.own * edit.weights)[:, None],
+            )
+        )
         self.has_own = bool(edit.own.any())
         self.kept: dict[Layer, tuple[Tensor, Tensor]] = {}
 

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from auffusion_cli.diffusion.windows import FillWindow, plan_fills
 from auffusion_cli.requests.masks import Span
 from auffusion_cli.signal.blend import Cut
+from auffusion_cli.signal.mel import mel_filterbank
 from auffusion_cli.signal.overlap import OVERLAP_S
-from auffusion_cli.signal.spectrogram import mel_filterbank
 
 if TYPE_CHECKING:
     from auffusion_cli.config import SpectrogramConfig
@@ -121,7 +118,7 @@ def band_rows(bands: Sequence[Span], config: SpectrogramConfig) -> np.ndarray:
     """(n_mels,) whether each mel filter overlaps the bands; lowest first."""
     if not bands:
         return np.ones(config.n_mels, dtype=bool)
-    filterbank = mel_filterbank(config).numpy()
+    filterbank = mel_filterbank(config)
     bins_hz = np.arange(len(filterbank)) * config.sample_rate_hz / config.n_fft_samples
     width_hz = bins_hz[1]
     inside = np.zeros(len(bins_hz), dtype=bool)
@@ -130,39 +127,43 @@ def band_rows(bands: Sequence[Span], config: SpectrogramConfig) -> np.ndarray:
     return (filterbank[inside] > 0).any(axis=0)
 
 
-def latent_mask(cells: np.ndarray, downsample: int) -> Tensor:
-    """Mel cells (n_mels, W), lowest first -> (1, 1, h, w): 1 where a latent covers any of them."""
-    image = torch.from_numpy(cells[::-1].copy()).float()
-    return F.max_pool2d(image[None, None], downsample)
+def latent_mask(cells: np.ndarray, downsample: int) -> np.ndarray:
+    """Mel cells (n_mels, W), lowest first -> (1, 1, h, w): 1 where a latent covers any of them.
+
+    Both sizes are multiples of `downsample`.
+    """
+    n_rows, n_columns = (size // downsample for size in cells.shape)
+    blocks = cells[::-1].reshape(n_rows, downsample, n_columns, downsample)
+    return blocks.any(axis=(1, 3)).astype(np.float32)[None, None]
 
 
-def mirror_fill(log_mel: Tensor, known: Tensor) -> Tensor:
+def mirror_fill(log_mel: np.ndarray, known: np.ndarray) -> np.ndarray:
     """(..., W) log-mel with the columns that are not `known` (W,) mirrored from those that are.
 
     The known part on either side is mirrored into the hole, again and again where it is short, and
     the one mirror image fades into the other.
     """
-    columns = torch.arange(len(known))
-    ends = torch.nonzero(known[1:] != known[:-1]).flatten() + 1
-    runs = [run for run in torch.tensor_split(columns, ends) if known[run[0]]]
-    filled = log_mel.clone()
-    for run in torch.tensor_split(columns, ends):
+    ends = np.flatnonzero(known[1:] != known[:-1]) + 1
+    runs = np.split(np.arange(len(known)), ends)
+    known_runs = [run for run in runs if known[run[0]]]
+    filled = log_mel.copy()
+    for run in runs:
         if known[run[0]]:
             continue
-        depth = torch.arange(len(run))  # how far into the hole
+        depth = np.arange(len(run))  # how far into the hole
         sides = []  # where the hole reaches an end of the sound, there is only one
-        if before := [r for r in runs if r[-1] < run[0]]:
-            left = before[-1].flip(0)
+        if before := [r for r in known_runs if r[-1] < run[0]]:
+            left = before[-1][::-1]
             sides.append(log_mel[..., left[_bounce(depth, len(left))]])
-        if after := [r for r in runs if r[0] > run[-1]]:
+        if after := [r for r in known_runs if r[0] > run[-1]]:
             right = after[0]
-            sides.append(log_mel[..., right[_bounce(depth, len(right))]].flip(-1))
-        share = ((depth + 0.5) / len(run)).to(log_mel)
-        filled[..., run] = sides[0].lerp(sides[-1], share)
+            sides.append(log_mel[..., right[_bounce(depth, len(right))]][..., ::-1])
+        share = ((depth + 0.5) / len(run)).astype(log_mel.dtype)
+        filled[..., run] = sides[0] + share * (sides[-1] - sides[0])
     return filled
 
 
-def _bounce(depth: Tensor, length: int) -> Tensor:
+def _bounce(depth: np.ndarray, length: int) -> np.ndarray:
     """0, 1, ... `length` - 1, and back again, for ever."""
     place = depth % (2 * length)
-    return torch.minimum(place, 2 * length - 1 - place)
+    return np.minimum(place, 2 * length - 1 - place)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from auffusion_cli.diffusion.denoiser import Denoise
 from auffusion_cli.diffusion.windows import windowed_denoiser
@@ -21,26 +20,26 @@ FADE_S = 0.32
 
 def region_weights(
     regions: Sequence[Region], duration_s: float, n_columns: int, column_s: float
-) -> Tensor:
-    """(R, w) in 0..1: the share of each region in each of `n_columns` of the latent.
+) -> np.ndarray:
+    """(R, w) float32 in 0..1: the share of each region in each of `n_columns` of the latent.
 
     There is nothing to fade from at the sound's own start and end.
     """
-    centre_s = (torch.arange(n_columns) + 0.5) * column_s
-    weights = torch.ones(len(regions), n_columns)
+    centre_s = (np.arange(n_columns) + 0.5) * column_s
+    weights = np.ones((len(regions), n_columns), np.float32)
     for weight, region in zip(weights, regions, strict=True):
         if region.start_s > 0:
-            weight *= ((centre_s - region.start_s) / FADE_S + 0.5).clamp(0, 1)
+            weight *= ((centre_s - region.start_s) / FADE_S + 0.5).clip(0, 1)
         if region.end_s < duration_s:
-            weight *= ((region.end_s - centre_s) / FADE_S + 0.5).clamp(0, 1)
+            weight *= ((region.end_s - centre_s) / FADE_S + 0.5).clip(0, 1)
     return weights
 
 
 def regional_denoiser(
-    parts: Sequence[tuple[Denoise, Tensor]],
+    parts: Sequence[tuple[Denoise, np.ndarray]],
     window: int,
     overlap: int,
-    background: Callable[[Tensor], Tensor | None],
+    background: Callable[[float], np.ndarray | None],
 ) -> Denoise:
     """The denoisers of `parts`, each where its weight (w,) is above 0, blended.
 
@@ -48,26 +47,26 @@ def regional_denoiser(
     sees `background(timestep)` (B, C, h, w), or the actual latents where that is None. A background
     in the first steps makes the prompt's sound form inside the region, not beside it.
     """
-    total_weight = torch.stack([weight for _, weight in parts]).sum(dim=0)
+    total_weight = sum(weight for _, weight in parts)
 
-    def denoise_all(latents: Tensor, timestep: Tensor) -> Tensor:
+    def denoise_all(latents: np.ndarray, timestep: float) -> np.ndarray:
         outside = background(timestep)
-        total = torch.zeros_like(latents)
+        total = np.zeros_like(latents)
         for denoise, weight in parts:
             columns = _around(weight, window)
             seen = latents[..., columns]
             if outside is not None:
-                seen = torch.where(weight[columns] > 0, seen, outside[..., columns])
+                seen = np.where(weight[columns] > 0, seen, outside[..., columns])
             output = windowed_denoiser(denoise, window, overlap)(seen, timestep)
             total[..., columns] += weight[columns] * output
-        return total / total_weight.clamp(min=1e-6)
+        return total / np.maximum(total_weight, 1e-6)
 
     return denoise_all
 
 
-def _around(weight: Tensor, window: int) -> slice:
+def _around(weight: np.ndarray, window: int) -> slice:
     """The columns where `weight` (w,) is above 0, widened to at least a window."""
-    columns = weight.nonzero()
+    columns = np.flatnonzero(weight)
     first, last = int(columns[0]), int(columns[-1]) + 1
     width = max(last - first, window)
     start = min(max((first + last - width) // 2, 0), len(weight) - width)

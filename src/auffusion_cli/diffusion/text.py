@@ -1,4 +1,4 @@
-"""Prompts -> conditioning, the input of the UNet's cross-attention.
+"""Prompts -> tokens -> conditioning, the input of the UNet's cross-attention.
 
 Two ways, by the layout of the checkpoint:
 
@@ -15,86 +15,29 @@ cross-attention width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from auffusion_cli.config import ADAPTER_HEADS
+import numpy as np
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    import tokenizers
 
+    from auffusion_cli.engines.networks import Networks
 
 ENCODE_BATCH = 64
-"""Batch size of `TextEncoder.encode_many`."""
+"""Prompts of `TextConditioner.hidden_states` that go through an encoder at once."""
 
 
 @dataclass(frozen=True)
 class Conditioning:
     """Text embeddings of B samples for classifier-free guidance."""
 
-    cond: Tensor
+    cond: np.ndarray
     """(B, T, D)"""
-    uncond: Tensor
+    uncond: np.ndarray
     """(B, T, D): nothing, or the negative prompts."""
-
-
-class ConditionAdapter(nn.Module):
-    """Linear and LayerNorm: an encoder's width -> the UNet's; trained with the UNet.
-
-    With `n_layers`, which the published checkpoints do not have, a transformer over the tokens and
-    their mean, the sentence, moves each row before the norm. It can be taught other wordings after
-    the UNet was trained; row i still stands for token i, and padding is left as it is.
-    """
-
-    def __init__(self, condition_dim: int, cross_attention_dim: int, n_layers: int = 0) -> None:
-        super().__init__()
-        self.n_layers = n_layers
-        self.proj = nn.Linear(condition_dim, cross_attention_dim)
-        self.norm = nn.LayerNorm(cross_attention_dim)
-        if n_layers:
-            self.reword = _Reword(condition_dim, cross_attention_dim, n_layers)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """(B, T, D_i) -> (B, T, D)"""
-        rows = self.proj(hidden_states)
-        if self.n_layers:
-            rows = rows + self.reword(hidden_states)
-        return self.norm(rows)
-
-
-class _Reword(nn.Module):
-    """Residual transformer of an adapter: its output is zero before it is trained."""
-
-    def __init__(self, condition_dim: int, width: int, n_layers: int) -> None:
-        super().__init__()
-        self.token = nn.Linear(condition_dim, width)
-        self.sentence = nn.Linear(condition_dim, width)
-        layer = nn.TransformerEncoderLayer(
-            width,
-            nhead=ADAPTER_HEADS,
-            dim_feedforward=2 * width,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        self.layers = nn.TransformerEncoder(layer, n_layers, enable_nested_tensor=False)
-        self.out = nn.Linear(width, width)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """(B, T, D_i), zero where it is padded -> (B, T, D), zero there as well."""
-        is_token = hidden_states.any(dim=-1, keepdim=True)
-        n_tokens = is_token.sum(dim=1, keepdim=True).clamp(min=1)
-        sentence = hidden_states.sum(dim=1, keepdim=True) / n_tokens
-        rows = self.token(hidden_states) + self.sentence(sentence)
-        rows = self.layers(rows, src_key_padding_mask=~is_token[..., 0])
-        return self.out(rows) * is_token
 
 
 @dataclass(frozen=True)
@@ -107,128 +50,112 @@ class Token:
     """Its place in the prompt, in characters; start == end for what the tokenizer adds."""
 
 
-class TextEncoder(nn.Module):
-    """A frozen language model with its tokenizer.
+@dataclass(frozen=True)
+class Tokenizer:
+    """The rules of tokenizer.json, and what tokenizer_config.json says of them."""
 
-    `max_length` is the number of rows of its output. `pads_tokens` distinguishes the two layouts:
-    Stable Diffusion pads the tokens before the encoder, Auffusion pads the encoder's output.
+    rules: tokenizers.Tokenizer
+    """Neither truncates nor pads."""
+    max_length: int
+    """The most tokens that the encoder it was made for can take."""
+    pad_id: int
+    unknown_id: int | None
+    """Of what there is no token for."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """tokenizer_config.json, for saving."""
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """How prompts become the input of one text encoder, and its output rows of conditioning.
+
+    `pads_tokens` distinguishes the two layouts: Stable Diffusion pads the tokens before the
+    encoder, Auffusion pads the encoder's output.
     """
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        encoder: PreTrainedModel,
-        max_length: int,
-        *,
-        pads_tokens: bool = False,
-        source: str = "",
-    ) -> None:
-        super().__init__()
-        self.tokenizer = tokenizer
-        self.encoder = encoder.eval().requires_grad_(False)
-        self.max_length = max_length
-        self.pads_tokens = pads_tokens
-        self.source = source
-        """Origin of the language model, such as "openai/clip-vit-large-patch14"."""
+    tokenizer: Tokenizer
+    max_length: int
+    """T_i, the number of rows of its output."""
+    n_positions: int | None
+    """The most tokens the encoder can see; None where its positions are relative (T5)."""
+    pads_tokens: bool = False
+    hides_padding: bool = False
+    """Whether padded tokens are hidden from the others, as a few of Stable Diffusion's want."""
+    source: str = ""
+    """Origin of the language model, such as "openai/clip-vit-large-patch14"."""
 
     @property
     def max_tokens(self) -> int | None:
-        """The most tokens the encoder can see; None where its positions are relative (T5)."""
-        if self.pads_tokens:
-            return self.max_length
-        for name, module in self.encoder.named_modules():
-            if name.endswith(("position_embedding", "position_embeddings")) and isinstance(
-                module, nn.Embedding
-            ):
-                # RoBERTa's kind (CLAP) counts positions from behind the padding index.
-                unused = 0 if module.padding_idx is None else module.padding_idx + 1
-                return module.num_embeddings - unused
-        return None
+        """The most tokens of a prompt that are seen; None for any number."""
+        return self.max_length if self.pads_tokens else self.n_positions
 
-    def forward(self, prompt: str) -> Tensor:
-        """One prompt -> (max_length, D_i), the last hidden states."""
-        return self._encode([self._tokenize(prompt)])[0]
-
-    def encode_many(self, prompts: Sequence[str]) -> Tensor:
-        """B prompts -> (B, max_length, D_i): like one by one up to rounding, but many times faster.
-
-        Prompts with equally many tokens share a batch: padding would change the others' attention.
-        """
-        tokenized = [self._tokenize(prompt) for prompt in prompts]
-        by_length: dict[int, list[int]] = {}
-        for i, batch in enumerate(tokenized):
-            by_length.setdefault(len(batch["input_ids"]), []).append(i)
-        rows: dict[int, Tensor] = {}
-        for indices in by_length.values():
-            for start in range(0, len(indices), ENCODE_BATCH):
-                some = indices[start : start + ENCODE_BATCH]
-                rows |= zip(some, self._encode([tokenized[i] for i in some]), strict=True)
-        return torch.stack([rows[i] for i in range(len(prompts))])
-
-    @torch.no_grad()
-    def _encode(self, tokenized: Sequence[Mapping[str, list[int]]]) -> Tensor:
-        """(B, max_length, D_i) of prompts with equally many tokens."""
-        names = ["input_ids"]
-        if self.pads_tokens and getattr(self.encoder.config, "use_attention_mask", None):
-            names.append("attention_mask")
-        inputs = {
-            name: torch.tensor([batch[name] for batch in tokenized], device=self.encoder.device)
-            for name in names
-        }
-        hidden_states = self.encoder(**inputs).last_hidden_state[:, : self.max_length]
-        return F.pad(hidden_states, (0, 0, 0, self.max_length - hidden_states.shape[1]))
+    def ids(self, prompt: str) -> list[int]:
+        """The tokens that the network sees, without padding."""
+        return self._encoding(prompt).ids
 
     def tokens(self, prompt: str) -> list[Token]:
         """Tokens of the first rows of the output; all other rows are padding."""
-        batch = self._tokenize(prompt, return_offsets_mapping=True, return_attention_mask=True)
-        places = zip(
-            batch["input_ids"], batch["offset_mapping"], batch["attention_mask"], strict=True
-        )
-        return [Token(id, *span) for id, span, is_seen in places if is_seen][: self.max_length]
+        encoding = self._encoding(prompt)
+        places = zip(encoding.ids, encoding.offsets, strict=True)
+        return [Token(id, *span) for id, span in places][: self.max_length]
 
     def overflow(self, prompt: str) -> str | None:
         """The end of `prompt` that no row stands for; None where all of it fits."""
         limits = [n for n in (self.max_tokens, self.max_length) if n is not None]
-        if len(self._ids(prompt)) <= min(limits):
+        if len(self.tokenizer.rules.encode(prompt).ids) <= min(limits):
             return None
-        kept = self._tokenize(prompt, return_offsets_mapping=True)["offset_mapping"]
-        end = max(stop for _, stop in kept[: self.max_length])
+        end = max(token.end for token in self.tokens(prompt))
         return prompt[end:].strip() or None
 
     def unknown(self, prompt: str) -> list[str]:
         """The parts of `prompt` that the tokenizer has no token for, in order."""
-        unknown_id = self.tokenizer.unk_token_id
         return [
             prompt[token.start : token.end]
             for token in self.tokens(prompt)
-            if token.id == unknown_id and token.end > token.start  # CLIP's end has that id, too
+            # CLIP's end has that id, too.
+            if token.id == self.tokenizer.unknown_id and token.end > token.start
         ]
 
-    def _ids(self, prompt: str) -> list[int]:
-        return self.tokenizer(prompt, verbose=False)["input_ids"]
+    def _encoding(self, prompt: str) -> tokenizers.Encoding:
+        """Of the whole prompt, or of as much as the network can see."""
+        encoding = self.tokenizer.rules.encode(prompt)
+        if self.max_tokens is None or len(encoding.ids) <= self.max_tokens:
+            return encoding
+        self.tokenizer.rules.enable_truncation(self.max_tokens)
+        try:
+            return self.tokenizer.rules.encode(prompt)
+        finally:
+            self.tokenizer.rules.no_truncation()
 
-    def _tokenize(self, prompt: str, **options: bool):
-        if self.pads_tokens:
-            options |= {"padding": "max_length", "max_length": self.max_length, "truncation": True}
-        elif self.max_tokens is not None and len(self._ids(prompt)) > self.max_tokens:
-            options |= {"max_length": self.max_tokens, "truncation": True}
-        return self.tokenizer(prompt, verbose=False, **options)
+
+class TextReader:
+    """One or more text encoders as far as no network is needed: what of a prompt they read."""
+
+    def __init__(self, encoders: Sequence[TextEncoder]) -> None:
+        self.encoders = list(encoders)
+
+    @property
+    def n_rows(self) -> int:
+        """T"""
+        return sum(encoder.max_length for encoder in self.encoders)
+
+    def overflow(self, prompt: str) -> str | None:
+        """The tail of `prompt` that will be cut, the longest over the encoders; None if it fits."""
+        tails = [encoder.overflow(prompt) for encoder in self.encoders]
+        return max((tail for tail in tails if tail), key=len, default=None)
+
+    def unknown(self, prompt: str) -> list[str]:
+        """The different parts of `prompt` that no encoder has a token for, in order."""
+        first, *others = [encoder.unknown(prompt) for encoder in self.encoders]
+        return [part for part in dict.fromkeys(first) if all(part in parts for parts in others)]
 
 
-class TextConditioner(nn.Module):
-    """One or more text encoders, each with its adapter.
+class TextConditioner(TextReader):
+    """The text encoders with their networks, which make conditioning of what they read."""
 
-    `adapters=None` is the Stable Diffusion layout.
-    """
-
-    def __init__(
-        self,
-        encoders: Sequence[TextEncoder],
-        adapters: Sequence[ConditionAdapter] | None,
-    ) -> None:
-        super().__init__()
-        self.encoders = nn.ModuleList(encoders)
-        self.adapters = None if adapters is None else nn.ModuleList(adapters)
+    def __init__(self, encoders: Sequence[TextEncoder], networks: Networks) -> None:
+        super().__init__(encoders)
+        self.networks = networks
 
     def encode(
         self, prompts: Sequence[str], negative_prompts: Sequence[str] | None = None
@@ -246,51 +173,53 @@ class TextConditioner(nn.Module):
             ),
         )
 
-    @torch.no_grad()
-    def unconditional(self) -> Tensor:
+    def unconditional(self) -> np.ndarray:
         """(T, D): the embedding of no prompt, in guidance and for dropped captions in training."""
-        if self.adapters is None:
+        if not self.networks.sizes.has_adapters:
             return self._embed("")
-        rows = sum(encoder.max_length for encoder in self.encoders)
-        weight = self.adapters[0].proj.weight
-        return weight.new_zeros(rows, weight.shape[0])
+        return np.zeros((self.n_rows, self.networks.sizes.cross_attention_dim), np.float32)
 
-    def hidden_states(self, prompt: str) -> list[Tensor]:
-        """One (T_i, D_i) for each encoder, for `adapt`. Frozen, so it can be cached."""
-        return [encoder(prompt) for encoder in self.encoders]
+    def hidden_states(self, encoder: int, prompts: Sequence[str]) -> np.ndarray:
+        """B prompts -> (B, T_i, D_i): the last hidden states of one encoder, padded.
 
-    def hidden_states_of_many(self, prompts: Sequence[str]) -> list[Tensor]:
-        """One (B, T_i, D_i) for each encoder, as `TextEncoder.encode_many` does it."""
-        return [encoder.encode_many(prompts) for encoder in self.encoders]
-
-    def adapt(self, hidden_states: Sequence[Tensor]) -> Tensor:
-        """One (B, T_i, D_i) for each encoder -> (B, T, D). Differentiable in the adapters."""
-        if self.adapters is None:
-            return torch.cat(list(hidden_states), dim=1)
-        return torch.cat(
-            [
-                adapter(states.to(adapter.proj.weight.dtype))
-                for adapter, states in zip(self.adapters, hidden_states, strict=True)
-            ],
-            dim=1,
+        Like one by one up to rounding, but many times faster: prompts with equally many tokens
+        share a batch. Padding would change the others' attention.
+        """
+        reader = self.encoders[encoder]
+        tokens = [reader.ids(prompt) for prompt in prompts]
+        states = np.zeros(
+            (len(prompts), reader.max_length, self.networks.sizes.text_widths[encoder]), np.float32
         )
+        by_length: dict[int, list[int]] = {}
+        for i, ids in enumerate(tokens):
+            length = reader.max_length if reader.pads_tokens else len(ids)
+            by_length.setdefault(length, []).append(i)
+        for length, indices in by_length.items():
+            for start in range(0, len(indices), ENCODE_BATCH):
+                some = indices[start : start + ENCODE_BATCH]
+                padded = np.full((len(some), length), reader.tokenizer.pad_id, np.int64)
+                mask = np.zeros_like(padded)
+                for row, i in enumerate(some):
+                    padded[row, : len(tokens[i])] = tokens[i]
+                    mask[row, : len(tokens[i])] = 1
+                hides = reader.pads_tokens and reader.hides_padding
+                found = self.networks.hidden_states(encoder, padded, mask if hides else None)
+                found = found[:, : reader.max_length]
+                states[some, : found.shape[1]] = found
+        return states
 
-    def overflow(self, prompt: str) -> str | None:
-        """The tail of `prompt` that will be cut, the longest over the encoders; None if it fits."""
-        tails = [encoder.overflow(prompt) for encoder in self.encoders]
-        return max((tail for tail in tails if tail), key=len, default=None)
-
-    def unknown(self, prompt: str) -> list[str]:
-        """The different parts of `prompt` that no encoder has a token for, in order."""
-        first, *others = [encoder.unknown(prompt) for encoder in self.encoders]
-        return [part for part in dict.fromkeys(first) if all(part in parts for parts in others)]
-
-    @torch.no_grad()
-    def _embed(self, prompt: str) -> Tensor:
-        return self.adapt([states[None] for states in self.hidden_states(prompt)])[0]
+    def _embed(self, prompt: str) -> np.ndarray:
+        """(T, D)"""
+        rows = []
+        for i in range(len(self.encoders)):
+            states = self.hidden_states(i, [prompt])
+            if self.networks.sizes.has_adapters:
+                states = self.networks.adapt(i, states)
+            rows.append(states[0])
+        return np.concatenate(rows)
 
 
-def _embed_each(prompts: Sequence[str], embed: Callable[[str], Tensor]) -> Tensor:
+def _embed_each(prompts: Sequence[str], embed: Callable[[str], np.ndarray]) -> np.ndarray:
     """(B, T, D), with `embed` called once for each different prompt."""
     embedded = {prompt: embed(prompt) for prompt in dict.fromkeys(prompts)}
-    return torch.stack([embedded[prompt] for prompt in prompts])
+    return np.stack([embedded[prompt] for prompt in prompts])

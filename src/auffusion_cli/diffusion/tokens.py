@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.word_edits import WordEdit, find_words
 
 if TYPE_CHECKING:
-    from auffusion_cli.diffusion.text import TextConditioner, Token
+    from auffusion_cli.diffusion.text import TextReader, Token
 
 
-def rows_of_words(text: TextConditioner, prompt: str) -> list[list[int]]:
+def rows_of_words(text: TextReader, prompt: str) -> list[list[int]]:
     """The tokens that stand for each word of `prompt`, of all encoders.
 
     A word that the model does not read, because the prompt is too long, has none.
@@ -50,20 +49,17 @@ def _word_of_token(tokens: Sequence[Token], prompt: str) -> list[int | None]:
 
 @dataclass(frozen=True)
 class TokenEdit:
-    """A `WordEdit` in terms of tokens."""
+    """A `WordEdit` in terms of tokens; float32."""
 
-    moved: Tensor
+    moved: np.ndarray
     """(T, T): the attention that each token of the source (rows) gives to those of the edit."""
-    own: Tensor
+    own: np.ndarray
     """(T,): 1 for tokens that stand for nothing in the source and keep their own attention."""
-    weights: Tensor
+    weights: np.ndarray
     """(T,): factors of the attention to each token of the edit."""
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> TokenEdit:
-        return TokenEdit(*(x.to(device, dtype) for x in (self.moved, self.own, self.weights)))
 
-
-def align_tokens(text: TextConditioner, edit: WordEdit) -> TokenEdit:
+def align_tokens(text: TextReader, edit: WordEdit) -> TokenEdit:
     """The tokens of the source prompt that each token of the edit takes its attention from.
 
     Words that become words of as many tokens give theirs one to one. Otherwise the attention to all
@@ -81,17 +77,27 @@ def align_tokens(text: TextConditioner, edit: WordEdit) -> TokenEdit:
             )
     parts = [_align(encoder.tokens, encoder.max_length, edit) for encoder in text.encoders]
     moved, own, weights = zip(*parts, strict=True)
-    return TokenEdit(torch.block_diag(*moved), torch.cat(own), torch.cat(weights))
+    return TokenEdit(_block_diagonal(moved), np.concatenate(own), np.concatenate(weights))
+
+
+def _block_diagonal(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """(N, N): square blocks one after the other along the diagonal, and 0 elsewhere."""
+    whole = np.zeros(2 * (sum(len(block) for block in blocks),), np.float32)
+    start = 0
+    for block in blocks:
+        whole[start : start + len(block), start : start + len(block)] = block
+        start += len(block)
+    return whole
 
 
 def _align(
     tokenize: Callable[[str], list[Token]], n_rows: int, edit: WordEdit
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(moved, own, weights) for one encoder of `n_rows`."""
     source, target = tokenize(edit.source), tokenize(edit.prompt)
     source_words = _word_of_token(source, edit.source)
     target_words = _word_of_token(target, edit.prompt)
-    moved = torch.zeros(n_rows, n_rows)
+    moved = np.zeros((n_rows, n_rows), np.float32)
 
     for match in edit.matches:
         old = [row for row, word in enumerate(source_words) if word in match.sources]
@@ -99,7 +105,7 @@ def _align(
         if len(old) == len(new):
             moved[old, new] = 1.0
         elif old and new:
-            moved[torch.tensor(old)[:, None], torch.tensor(new)] = 1 / len(new)
+            moved[np.ix_(old, new)] = 1 / len(new)
 
     old = [row for row, word in enumerate(source_words) if word is None]
     new = [row for row, word in enumerate(target_words) if word is None]
@@ -108,8 +114,8 @@ def _align(
         for i in range(block.size):
             moved[old[block.a + i], new[block.b + i]] = 1.0
 
-    own = torch.zeros(n_rows)
-    own[: len(target)] = (moved[:, : len(target)].sum(dim=0) == 0).float()
+    own = np.zeros(n_rows, np.float32)
+    own[: len(target)] = moved[:, : len(target)].sum(axis=0) == 0
 
     # Padding has no order of its own: what the source has more of is shared out.
     padding = range(max(len(source), len(target)), n_rows)
@@ -117,7 +123,7 @@ def _align(
     if len(source) < len(target) < n_rows:
         moved[len(source) : len(target), len(target) :] = 1 / (n_rows - len(target))
 
-    weights = torch.ones(n_rows)
+    weights = np.ones(n_rows, np.float32)
     for row, word in enumerate(target_words):
         if word is not None:
             weights[row] = edit.weights[word]

@@ -10,11 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
 
-from auffusion_cli.diffusion.text import TextEncoder
+from auffusion_cli.diffusion.text import TextConditioner
 
 N_NEAREST = 3
 JOINTS = re.compile(
@@ -40,22 +38,22 @@ class Vocabulary:
 
     kinds: tuple[str, ...]
     """(K,) a name of each, which is a prompt as well."""
-    sentences: Tensor
+    sentences: np.ndarray
     """(N, D) the wordings, of length 1."""
-    kind_of: Tensor
+    kind_of: np.ndarray
     """(N,) the number of each wording's kind; -1 for no kind, such as "in the distance"."""
     min_similarity: float
     """Cosine to the nearest wording below which words are unknown."""
 
-    def unknown(self, encoder: TextEncoder, prompt: str) -> list[Unknown]:
+    def unknown(self, text: TextConditioner, prompt: str) -> list[Unknown]:
         """The parts of `prompt` that are far from all wordings, in order."""
         return [
             Unknown(part, self._nearest(similarity))
-            for part, similarity in self.similarities(encoder, prompt).items()
+            for part, similarity in self.similarities(text, prompt).items()
             if similarity.max() < self.min_similarity
         ]
 
-    def similarities(self, encoder: TextEncoder, prompt: str) -> dict[str, Tensor]:
+    def similarities(self, text: TextConditioner, prompt: str) -> dict[str, np.ndarray]:
         """The cosine (N,) of each part of `prompt` with every wording.
 
         Parts that are nothing but words of no kind are left out.
@@ -64,35 +62,40 @@ class Vocabulary:
         parts = list(dict.fromkeys(part for part in parts if re.search(r"\w", part)))
         if not parts:
             return {}
-        similarity = sentences_of(encoder, parts) @ self.sentences.T
+        similarity = sentences_of(text, parts) @ self.sentences.T
         of_no_kind = self.kind_of < 0
-        bare = (similarity * of_no_kind).amax(dim=1) >= SAME
+        bare = (similarity * of_no_kind).max(axis=1) >= SAME
         return {
-            part: row.masked_fill(of_no_kind, -1)
+            part: np.where(of_no_kind, -1, row)
             for part, row, is_bare in zip(parts, similarity, bare, strict=True)
             if not is_bare
         }
 
-    def _nearest(self, similarity: Tensor) -> tuple[str, ...]:
+    def _nearest(self, similarity: np.ndarray) -> tuple[str, ...]:
         """(N,) -> the names of the kinds whose wordings are most like it."""
-        ranked = self.kind_of[similarity.argsort(descending=True)].tolist()
+        ranked = self.kind_of[np.argsort(-similarity, kind="stable")].tolist()
         kinds = dict.fromkeys(kind for kind in ranked if kind >= 0)
         return tuple(self.kinds[kind] for kind in list(kinds)[:N_NEAREST])
 
 
-def sentences_of(encoder: TextEncoder, texts: Sequence[str]) -> Tensor:
-    """(N, D) float32 of length 1: the mean of each text's rows."""
-    rows = encoder.encode_many(texts).float().cpu()
-    n_rows = rows.any(dim=-1).sum(dim=1, keepdim=True)
-    return F.normalize(rows.sum(dim=1) / n_rows, dim=1)
+def sentences_of(text: TextConditioner, sentences: Sequence[str]) -> np.ndarray:
+    """(N, D) float32 of length 1: the mean of each sentence's rows by the first text encoder."""
+    rows = text.hidden_states(0, sentences)
+    n_rows = rows.any(axis=-1).sum(axis=1, keepdims=True)
+    return _of_length_1(rows.sum(axis=1) / n_rows)
 
 
-def quantised(sentences: Tensor) -> Tensor:
+def quantised(sentences: np.ndarray) -> np.ndarray:
     """-> int8, for a file; each row is scaled, so that its largest number is 127."""
-    largest = sentences.abs().amax(dim=1, keepdim=True)
-    return (127 * sentences / largest).round().to(torch.int8)
+    largest = np.abs(sentences).max(axis=1, keepdims=True)
+    return (127 * sentences / largest).round().astype(np.int8)
 
 
-def dequantised(sentences: Tensor) -> Tensor:
+def dequantised(sentences: np.ndarray) -> np.ndarray:
     """int8 from a file -> float32 of length 1."""
-    return F.normalize(sentences.float(), dim=1)
+    return _of_length_1(sentences.astype(np.float32))
+
+
+def _of_length_1(rows: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.maximum(lengths, 1e-12)).astype(np.float32)

@@ -9,14 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
-from auffusion_cli.codec.codec import on_arrays
 from auffusion_cli.signal.overlap import in_windows
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from auffusion_cli.diffusion.denoiser import Denoise
 
 OVERLAP_SHARE = 0.5
@@ -30,10 +27,8 @@ def windowed_denoiser(denoise: Denoise, window: int, overlap: int) -> Denoise:
     MultiDiffusion (Bar-Tal et al. 2023, arXiv 2302.08113), section 3.
     """
 
-    def denoise_all(latents: Tensor, timestep: Tensor) -> Tensor:
-        denoise_part = on_arrays(lambda part: denoise(part, timestep), latents.device)
-        output = in_windows(denoise_part, latents.cpu().numpy(), window, overlap)
-        return torch.from_numpy(output).to(latents.device)
+    def denoise_all(latents: np.ndarray, timestep: float) -> np.ndarray:
+        return in_windows(lambda part: denoise(part, timestep), latents, window, overlap)
 
     return denoise_all
 

@@ -154,13 +154,12 @@ def _scan_file(
 ) -> tuple[SoundFile | None, list[FlaggedFile]]:
     path = folder / relative
     try:
-        waveform, rate_hz = read_audio(path)
+        samples, rate_hz = read_audio(path)
         prompt = _prompt_inside(path)
         sha256 = hash_file(path)
     except (AudioError, OSError, MemoryError) as error:
         reason = str(error).removeprefix(f"{path}: ") or "does not fit into memory"
         return None, [FlaggedFile("unreadable", relative, reason, excluded=True)]
-    samples = waveform.numpy()
     digest = hashlib.sha256(f"{rate_hz} {samples.shape} {hash_samples(samples)}".encode())
     clip = SoundFile(
         path=path,

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from auffusion_cli.errors import AudioError, AuffusionWarning
 from auffusion_cli.evaluation.embedders import ClipFeatures, Embedder, identity
 from auffusion_cli.evaluation.protocols import AudioInput
 from auffusion_cli.files import atomic_file, clear_unfinished, hash_file
-from auffusion_cli.signal.audio import read_audio, resample
+from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.signal.sound_file import open_sound
 
 WINDOW_CLIPS = 16
@@ -168,7 +169,7 @@ class _Window:
 def read_clip(path: Path, audio_input: AudioInput) -> Tensor:
     """(N,) float32: the file's sound, prepared for a network. Raises AudioError."""
     waveform, rate_hz = read_audio(path)
-    return prepare_clip(waveform, rate_hz, audio_input)
+    return prepare_clip(torch.from_numpy(waveform), rate_hz, audio_input)
 
 
 def prepare_clip(waveform: Tensor, rate_hz: int, audio_input: AudioInput) -> Tensor:
@@ -179,7 +180,7 @@ def prepare_clip(waveform: Tensor, rate_hz: int, audio_input: AudioInput) -> Ten
     if rate_hz != audio_input.sample_rate_hz:
         match audio_input.resampler:
             case "sinc_hann":
-                x = resample(x, rate_hz, audio_input.sample_rate_hz)
+                x = _resample(x, rate_hz, audio_input.sample_rate_hz)
             case "kaiser_best":
                 to_hz = audio_input.sample_rate_hz
                 x = torchaudio.functional.resample(x, rate_hz, to_hz, **KAISER_BEST)
@@ -189,6 +190,21 @@ def prepare_clip(waveform: Tensor, rate_hz: int, audio_input: AudioInput) -> Ten
         return x[: audio_input.max_samples].clone()  # without the rest, which may be hours
     n_missing = audio_input.min_samples - len(x)
     return torch.nn.functional.pad(x, (0, n_missing)) if n_missing > 0 else x
+
+
+def _resample(waveform: Tensor, from_hz: int, to_hz: int) -> Tensor:
+    """(N,) samples at `from_hz` -> (ceil(N * to_hz / from_hz),) samples at `to_hz`."""
+    n_samples = -(-waveform.shape[-1] * to_hz // from_hz)
+    if n_samples == 0:
+        return waveform
+    # The filter bank grows with the terms of the ratio. Where they have no common divisor (44101 to
+    # 16000) a ratio that is off by less than one in a million stands in for it, inaudibly.
+    ratio = Fraction(from_hz, to_hz).limit_denominator(1000)
+    if ratio.numerator == 0:
+        raise AudioError(f"cannot resample from {from_hz:,} Hz to {to_hz:,} Hz")
+    resampled = torchaudio.functional.resample(waveform, ratio.numerator, ratio.denominator)
+    n_missing = max(n_samples - resampled.shape[-1], 0)
+    return torch.nn.functional.pad(resampled, (0, n_missing))[..., :n_samples]
 
 
 class FeatureCache:

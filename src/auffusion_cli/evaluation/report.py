@@ -24,9 +24,9 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import quote
 
+import numpy as np
 import soundfile
 from PIL import Image
-from torch import Tensor
 
 from auffusion_cli.errors import (
     AudioError,
@@ -287,20 +287,16 @@ def _prepare_one(number: int, sound: _Sound, folder: Path | None, url: str) -> _
 def _as_flac(path: Path) -> bytes:
     waveform, rate_hz = read_audio(path)
     content = BytesIO()
-    soundfile.write(content, waveform.T.numpy(), rate_hz, format="FLAC")
+    soundfile.write(content, waveform.T, rate_hz, format="FLAC")
     return content.getvalue()
 
 
-def draw(waveform: Tensor) -> bytes:
+def draw(waveform: np.ndarray) -> bytes:
     """A spectrogram of (N,) samples at 16 kHz as a small WebP; no axes, soft clips stay dark."""
-    import torch
-
     analysis = _log_mel()
     config = analysis.config
     n_missing = max(config.hop_length_samples - len(waveform), 0)
-    waveform = torch.nn.functional.pad(waveform, (0, n_missing))
-    with torch.no_grad():
-        log_mel = analysis(waveform[None])[0]
+    log_mel = analysis(np.pad(waveform, (0, n_missing))[None])[0]
     width = round(config.frames_to_seconds(log_mel.shape[1]) * PIXELS_PER_SECOND)
     size = (min(max(width, MIN_PICTURE_WIDTH_PX), MAX_PICTURE_WIDTH_PX), PICTURE_HEIGHT_PX)
     picture = Image.fromarray(colour(log_mel, quiet_db=QUIET_DB)).resize(size, Image.BICUBIC)

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from auffusion_cli.checkpoints.layout import read_json
 from auffusion_cli.checkpoints.weights import load_weights, save_weights
+from auffusion_cli.codec.log_mel import LogMelModule
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.evaluation.embedders import AsyncCopy, ClipFeatures
 from auffusion_cli.evaluation.protocols import AudioInput
-from auffusion_cli.signal.spectrogram import DB_PER_NEPER, LogMel
+from auffusion_cli.signal.spectrogram import DB_PER_NEPER
 
 SAMPLE_RATE_HZ = 16_000
 HOP_SAMPLES = 640
@@ -47,7 +48,7 @@ class TaggerFeatures(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_mel = LogMel(
+        self.log_mel = LogMelModule(
             SpectrogramConfig(
                 sample_rate_hz=SAMPLE_RATE_HZ,
                 n_fft_samples=1024,

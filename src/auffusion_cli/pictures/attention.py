@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.pictures.drawing import gradient, save_png
@@ -31,9 +30,9 @@ class AttentionColumn:
     """One sound in the picture."""
 
     title: str
-    log_mel: Tensor
+    log_mel: np.ndarray
     """(256, T)"""
-    maps: Tensor
+    maps: np.ndarray
     """(W, 256, T), lowest frequency first."""
     shares: Sequence[float]
     """(W,), 0..1"""
@@ -96,9 +95,9 @@ def draw_attention(
     return whole
 
 
-def _colour(values: Tensor) -> np.ndarray:
+def _colour(values: np.ndarray) -> np.ndarray:
     """(256, T) -> (256, T, 3) bytes, high frequencies first as pictures have it."""
-    level = values.detach().float().cpu().numpy()[::-1]
+    level = values[::-1]
     level = (level - level.min()) / max(level.max() - level.min(), 1e-12)
     return gradient(level, COLOURS)
 

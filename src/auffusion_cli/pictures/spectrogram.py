@@ -1,6 +1,6 @@
 """Pictures of spectrograms, drawn with Pillow.
 
-Pillow comes with diffusers and imports in a few hundredths of a second; one picture with two axes
+Pillow imports in a few hundredths of a second; one picture with two axes
 does not ask for a plotting library.
 """
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.pictures.drawing import gradient, save_png
-from auffusion_cli.signal.spectrogram import DB_PER_NEPER, mel_filterbank
+from auffusion_cli.signal.mel import mel_filterbank
+from auffusion_cli.signal.spectrogram import DB_PER_NEPER
 
 RANGE_DB = 80.0
 """Anything softer than this below the loudest cell is black."""
@@ -32,7 +32,7 @@ COLOURS = np.array(  # from silence to the loudest, evenly spaced
 
 
 def save_spectrogram(
-    log_mel: Tensor,
+    log_mel: np.ndarray,
     path: str | Path,
     config: SpectrogramConfig | None = None,
     *,
@@ -44,7 +44,7 @@ def save_spectrogram(
 
 
 def save_comparison(
-    titled_log_mels: Sequence[tuple[str, Tensor]],
+    titled_log_mels: Sequence[tuple[str, np.ndarray]],
     path: str | Path,
     config: SpectrogramConfig | None = None,
     *,
@@ -71,7 +71,7 @@ def save_comparison(
 
 
 def draw_spectrogram(
-    log_mel: Tensor, config: SpectrogramConfig, quiet_db: float = -np.inf
+    log_mel: np.ndarray, config: SpectrogramConfig, quiet_db: float = -np.inf
 ) -> Image.Image:
     """The picture itself, RGB; `quiet_db` as for `colour`."""
     duration_s = config.frames_to_seconds(log_mel.shape[1])
@@ -100,19 +100,19 @@ def draw_spectrogram(
     return picture
 
 
-def colour(log_mel: Tensor, quiet_db: float = -np.inf) -> np.ndarray:
+def colour(log_mel: np.ndarray, quiet_db: float = -np.inf) -> np.ndarray:
     """(256, T) log-mel -> (256, T, 3) bytes, high frequencies first as pictures have it.
 
     The loudest cell is the brightest, unless it is below `quiet_db`: then all is darker by as much.
     """
-    level_db = log_mel.detach().float().cpu().numpy()[::-1] * DB_PER_NEPER
+    level_db = log_mel[::-1] * DB_PER_NEPER
     level = np.clip((level_db - max(level_db.max(), quiet_db)) / RANGE_DB + 1, 0, 1)
     return gradient(level, COLOURS)
 
 
 def _height(frequency_hz: float, config: SpectrogramConfig) -> float:
     """Height of a frequency between the lowest (0) and the highest mel band (1)."""
-    peaks = mel_filterbank(config).argmax(dim=0).numpy()
+    peaks = mel_filterbank(config).argmax(axis=0)
     centres_hz = peaks * config.sample_rate_hz / config.n_fft_samples
     return float(np.interp(frequency_hz, centres_hz, np.linspace(0, 1, config.n_mels)))
 

@@ -24,15 +24,20 @@ from auffusion_cli.requests.selection import Selection
 FORMAT_VERSION = 1
 MAX_FIELD_CHARACTERS = 1_000
 NO_MODEL = "none"
-RECORDED_LIBRARIES = ("torch", "diffusers", "transformers")
+DEFAULT_ENGINE = "torch"
+"""Of records that name none: there was no other."""
+ENGINE_LIBRARIES = {
+    DEFAULT_ENGINE: ("torch", "diffusers", "transformers"),
+    "onnx": ("onnxruntime",),
+}
 
 
-def current_versions() -> dict[str, str]:
+def current_versions(engine: str = DEFAULT_ENGINE) -> dict[str, str]:
     """Versions of this program and of the libraries that its numbers depend on."""
     from auffusion_cli import __version__
 
-    versions = {"auffusion": __version__}
-    return versions | {name: metadata.version(name) for name in RECORDED_LIBRARIES}
+    libraries = ("numpy", *ENGINE_LIBRARIES.get(engine, ()))
+    return {"auffusion": __version__} | {name: metadata.version(name) for name in libraries}
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Provenance:
     """What was done to the sound once it was made; `samples_sha256` is of the finished one."""
     selection: Selection | None = None
     """How it came to be this sound, where it is not simply that of the seed asked for."""
+    engine: str = DEFAULT_ENGINE
+    """What computed the networks."""
     versions: dict[str, str] = field(default_factory=current_versions)
 
     @classmethod
@@ -124,6 +131,7 @@ class Provenance:
             for name, value in versions.items():
                 _check_field(name, name)
                 _check_field(f"versions.{name}", value)
+            record = {"engine": DEFAULT_ENGINE, **record}
             own = {name: record[name] for name in _OWN_FIELDS}
             for name, value in own.items():
                 if not (name == "revision" and value is None):
@@ -181,7 +189,7 @@ class Provenance:
         names = sorted(self.versions.keys() | other.versions.keys())
         pairs = {
             name: (getattr(self, name), getattr(other, name))
-            for name in ("model", "revision", "vocoder", "device", "dtype", "gain_reduction_db")
+            for name in (*_CIRCUMSTANCES, "gain_reduction_db")
         }
         pairs |= {name: (self.versions.get(name), other.versions.get(name)) for name in names}
         return {
@@ -193,7 +201,8 @@ class Provenance:
 
 _LATER_FIELDS = ("trim", "room_tone")
 """Fields of requests that the first records lack: their defaults are what was done then."""
-_OWN_FIELDS = ("model", "revision", "vocoder", "device", "dtype", "samples_sha256")
+_CIRCUMSTANCES = ("model", "revision", "vocoder", "engine", "device", "dtype")
+_OWN_FIELDS = (*_CIRCUMSTANCES, "samples_sha256")
 
 
 def hash_samples(samples: np.ndarray) -> str:

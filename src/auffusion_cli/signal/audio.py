@@ -6,24 +6,25 @@ writing it again changes nothing.
 
 from __future__ import annotations
 
+import math
 import warnings
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torchaudio
-from torch import Tensor
+import soxr
 
 from auffusion_cli.errors import AudioError, AuffusionWarning
 from auffusion_cli.signal.formats import format_of
 from auffusion_cli.signal.sound_file import MAX_CHANNELS, open_sound, read_blocks, write_sound
 
+MAX_RATIO = 1000
+"""Of two sample rates."""
+
 
 def read_audio(
     path: str | Path, sample_rate_hz: int | None = None, mono: bool = False
-) -> tuple[Tensor, int]:
+) -> tuple[np.ndarray, int]:
     """The samples of a file, (C, N) float32, and their rate.
 
     Args:
@@ -47,41 +48,41 @@ def read_audio(
         samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     blocks.clear()
     try:
-        waveform = torch.from_numpy(np.ascontiguousarray(samples.T))
+        waveform = np.ascontiguousarray(samples.T)
         if sample_rate_hz is None:
             return waveform, rate_hz
         return resample(waveform, rate_hz, sample_rate_hz), sample_rate_hz
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
-            raise
+    except MemoryError as error:
         raise AudioError(f"{path}: does not fit into memory") from error
 
 
-def resample(waveform: Tensor, from_hz: int, to_hz: int) -> Tensor:
-    """(..., N) samples at `from_hz` -> (..., ceil(N * to_hz / from_hz)) samples at `to_hz`."""
+def resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """(..., N) samples at `from_hz` -> (..., ceil(N * to_hz / from_hz)) samples at `to_hz`.
+
+    Raises AudioError where one rate is more than a thousand times the other.
+    """
     if from_hz == to_hz:
         return waveform
-    n_samples = -(-waveform.shape[-1] * to_hz // from_hz)
-    if n_samples == 0:
+    n = waveform.shape[-1]
+    n_resampled = -(-n * to_hz // from_hz)
+    if n_resampled == 0:
         return waveform
-    # The filter bank grows with the terms of the ratio. Where they have no common divisor (44101 to
-    # 16000) a ratio that is off by less than one in a million stands in for it, inaudibly.
-    ratio = Fraction(from_hz, to_hz).limit_denominator(1000)
-    if ratio.numerator == 0:
+    if max(from_hz, to_hz) > MAX_RATIO * min(from_hz, to_hz):
         raise AudioError(f"cannot resample from {from_hz:,} Hz to {to_hz:,} Hz")
-    resampled = torchaudio.functional.resample(waveform, ratio.numerator, ratio.denominator)
-    n_missing = max(n_samples - resampled.shape[-1], 0)
-    return torch.nn.functional.pad(resampled, (0, n_missing))[..., :n_samples]
+    # soxr ends with the last sample that lies before the end; silence follows for one after it.
+    rows = np.pad(waveform.reshape(-1, n), ((0, 0), (0, math.ceil(from_hz / to_hz) + 1)))
+    resampled = soxr.resample(rows.T, from_hz, to_hz, quality="HQ").T[:, :n_resampled]
+    return np.ascontiguousarray(resampled).reshape(*waveform.shape[:-1], n_resampled)
 
 
-def to_pcm16(waveform: Tensor) -> Tensor:
+def to_pcm16(waveform: np.ndarray) -> np.ndarray:
     """Float samples, full scale -1..1 -> int16: x * 32768, truncated and clipped."""
-    return (waveform * 32768).clamp(-32768, 32767).to(torch.int16)
+    return np.clip(waveform * 32768, -32768, 32767).astype(np.int16)
 
 
 def write_audio(
     path: str | Path,
-    waveform: Tensor,
+    waveform: np.ndarray,
     sample_rate_hz: int,
     *,
     subtype: str = "pcm16",
@@ -103,20 +104,20 @@ def write_audio(
     """
     path = Path(path)
     format_and_codec = format_of(path, subtype)
-    waveform = waveform.detach().cpu().float()
+    waveform = np.asarray(waveform, np.float32)
     if waveform.ndim == 1:
         waveform = waveform[None]
     if waveform.ndim != 2 or not 1 <= waveform.shape[0] <= MAX_CHANNELS:
         raise AudioError(
-            f"{path}: cannot write samples of shape {tuple(waveform.shape)}; "
+            f"{path}: cannot write samples of shape {waveform.shape}; "
             f"it must be (N,) or (C, N) with up to {MAX_CHANNELS} channels"
         )
-    if not waveform.isfinite().all():
+    if not np.isfinite(waveform).all():
         raise AudioError(f"{path}: not written: the sound has NaN or infinite samples")
     codec = format_and_codec[1]
     if codec != "FLOAT":
-        warn_of_clipping(path, int((waveform.abs() > 1).sum()))
-    samples = _quantize(waveform, codec).T.contiguous().numpy()
+        warn_of_clipping(path, int((np.abs(waveform) > 1).sum()))
+    samples = np.ascontiguousarray(_quantize(waveform, codec).T)
     write_sound(
         path, samples, sample_rate_hz, format_and_codec, provenance=provenance, overwrite=overwrite
     )
@@ -133,15 +134,16 @@ def warn_of_clipping(what: object, n_samples: int) -> None:
         )
 
 
-def _quantize(waveform: Tensor, codec: str) -> Tensor:
+def _quantize(waveform: np.ndarray, codec: str) -> np.ndarray:
     """Samples of a type that libsndfile stores unchanged; encoders get floats in -1..1."""
     match codec:
         case "PCM_16":
             return to_pcm16(waveform)
         case "PCM_24":  # in the upper bytes of 32
             full_scale = 2**23
-            return (waveform * full_scale).clamp(-full_scale, full_scale - 1).to(torch.int32) * 256
+            scaled = np.clip(waveform * full_scale, -full_scale, full_scale - 1)
+            return scaled.astype(np.int32) * 256
         case "FLOAT":
             return waveform
         case _:
-            return waveform.clamp(-1, 1)
+            return np.clip(waveform, -1, 1)

@@ -38,7 +38,7 @@ def finish(waveform: np.ndarray, rate_hz: int, asked: Finish, *, loop: bool = Fa
         wrap = -(-round(WRAP_S * rate_hz) // unit) * unit
         waveform = np.pad(waveform, ((0, 0), (wrap, wrap)), mode="wrap")
     waveform = _with_channels(waveform.astype(np.float64), rate_hz, asked.channels)
-    waveform = _resample(waveform, rate_hz, to_hz)
+    waveform = resample(waveform, rate_hz, to_hz)
     start = wrap * to_hz // rate_hz
     waveform = waveform[:, start : start + -(-n_samples * to_hz // rate_hz)].copy()
     if not loop:
@@ -53,12 +53,6 @@ def _with_channels(waveform: np.ndarray, rate_hz: int, channels: int | None) -> 
     if channels == 2 and len(waveform) == 1:
         return widen(waveform, rate_hz)
     return waveform
-
-
-def _resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
-    import torch
-
-    return resample(torch.from_numpy(waveform), from_hz, to_hz).numpy()
 
 
 def _fade(waveform: np.ndarray, asked: Finish, rate_hz: int) -> None:

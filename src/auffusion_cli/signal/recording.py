@@ -1,13 +1,10 @@
-"""Sound file <-> `Recording`: samples without any loss, for edits that leave the rest as it is.
-
-Only `Recording.waveform` imports torch.
-"""
+"""Sound file <-> `Recording`: samples without any loss, for edits that leave the rest as it is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +12,6 @@ from auffusion_cli.files import hash_file, open_regular
 from auffusion_cli.signal import riff
 from auffusion_cli.signal.formats import INTEGER_BITS, lossless_format_of
 from auffusion_cli.signal.sound_file import open_sound, read_blocks, write_sound
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -38,11 +32,9 @@ class Recording:
     def duration_s(self) -> float:
         return len(self.samples) / self.sample_rate_hz
 
-    def waveform(self) -> Tensor:
+    def waveform(self) -> np.ndarray:
         """(C, N) float32, full scale at -1..1."""
-        import torch
-
-        return torch.from_numpy(to_full_scale(self.samples).astype(np.float32).T.copy())
+        return np.ascontiguousarray(to_full_scale(self.samples).astype(np.float32).T)
 
     def quantize(self, waveform: np.ndarray) -> np.ndarray:
         """(N, C) float samples, full scale at -1..1 -> the type and width of `samples`.

@@ -7,12 +7,14 @@ here noise with the spectrum, the level and the stereo image of the recording's 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from numpy.lib.stride_tricks import sliding_window_view
+
+from auffusion_cli.signal.noise import Noise
+from auffusion_cli.signal.spectrogram import hann_window
 
 WINDOW_S, HOPS = 0.064, 4
 """Window of the Fourier transform, and its length in hops."""
@@ -37,14 +39,14 @@ MAX_PEAK = 2.5
 class RoomTone:
     """Spectrum and stereo image that a recording never falls below for long."""
 
-    power: Tensor
+    power: np.ndarray
     """(C, n_bins), averaged over neighbours; 1 is white noise of variance 1. All 0 where there is
     no background, as in a recording with pauses of silence."""
-    shape: Tensor
+    shape: np.ndarray
     """(C, n_bins): the power of each bin over the average of its neighbours."""
-    is_noise: Tensor
+    is_noise: np.ndarray
     """(n_bins,): 1, or 0 beside a tone, as of mains hum."""
-    mixing: Tensor
+    mixing: np.ndarray
     """(n_bins, C, C): makes independent noises as coherent as the channels of the background."""
     n_window: int
     """Samples."""
@@ -56,25 +58,23 @@ class RoomTone:
         n_moment = n_window + (SMOOTH_FRAMES - 1) * n_window // HOPS
         ends = np.flatnonzero(known[1:] != known[:-1]) + 1
         runs = np.split(samples, ends)[0 if known[:1].any() else 1 :: 2]
-        spectra = [
-            _transform(torch.from_numpy(run.T).float(), n_window)
-            for run in runs
-            if len(run) >= n_moment
-        ]
+        spectra = [_transform(run.T, n_window) for run in runs if len(run) >= n_moment]
         if not spectra:
-            nothing = torch.zeros(samples.shape[1], n_window // 2 + 1)
-            none = torch.zeros(len(nothing.T), len(nothing), len(nothing))
+            nothing = np.zeros((samples.shape[1], n_window // 2 + 1), np.float32)
+            none = np.zeros((len(nothing.T), len(nothing), len(nothing)), np.float32)
             return cls(nothing, nothing, nothing[0], none, n_window)
-        moments = torch.cat([F.avg_pool1d(_power(x), SMOOTH_FRAMES, 1) for x in spectra], dim=-1)
-        softest = moments.quantile(SOFTEST, dim=-1)
-        spectrum = torch.cat(spectra, dim=-1)
-        level = _over_frames(_power(spectrum)).mean(dim=0)
-        is_soft = (level <= 2 * BIAS * softest.mean(dim=0)[:, None]).float()  # (n_bins, T)
+        moments = np.concatenate([_moving_mean(_power(x), SMOOTH_FRAMES) for x in spectra], axis=-1)
+        softest = np.quantile(moments, SOFTEST, axis=-1).astype(np.float32)
+        spectrum = np.concatenate(spectra, axis=-1)
+        level = _over_frames(_power(spectrum)).mean(axis=0)
+        is_soft = level <= 2 * BIAS * softest.mean(axis=0)[:, None]  # (n_bins, T)
 
-        mean_power = (spectrum.abs().square() * is_soft).sum(-1) / is_soft.sum(-1).clamp(min=1)
-        shape = mean_power / _over_bins(mean_power[None])[0].clamp(min=1e-20)
-        peak = F.max_pool1d(shape, SMOOTH_BINS, 1, padding=SMOOTH_BINS // 2).amax(dim=0)
-        is_noise = (peak < MAX_PEAK).float()
+        n_soft = np.maximum(is_soft.sum(-1, dtype=np.float32), 1)
+        mean_power = (np.square(np.abs(spectrum)) * is_soft).sum(-1) / n_soft
+        shape = mean_power / np.maximum(_over_bins(mean_power), 1e-20)
+        half = SMOOTH_BINS // 2
+        peak = sliding_window_view(np.pad(shape.max(axis=0), half, mode="edge"), SMOOTH_BINS)
+        is_noise = (peak.max(axis=-1) < MAX_PEAK).astype(np.float32)
         power = softest * (1 + (BIAS - 1) * is_noise)
         return cls(power, shape, is_noise, _coherent(spectrum * is_soft), n_window)
 
@@ -93,75 +93,87 @@ class RoomTone:
         if n_samples < self.n_window or not self.power.any():
             return new
         # Lengthened, so that its ends have as many windows as all else.
-        padded = F.pad(torch.from_numpy(new.T).float(), (self.n_window, 2 * self.n_window))
+        padded = np.pad(new.T.astype(np.float32), ((0, 0), (self.n_window, 2 * self.n_window)))
         spectrum = _transform(padded, self.n_window)
-        there = _over_frames(_power(spectrum)).clamp(min=1e-20)
+        there = np.maximum(_over_frames(_power(spectrum)), 1e-20)
         wanted = self.power[..., None]
-        replaced = (KEPT * wanted / there).clamp(min=1e-20).log() / np.log(KEPT / REPLACED)
-        replaced = replaced.clamp(0, 1) * self.is_noise[:, None] * (len(new.T) > 1)
-        raised = (wanted / there).clamp(1, MAX_RAISE)
-        missing = (1 - replaced) * (wanted - raised * there).clamp(min=0)
-        missing = missing + replaced * torch.maximum(there, wanted)
-        spectrum = spectrum * (((1 - replaced) * raised).sqrt() - 1)
-        spectrum += self._noise(padded.shape[1], seed) * (missing * self.shape[..., None]).sqrt()
+        replaced = np.log(np.maximum(KEPT * wanted / there, 1e-20)) / math.log(KEPT / REPLACED)
+        replaced = np.clip(replaced, 0, 1) * self.is_noise[:, None] * (len(new.T) > 1)
+        raised = np.clip(wanted / there, 1, MAX_RAISE)
+        missing = (1 - replaced) * np.maximum(wanted - raised * there, 0)
+        missing += replaced * np.maximum(there, wanted)
+        spectrum *= np.sqrt((1 - replaced) * raised) - 1
+        spectrum += self._noise(padded.shape[1], seed) * np.sqrt(missing * self.shape[..., None])
         tone = _inverse(spectrum, self.n_window)
-        return new + tone[:, self.n_window : self.n_window + n_samples].T.double().numpy()
+        return new + tone[:, self.n_window : self.n_window + n_samples].T
 
-    def _noise(self, n_samples: int, seed: int) -> Tensor:
+    def _noise(self, n_samples: int, seed: int) -> np.ndarray:
         """(C, n_bins, T): the spectrum of noise of power 1, coherent like the background."""
         n_channels = len(self.power)
-        noise = torch.randn(n_channels, n_samples, generator=torch.Generator().manual_seed(seed))
-        spectrum = _transform(noise, self.n_window)
+        spectrum = _transform(Noise(seed).normal((n_channels, n_samples)), self.n_window)
         if n_channels == 1:
             return spectrum
-        return torch.einsum("fcd,dft->cft", self.mixing.to(spectrum.dtype), spectrum)
+        return np.einsum("fcd,dft->cft", self.mixing, spectrum)
 
 
-def _coherent(spectrum: Tensor) -> Tensor:
+def _coherent(spectrum: np.ndarray) -> np.ndarray:
     """(n_bins, C, C): the root of the coherence of the channels of `spectrum` (C, n_bins, T)."""
-    cross = torch.einsum("cft,dft->cdf", spectrum, spectrum.conj())
-    cross = torch.complex(_over_bins(cross.real), _over_bins(cross.imag)).permute(2, 0, 1)
-    scale = cross.diagonal(dim1=1, dim2=2).real.clamp(min=1e-20).sqrt()
+    cross = np.einsum("cft,dft->cdf", spectrum, spectrum.conj())
+    cross = _over_bins(cross).transpose(2, 0, 1)
+    scale = np.sqrt(np.maximum(cross.diagonal(axis1=1, axis2=2).real, 1e-20))
     coherence = cross / scale[:, :, None] / scale[:, None]
     # The symmetric root, which changes from bin to bin as little as the coherence does.
-    values, vectors = torch.linalg.eigh(coherence)
-    return (vectors * values.clamp(min=0).sqrt()[:, None]) @ vectors.mH
+    values, vectors = np.linalg.eigh(coherence)
+    roots = vectors * np.sqrt(np.maximum(values, 0))[:, None]
+    return roots @ vectors.conj().transpose(0, 2, 1)
 
 
-def _transform(samples: Tensor, n_window: int) -> Tensor:
+def _transform(samples: np.ndarray, n_window: int) -> np.ndarray:
     """(C, N) -> (C, n_bins, T), such that white noise of variance 1 has a mean power of 1."""
-    window = torch.hann_window(n_window)
-    spectrum = torch.stft(
-        samples, n_window, n_window // HOPS, window=window, center=False, return_complex=True
-    )
-    return spectrum / window.square().sum().sqrt()
+    window = hann_window(n_window)
+    frames = sliding_window_view(samples.astype(np.float32), n_window, axis=-1)
+    spectrum = np.fft.rfft(frames[:, :: n_window // HOPS] * window)
+    return (spectrum / np.sqrt(np.square(window).sum())).transpose(0, 2, 1)
 
 
-def _inverse(spectrum: Tensor, n_window: int) -> Tensor:
-    """(C, n_bins, T) -> (C, N), by overlap-add: `torch.istft` cannot begin without a centre."""
-    window = torch.hann_window(n_window)
-    frames = torch.fft.irfft(spectrum, n_window, dim=1) * window[:, None]
+def _inverse(spectrum: np.ndarray, n_window: int) -> np.ndarray:
+    """(C, n_bins, T) -> (C, N), by overlap-add."""
+    window = hann_window(n_window)
+    frames = np.fft.irfft(spectrum.transpose(0, 2, 1), n_window) * window
     # Of a window's square the hops add up to 3/8 of their number.
-    frames = frames * (window.square().sum().sqrt() / (HOPS * 3 / 8))
-    hop = n_window // HOPS
-    n_samples = (frames.shape[-1] - 1) * hop + n_window
-    return F.fold(frames, (1, n_samples), (1, n_window), stride=(1, hop))[:, 0, 0]
+    frames *= np.sqrt(np.square(window).sum()) / (HOPS * 3 / 8)
+    n_channels, n_frames, _ = frames.shape
+    hops = frames.reshape(n_channels, n_frames, HOPS, -1)
+    total = np.zeros((n_channels, n_frames + HOPS - 1, hops.shape[-1]), frames.dtype)
+    for i in range(HOPS):
+        total[:, i : i + n_frames] += hops[:, :, i]
+    return total.reshape(n_channels, -1)
 
 
-def _power(spectrum: Tensor) -> Tensor:
+def _power(spectrum: np.ndarray) -> np.ndarray:
     """(C, n_bins, T) -> its power, averaged over neighbouring bins."""
-    power = spectrum.abs().square()
-    return _over_bins(power.transpose(1, 2)).transpose(1, 2)
+    power = np.square(np.abs(spectrum))
+    return _over_bins(power.transpose(0, 2, 1)).transpose(0, 2, 1)
 
 
-def _over_bins(values: Tensor) -> Tensor:
-    """(A, B, n_bins) averaged over neighbouring bins."""
+def _over_bins(values: np.ndarray) -> np.ndarray:
+    """(..., n_bins) averaged over neighbouring bins."""
     half = SMOOTH_BINS // 2
-    return F.avg_pool1d(F.pad(values, (half, half), mode="replicate"), SMOOTH_BINS, 1)
+    return _moving_mean(_extended(values, half, half), SMOOTH_BINS)
 
 
-def _over_frames(values: Tensor) -> Tensor:
-    """(A, B, T) averaged over neighbouring frames."""
+def _over_frames(values: np.ndarray) -> np.ndarray:
+    """(..., T) averaged over neighbouring frames."""
     half = SMOOTH_FRAMES // 2
-    padded = F.pad(values, (half, half - 1), mode="replicate")
-    return F.avg_pool1d(padded, SMOOTH_FRAMES, 1)
+    return _moving_mean(_extended(values, half, half - 1), SMOOTH_FRAMES)
+
+
+def _extended(values: np.ndarray, before: int, after: int) -> np.ndarray:
+    """(..., n) with its ends repeated."""
+    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(before, after)], mode="edge")
+
+
+def _moving_mean(values: np.ndarray, n: int) -> np.ndarray:
+    """(..., m) -> (..., m - n + 1)."""
+    n_means = values.shape[-1] - n + 1
+    return sum(values[..., i : i + n_means] for i in range(n)) / n

@@ -8,18 +8,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from numpy.lib.stride_tricks import sliding_window_view
 
 from auffusion_cli.config import SpectrogramConfig
-from auffusion_cli.signal.overlap import OVERLAP_S, in_windows
+from auffusion_cli.signal.mel import MelScale
 
 DB_PER_NEPER = 20.0 / math.log(10.0)
 """Decibels in one unit of the natural logarithm of a magnitude."""
+BLOCK_FRAMES = 64
+"""Transformed at a time: they fit into a core's cache, and bound the memory of a long sound."""
 
 
-def normalize_peak(waveform: Tensor, peak: float = SpectrogramConfig.peak) -> Tensor:
+def normalize_peak(waveform: np.ndarray, peak: float = SpectrogramConfig.peak) -> np.ndarray:
     """Scale each row of `waveform` (..., N) to the given absolute peak; silence stays silence.
 
     Divides in float64 like the original: rounding twice in float32 moves the log-mel of bands far
@@ -27,119 +27,91 @@ def normalize_peak(waveform: Tensor, peak: float = SpectrogramConfig.peak) -> Te
     """
     if waveform.shape[-1] == 0:
         return waveform
-    # MPS has no float64.
-    exact = waveform.double() if waveform.device.type != "mps" else waveform.float()
-    largest = exact.abs().amax(dim=-1, keepdim=True)
-    scaled = exact / torch.where(largest > 0, largest, 1) * peak
-    return scaled.to(waveform.dtype)
+    largest = np.abs(waveform).max(axis=-1, keepdims=True).astype(np.float64)
+    return (waveform / np.where(largest > 0, largest, 1) * peak).astype(waveform.dtype)
 
 
-def _mel_to_hz(mel: Tensor) -> Tensor:
-    """Slaney's scale (Auditory Toolbox, 1998): 15 mel a kHz up to 1 kHz, then logarithmic."""
-    return torch.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+def hann_window(n_samples: int) -> np.ndarray:
+    """(n_samples,) float32: the periodic one, whose shifted copies add up to a constant."""
+    angle = 2 * math.pi * np.arange(n_samples) / n_samples
+    return (0.5 - 0.5 * np.cos(angle)).astype(np.float32)
 
 
-def _hz_to_mel(hz: float) -> float:
-    return hz * 3 / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000) / math.log(6.4)
-
-
-def mel_filterbank(config: SpectrogramConfig) -> Tensor:
-    """Triangular filters (n_fft // 2 + 1, n_mels) on Slaney's mel scale, each of equal area.
-
-    Computed in float64 like librosa's, which the published checkpoints were trained on: the
-    log-mels then agree to 1e-6, against 6e-5 with torchaudio's float32 filters.
-    """
-    n_bins = config.n_fft_samples // 2 + 1
-    bins_hz = torch.linspace(0, config.sample_rate_hz / 2, n_bins, dtype=torch.float64)
-    lowest, highest = _hz_to_mel(config.fmin_hz), _hz_to_mel(config.fmax_hz)
-    corners = torch.linspace(lowest, highest, config.n_mels + 2, dtype=torch.float64)
-    corners_hz = _mel_to_hz(corners)
-    left, centre, right = corners_hz[:-2], corners_hz[1:-1], corners_hz[2:]
-    rising = (bins_hz[:, None] - left) / (centre - left)
-    falling = (right - bins_hz[:, None]) / (right - centre)
-    triangles = torch.minimum(rising, falling).clamp(min=0)
-    return (triangles * 2 / (right - left)).float()
-
-
-class LogMel(nn.Module):
-    """Natural logarithm of mel magnitudes; differentiable, always computed in float32.
+class LogMel:
+    """Natural logarithm of mel magnitudes, float32; `codec.log_mel` has it with gradients.
 
     The waveform is reflected by (n_fft - hop) / 2 at both ends instead of centring the frames, so
     that N samples give exactly N // hop frames and a vocoder can return them one hop a frame.
     """
 
     def __init__(self, config: SpectrogramConfig | None = None) -> None:
-        super().__init__()
         self.config = config or SpectrogramConfig()
-        window = torch.hann_window(self.config.win_length_samples)
-        self.register_buffer("window", window, persistent=False)
-        self.register_buffer("filterbank", mel_filterbank(self.config), persistent=False)
+        self._window = hann_window(self.config.win_length_samples)
+        self._scale = MelScale(self.config)
 
-    def forward(self, waveform: Tensor) -> Tensor:
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
         """(B, N) samples in -1..1 -> (B, n_mels, N // hop) log-mel."""
-        config = self.config
-        waveform = waveform.float()
-        n_frames = waveform.shape[-1] // config.hop_length_samples
-        if n_frames == 0:
-            return waveform.new_zeros(waveform.shape[0], config.n_mels, 0)
+        n_frames = waveform.shape[-1] // self.config.hop_length_samples
+        log_mel = np.empty((len(waveform), self.config.n_mels, n_frames), np.float32)
+        for row, samples in zip(log_mel, waveform, strict=True):
+            frames = self._frames(samples.astype(np.float32, copy=False))
+            for start in range(0, n_frames, BLOCK_FRAMES):
+                block = slice(start, min(start + BLOCK_FRAMES, n_frames))
+                row[:, block] = self._log_mel(frames[block])
+        return log_mel
 
+    def _frames(self, samples: np.ndarray) -> np.ndarray:
+        """(N,) -> a view (T, win_length): what the window of each frame sees, T >= N // hop."""
+        config = self.config
         edge = (config.n_fft_samples - config.hop_length_samples) // 2
         # Reflection needs more samples than it mirrors: a very short clip goes on as silence.
-        shortfall = max(edge + 1 - waveform.shape[-1], 0)
-        padded = F.pad(F.pad(waveform, (0, shortfall)), (edge, edge), mode="reflect")
-        spectrum = torch.stft(
-            padded,
-            n_fft=config.n_fft_samples,
-            hop_length=config.hop_length_samples,
-            win_length=config.win_length_samples,
-            window=self.window.float(),
-            center=False,
-            return_complex=True,
-        )[..., :n_frames]
-        # The small constant keeps the gradient of the square root finite in silence.
-        magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
-        mel = self.filterbank.float().T @ magnitude
-        return mel.clamp(min=config.mel_floor).log()
+        shortfall = max(edge + 1 - len(samples), 0)
+        padded = np.pad(np.pad(samples, (0, shortfall)), edge, mode="reflect")
+        n_window = config.win_length_samples
+        # The window lies in the middle of what is transformed.
+        side = (config.n_fft_samples - n_window) // 2
+        inner = padded[side : len(padded) - (config.n_fft_samples - n_window - side)]
+        return sliding_window_view(inner, n_window)[:: config.hop_length_samples]
+
+    def _log_mel(self, frames: np.ndarray) -> np.ndarray:
+        """(T, win_length) -> (n_mels, T)."""
+        spectrum = np.fft.rfft(frames * self._window, self.config.n_fft_samples)
+        # The small constant is for gradients, in training; the numbers are the same without them.
+        power = np.square(spectrum.real.T) + np.square(spectrum.imag.T) + np.float32(1e-9)
+        mel = self._scale.mel(np.sqrt(power, order="C"))
+        return np.log(np.maximum(mel, self.config.mel_floor))
 
 
-@torch.no_grad()
-def analyze(spectrogram: LogMel, waveform: Tensor, window_s: float) -> Tensor:
-    """(N,) samples of any length -> (n_mels, T) log-mel of the peak-normalised sound, on the CPU.
+def analyze(spectrogram: LogMel, waveform: np.ndarray) -> np.ndarray:
+    """(B, N) samples -> (B, n_mels, T) log-mel of the peak-normalised sounds.
 
-    Computed in windows, so that memory on the device of `spectrogram` is bounded. Zeros complete
-    the last hop: T = ceil(N / hop).
+    Zeros complete the last hop, so that no sample is lost: T = ceil(N / hop).
     """
     config = spectrogram.config
-    hop, overlap = config.hop_length_samples, config.seconds_to_frames(OVERLAP_S)
-    normalized = normalize_peak(waveform, config.peak)
-    padded = F.pad(normalized, (0, -len(waveform) % hop))
-    window = max(config.seconds_to_frames(window_s), 2 * overlap)
-
-    def log_mel(part: np.ndarray) -> np.ndarray:
-        samples = torch.from_numpy(part)[None].to(spectrogram.window.device)
-        return spectrogram(samples)[0].cpu().numpy()
-
-    return torch.from_numpy(in_windows(log_mel, padded.numpy(), window * hop, overlap * hop))
+    n_missing = -waveform.shape[-1] % config.hop_length_samples
+    return spectrogram(np.pad(normalize_peak(waveform, config.peak), ((0, 0), (0, n_missing))))
 
 
-def mix_log_mels(log_mels: Tensor) -> Tensor:
+def mix_log_mels(log_mels: np.ndarray) -> np.ndarray:
     """(L, M, T) log-mels of L sounds -> (M, T) of their mix: powers add up."""
     if len(log_mels) == 1:
         return log_mels[0]
-    return (2 * log_mels).logsumexp(dim=0) / 2
+    return np.logaddexp.reduce(2 * log_mels, axis=0) / 2
 
 
-def has_sound(log_mel: Tensor, loudest: float | None = None, range_db: float = 60.0) -> Tensor:
+def has_sound(
+    log_mel: np.ndarray, loudest: float | None = None, range_db: float = 60.0
+) -> np.ndarray:
     """Mask (..., M, T) of the cells within `range_db` of the clip's maximum.
 
     `loudest` is that maximum, where `log_mel` is only a part of the clip.
     """
     if loudest is None:
-        loudest = log_mel.max().item() if log_mel.numel() else 0.0
+        loudest = float(log_mel.max(initial=-math.inf))
     return log_mel >= loudest - range_db / DB_PER_NEPER
 
 
-def mel_error_db(reference_log_mel: Tensor, log_mel: Tensor) -> float:
+def mel_error_db(reference_log_mel: np.ndarray, log_mel: np.ndarray) -> float:
     """Mean absolute difference of two log-mels (..., M, T), in dB, where the reference has sound.
 
     The natural logarithm of a magnitude becomes dB as 20 * log10. Only cells count whose reference
@@ -147,9 +119,9 @@ def mel_error_db(reference_log_mel: Tensor, log_mel: Tensor) -> float:
     of nothing (T = 0) is 0.
     """
     if reference_log_mel.shape != log_mel.shape:
-        shapes = f"{tuple(reference_log_mel.shape)} and {tuple(log_mel.shape)}"
+        shapes = f"{reference_log_mel.shape} and {log_mel.shape}"
         raise ValueError(f"cannot compare log-mels of different shapes: {shapes}")
-    if reference_log_mel.numel() == 0:
+    if reference_log_mel.size == 0:
         return 0.0
-    difference = (log_mel - reference_log_mel).abs()
-    return difference[has_sound(reference_log_mel)].mean().item() * DB_PER_NEPER
+    difference = np.abs(log_mel - reference_log_mel)
+    return float(difference[has_sound(reference_log_mel)].mean(dtype=np.float64)) * DB_PER_NEPER

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 BLOCK_S = 0.01
 ACTIVE_DB = -35.0
@@ -34,14 +33,15 @@ class Part:
     start: int
     n_samples: int
 
-    def of(self, values: Tensor, hop: int = 1, fill: float = 0.0) -> Tensor:
+    def of(self, values: np.ndarray, hop: int = 1, fill: float = 0.0) -> np.ndarray:
         """The part of (..., N) samples, or with a `hop` of as many columns, filled at the end."""
         start, stop = self.start // hop, -(-(self.start + self.n_samples) // hop)
         part = values[..., start:stop]
-        return F.pad(part, (0, stop - start - part.shape[-1]), value=fill)
+        missing = np.full((*part.shape[:-1], stop - start - part.shape[-1]), fill, part.dtype)
+        return np.concatenate([part, missing], axis=-1)
 
 
-def find_part(waveform: Tensor, n_samples: int, rate_hz: int) -> Part:
+def find_part(waveform: np.ndarray, n_samples: int, rate_hz: int) -> Part:
     """The `n_samples` of (N,) that begin at an onset and hold the most energy.
 
     The part begins at a whole block of 10 ms. Of parts with about the same energy it is the first.
@@ -50,30 +50,32 @@ def find_part(waveform: Tensor, n_samples: int, rate_hz: int) -> Part:
         return Part(0, n_samples)
     n_block = round(BLOCK_S * rate_hz)
     n_blocks = math.ceil(n_samples / n_block)
-    power = F.avg_pool1d(waveform.double().square()[None], n_block, ceil_mode=True)[0]
+    begins = np.arange(0, len(waveform), n_block)
+    squares = np.add.reduceat(np.square(waveform, dtype=np.float64), begins)
+    power = squares / np.diff(begins, append=len(waveform))
     active = power > power.max() * 10 ** (ACTIVE_DB / 10)
     # An onset is an active block after a pause, which all before the start is.
-    recent = F.pad(active.double(), (PAUSE_BLOCKS, 0))[None, :-1]
-    was_active = F.max_pool1d(recent, PAUSE_BLOCKS, stride=1)[0] > 0
-    onsets = (active & ~was_active).nonzero().flatten()
-    starts = (onsets - LEAD_BLOCKS).clamp(min=0)
-    total = F.pad(power, (1, n_blocks)).cumsum(0)  # silence follows
+    recent = np.pad(active, (PAUSE_BLOCKS, 0))[:-1]
+    was_active = sliding_window_view(recent, PAUSE_BLOCKS).any(axis=1)
+    onsets = np.flatnonzero(active & ~was_active)
+    starts = np.maximum(onsets - LEAD_BLOCKS, 0)
+    total = np.pad(power, (1, n_blocks)).cumsum()  # silence follows
     energy = total[starts + n_blocks] - total[starts]
-    best = int((energy >= 0.9 * energy.max()).nonzero()[0])
+    best = np.flatnonzero(energy >= 0.9 * energy.max())[0]
     return Part(int(starts[best]) * n_block, n_samples)
 
 
-def trim(waveform: Tensor, part: Part, rate_hz: int) -> Tensor:
+def trim(waveform: np.ndarray, part: Part, rate_hz: int) -> np.ndarray:
     """`part` of (N,) samples, faded at its end, its peak at -1 dB of full scale."""
-    sound = part.of(waveform).clone()
+    sound = part.of(waveform)
     n_in = min(round(FADE_IN_S * rate_hz), len(sound) // 2)
     if part.start > 0 and n_in:
-        sound[:n_in] *= torch.linspace(0, 1, n_in)
+        sound[:n_in] *= np.linspace(0, 1, n_in, dtype=sound.dtype)
     # The end of the sound: of the part, or of the waveform where that ends before.
     end = min(len(sound), len(waveform) - part.start)
     n_out = min(round(FADE_SHARE * len(sound)), round(MAX_FADE_S * rate_hz), end)
     if n_out:
-        angle = torch.linspace(0, math.pi, n_out)
-        sound[end - n_out : end] *= 0.5 + 0.5 * angle.cos()
-    peak = sound.abs().max()
+        angle = np.linspace(0, math.pi, n_out, dtype=sound.dtype)
+        sound[end - n_out : end] *= 0.5 + 0.5 * np.cos(angle)
+    peak = np.abs(sound).max()
     return sound * (PEAK / peak) if peak > 0 else sound

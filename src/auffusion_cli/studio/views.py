@@ -14,8 +14,6 @@ from auffusion_cli.config import SpectrogramConfig
 N_PEAKS = 800
 MAX_COLUMNS = 2400
 """Of a spectrogram; that of a longer sound is drawn coarser."""
-WINDOW_S = 10.0
-"""Spectrograms of long sounds are computed by so much at a time."""
 SILENCE_LUFS = -70.0
 """What the measure's gate leaves out is not softer than this."""
 
@@ -30,7 +28,7 @@ def spectrogram_png(path: Path) -> bytes:
 
     spectrogram = LogMel()
     waveform, _ = read_audio(path, spectrogram.config.sample_rate_hz, mono=True)
-    picture = Image.fromarray(colour(analyze(spectrogram, waveform[0], WINDOW_S)))
+    picture = Image.fromarray(colour(analyze(spectrogram, waveform)[0]))
     if picture.width > MAX_COLUMNS:
         picture = picture.resize((MAX_COLUMNS, picture.height))
     content = io.BytesIO()
@@ -41,10 +39,10 @@ def spectrogram_png(path: Path) -> bytes:
 @lru_cache(maxsize=1)
 def row_frequencies_hz() -> list[float]:
     """The centre frequency of each row of a spectrogram, the lowest first."""
-    from auffusion_cli.signal.spectrogram import mel_filterbank
+    from auffusion_cli.signal.mel import mel_filterbank
 
     config = SpectrogramConfig()
-    bins = np.asarray(mel_filterbank(config)).argmax(axis=0)
+    bins = mel_filterbank(config).argmax(axis=0)
     return (bins * config.sample_rate_hz / config.n_fft_samples).tolist()
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch.nn.functional as F
-from torch import Tensor
 
 from auffusion_cli.diffusion.attention import AttentionRecorder, WordMaps, attending, cross_layers
-from auffusion_cli.diffusion.samplers import make_scheduler
+from auffusion_cli.diffusion.schedulers import make_scheduler
 from auffusion_cli.diffusion.tokens import rows_of_words
+from auffusion_cli.engines.torch_networks import TorchNetworks
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.files import atomic_file
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
@@ -23,7 +23,9 @@ from auffusion_cli.tasks.edits import OnProgress
 from auffusion_cli.tasks.generate import GenerateResult, generate
 
 if TYPE_CHECKING:
-    from auffusion_cli.diffusion.text import TextConditioner
+    from diffusers import UNet2DConditionModel
+
+    from auffusion_cli.diffusion.text import TextReader
     from auffusion_cli.model import Model
 
 
@@ -34,7 +36,7 @@ class AttentionResult:
     sound: GenerateResult
     """The sound of `generate`, sample for sample."""
     on_latents: WordMaps
-    maps: Tensor
+    maps: np.ndarray
     """(W, 256, T) float32: `on_latents.mean` at the size of `sound.log_mel`, lowest first."""
 
     @property
@@ -44,18 +46,18 @@ class AttentionResult:
     @property
     def shares(self) -> list[float]:
         """Share of each word in all attention, 0..1."""
-        return self.maps.mean(dim=(1, 2)).tolist()
+        return self.maps.mean(axis=(1, 2)).tolist()
 
     def save_data(self, path: str | Path, *, overwrite: bool = True) -> None:
         """Write all of it but the waveform as .npz, beside and renamed; see docs/attention.md."""
         arrays = {
             "words": np.array(self.words),
-            "maps": self.maps.numpy(),
+            "maps": self.maps,
             "by_step": self.on_latents.by_step.numpy(),
             "by_layer": self.on_latents.by_layer.numpy(),
             "steps": np.array(self.on_latents.steps),
             "layers": np.array(self.on_latents.layers),
-            "log_mel": self.sound.log_mel.numpy(),
+            "log_mel": self.sound.log_mel,
             "duration_s": np.array(self.sound.settings.duration_s),
             "provenance": np.array(json.dumps(self.sound.provenance.to_dict())),
         }
@@ -91,17 +93,18 @@ def generate_with_attention(
     settings = settings or GenerateSettings.from_defaults(model.defaults)
     check_window(settings, model.defaults.max_duration_s)
     steps = choose_steps(phase, count_steps(settings, model.scheduler_config))
-    chosen = choose_layers(cross_layers(model.unet), layers, heads)
+    unet = torch_unet(model)
+    chosen = choose_layers(cross_layers(unet), layers, heads)
     recorder = AttentionRecorder(
         choose_rows(model.text, request.prompt),
-        n_tokens=sum(encoder.max_length for encoder in model.text.encoders),
+        n_tokens=model.text.n_rows,
         grid=model.codec.latent_shape(model.defaults.max_duration_s)[1:],
         steps=steps,
         layers=chosen,
         heads=heads or None,
     )
     tell = on_progress or (lambda n_done, n: None)
-    with attending(model.unet, recorder):
+    with attending(unet, recorder):
         (sound,) = generate(
             model, [request], settings, on_step=lambda _, step: tell(step.index + 1, step.n_steps)
         )
@@ -109,7 +112,21 @@ def generate_with_attention(
     size = (len(sound.log_mel), on_latents.mean.shape[-1] * model.codec.width_multiple)
     maps = F.interpolate(on_latents.mean[None], size, mode="bilinear", align_corners=False)[0]
     hop = model.codec.spectrogram_config.hop_length_samples
-    return AttentionResult(sound, on_latents, sound.part.of(maps, hop))
+    return AttentionResult(sound, on_latents, sound.part.of(maps.numpy(), hop))
+
+
+def torch_unet(model: Model) -> UNet2DConditionModel:
+    """The UNet whose attention is read or changed.
+
+    Raises:
+        UsageError: the engine has no access to its insides.
+    """
+    if not isinstance(model.networks, TorchNetworks):
+        raise UsageError(
+            f"--engine {model.networks.engine} cannot read or change attention",
+            hint="Take --engine torch.",
+        )
+    return model.networks.unet
 
 
 def check_window(settings: GenerateSettings, max_duration_s: float) -> None:
@@ -122,7 +139,7 @@ def check_window(settings: GenerateSettings, max_duration_s: float) -> None:
         )
 
 
-def choose_rows(text: TextConditioner, prompt: str) -> list[list[int]]:
+def choose_rows(text: TextReader, prompt: str) -> list[list[int]]:
     """`rows_of_words`; UsageError where the model reads none of them."""
     rows = rows_of_words(text, prompt)
     if not any(rows):

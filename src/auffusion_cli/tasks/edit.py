@@ -10,13 +10,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from auffusion_cli.diffusion.attention import prompt_to_prompt
 from auffusion_cli.diffusion.samplers import initial_noise, sample
 from auffusion_cli.diffusion.tokens import align_tokens
 from auffusion_cli.requests.request import EditRequest, GenerateRequest, GenerateSettings
+from auffusion_cli.tasks.attention import torch_unet
 from auffusion_cli.tasks.edits import OnProgress
 from auffusion_cli.tasks.generate import GenerateResult, decode
 
@@ -48,7 +48,7 @@ def edit(
     """
     words = request.word_edit
     tokens = align_tokens(model.text, words)
-    noise = initial_noise([request.seed], model.latent_shape(settings.duration_s), model.device)
+    noise = initial_noise([request.seed], model.latent_shape(settings.duration_s))
     scheduler = model.scheduler(settings)
     scheduler.set_timesteps(settings.steps)
     denoise_source, denoise_edited = (
@@ -56,14 +56,14 @@ def edit(
         for prompt in (words.source, words.prompt)
     )
     with prompt_to_prompt(
-        model.unet,
+        torch_unet(model),
         denoise_source,
         denoise_edited,
         tokens,
         cross_until=_last_timestep(scheduler.timesteps, request.cross_steps),
         self_until=_last_timestep(scheduler.timesteps, request.self_steps),
     ) as denoise:
-        denoise, noise = model.windowed(denoise), torch.cat([noise, noise])
+        denoise, noise = model.windowed(denoise), np.concatenate([noise, noise])
         for step in sample(denoise, scheduler, noise, settings.steps):
             if on_progress:
                 on_progress(step.index + 1, step.n_steps)
@@ -75,7 +75,7 @@ def edit(
     return WordEditResult(source, edited)
 
 
-def _last_timestep(timesteps: Tensor, share: float) -> float:
+def _last_timestep(timesteps: np.ndarray, share: float) -> float:
     """The last of the first `share` of the steps; infinity where that is none."""
     n = round(share * len(timesteps))
-    return timesteps[n - 1].item() if n else math.inf
+    return float(timesteps[n - 1]) if n else math.inf

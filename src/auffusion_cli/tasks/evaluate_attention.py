@@ -223,8 +223,8 @@ def _is_in(path: Path, sound: GenerateResult, recorded: Provenance) -> bool:
 
 def word_attention(result: AttentionResult) -> tuple[WordAttention, ...]:
     """The words that the model reads; those that name something count, or all where none does."""
-    log_mel = result.sound.log_mel.float().cpu().numpy()
-    maps = zip(result.words, result.maps.float().cpu().numpy(), strict=True)
+    log_mel = result.sound.log_mel
+    maps = zip(result.words, result.maps, strict=True)
     read = [(word, attention) for word, attention in maps if attention.max() > 0]
     if not read:
         raise AuffusionError("the model reads no word of the prompt")

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from auffusion_cli.errors import AuffusionWarning, UsageError
 from auffusion_cli.requests.finish import Finish
@@ -29,7 +27,7 @@ Result = TypeVar("Result", GenerateResult, EditResult)
 class FinishResult:
     """A file, or a part of one, finished."""
 
-    waveform: Tensor
+    waveform: np.ndarray
     """(C, N) float32, full scale at -1..1."""
     sample_rate_hz: int
     provenance: Provenance
@@ -60,9 +58,9 @@ def finish_recording(source: Recording, request: FinishRequest, asked: Finish) -
     asked = dataclasses.replace(asked, rate_hz=asked.rate_hz or source.sample_rate_hz)
     made = finish(part.T, source.sample_rate_hz, asked, loop=request.loop)
     _warn_of_missed(made, asked)
-    waveform = torch.from_numpy(made.waveform.astype(np.float32))
+    waveform = made.waveform.astype(np.float32)
     provenance = Provenance.without_model(
-        request, waveform.shape[-1] / made.rate_hz, to_pcm16(waveform).numpy().T, finish=asked
+        request, waveform.shape[-1] / made.rate_hz, to_pcm16(waveform).T, finish=asked
     )
     return FinishResult(waveform, made.rate_hz, provenance)
 
@@ -91,8 +89,8 @@ def finished(result: Result, asked: Finish | None) -> Result:
             channel_mask=source.channel_mask if same_channels else None,
         )
         return EditResult(recording, _record(result.provenance, asked, samples))
-    waveform = torch.from_numpy(made.waveform.astype(np.float32))
-    samples = to_pcm16(waveform).numpy().T
+    waveform = made.waveform.astype(np.float32)
+    samples = to_pcm16(waveform).T
     return dataclasses.replace(
         result,
         waveform=waveform,

@@ -15,13 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from auffusion_cli.codec.codec import decoding_generator
+from auffusion_cli.codec.codec import decoding_noise
 from auffusion_cli.diffusion.denoiser import Denoise
 from auffusion_cli.diffusion.samplers import Step, initial_noise, sample
-from auffusion_cli.errors import AuffusionError, AuffusionWarning
+from auffusion_cli.errors import AuffusionError, AuffusionWarning, DeviceMemoryError
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import (
     EditRequest,
@@ -47,11 +46,11 @@ CUDA_BATCH_SIZE = 8
 class GenerateResult:
     """One sound, with everything needed to make it again."""
 
-    waveform: Tensor
-    """(N,) float32 in -1..1, on the CPU."""
+    waveform: np.ndarray
+    """(N,) float32 in -1..1."""
     sample_rate_hz: int
-    log_mel: Tensor
-    """(256, T) float32, on the CPU: the vocoder's input, cut like the waveform."""
+    log_mel: np.ndarray
+    """(256, T) float32: the vocoder's input, cut like the waveform."""
     part: Part
     """The part of all that the model made which the sound is, in samples."""
     request: GenerateRequest | EditRequest
@@ -121,7 +120,7 @@ def generate_each(
         n_alone = max(n_alone - 1, 0)
         try:
             results = _generate_batch(model, batch, settings, on_step)
-        except torch.OutOfMemoryError:
+        except DeviceMemoryError:
             batch_size = len(batch) // 2
         except Exception as error:
             if len(batch) == 1:
@@ -133,7 +132,7 @@ def generate_each(
         else:
             yield from results
             continue
-        # Outside of the handler, where the traceback would still hold the batch's tensors.
+        # Outside of the handler, where the traceback would still hold the batch's arrays.
         if batch_size == 0:
             raise AuffusionError(
                 f"The memory of {model.device} does not suffice for one sound",
@@ -146,8 +145,6 @@ def generate_each(
             stacklevel=2,
         )
         pending.extendleft(reversed(batch))
-        if model.device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 def _take(
@@ -170,9 +167,9 @@ def _timeline_key(request: GenerateRequest) -> tuple[str, bool] | None:
     return request.timeline, bool(request.prompt)
 
 
-def default_batch_size(device: torch.device) -> int:
+def default_batch_size(device: str) -> int:
     """One sound keeps a CPU busy, but not a GPU."""
-    return CUDA_BATCH_SIZE if device.type == "cuda" else 1
+    return CUDA_BATCH_SIZE if device == "cuda" else 1
 
 
 def _generate_batch(
@@ -181,9 +178,7 @@ def _generate_batch(
     settings: GenerateSettings,
     on_step: OnStep | None,
 ) -> list[GenerateResult]:
-    noise = initial_noise(
-        layer_seeds(requests), model.latent_shape(settings.duration_s), model.device
-    )
+    noise = initial_noise(layer_seeds(requests), model.latent_shape(settings.duration_s))
     latents = sample_latents(model, requests, settings, noise, on_step)
     # One by one, so that the peak of memory does not grow with the batch.
     return [
@@ -196,9 +191,9 @@ def sample_latents(
     model: Model,
     requests: Sequence[GenerateRequest],
     settings: GenerateSettings,
-    noise: Tensor,
+    noise: np.ndarray,
     on_step: OnStep | None = None,
-) -> Tensor:
+) -> np.ndarray:
     """Latents (B, C, h, w) of B requests, denoised from `noise` of the same shape.
 
     All of them have the same timeline, if any; with beds latents and noise are (2 B, C, h, w), as
@@ -224,7 +219,7 @@ def sample_latents(
 
 def decode(
     model: Model,
-    latents: Tensor,
+    latents: np.ndarray,
     request: GenerateRequest | EditRequest,
     settings: GenerateSettings,
     part: Part | None = None,
@@ -234,9 +229,9 @@ def decode(
     A request to trim cuts `part` out of it, by default the one that `find_part` finds.
     """
     config = model.codec.spectrogram_config
-    generator = decoding_generator(request.seed)
-    log_mel = model.codec.add_texture(mix_log_mels(model.decode(latents))[None], generator)
-    waveform = model.vocode(log_mel, generator)[0]
+    noise = decoding_noise(request.seed)
+    log_mel = model.codec.add_texture(mix_log_mels(model.decode(latents))[None], noise)
+    waveform = model.vocode(log_mel, noise)[0]
     n_samples = round(settings.duration_s * config.sample_rate_hz)
     if request.trim and settings.duration_s < model.defaults.max_duration_s:
         part = part or find_part(waveform, n_samples, config.sample_rate_hz)
@@ -246,9 +241,9 @@ def decode(
         waveform = part.of(waveform)
         # Griffin-Lim knows no full scale, and a file would clip what is beyond. HiFi-GAN's tanh
         # stays within it.
-        waveform = waveform / waveform.abs().max().clamp(min=1)
+        waveform = waveform / np.abs(waveform).max(initial=1)
     silence = model.codec.image_config.log_mel_min
-    log_mel = part.of(log_mel[0].float().cpu(), config.hop_length_samples, silence)
+    log_mel = part.of(log_mel[0], config.hop_length_samples, silence)
     return GenerateResult(
         waveform=waveform,
         sample_rate_hz=config.sample_rate_hz,
@@ -256,5 +251,5 @@ def decode(
         part=part,
         request=request,
         settings=settings,
-        provenance=model.provenance(request, settings, to_pcm16(waveform).numpy()),
+        provenance=model.provenance(request, settings, to_pcm16(waveform)),
     )

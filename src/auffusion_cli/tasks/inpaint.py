@@ -23,11 +23,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from auffusion_cli.codec.codec import decoding_generator
+from auffusion_cli.codec.codec import decoding_noise
 from auffusion_cli.diffusion.holes import (
     FillPlan,
     band_rows,
@@ -45,6 +42,7 @@ from auffusion_cli.requests.request import MAX_SEED, ExtendRequest, GenerateSett
 from auffusion_cli.signal.audio import resample, warn_of_clipping
 from auffusion_cli.signal.blend import gains_under, in_bands, matching_gains, mix
 from auffusion_cli.signal.loudness import SILENT, Ceiling
+from auffusion_cli.signal.noise import Noise
 from auffusion_cli.signal.recording import Recording, to_full_scale
 from auffusion_cli.signal.room_tone import RoomTone
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
@@ -236,10 +234,9 @@ def fill(
 
 def _resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     """(n, C) samples at another rate."""
-    return resample(torch.from_numpy(samples.T).float(), from_hz, to_hz).T.double().numpy()
+    return resample(samples.T.astype(np.float32), from_hz, to_hz).T.astype(np.float64)
 
 
-@torch.no_grad()
 def _make(
     model: Model,
     known: np.ndarray,
@@ -259,27 +256,27 @@ def _make(
     peak = known_peak if known_peak > SILENT else np.abs(mono).max()
     scale = peak / config.peak if peak > 0 else 1.0
 
-    waveform = torch.from_numpy(mono / scale).float()
-    waveform = F.pad(waveform, (0, len(free) * config.hop_length_samples - len(waveform)))
-    log_mel = model.codec.spectrogram(waveform[None].to(model.device))
+    waveform = (mono / scale).astype(np.float32)
+    waveform = np.pad(waveform, (0, len(free) * config.hop_length_samples - len(waveform)))
+    log_mel = model.codec.spectrogram(waveform[None])
     latents = _denoise(model, log_mel, free, plan, window, request, settings, on_step)
-    generator = decoding_generator(request.seed)
-    log_mel = model.codec.add_texture(model.decode(latents), generator)
-    made = model.vocode(log_mel, generator)[0, : len(known)].double().numpy()
+    noise = decoding_noise(request.seed)
+    log_mel = model.codec.add_texture(model.decode(latents), noise)
+    made = model.vocode(log_mel, noise)[0, : len(known)].astype(np.float64)
     levels = matching_gains(known, made, free_samples, plan.bands, config.sample_rate_hz, scale)
     return made[:, None] * levels
 
 
 def _denoise(
     model: Model,
-    log_mel: Tensor,
+    log_mel: np.ndarray,
     free: np.ndarray,
     plan: FillPlan,
     window: FillWindow,
     request: InpaintRequest | ExtendRequest,
     settings: GenerateSettings,
     on_step: OnProgress,
-) -> Tensor:
+) -> np.ndarray:
     """(1, C, h, w) latents of `log_mel` (1, n_mels, W), new where columns are `free` (W,)."""
     f = model.codec.width_multiple
     n_known = plan.n_columns - window.start  # what lies beyond the clip is unknown, not silent
@@ -287,9 +284,9 @@ def _denoise(
     free = np.pad(free, (0, clean.shape[-1] * f - len(free)))
     cells = band_rows(plan.bands, model.codec.spectrogram_config)[:, None] & free
     cells[:, n_known:] = True
-    mask = latent_mask(cells, f).to(model.device)
+    mask = latent_mask(cells, f)
 
-    noise = initial_noise([request.seed], tuple(clean.shape[1:]), model.device)
+    noise = initial_noise([request.seed], clean.shape[1:])
     unprompted = not (request.prompt or request.negative_prompt)
     known = ~free[: log_mel.shape[-1]]
     known[n_known:] = False
@@ -297,11 +294,11 @@ def _denoise(
     if unprompted:
         settings = replace(settings, guidance_scale=1.0)
     if unprompted and known.any():
-        start = model.encode(mirror_fill(log_mel, torch.from_numpy(known)))
+        start = model.encode(mirror_fill(log_mel, known))
         first_step = min(round((1 - UNPROMPTED_STRENGTH) * settings.steps), settings.steps - 1)
     scheduler = model.scheduler(settings)
-    # Not the generator of `noise` again, which would give the same numbers.
-    back_noise = torch.Generator().manual_seed((request.seed + 1) % MAX_SEED)
+    # Not the seed of `noise` again, which would give the same numbers.
+    back_noise = Noise((request.seed + 1) % MAX_SEED)
     keep = keep_known(clean, noise, mask, scheduler, back_noise if request.resample > 1 else None)
     steps = sample(
         model.denoiser([request.prompt], [request.negative_prompt], settings),

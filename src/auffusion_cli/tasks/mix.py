@@ -56,7 +56,7 @@ def _mixed(
     waveform = to_full_scale(source.samples).T
     rate_hz = source.sample_rate_hz
     n_channels = max(len(waveform), len(bed))
-    bed = _with_channels(_resample(bed.astype(np.float64), bed_hz, rate_hz), n_channels)
+    bed = _with_channels(resample(bed.astype(np.float64), bed_hz, rate_hz), n_channels)
     waveform = _with_channels(waveform, n_channels)
     mixed = waveform + lay_under(
         waveform,
@@ -83,9 +83,3 @@ def _replaced(source: Recording, samples: np.ndarray) -> Recording:
     same_channels = samples.shape[1] == source.samples.shape[1]
     mask = source.channel_mask if same_channels else None
     return dataclasses.replace(source, samples=samples, channel_mask=mask)
-
-
-def _resample(waveform: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
-    import torch
-
-    return resample(torch.from_numpy(waveform), from_hz, to_hz).numpy()

@@ -25,7 +25,6 @@ from auffusion_cli.signal.audio import to_pcm16
 from auffusion_cli.signal.formats import LOSSY_SUFFIXES, format_of, lossless_format_of
 from auffusion_cli.signal.recording import Recording, read_recording, to_full_scale
 from auffusion_cli.signal.sound_file import audio_info
-from auffusion_cli.tasks.edit import edit as edit_words
 from auffusion_cli.tasks.edits import EditResult, OnProgress
 from auffusion_cli.tasks.extend import extend
 from auffusion_cli.tasks.finish import FinishResult, finish_recording, finished
@@ -125,6 +124,8 @@ def _make_again(
             model, [request], settings, on_step=lambda _, step: tell(step.index + 1, step.n_steps)
         )
     elif isinstance(request, EditRequest):
+        from auffusion_cli.tasks.edit import edit as edit_words  # by torch alone
+
         result = edit_words(model, request, settings, on_progress=on_progress).edited
     else:
         result = EDITS[type(request)](model, source, request, settings, on_progress=on_progress)
@@ -139,7 +140,7 @@ def _compare(
     if isinstance(result, EditResult):
         made = to_full_scale(result.recording.samples)
     else:
-        made = np.atleast_2d(np.asarray(to_pcm16(result.waveform))).T / 32768
+        made = np.atleast_2d(to_pcm16(result.waveform)).T / 32768
     if there.shape != made.shape:
         return Reproduction(recorded, result, None, changed)
     difference = np.abs(there - made)

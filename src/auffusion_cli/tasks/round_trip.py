@@ -6,25 +6,22 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from auffusion_cli.codec.codec import Codec, decoding_generator
+from auffusion_cli.codec.codec import Codec, decoding_noise
 from auffusion_cli.signal.overlap import OVERLAP_S, sound_in_windows, window_starts
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER, LogMel, has_sound, normalize_peak
 
 Through = Literal["mel", "latent"]
 
 
-@torch.no_grad()
 def round_trip(
     codec: Codec,
-    waveform: Tensor,
+    waveform: np.ndarray,
     through: Through,
     *,
     window_s: float,
     on_window: Callable[[int, int], None] | None = None,
-) -> tuple[Tensor, float]:
+) -> tuple[np.ndarray, float]:
     """Take (N,) samples at the codec's rate to log-mels, or on to latents, and back.
 
     Works window by window, each as long as what the model was trained on, so that memory beyond
@@ -39,52 +36,49 @@ def round_trip(
     reference = normalize_peak(waveform, config.peak)
     # Whole hops, and at least one column: what a window lacks is silence.
     n_missing = max(-len(reference) % hop, hop - len(reference))
-    padded = torch.nn.functional.pad(reference, (0, n_missing))
-    generator = decoding_generator(0)
+    padded = np.pad(reference, (0, n_missing))
+    noise = decoding_noise(0)
     n_windows, n_done = len(window_starts(len(padded), window, overlap)), 0
 
     def through_codec(piece: np.ndarray) -> np.ndarray:
         nonlocal n_done
-        log_mel = codec.spectrogram(
-            torch.from_numpy(piece)[None].to(codec.spectrogram.window.device)
-        )
+        log_mel = codec.spectrogram(piece[None])
         if through == "latent":
             n_frames = log_mel.shape[-1]
             log_mel = codec.decode_log_mel(codec.encode_log_mel(log_mel))[..., :n_frames]
-            log_mel = codec.add_texture(log_mel, generator)
-        sound = codec.vocode(log_mel, generator)[0].cpu()
+            log_mel = codec.add_texture(log_mel, noise)
+        sound = codec.vocode(log_mel, noise)[0]
         n_done += 1
         if on_window:
             on_window(n_done, n_windows)
-        return sound.numpy()
+        return sound
 
-    sound = sound_in_windows(through_codec, padded.numpy(), window, overlap)
-    result = torch.from_numpy(sound)[: len(waveform)]
+    result = sound_in_windows(through_codec, padded, window, overlap)[: len(waveform)]
     error_db = clip_error_db(codec.spectrogram, reference, result, block=window)
-    peak = waveform.abs().max().item()
+    peak = float(np.abs(waveform).max(initial=0))
     return result * (peak / config.peak if peak > 0 else 1.0), error_db
 
 
-@torch.no_grad()
-def clip_error_db(spectrogram: LogMel, reference: Tensor, waveform: Tensor, *, block: int) -> float:
+def clip_error_db(
+    spectrogram: LogMel, reference: np.ndarray, waveform: np.ndarray, *, block: int
+) -> float:
     """`spectrogram.mel_error_db` between the log-mels of two clips (N,), `block` samples at a time.
 
     Cells count within 60 dB of the maximum of the whole clip, not of a block.
     """
-    device = spectrogram.window.device
 
-    def log_mel(samples: Tensor, start: int) -> Tensor:
-        piece = samples[start : start + block].to(device)
+    def log_mel(samples: np.ndarray, start: int) -> np.ndarray:
+        piece = samples[start : start + block]
         n_missing = -len(piece) % spectrogram.config.hop_length_samples
-        return spectrogram(torch.nn.functional.pad(piece, (0, n_missing))[None])
+        return spectrogram(np.pad(piece, (0, n_missing))[None])
 
     starts = range(0, len(reference), block)
-    loudest = max(log_mel(reference, start).max().item() for start in starts)
+    loudest = max(float(log_mel(reference, start).max()) for start in starts)
     total, n_cells = 0.0, 0
     for start in starts:
         expected = log_mel(reference, start)
         counts = has_sound(expected, loudest)
-        difference = (log_mel(waveform, start) - expected).abs()
-        total += difference[counts].sum().item()
+        difference = np.abs(log_mel(waveform, start) - expected)
+        total += float(difference[counts].sum(dtype=np.float64))
         n_cells += int(counts.sum())
     return total / n_cells * DB_PER_NEPER

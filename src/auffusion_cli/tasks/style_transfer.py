@@ -15,14 +15,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
 
-from auffusion_cli.codec.codec import decoding_generator
+from auffusion_cli.codec.codec import decoding_noise
 from auffusion_cli.diffusion.denoiser import Denoise
 from auffusion_cli.diffusion.holes import mirror_fill
-from auffusion_cli.diffusion.samplers import initial_noise, make_scheduler, sample
+from auffusion_cli.diffusion.samplers import initial_noise, sample
+from auffusion_cli.diffusion.schedulers import make_inverse
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.request import GenerateSettings, StyleTransferRequest
 from auffusion_cli.signal.audio import resample
@@ -69,24 +68,24 @@ def style_transfer(
     check_method(request, settings)
     config = model.codec.spectrogram_config
     channels = resample(source.waveform(), source.sample_rate_hz, config.sample_rate_hz)
-    made = _transfer(model, channels.mean(dim=0), request, settings, on_progress)
+    made = _transfer(model, channels.mean(axis=0), request, settings, on_progress)
     panned = made * _panning(channels, round(PANNING_S * config.sample_rate_hz))
-    level = channels.square().mean().sqrt() / panned.square().mean().sqrt().clamp(min=1e-9)
+    level = _root_mean_square(channels) / max(_root_mean_square(panned), 1e-9)
     remade = resample(panned * level, config.sample_rate_hz, source.sample_rate_hz)
     remade = remade[:, : len(source.samples)]
-    gain = 1 / max(remade.abs().max().item(), 1.0)
-    samples = source.quantize((remade * gain).T.double().numpy())
+    gain = 1 / max(float(np.abs(remade).max()), 1.0)
+    samples = source.quantize((remade * gain).T.astype(np.float64))
     return edit_result(model, source, samples, request, settings, gain)
 
 
 def _transfer(
     model: Model,
-    mono: Tensor,
+    mono: np.ndarray,
     request: StyleTransferRequest,
     settings: GenerateSettings,
     on_progress: OnProgress | None,
-) -> Tensor:
-    """(n,) samples at the model's rate -> as many, on the CPU, at no particular level."""
+) -> np.ndarray:
+    """(n,) samples at the model's rate -> as many, at no particular level."""
     tell = on_progress or (lambda n_done, n: None)
     log_mel = model.analyze(mono)
     n_frames = log_mel.shape[-1]
@@ -94,8 +93,8 @@ def _transfer(
     # of an edge to silence denoising makes a burst.
     f = model.codec.width_multiple
     n_columns = max(-(-n_frames // f), model.window) * f
-    log_mel = F.pad(log_mel, (0, n_columns - n_frames))
-    clean = model.encode(mirror_fill(log_mel, torch.arange(n_columns) < n_frames)[None])
+    log_mel = np.pad(log_mel, ((0, 0), (0, n_columns - n_frames)))
+    clean = model.encode(mirror_fill(log_mel, np.arange(n_columns) < n_frames)[None])
 
     def denoiser(prompt: str, settings: GenerateSettings) -> Denoise:
         return model.windowed(model.denoiser([prompt], [request.negative_prompt], settings))
@@ -112,7 +111,7 @@ def _transfer(
             on_step=lambda n_done: tell(n_done, 2 * n_inverted),
         )
     else:
-        noise = initial_noise([request.seed], tuple(clean.shape[1:]), model.device)
+        noise = initial_noise([request.seed], clean.shape[1:])
     steps = sample(
         denoiser(request.prompt, settings),
         model.scheduler(settings),
@@ -123,46 +122,49 @@ def _transfer(
     )
     for step in steps:
         tell(n_inverted + step.index + 1, n_inverted + step.n_steps)
-    generator = decoding_generator(request.seed)
-    log_mel = model.codec.add_texture(model.decode(step.latents)[..., :n_frames], generator)
-    return model.vocode(log_mel, generator)[0, : len(mono)]
+    noise = decoding_noise(request.seed)
+    log_mel = model.codec.add_texture(model.decode(step.latents)[..., :n_frames], noise)
+    return model.vocode(log_mel, noise)[0, : len(mono)]
 
 
 def invert(
     denoise: Denoise,
-    clean: Tensor,
+    clean: np.ndarray,
     n_steps: int,
     n_inverted: int,
     scheduler_config: Mapping[str, Any],
     *,
     on_step: Callable[[int], None],
-) -> Tensor:
+) -> np.ndarray:
     """Clean latents -> the noisy ones from which DDIM's last `n_inverted` of `n_steps` lead back.
 
     The same loop, with a scheduler that goes up the noise levels.
     """
-    from diffusers import DDIMInverseScheduler
-
-    down = make_scheduler("ddim", scheduler_config)
-    of_pndm_only = ("skip_prk_steps",)
-    config = {name: value for name, value in down.config.items() if name not in of_pndm_only}
-    up = DDIMInverseScheduler.from_config(config)
+    up = make_inverse(scheduler_config)
     for step in islice(sample(denoise, up, clean, n_steps), n_inverted):
         on_step(step.index + 1)
     return step.latents
 
 
-def _panning(channels: Tensor, width: int) -> Tensor:
+def _root_mean_square(samples: np.ndarray) -> float:
+    return float(np.sqrt(np.square(samples).mean()))
+
+
+def _panning(channels: np.ndarray, width: int) -> np.ndarray:
     """(C, n) gains: the share of each channel in the power of all, over `width` samples; 1 is even.
 
     In silence all are 1. The mean over the channels of the squared gains is 1 everywhere.
     """
-    n_channels = len(channels)
     # A triangular window: the mean over `width`, twice.
-    power = channels.square()[:, None]
+    power = np.square(channels.astype(np.float64))
     for _ in range(2):
-        power = F.avg_pool1d(
-            F.pad(power, (width // 2, (width - 1) // 2), mode="replicate"), width, stride=1
-        )
-    power = power[:, 0] + SILENCE_POWER
-    return (n_channels * power / power.sum(dim=0)).sqrt()
+        power = _mean_over(power, width)
+    power = power + SILENCE_POWER
+    return np.sqrt(len(channels) * power / power.sum(axis=0)).astype(np.float32)
+
+
+def _mean_over(values: np.ndarray, width: int) -> np.ndarray:
+    """(C, n) -> (C, n): the mean of `width` values around each; the ends go on."""
+    padded = np.pad(values, ((0, 0), (width // 2, (width - 1) // 2)), mode="edge")
+    total = np.cumsum(np.pad(padded, ((0, 0), (1, 0))), axis=1)
+    return (total[:, width:] - total[:, :-width]) / width

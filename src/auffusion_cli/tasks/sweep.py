@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auffusion_cli.device import dtype_name
 from auffusion_cli.errors import DataError, OutputExistsError
 from auffusion_cli.evaluation.protocols import Protocol
 from auffusion_cli.evaluation.result import Evaluation, Metric
@@ -264,9 +263,7 @@ def render_cell(
             path = unfinished / f"{name}.wav"
             result.save(path)
             sha256s[path.name] = hash_file(path)
-        cell = Cell(
-            settings, folder, spent_s / len(sounds), model.device.type, dtype_name(model.dtype)
-        )
+        cell = Cell(settings, folder, spent_s / len(sounds), model.device, model.dtype)
         record = CellRecord(plan.inputs, cell.seconds_per_sound, cell.device, cell.dtype, sha256s)
         text = json.dumps(asdict(record), indent=1) + "\n"
         (unfinished / RECORD).write_text(text, encoding="utf-8")

@@ -7,14 +7,14 @@ with beds are 2 B latents, the regions of all of them and then the beds of all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from auffusion_cli.diffusion.denoiser import Denoise
 from auffusion_cli.diffusion.regions import region_weights, regional_denoiser
 from auffusion_cli.diffusion.samplers import AfterStep, keep_known
+from auffusion_cli.diffusion.schedulers import Scheduler
 from auffusion_cli.requests.request import (
     MAX_SEED,
     GenerateRequest,
@@ -38,17 +38,17 @@ def layer_seeds(requests: Sequence[GenerateRequest]) -> list[int]:
     return seeds
 
 
-def layers_of_sounds(latents: Tensor, n_sounds: int) -> tuple[Tensor, ...]:
+def layers_of_sounds(latents: np.ndarray, n_sounds: int) -> list[np.ndarray]:
     """The layers (L, C, h, w) of each sound, of latents (L * n_sounds, C, h, w)."""
-    return latents.unflatten(0, (-1, n_sounds)).unbind(1)
+    return [latents[first::n_sounds] for first in range(n_sounds)]
 
 
 def timeline_denoiser(
     model: Model,
     requests: Sequence[TimelineRequest],
     settings: GenerateSettings,
-    noise: Tensor,
-    scheduler: Any,
+    noise: np.ndarray,
+    scheduler: Scheduler,
     denoiser: Callable[[Sequence[str]], Denoise],
 ) -> tuple[Denoise, AfterStep]:
     """The denoiser of the layers of `requests`, which start from `noise`, and their mask.
@@ -59,43 +59,44 @@ def timeline_denoiser(
     noise = noise[:n_sounds]
     regions = parse_timeline(requests[0].timeline, settings.duration_s)
     weights = region_weights(regions, settings.duration_s, noise.shape[-1], model.latent_column_s)
-    weights = weights.to(noise.device)
     parts = [
         (denoiser([region.prompt] * n_sounds), weight)
         for region, weight in zip(regions, weights, strict=True)
     ]
-    silence = silent_latent(model).to(noise).expand_as(noise)
+    silence = np.broadcast_to(silent_latent(model), noise.shape)
 
-    def noised_silence(timestep: Tensor) -> Tensor | None:
+    def noised_silence(timestep: float) -> np.ndarray | None:
         """Surroundings of a region in the first steps, noised for the UNet."""
         focus_ends = scheduler.timesteps[int(len(scheduler.timesteps) * FOCUS_SHARE)]
         if timestep <= focus_ends:
             return None
-        noised = scheduler.add_noise(silence, noise, timestep[None])
+        noised = scheduler.add_noise(silence, noise, timestep)
         return scheduler.scale_model_input(noised, timestep)
 
     denoise_regions = regional_denoiser(parts, model.window, model.overlap, noised_silence)
-    covered = weights.sum(dim=0).clamp(max=1)
-    keep_silence = keep_known(silence, noise, covered[None, None, None], scheduler)
+    covered = np.minimum(weights.sum(axis=0), 1)
+    keep_silence = keep_known(silence, noise, covered, scheduler)
     if not requests[0].prompt:
         return denoise_regions, keep_silence
     denoise_beds = model.windowed(denoiser([request.prompt for request in requests]))
 
-    def denoise(latents: Tensor, timestep: Tensor) -> Tensor:
-        of_regions, of_beds = latents.split(n_sounds)
-        return torch.cat([denoise_regions(of_regions, timestep), denoise_beds(of_beds, timestep)])
+    def denoise(latents: np.ndarray, timestep: float) -> np.ndarray:
+        of_regions, of_beds = np.split(latents, 2)
+        return np.concatenate(
+            [denoise_regions(of_regions, timestep), denoise_beds(of_beds, timestep)]
+        )
 
-    def after_step(latents: Tensor, timestep: Tensor, following: Tensor | None) -> Tensor:
-        of_regions, of_beds = latents.split(n_sounds)
-        return torch.cat([keep_silence(of_regions, timestep, following), of_beds])
+    def after_step(latents: np.ndarray, timestep: float, following: float | None) -> np.ndarray:
+        of_regions, of_beds = np.split(latents, 2)
+        return np.concatenate([keep_silence(of_regions, timestep, following), of_beds])
 
     return denoise, after_step
 
 
-def silent_latent(model: Model) -> Tensor:
+def silent_latent(model: Model) -> np.ndarray:
     """(1, C, h, 1): the latent of silence, far from the ends of a window."""
     codec = model.codec
     shape = (1, codec.spectrogram_config.n_mels, model.window * codec.width_multiple)
-    silence = torch.full(shape, codec.image_config.log_mel_min)
+    silence = np.full(shape, codec.image_config.log_mel_min, np.float32)
     middle = model.window // 2
     return model.encode(silence)[..., middle : middle + 1]

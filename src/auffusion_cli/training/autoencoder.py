@@ -15,12 +15,12 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from auffusion_cli.checkpoints.load import check_autoencoder, load_autoencoder
+from auffusion_cli.checkpoints.load_torch import check_autoencoder, load_autoencoder
 from auffusion_cli.codec.autoencoder import KLAutoencoder
-from auffusion_cli.codec.image import log_mel_to_image, pad_image
+from auffusion_cli.codec.log_mel import LogMelModule, normalize_peak
+from auffusion_cli.codec.tensor_image import log_mel_to_image, pad_image
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.files import atomic_file, atomic_folder
-from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
 from auffusion_cli.training.discriminators import PatchDiscriminator, discriminate, frozen
@@ -71,7 +71,7 @@ class AutoencoderStage:
         """Raises UsageError and CheckpointError like `build_kl_autoencoder`."""
         config, scenes = training.autoencoder, training.scenes
         self.autoencoder = build_kl_autoencoder(config).to(device).train()
-        self.log_mel = LogMel().to(device)
+        self.log_mel = LogMelModule().to(device)
         self.store, self.scenes, self.config, self.device = store, scenes, config, device
         self.n_items = scenes.n_cached or len(store)
         self.networks: dict[str, nn.Module] = {"autoencoder": _Reconstruction(self.autoencoder)}

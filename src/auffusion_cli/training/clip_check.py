@@ -96,7 +96,7 @@ def check_clips(
 def _measure(clip: Clip) -> _Measurement:
     try:
         waveform, sample_rate_hz = read_audio(clip.path, mono=True)
-        waveform = cut(waveform[0], clip, sample_rate_hz)
+        waveform = cut(torch.from_numpy(waveform[0]), clip, sample_rate_hz)
         if waveform.numel() == 0:
             return _Measurement()
         pcm = (waveform * PCM16_FULL_SCALE).clamp(-32768, 32767).to(torch.int16)

@@ -25,7 +25,7 @@ def load_waveform(clip: Clip, sample_rate_hz: int) -> Tensor:
     Raises AudioError if the file cannot be read.
     """
     waveform, _ = read_audio(clip.path, sample_rate_hz, mono=True)
-    return cut(waveform[0], clip, sample_rate_hz)
+    return cut(torch.from_numpy(waveform[0]), clip, sample_rate_hz)
 
 
 def cut(waveform: Tensor, clip: Clip, sample_rate_hz: int) -> Tensor:

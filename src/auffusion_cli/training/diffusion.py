@@ -59,8 +59,8 @@ class DiffusionStage:
                 f"is not one of {', '.join(PREDICTION_TYPES)}"
             )
         if config.gradient_checkpointing:
-            model.unet.enable_gradient_checkpointing()
-        model.unet.train()
+            model.networks.unet.enable_gradient_checkpointing()
+        model.networks.unet.train()
         self.networks: dict[str, nn.Module] = {"denoiser": _Denoiser(model)}
 
     def trains(self, name: str, step: int) -> bool:
@@ -79,7 +79,7 @@ class DiffusionStage:
         return self.source.load(batch), noise, timesteps, draws >= self.config.text_dropout
 
     def losses(self, loaded: tuple[Any, Tensor, Tensor, Tensor], step: int) -> Losses:
-        device = self.model.device
+        device = self.model.networks.torch_device
         clean, hidden_states = self.source.examples(loaded[0])
         clean, noise, timesteps, kept = (
             x.to(device, non_blocking=True) for x in (clean, *loaded[1:])
@@ -108,7 +108,7 @@ class DiffusionStage:
 
     def export(self, folder: Path) -> None:
         """Write the parts of a checkpoint into `folder`, beside its other contents."""
-        self.model.unet.eval()
+        self.model.networks.unet.eval()
         unfinished = folder / RESULT_NAME
         for part in save_model(self.model, unfinished, overwrite=True).iterdir():
             if part.is_dir():
@@ -116,11 +116,11 @@ class DiffusionStage:
             else:
                 part.replace(folder / part.name)
         unfinished.rmdir()
-        self.model.unet.train()
+        self.model.networks.unet.train()
 
     def preview(self, folder: Path, step: int) -> None:
         """Write the preview prompts' sounds and spectrograms, always from the same noise."""
-        self.model.unet.eval()
+        self.model.networks.unet.eval()
         folder.mkdir(parents=True, exist_ok=True)
         results = generate(self.model, self.preview_requests, self.preview_settings)
         for index, result in enumerate(results):
@@ -129,7 +129,7 @@ class DiffusionStage:
             save_spectrogram(
                 result.log_mel, path.with_suffix(".png"), self.model.codec.spectrogram_config
             )
-        self.model.unet.train()
+        self.model.networks.unet.train()
 
 
 class _Denoiser(nn.Module):
@@ -137,11 +137,10 @@ class _Denoiser(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.unet = model.unet
-        self.adapters = model.text.adapters
-        # Not a submodule: the frozen encoders are neither trained nor saved in checkpoints.
-        self._adapt = model.text.adapt
-        self._unconditional = model.text.unconditional()
+        self.unet = model.networks.unet
+        self.adapters = model.networks.adapters
+        unconditional = torch.from_numpy(model.text.unconditional())
+        self._unconditional = unconditional.to(model.networks.torch_device)
 
     def forward(
         self, noisy: Tensor, timesteps: Tensor, hidden_states: list[Tensor], kept: Tensor
@@ -151,6 +150,9 @@ class _Denoiser(nn.Module):
         Rows that are not `kept` (B,) are unconditional: zeros after the adapters, or the empty
         prompt in the Stable Diffusion layout.
         """
-        conditioning = self._adapt(hidden_states)
+        if self.adapters is not None:
+            adapters = zip(self.adapters, hidden_states, strict=True)
+            hidden_states = [adapter(states) for adapter, states in adapters]
+        conditioning = torch.cat(hidden_states, dim=1)
         conditioning = torch.where(kept[:, None, None], conditioning, self._unconditional)
         return self.unet(noisy, timesteps, encoder_hidden_states=conditioning).sample

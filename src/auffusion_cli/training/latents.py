@@ -19,10 +19,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from auffusion_cli.codec.codec import Codec
+from auffusion_cli.codec.log_mel import LogMelModule, normalize_peak
+from auffusion_cli.codec.tensor_image import log_mel_to_image, pad_image
 from auffusion_cli.diffusion.text import TextConditioner
 from auffusion_cli.files import atomic_folder
 from auffusion_cli.training.captions import Wordings
@@ -102,6 +105,33 @@ class LatentCache:
         return loaded
 
 
+class SoundEncoder:
+    """`Codec.encode` for tensors, on the device of its autoencoder."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.autoencoder: nn.Module = codec.networks.autoencoder
+        self.device = codec.networks.torch_device
+        self._log_mel = LogMelModule(codec.spectrogram_config).to(self.device)
+        self._image_config = codec.image_config
+
+    @torch.no_grad()
+    def __call__(self, waveforms: Tensor) -> Tensor:
+        """(B, N) samples -> (B, C, h, w) latents, float32."""
+        waveforms = normalize_peak(waveforms.to(self.device), self._log_mel.config.peak)
+        hop, f = self._log_mel.config.hop_length_samples, self.autoencoder.downsample
+        waveforms = F.pad(waveforms, (0, -waveforms.shape[-1] % hop))
+        image = log_mel_to_image(self._log_mel(waveforms), self._image_config)
+        image = pad_image(image, image.shape[-1] + -image.shape[-1] % f)
+        dtype = next(self.autoencoder.parameters()).dtype
+        return self.autoencoder.encode(image.to(dtype)).float()
+
+
+def _hidden_states(text: TextConditioner, captions: Sequence[str]) -> list[Tensor]:
+    """One (B, T_i, D_i) for each text encoder."""
+    numbers = range(len(text.encoders))
+    return [torch.from_numpy(text.hidden_states(i, captions)) for i in numbers]
+
+
 class FreshScenes:
     """A new scene for every training sample, composed and encoded on demand.
 
@@ -111,7 +141,8 @@ class FreshScenes:
     def __init__(
         self, codec: Codec, text: TextConditioner, store: ClipStore, scenes: SceneConfig
     ) -> None:
-        self._codec, self._text, self._store, self._scenes = codec, text, store, scenes
+        self._encoder = SoundEncoder(codec)
+        self._text, self._store, self._scenes = text, store, scenes
         self._kept: dict[str, list[Tensor]] = {}
         self.latent_shape = codec.latent_shape(scenes.duration_s)
 
@@ -129,11 +160,11 @@ class FreshScenes:
 
     def examples(self, loaded: tuple[Tensor, list[str]]) -> Examples:
         waveforms, captions = loaded
-        latents = self._codec.encode(waveforms.to(next(self._codec.parameters()).device))
+        latents = self._encoder(waveforms)
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._kept]
         if new:
-            hidden_states = zip(*self._text.hidden_states_of_many(new), strict=True)
-            self._kept |= zip(new, map(list, hidden_states), strict=True)
+            each = zip(*_hidden_states(self._text, new), strict=True)
+            self._kept |= zip(new, map(list, each), strict=True)
         each = zip(*(self._kept[caption] for caption in captions), strict=True)
         stacked = [torch.stack(of_encoder) for of_encoder in each]
         for oldest in list(self._kept)[: max(0, len(self._kept) - N_CAPTIONS_KEPT)]:
@@ -202,15 +233,17 @@ def _write_latents(
     on_progress: OnPrepare | None,
 ) -> list[Wordings]:
     """Write `latents.npy`; returns the wordings of its scenes."""
-    device = next(codec.parameters()).device
+    encode = SoundEncoder(codec)
     wordings: list[Wordings] = []
     shape = (batches.n_scenes, *codec.latent_shape(batches.scenes.duration_s))
     # Written from end to end, not mapped: a full disk is then an OSError and not a signal.
     with (folder / "latents.npy").open("wb") as file:
         header = {"descr": "<f2", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for waveforms, of_batch in read_ahead(batches, range(len(batches)), n_workers, device):
-            latents = codec.encode(waveforms.to(device)).half().cpu().numpy()
+        for waveforms, of_batch in read_ahead(
+            batches, range(len(batches)), n_workers, encode.device
+        ):
+            latents = encode(waveforms).half().cpu().numpy()
             assert latents.shape == (len(of_batch), *shape[1:])
             file.write(latents.tobytes())
             wordings += of_batch
@@ -271,8 +304,8 @@ class _HiddenStates:
         index: dict[str, list[tuple[int, int]]] = {caption: [] for caption in captions}
         for first in range(0, len(captions), CAPTION_BATCH):
             some = captions[first : first + CAPTION_BATCH]
-            for i, batch in enumerate(text.hidden_states_of_many(some)):
-                for caption, states in zip(some, batch.half().cpu(), strict=True):
+            for i, batch in enumerate(_hidden_states(text, some)):
+                for caption, states in zip(some, batch.half(), strict=True):
                     # The padding is exactly zero, and no encoder's output for a token is.
                     count = int(states.any(dim=1).sum())
                     rows[i].append(states[:count].numpy())
@@ -295,8 +328,10 @@ def _digest(
 ) -> str:
     """The name of a cache, from everything that its content depends on."""
     digest = hashlib.sha256(f"format {CACHE_FORMAT}".encode())
-    for module in (codec.autoencoder, *text.encoders):
-        for name, tensor in sorted(module.state_dict().items()):
+    networks = codec.networks
+    modules = [("", networks.autoencoder), *(("encoder.", e) for e in networks.text_encoders)]
+    for prefix, module in modules:
+        for name, tensor in sorted(module.state_dict(prefix=prefix).items()):
             # The sums distinguish trained networks, and are faster than a hash of the bytes.
             total = tensor.cpu().double().sum().item()
             digest.update(f"{name}{tuple(tensor.shape)}{total:.12g}".encode())

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from auffusion_cli.checkpoints.load import check_autoencoder, load_autoencoder
-from auffusion_cli.codec.image import log_mel_to_image, pad_image
+from auffusion_cli.checkpoints.load_torch import check_autoencoder, load_autoencoder
+from auffusion_cli.codec.log_mel import LogMelModule, normalize_peak
 from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
+from auffusion_cli.codec.tensor_image import log_mel_to_image, pad_image
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.files import atomic_file, atomic_folder
-from auffusion_cli.signal.spectrogram import LogMel, normalize_peak
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
 from auffusion_cli.training.losses import gradient_loss
@@ -65,7 +65,7 @@ class PatchAutoencoderStage:
     ) -> None:
         self.store, self.scenes, self.config = store, config.scenes, config.autoencoder
         self.device = device
-        self.log_mel = LogMel().to(device)
+        self.log_mel = LogMelModule().to(device)
         self.n_items = config.scenes.n_cached or len(store)
         self.model = build_patch_autoencoder(self.config).to(device).train()
         if self.config.init_from is None:

@@ -18,6 +18,7 @@ import diffusers
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import nn
+from transformers import PreTrainedModel
 
 from auffusion_cli.checkpoints.download import resolve
 from auffusion_cli.checkpoints.layout import (
@@ -30,25 +31,33 @@ from auffusion_cli.checkpoints.layout import (
     read_identity,
     read_scheduler_config,
 )
-from auffusion_cli.checkpoints.load import (
+from auffusion_cli.checkpoints.load_torch import (
     load_autoencoder,
     load_unet,
     load_vocoder,
     try_unet,
 )
 from auffusion_cli.checkpoints.meta import MAX_SIZE
+from auffusion_cli.checkpoints.text import (
+    count_positions,
+    load_text,
+    load_tokenizer,
+    text_config,
+)
 from auffusion_cli.checkpoints.text_encoders import (
     load_adapter,
-    load_text,
     load_text_encoder,
-    load_tokenizer,
+    load_text_networks,
 )
 from auffusion_cli.codec.codec import Codec
-from auffusion_cli.codec.vocoder import GriffinLim, HiFiGAN
+from auffusion_cli.codec.vocoder import HiFiGAN, check_vocoder
 from auffusion_cli.config import SCHEDULERS, GenerationDefaults
-from auffusion_cli.diffusion.text import ConditionAdapter, TextConditioner, TextEncoder
+from auffusion_cli.diffusion.adapter import ConditionAdapter
+from auffusion_cli.diffusion.text import TextConditioner, TextEncoder
+from auffusion_cli.engines.torch_networks import TorchNetworks
 from auffusion_cli.errors import AuffusionWarning, UsageError
 from auffusion_cli.model import Model
+from auffusion_cli.signal.griffin_lim import GriffinLim
 from auffusion_cli.training.diffusion_config import (
     FIRST_SCHEDULE,
     DiffusionConfig,
@@ -85,21 +94,27 @@ def build_model(config: DiffusionConfig, device: torch.device, window_s: float) 
     start = _read_start(config)
     schedule = _schedule(config, start)
     defaults = _defaults(config, start, window_s, schedule)
-    codec = Codec(_load_autoencoder(config, start), _load_vocoder(config, start))
-    defaults = _with_vocoder(config, defaults, codec.vocoder)
-    unet = _load_unet(config, start, codec.latent_shape(window_s))
-    text = _load_text(config, start, unet.config.cross_attention_dim)
+    autoencoder, vocoder = _load_autoencoder(config, start), _load_vocoder(config, start)
+    defaults = _with_vocoder(config, defaults, is_trained=vocoder is not None)
+    latent_shape = Codec(TorchNetworks(autoencoder=autoencoder)).latent_shape(window_s)
+    unet = _load_unet(config, start, latent_shape)
+    encoders, text_networks, adapters = _load_text(config, start, unet.config.cross_attention_dim)
+    networks = TorchNetworks(
+        unet=unet,
+        autoencoder=autoencoder,
+        text_encoders=text_networks,
+        adapters=adapters,
+        vocoder=vocoder,
+    ).to(device)
     return Model(
         name=config.name,
         revision=None,
         licence=config.licence or start.licence,
-        codec=codec.eval().to(device),
-        text=text.to(device),
-        unet=unet.to(device),
+        networks=networks,
+        codec=Codec(networks),
+        text=TextConditioner(encoders, networks),
         scheduler_config=schedule,
         defaults=defaults,
-        device=device,
-        dtype=torch.float32,
         credits=None if start.folder is None else read_credits(start.folder),
     )
 
@@ -191,10 +206,9 @@ def _compare_windows(name: str, of_start_s: float, window_s: float) -> None:
 
 
 def _with_vocoder(
-    config: DiffusionConfig, defaults: GenerationDefaults, vocoder: nn.Module
+    config: DiffusionConfig, defaults: GenerationDefaults, *, is_trained: bool
 ) -> GenerationDefaults:
     """`defaults` with the vocoder that is there: a named one is used, if nothing else is asked."""
-    is_trained = isinstance(vocoder, HiFiGAN)
     if config.generation.vocoder == "hifigan" and not is_trained:
         raise UsageError(
             "diffusion.generation.vocoder: hifigan is not there",
@@ -216,12 +230,13 @@ def _load_autoencoder(config: DiffusionConfig, start: _Start) -> nn.Module:
     return load_autoencoder(part_folder(config.autoencoder, "diffusion.autoencoder", "vae"))
 
 
-def _load_vocoder(config: DiffusionConfig, start: _Start) -> nn.Module:
+def _load_vocoder(config: DiffusionConfig, start: _Start) -> HiFiGAN | None:
+    """The trained one, which fits the spectrogram; None for Griffin-Lim."""
     if config.vocoder not in (None, GriffinLim.name):
-        return load_vocoder(part_folder(config.vocoder, "diffusion.vocoder", "vocoder"))
+        return _fitting(part_folder(config.vocoder, "diffusion.vocoder", "vocoder"))
     if config.vocoder is None and start.folder is not None:
         if choose_vocoder(start.folder, "auto", start.defaults) == "hifigan":
-            return load_vocoder(start.folder / "vocoder")
+            return _fitting(start.folder / "vocoder")
         if start.defaults.vocoder == "hifigan":
             warnings.warn(
                 f"{config.init_from} has no vocoder: the result's sound is made with Griffin-Lim; "
@@ -229,7 +244,13 @@ def _load_vocoder(config: DiffusionConfig, start: _Start) -> nn.Module:
                 AuffusionWarning,
                 stacklevel=2,
             )
-    return GriffinLim()
+    return None
+
+
+def _fitting(folder: Path) -> HiFiGAN:
+    vocoder = load_vocoder(folder)
+    check_vocoder(vocoder.config)
+    return vocoder
 
 
 def _load_unet(
@@ -266,20 +287,24 @@ def _fresh_unet(
     )
 
 
-def _load_text(config: DiffusionConfig, start: _Start, width: int) -> TextConditioner:
+def _load_text(
+    config: DiffusionConfig, start: _Start, width: int
+) -> tuple[list[TextEncoder], list[PreTrainedModel], list[ConditionAdapter] | None]:
     """The named text encoders, each with an adapter to the UNet's width; or the start's."""
     if not config.text_encoders:
-        return load_text(start.folder, torch.float32)
-    encoders, adapters = [], []
+        return load_text(start.folder).encoders, *load_text_networks(start.folder, torch.float32)
+    encoders, networks, adapters = [], [], []
     for number, entry in enumerate(config.text_encoders):
         key = f"diffusion.text_encoders[{number}]"
         folder, tokenizer_folder = text_encoder_folders(entry.path, f"{key}.path")
-        encoder = load_text_encoder(folder, torch.float32)
+        network = load_text_encoder(folder, torch.float32)
         tokenizer = load_tokenizer(tokenizer_folder)
+        n_positions = count_positions(text_config(folder), folder)
         source = entry.name or entry.path
-        encoders.append(TextEncoder(tokenizer, encoder, entry.max_length, source=source))
-        adapters.append(_adapter(config.text_encoders, number, encoder.config.hidden_size, width))
-    return TextConditioner(encoders, adapters).eval()
+        encoders.append(TextEncoder(tokenizer, entry.max_length, n_positions, source=source))
+        networks.append(network)
+        adapters.append(_adapter(config.text_encoders, number, network.config.hidden_size, width))
+    return encoders, networks, adapters
 
 
 def _adapter(
@@ -288,7 +313,7 @@ def _adapter(
     """A fresh adapter, or that of a checkpoint: of several the one in the same place."""
     name = entries[number].adapter
     if name is None:
-        return ConditionAdapter(hidden_size, width)
+        return ConditionAdapter(hidden_size, width).eval()
     key = f"diffusion.text_encoders[{number}].adapter"
     folder = find_folder(name, key)
     conditions = read_conditions(folder) if is_adapter_layout(folder) else []

@@ -14,16 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from auffusion_cli.checkpoints.load import load_autoencoder, load_vocoder
+from auffusion_cli.checkpoints.load_torch import load_autoencoder, load_vocoder
 from auffusion_cli.checkpoints.save import save_vocoder
 from auffusion_cli.codec.autoencoder import KLAutoencoder
-from auffusion_cli.codec.image import image_to_log_mel, log_mel_to_image
+from auffusion_cli.codec.log_mel import LogMelModule
 from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
+from auffusion_cli.codec.tensor_image import image_to_log_mel, log_mel_to_image
 from auffusion_cli.codec.vocoder import HiFiGAN, HiFiGANConfig
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import UsageError
 from auffusion_cli.signal.audio import write_audio
-from auffusion_cli.signal.spectrogram import LogMel, mel_error_db
+from auffusion_cli.signal.spectrogram import mel_error_db
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import TrainingConfig, VocoderConfig
 from auffusion_cli.training.discriminators import WaveformDiscriminator, discriminate, frozen
@@ -107,7 +108,7 @@ class VocoderStage:
         """Raises UsageError and CheckpointError like `build_vocoder`."""
         config = training.vocoder
         self.vocoder = build_vocoder(config).to(device).train()
-        self.log_mel = LogMel().to(device)
+        self.log_mel = LogMelModule().to(device)
         hop = self.log_mel.config.hop_length_samples
         if config.segment_samples <= 0 or config.segment_samples % hop:
             raise UsageError(
@@ -182,9 +183,10 @@ class VocoderStage:
             waveform = self._clip(index)[: round(PREVIEW_S * sample_rate_hz)]
             log_mel = self.log_mel(waveform[None].to(self.device))
             resynthesised = self.vocoder(log_mel)
-            error_db = mel_error_db(log_mel, self.log_mel(resynthesised))
+            again = self.log_mel(resynthesised)
+            error_db = mel_error_db(log_mel.cpu().numpy(), again.cpu().numpy())
             path = folder / f"step-{step:08d}-{index}-{error_db:.2f}dB.wav"
-            write_audio(path, resynthesised[0].cpu(), sample_rate_hz)
+            write_audio(path, resynthesised[0].cpu().numpy(), sample_rate_hz)
         self.vocoder.train()
 
     def _clip(self, index: int) -> Tensor:

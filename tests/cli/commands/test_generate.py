@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from auffusion_cli.checkpoints.load import load_model
-from auffusion_cli.checkpoints.text_encoders import load_text
+from auffusion_cli.checkpoints.load import TextPart, load_model
 from auffusion_cli.checkpoints.vocabulary import save_vocabulary
 from auffusion_cli.cli import options, play
 from auffusion_cli.cli.app import build_app
@@ -41,7 +40,7 @@ def run(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     app = build_app()
 
-    def load_model(name, *, device, dtype, vocoder):
+    def load_model(name, *, device, dtype, vocoder, text=None):
         assert name == str(tiny_checkpoint) and device == "cpu"
         assert dtype in ("auto", "fp32") and vocoder in ("auto", "hifigan")
         return tiny_model
@@ -94,14 +93,12 @@ def test_info_of_several_files(run):
 
 
 def test_info_tells_the_licences_behind_a_sound_of_the_embedded_model(run):
-    import torch
-
     record = Provenance(
         GenerateRequest("dog barking in rain", 1),
         GenerateSettings(1.0, 2, 3.0, 0.0, "ddim"),
         *("embedded", None, "griffin-lim", "cpu", "fp32", "0" * 64),
     )
-    write_audio(Path("dog.wav"), torch.zeros(1, 1600), 16000, provenance=record.to_dict())
+    write_audio(Path("dog.wav"), np.zeros((1, 1600)), 16000, provenance=record.to_dict())
     shown = json.loads(run("info", "dog.wav", "--json").stdout)
     assert shown["kinds"] == ["dog barking", "rain"]
     assert 0 < sum(shown["share_alike"].values()) <= sum(shown["licences"].values())
@@ -114,7 +111,7 @@ def test_info_tells_no_licences_of_a_sound_without_words(run):
         GenerateSettings(1.0, 2, 3.0, 0.0, "ddim"),
         *("embedded", None, "griffin-lim", "cpu", "fp32", "0" * 64),
     )
-    write_audio(Path("dog.wav"), torch.zeros(1, 1600), 16000, provenance=record.to_dict())
+    write_audio(Path("dog.wav"), np.zeros((1, 1600)), 16000, provenance=record.to_dict())
     shown = json.loads(run("info", "dog.wav", "--json").stdout)
     assert not {"kinds", "licences"} & shown.keys()
 
@@ -164,18 +161,14 @@ def test_reproduce_loads_no_model_on_a_files_word(run, tiny_checkpoint, no_model
         "versions": {},
         "samples_sha256": "0",
     }
-    import torch
-
-    write_audio(Path("evil.wav"), torch.zeros(1, 16000), 16000, provenance=record)
+    write_audio(Path("evil.wav"), np.zeros((1, 16000)), 16000, provenance=record)
     result = CliRunner().invoke(build_app(), ["reproduce", "evil.wav"])
     assert result.exit_code == 2
     assert "evil/repo" in result.stderr and "--model" in result.stderr
 
 
 def test_a_sound_without_a_record_is_told(run):
-    import torch
-
-    write_audio(Path("plain.wav"), torch.zeros(1, 1600), 16000)
+    write_audio(Path("plain.wav"), np.zeros((1, 1600)), 16000)
     for name in ("info", "reproduce"):
         result = run(name, "plain.wav")
         assert result.exit_code == 1
@@ -280,18 +273,16 @@ def test_a_missing_file_cannot_be_met_and_a_damaged_one_fails(run, no_model, com
 
 @pytest.mark.parametrize("output", ["again.xyz", "plain.wav/again.wav"])
 def test_what_reproduce_cannot_write_is_told_before_a_model_is_loaded(run, no_model, output):
-    import torch
-
     record = Provenance(
         GenerateRequest("dog", 1),
         GenerateSettings(1.0, 2, 3.0, 0.0, "ddim"),
         *("tiny", None, "griffin-lim", "cpu", "fp32", "0" * 64),
     )
-    write_audio(Path("plain.wav"), torch.zeros(1, 1600), 16000, provenance=record.to_dict())
+    write_audio(Path("plain.wav"), np.zeros((1, 1600)), 16000, provenance=record.to_dict())
     result = run("reproduce", "plain.wav", "-o", output)
     assert result.exit_code in (1, 2) and Path(output).name.split(".")[1] in result.stderr
 
-    write_audio(Path("other.wav"), torch.zeros(1, 1600), 8000, provenance=record.to_dict())
+    write_audio(Path("other.wav"), np.zeros((1, 1600)), 8000, provenance=record.to_dict())
     result = run("reproduce", "other.wav")
     assert result.exit_code == 1 and "resampled to 8000 Hz" in result.stderr
 
@@ -566,10 +557,8 @@ def test_a_sound_whose_picture_is_missing_is_not_finished(run):
 
 
 def test_a_file_is_skipped_for_its_content_not_for_its_name(run, no_model):
-    import torch
-
     Path("out").mkdir()
-    write_audio(Path("out/00001-dog.wav"), torch.zeros(1, 1600), 16000)
+    write_audio(Path("out/00001-dog.wav"), np.zeros((1, 1600)), 16000)
     result = run("generate", "--prompts", "-", "-o", "out", stdin="dog\n")
     assert result.exit_code == 2
     assert "does not hold the sound of" in result.stderr
@@ -660,10 +649,9 @@ def test_what_the_model_cannot_read_is_shown_before_a_model_is_loaded(run, no_mo
 def knowing_checkpoint(tiny_checkpoint, tmp_path):
     """The tiny checkpoint with a vocabulary: a dog and rain, word for word."""
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "knowing")
-    (encoder,) = load_text(folder, torch.float32).encoders
     kinds = ("dog barking", "rain")
-    sentences = sentences_of(encoder, kinds)
-    save_vocabulary(Vocabulary(kinds, sentences, torch.tensor([0, 1]), 0.999), folder)
+    sentences = sentences_of(TextPart(folder, device="cpu").conditioner, kinds)
+    save_vocabulary(Vocabulary(kinds, sentences, np.array([0, 1]), 0.999), folder)
     return folder
 
 

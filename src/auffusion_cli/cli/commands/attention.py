@@ -195,7 +195,7 @@ def _check_averages(
     if text is None:
         return
     from auffusion_cli.checkpoints.layout import read_json
-    from auffusion_cli.checkpoints.load import empty_unet
+    from auffusion_cli.checkpoints.load_torch import empty_unet
     from auffusion_cli.diffusion.attention import cross_layers
 
     folder = setup.checkpoint.folder

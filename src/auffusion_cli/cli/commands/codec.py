@@ -11,7 +11,7 @@ from auffusion_cli.cli import console, options
 from auffusion_cli.cli.outputs import place_for
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
 
 
 def register(app: typer.Typer) -> None:
@@ -63,14 +63,10 @@ def codec_command(
     checkpoint = resolve.fetch(model, yes=yes)
     defaults, chosen_vocoder = resolve.describe(checkpoint, vocoder)
 
-    import torch
-
     from auffusion_cli.checkpoints.load import load_codec
-    from auffusion_cli.device import choose_device
     from auffusion_cli.tasks.round_trip import round_trip
 
-    codec = load_codec(checkpoint.folder, torch.float32, vocoder, defaults)
-    codec.to(choose_device(device))
+    codec = load_codec(checkpoint.folder, vocoder, defaults, device=device)
     with console.Progress("coding", unit="windows") as progress:
         sound, error_db = round_trip(
             codec,
@@ -97,7 +93,7 @@ def codec_command(
     )
 
 
-def _read(path: Path, rate_hz: int) -> Tensor:
+def _read(path: Path, rate_hz: int) -> np.ndarray:
     """(N,) waveform of the file at `rate_hz`, with notes of what was changed for that."""
     from auffusion_cli.signal.audio import read_audio
     from auffusion_cli.signal.sound_file import audio_info

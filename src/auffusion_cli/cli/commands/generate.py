@@ -253,7 +253,7 @@ def _resolved(setup: Setup, batch_size: int | None) -> dict[str, Any]:
     from auffusion_cli.device import choose_device
     from auffusion_cli.tasks.generate import default_batch_size
 
-    device = choose_device(setup.loading.device)
+    device = choose_device(setup.loading.device).type
     return setup.to_dict() | {"batch_size": batch_size or default_batch_size(device)}
 
 

@@ -1,0 +1,148 @@
+"""log-mel -> waveform without training: Griffin-Lim.
+
+Source: Griffin and Lim (1984) with the momentum of Perraudin, Balazs and Søndergaard ("A fast
+Griffin-Lim algorithm", 2013).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from auffusion_cli.config import SpectrogramConfig
+from auffusion_cli.cores import usable_cores
+from auffusion_cli.signal.mel import MelScale
+from auffusion_cli.signal.noise import Noise
+from auffusion_cli.signal.spectrogram import BLOCK_FRAMES, hann_window
+
+
+class GriffinLim:
+    """Phase reconstruction by projecting between magnitudes and consistent spectra.
+
+    The linear magnitude comes from the pseudo-inverse of the mel filterbank, the first phases from
+    the spectrum of seeded white noise. Phases that all start at zero leave a pulse every few hops,
+    which makes rain sound like a helicopter; independent ones fit no sound and end further off.
+    """
+
+    name = "griffin-lim"
+    version = "2"
+    """Of the phase reconstruction; recorded with a sound, as another gives other samples."""
+
+    def __init__(
+        self,
+        config: SpectrogramConfig | None = None,
+        *,
+        n_iterations: int = 32,
+        momentum: float = 0.99,
+    ) -> None:
+        self.config = config or SpectrogramConfig()
+        self.n_iterations = n_iterations
+        self.momentum = momentum
+        self._scale = MelScale(self.config)
+
+    def __call__(self, log_mel: np.ndarray, noise: Noise | None = None) -> np.ndarray:
+        """(B, n_mels, T) log-mel -> (B, T * hop) samples, float32.
+
+        `noise` gives the white noise, the same for all rows; None has seed 0.
+        """
+        n_frames, hop = log_mel.shape[-1], self.config.hop_length_samples
+        sound = np.zeros((len(log_mel), n_frames * hop), np.float32)
+        if n_frames == 0:
+            return sound
+        # The inverse STFT needs neighbours on both sides of a frame: lengthen, and cut them off.
+        n_margin = math.ceil(self.config.n_fft_samples / 2 / hop)
+        n_samples = (n_frames + 2 * n_margin - 1) * hop
+        white = (noise or Noise(0)).normal((n_samples,))
+        # A log-mel frame is centred in its hop, a frame of this STFT at the hop's beginning.
+        begin = n_margin * hop - hop // 2
+        for row, samples in zip(log_mel, sound, strict=True):
+            magnitude = self._scale.magnitude(np.exp(row, dtype=np.float32)).T
+            magnitude = np.pad(magnitude, ((n_margin, n_margin), (0, 0)), mode="edge")
+            samples[:] = self._invert(magnitude, white)[begin : begin + len(samples)]
+        return sound
+
+    def _invert(self, magnitude: np.ndarray, samples: np.ndarray) -> np.ndarray:
+        """The samples (N,) of a magnitude (T, n_bins), found from the phases of `samples`."""
+        projection = _Projection(magnitude, len(samples), self.config)
+        # Of consistent + momentum * (consistent - previous) only the phases count: one difference
+        # will do. The first spectrum, the noise's, is nobody's previous one.
+        share = self.momentum / (1 + self.momentum)
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for remembered in (0.0, *[share] * self.n_iterations):
+                samples = projection(samples, remembered, pool)
+        return samples
+
+
+class _Projection:
+    """One iteration: samples -> consistent spectrum -> the wanted magnitude -> samples.
+
+    Frames are independent up to where they are added, so a block of them, small enough for a core's
+    cache, is one task of a thread. Windows are at the beginning of what is transformed: where they
+    lie in it changes all phases of a bin alike.
+    """
+
+    def __init__(self, magnitude: np.ndarray, n_samples: int, config: SpectrogramConfig) -> None:
+        self.magnitude = magnitude
+        self.n_fft, self.hop = config.n_fft_samples, config.hop_length_samples
+        self.window = hann_window(config.win_length_samples)
+        self.n_samples = n_samples
+        self.edge = self.n_fft // 2 - (self.n_fft - len(self.window)) // 2
+        self.n_hops = -(-len(self.window) // self.hop)  # of a window
+        self.remembered = np.zeros(magnitude.shape, np.complex64)
+        overlap = self._added(np.broadcast_to(self.window**2, (len(magnitude), len(self.window))))
+        self.weights = self._inside(overlap)
+
+    def __call__(
+        self, samples: np.ndarray, remembered: float, pool: ThreadPoolExecutor
+    ) -> np.ndarray:
+        """(N,) -> (N,); phases are those of the spectrum less what the last call remembered.
+
+        `remembered` is the share of this spectrum for the next call.
+        """
+        padded = np.pad(samples, self.edge, mode="reflect")
+        frames = sliding_window_view(padded, len(self.window))[:: self.hop]
+
+        def block_of_sound(block: slice) -> np.ndarray:
+            return self._added(self._projected(frames[block], block, np.float32(remembered)))
+
+        n_frames = len(self.magnitude)
+        total = np.zeros((n_frames + self.n_hops - 1) * self.hop, np.float32)
+        blocks = list(_blocks(n_frames))
+        for block, added in zip(blocks, pool.map(block_of_sound, blocks), strict=True):
+            begin = block.start * self.hop
+            total[begin : begin + len(added)] += added
+        return self._inside(total) / self.weights
+
+    def _projected(self, frames: np.ndarray, block: slice, remembered: np.float32) -> np.ndarray:
+        """(T, win_length) frames -> the same with the magnitude of `block`, windowed."""
+        spectrum = np.fft.rfft(frames * self.window, self.n_fft)
+        before = self.remembered[block]
+        wanted = spectrum - before
+        np.multiply(spectrum.view(np.float32), remembered, out=before.view(np.float32))
+        size = np.abs(wanted)
+        gain = np.divide(self.magnitude[block], size, out=size, where=size > 0)
+        wanted.real *= gain
+        wanted.imag *= gain
+        return np.fft.irfft(wanted, self.n_fft)[:, : len(self.window)] * self.window
+
+    def _added(self, frames: np.ndarray) -> np.ndarray:
+        """(T, win_length) -> ((T + n_hops - 1) * hop,) samples: each a hop after the one before."""
+        n_frames = len(frames)
+        total = np.zeros((n_frames + self.n_hops - 1, self.hop), np.float32)
+        for i in range(self.n_hops):
+            part = frames[:, i * self.hop : (i + 1) * self.hop]
+            total[i : i + n_frames, : part.shape[1]] += part
+        return total.ravel()
+
+    def _inside(self, added: np.ndarray) -> np.ndarray:
+        """Added frames without what is before the first one's centre, and after the last one's."""
+        return added[self.edge : self.edge + self.n_samples]
+
+
+def _blocks(n_frames: int) -> Iterator[slice]:
+    for start in range(0, n_frames, BLOCK_FRAMES):
+        yield slice(start, min(start + BLOCK_FRAMES, n_frames))
