@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from auffusion_cli.checkpoints.download import Confirm, Report, resolve
 from auffusion_cli.checkpoints.layout import (
     choose_vocoder,
+    part_folders,
     read_credits,
     read_identity,
     read_scheduler_config,
@@ -23,14 +24,15 @@ from auffusion_cli.codec.codec import Codec
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.diffusion.text import TextConditioner, TextReader
 from auffusion_cli.diffusion.vocabulary import Vocabulary
-from auffusion_cli.errors import AuffusionWarning, CheckpointError, UsageError
+from auffusion_cli.engines.choose import Choice, choose_engine
+from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.model import Model
 
 if TYPE_CHECKING:
     from auffusion_cli.engines.networks import Networks, NetworkSizes
 
 Vocoder = Literal["auto", "hifigan", "griffin-lim"]
-Engine = Literal["torch"]
+Engine = Literal["auto", "torch", "onnx"]
 
 
 class EngineLoader(Protocol):
@@ -99,7 +101,8 @@ def load_model(
 
     `dtype` is fp32, fp16, bf16 or auto: fp16 on a CUDA device, fp32 elsewhere. `vocoder="auto"` is
     the checkpoint's own choice. `confirm` and `on_progress` are for downloads: see `resolve`.
-    `text` is what may have been loaded of this checkpoint before, by the same engine.
+    `engine="auto"` is onnx where the checkpoint has graphs and there is no GPU, else torch. `text`
+    is what may have been loaded of this checkpoint before, by the same engine.
 
     Raises:
         UsageError: the device, the precision, the vocoder or the engine is not one.
@@ -107,9 +110,11 @@ def load_model(
             inconsistent; the file and where possible the tensor are named.
         DownloadError: it could not be fetched.
     """
-    loader = choose_loader(engine, device, dtype)
+    if engine != "auto":
+        choose_loader(engine, device, dtype)  # refuses before anything is downloaded
     checkpoint = resolve(name_or_path, confirm=confirm, on_progress=on_progress)
     folder = checkpoint.folder
+    loader = choose_loader(choose_engine_of(folder, engine, device, dtype).engine, device, dtype)
     text = text or TextPart(folder)
     identity = read_identity(folder)
     scheduler_config = read_scheduler_config(folder)
@@ -155,7 +160,24 @@ def choose_loader(engine: str, device: str, dtype: str) -> EngineLoader:
         from auffusion_cli.checkpoints.load_torch import TorchLoader
 
         return TorchLoader(device, dtype)
-    raise UsageError(f"--engine {engine!r} is not known; valid: torch")
+    from auffusion_cli.checkpoints.load_onnx import OnnxLoader
+
+    return OnnxLoader(device, dtype)
+
+
+def choose_engine_of(
+    folder: Path,
+    engine: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    *,
+    needs_torch: str | None = None,
+) -> Choice:
+    """The engine for the checkpoint in `folder`; see `engines.choose.choose_engine`."""
+    missing = None if engine == "torch" else part_folders(folder).missing()
+    return choose_engine(
+        engine, device=device, dtype=dtype, missing_graph=missing, needs_torch=needs_torch
+    )
 
 
 def _has_vocoder(folder: Path, vocoder: Vocoder, defaults: GenerationDefaults) -> bool:

@@ -18,10 +18,8 @@ from auffusion_cli.checkpoints.layout import (
 )
 from auffusion_cli.checkpoints.load_torch import load_autoencoder, load_unet, load_vocoder
 from auffusion_cli.checkpoints.onnx_graph import Subject, WrittenGraph, write_graph
-from auffusion_cli.checkpoints.text_encoders import load_text_encoder
-from auffusion_cli.checkpoints.weights import find_weights, load_weights
+from auffusion_cli.checkpoints.text_encoders import load_adapter, load_text_encoder
 from auffusion_cli.config import SpectrogramConfig
-from auffusion_cli.diffusion.adapter import ConditionAdapter
 from auffusion_cli.engines import graphs
 from auffusion_cli.engines.graph_file import read_graph
 from auffusion_cli.engines.graphs import PartFolders
@@ -113,15 +111,10 @@ def _adapter(folder: Path, condition: Condition) -> Iterator[Subject]:
         states[:, n_tokens:] = 0  # as text is padded
         return {"hidden_states": states}
 
-    adapter = ConditionAdapter(
-        condition.condition_dim, condition.cross_attention_dim, condition.adapter_layers
-    )
-    adapter_folder = folder / condition.condition_adapter_name
-    load_weights(adapter, find_weights(adapter_folder, "condition_adapter"), torch.float32)
     yield Subject(
-        adapter_folder,
+        folder / condition.condition_adapter_name,
         graphs.ADAPTER,
-        adapter,
+        load_adapter(folder, condition, torch.float32),
         states(2, 7),
         {"hidden_states": {0: _dimension("sounds"), 1: _dimension("tokens")}},
         (states(1, 1),),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from auffusion_cli.cli.plan import Job
     from auffusion_cli.diffusion.text import TextReader
     from auffusion_cli.diffusion.vocabulary import Unknown
+    from auffusion_cli.engines.choose import Choice
     from auffusion_cli.model import Model
     from auffusion_cli.requests.request import GenerateSettings
 
@@ -31,6 +32,7 @@ class Setup:
     defaults: GenerationDefaults
     settings: GenerateSettings
     vocoder: str
+    engine: Choice
 
     def to_dict(self) -> dict[str, Any]:
         """For `--dry-run`."""
@@ -41,7 +43,9 @@ class Setup:
             "revision": self.checkpoint.revision if self.checkpoint else None,
             "downloaded": self.checkpoint is not None,
             "vocoder": self.vocoder,
-            **describe_machine(self.loading.device, self.loading.dtype),
+            "engine": self.engine.engine,
+            "engine_reason": self.engine.reason,
+            **describe_machine(self.engine.engine, self.loading.device, self.loading.dtype),
         }
 
     def settings_of(self, job: Job) -> GenerateSettings:
@@ -76,9 +80,11 @@ class Setup:
         """Load the weights that `check_vocabulary` has not loaded."""
         from auffusion_cli.checkpoints.load import load_model
 
-        console.note(f"loading {self.loading.model}")
+        why = f" with torch: {self.engine.reason}" if self.engine.is_forced else ""
+        console.note(f"loading {self.loading.model}{why}")
         return load_model(
             self.loading.model,
+            engine=self.engine.engine,
             device=self.loading.device,
             dtype=self.loading.dtype,
             vocoder=self.loading.vocoder,  # so that it warns where auto finds no vocoder
@@ -90,15 +96,21 @@ class Setup:
         from auffusion_cli.checkpoints.load import TextPart
 
         folder = self.checkpoint.folder
-        return TextPart(folder, device=self.loading.device, dtype=self.loading.dtype)
+        return TextPart(folder, self.engine.engine, self.loading.device, self.loading.dtype)
 
 
-def set_up(loading: options.Loading, asked: Mapping[str, Any], run: options.Run) -> Setup:
+def set_up(
+    loading: options.Loading,
+    asked: Mapping[str, Any],
+    run: options.Run,
+    *,
+    needs_torch: str | None = None,
+) -> Setup:
     """Check what is `asked` of `GenerateSettings`, and find the model, or download it unless it is
-    a dry run.
+    a dry run. `needs_torch` names what of the task only torch can do.
 
     Raises:
-        UsageError: a setting is impossible, or there is no such model.
+        UsageError: a setting or an engine is impossible, or there is no such model.
     """
     from auffusion_cli.checkpoints.names import require_sound
     from auffusion_cli.cli import resolve
@@ -106,10 +118,11 @@ def set_up(loading: options.Loading, asked: Mapping[str, Any], run: options.Run)
 
     GenerateSettings.from_defaults(GenerationDefaults(), **asked)  # before anything is downloaded
     require_sound(loading.model)
-    resolve.check_device(loading.device)
+    resolve.check_device(loading.engine, loading.device)
     checkpoint = (
         resolve.find(loading.model) if run.dry_run else resolve.fetch(loading.model, yes=run.yes)
     )
     defaults, vocoder = resolve.describe(checkpoint, loading.vocoder)
     settings = GenerateSettings.from_defaults(defaults, **asked)
-    return Setup(loading, checkpoint, defaults, settings, vocoder)
+    engine = resolve.choose_engine(checkpoint, loading, needs_torch)
+    return Setup(loading, checkpoint, defaults, settings, vocoder, engine)

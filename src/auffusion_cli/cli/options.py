@@ -83,14 +83,19 @@ Vocoder = Annotated[
     Literal["auto", "hifigan", "griffin-lim"],
     typer.Option("--vocoder", help="Turns the spectrogram into a waveform; auto is the model's."),
 ]
+Engine = Annotated[
+    Literal["auto", "torch", "onnx"],
+    typer.Option("--engine", help="What computes; auto starts fastest: onnx, where it can."),
+]
 
 
 @dataclass(frozen=True)
 class Loading:
-    """Model, vocoder, device and precision."""
+    """Model, vocoder, engine, device and precision."""
 
     model: Model = "embedded"
     vocoder: Vocoder = "auto"
+    engine: Engine = "auto"
     device: Device = "auto"
     dtype: Dtype = "auto"
 

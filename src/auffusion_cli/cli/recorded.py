@@ -179,14 +179,18 @@ def recorded_model(recorded: Provenance, path: Path) -> str:
 
 def recorded_device(recorded: Provenance) -> str:
     """The device on which the sound was made, or auto where there is none of its kind."""
-    import torch
-
-    here = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if here.get(recorded.device, False):
+    if recorded.device == "cpu" or is_here(recorded.engine, recorded.device):
         return recorded.device
     console.warn(f"made on {recorded.device}, which is not here: the samples may differ")
     return "auto"
+
+
+def is_here(engine: str, device: str) -> bool:
+    """Whether this machine has a device for an engine."""
+    from auffusion_cli.cli.resolve import check_device
+
+    try:
+        check_device(engine, device)
+    except UsageError:
+        return False
+    return True

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from auffusion_cli.cli import console
+from auffusion_cli.cli import console, options
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import CheckpointError, UsageError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from auffusion_cli.checkpoints.names import Checkpoint, HubSource
     from auffusion_cli.diffusion.text import TextReader
     from auffusion_cli.diffusion.vocabulary import Unknown
+    from auffusion_cli.engines.choose import Choice
 
 MAX_QUOTED_CHARACTERS = 60
 """Of each end of a long text."""
@@ -127,16 +128,45 @@ def describe(checkpoint: Checkpoint | None, vocoder: str) -> tuple[GenerationDef
     return defaults, choose_vocoder(checkpoint.folder, vocoder, defaults)
 
 
-def check_device(device: str) -> None:
+def check_device(engine: str, device: str) -> None:
     """Raise a UsageError where a device is asked for that this machine lacks."""
-    if device not in ("auto", "cpu"):
+    if engine == "onnx":
+        from auffusion_cli.engines.onnx_networks import choose_provider
+
+        choose_provider(device)
+    elif device not in ("auto", "cpu"):
         from auffusion_cli.device import choose_device
 
         choose_device(device)
 
 
-def describe_machine(device: str, dtype: str) -> dict[str, str]:
+def choose_engine(
+    checkpoint: Checkpoint | None, loading: options.Loading, needs_torch: str | None
+) -> Choice:
+    """The engine to load with, of a checkpoint that is not here by the options alone.
+
+    Raises:
+        UsageError: `--engine onnx` cannot do what is asked.
+        CheckpointError: `--engine onnx` finds no graphs.
+    """
+    from auffusion_cli.checkpoints.load import choose_engine_of
+    from auffusion_cli.engines import choose
+
+    place = {"device": loading.device, "dtype": loading.dtype, "needs_torch": needs_torch}
+    if checkpoint is None:
+        # The published checkpoints have no graphs.
+        return choose.choose_engine(
+            "torch" if loading.engine == "auto" else loading.engine, **place
+        )
+    return choose_engine_of(checkpoint.folder, loading.engine, **place)
+
+
+def describe_machine(engine: str, device: str, dtype: str) -> dict[str, str]:
     """Device and precision, with auto resolved."""
+    if engine == "onnx":
+        from auffusion_cli.engines.onnx_networks import choose_provider
+
+        return {"device": choose_provider(device), "dtype": "fp32"}
     from auffusion_cli.device import choose_device, choose_dtype, dtype_name
 
     torch_device = choose_device(device)

@@ -86,59 +86,65 @@ class OnnxNetworks:
 
     def __init__(self, folders: PartFolders, device: str = "auto", *, n_threads: int) -> None:
         self.device = choose_provider(device)
-        run = Runtime(self.device, n_threads)
-        self._text_encoders = [
-            GraphNetwork(folder, graphs.TEXT_ENCODER, run) for folder in folders.text_encoders
+        self._runtime = runtime = Runtime(self.device, n_threads)
+        self.text_encoders = [
+            GraphNetwork(folder, graphs.TEXT_ENCODER, runtime) for folder in folders.text_encoders
         ]
-        self._adapters = [GraphNetwork(folder, graphs.ADAPTER, run) for folder in folders.adapters]
-        self._unet = GraphNetwork(folders.unet, graphs.UNET, run)
-        self._encoder = GraphNetwork(folders.vae, graphs.ENCODER, run)
-        self._decoder = GraphNetwork(folders.vae, graphs.DECODER, run)
-        self._texture = (
-            GraphNetwork(folders.vae, graphs.TEXTURE, run) if folders.has_texture else None
-        )
-        self._vocoder = (
-            None if folders.vocoder is None else GraphNetwork(folders.vocoder, graphs.VOCODER, run)
-        )
+        self.adapters = [
+            GraphNetwork(folder, graphs.ADAPTER, runtime) for folder in folders.adapters
+        ]
+        self.unet = GraphNetwork(folders.unet, graphs.UNET, runtime)
+        self.encoder = GraphNetwork(folders.vae, graphs.ENCODER, runtime)
+        self.decoder = GraphNetwork(folders.vae, graphs.DECODER, runtime)
+        self.texture_network: GraphNetwork | None = None
+        if folders.has_texture:
+            self.texture_network = GraphNetwork(folders.vae, graphs.TEXTURE, runtime)
+        self.vocoder: GraphNetwork | None = None
+        if folders.vocoder is not None:
+            self.add_vocoder(folders.vocoder)
 
-    @cached_property
+    def add_vocoder(self, folder: Path) -> None:
+        """Take the vocoder of `folder`."""
+        self.vocoder = GraphNetwork(folder, graphs.VOCODER, self._runtime)
+
+    @property
     def sizes(self) -> NetworkSizes:
-        _, n_channels, n_rows, _ = self._encoder.graph.output
+        _, n_channels, n_rows, _ = self.encoder.graph.output
         return NetworkSizes(
-            text_widths=tuple(each.graph.output[-1] for each in self._text_encoders),
-            cross_attention_dim=self._unet.graph.inputs["text"][-1],
-            has_adapters=bool(self._adapters),
+            text_widths=tuple(each.graph.output[-1] for each in self.text_encoders),
+            cross_attention_dim=self.unet.graph.inputs["text"][-1],
+            has_adapters=bool(self.adapters),
             latent_channels=n_channels,
-            downsample=self._encoder.graph.inputs["image"][-2] // n_rows,
-            has_texture=self._texture is not None,
-            has_vocoder=self._vocoder is not None,
+            downsample=self.encoder.graph.inputs["image"][-2] // n_rows,
+            has_texture=self.texture_network is not None,
+            has_vocoder=self.vocoder is not None,
         )
 
     def hidden_states(
         self, encoder: int, token_ids: np.ndarray, attention_mask: np.ndarray | None
     ) -> np.ndarray:
         masked = {} if attention_mask is None else {"attention_mask": attention_mask}
-        return self._text_encoders[encoder](token_ids=token_ids, **masked)
+        return self.text_encoders[encoder](token_ids=token_ids, **masked)
 
     def adapt(self, encoder: int, hidden_states: np.ndarray) -> np.ndarray:
-        return self._adapters[encoder](hidden_states=hidden_states)
+        return self.adapters[encoder](hidden_states=hidden_states)
 
     def predict(self, latents: np.ndarray, timestep: float, text: np.ndarray) -> np.ndarray:
-        return self._unet(latents=latents, timestep=np.array(timestep, np.float32), text=text)
+        return self.unet(latents=latents, timestep=np.array(timestep, np.float32), text=text)
 
     def encode_image(self, image: np.ndarray) -> np.ndarray:
-        return self._encoder(image=image)
+        return self.encoder(image=image)
 
     def decode_latents(self, latents: np.ndarray) -> np.ndarray:
-        return self._decoder(latents=latents)
+        return self.decoder(latents=latents)
 
     def texture(self, image: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        return self._texture(image=image, noise=noise)
+        return self.texture_network(image=image, noise=noise)
 
     def vocode(self, log_mel: np.ndarray) -> np.ndarray:
         if log_mel.shape[-1] == 0:
             return np.zeros((len(log_mel), 0), np.float32)
-        return self._vocoder(log_mel=log_mel)
+        return self.vocoder(log_mel=log_mel)
 
 
 class Runtime:

@@ -40,7 +40,7 @@ def run(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     app = build_app()
 
-    def load_model(name, *, device, dtype, vocoder, text=None):
+    def load_model(name, *, engine, device, dtype, vocoder, text=None):
         assert name == str(tiny_checkpoint) and device == "cpu"
         assert dtype in ("auto", "fp32") and vocoder in ("auto", "hifigan")
         return tiny_model
@@ -331,6 +331,8 @@ def test_dry_run_resolves_everything_and_makes_nothing(run, no_model, tiny_check
         "revision": None,
         "downloaded": True,
         "vocoder": "hifigan",
+        "engine": "torch",
+        "engine_reason": "the model has no graphs of ONNX",
         "device": "cpu",
         "dtype": "fp32",
         "batch_size": 1,

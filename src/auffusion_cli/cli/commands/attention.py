@@ -122,7 +122,10 @@ def attention(
     drawn_words = _choose_words(words, origin.request.prompt)
     files = choose_files(output, data, audio, origin, names)
     files.check(overwrite=run.overwrite)
-    setups = [set_up(origin.loading_with(name, computation), origin.asked, run) for name in names]
+    setups = [
+        set_up(origin.loading_with(name, computation), origin.asked, run, needs_torch="attention")
+        for name in names
+    ]
     for setup in setups:
         _check_averages(setup, origin.request, **chosen)
     if run.dry_run:

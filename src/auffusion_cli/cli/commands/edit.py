@@ -126,7 +126,7 @@ def edit(
     path = fill(as_template(output, None, "{name}-edited", "--output"), fields, "--output")
     recordings.check_broadcast(finish, [path])
     recordings.check_outputs([path], spectrogram, overwrite=run.overwrite)
-    setup = set_up(origin.loading_with(model, computation), origin.asked, run)
+    setup = set_up(origin.loading_with(model, computation), origin.asked, run, needs_torch="edit")
     _check_words(setup, request)
     if run.dry_run:
         recordings.show_plan(setup, {path: request}, as_json=run.json, edited_prompt=edited_prompt)

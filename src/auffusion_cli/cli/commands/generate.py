@@ -250,11 +250,10 @@ def _find_player(jobs: Sequence[Job]) -> list[str]:
 
 
 def _resolved(setup: Setup, batch_size: int | None) -> dict[str, Any]:
-    from auffusion_cli.device import choose_device
     from auffusion_cli.tasks.generate import default_batch_size
 
-    device = choose_device(setup.loading.device).type
-    return setup.to_dict() | {"batch_size": batch_size or default_batch_size(device)}
+    resolved = setup.to_dict()
+    return resolved | {"batch_size": batch_size or default_batch_size(resolved["device"])}
 
 
 def _show_plan(

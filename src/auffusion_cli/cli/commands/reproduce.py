@@ -54,7 +54,8 @@ def reproduce(
     """Make the same sound again, and compare every sample with the file.
 
     Exits with 1 if they differ, also where the file was changed after it was made, and shows what
-    else differs: the model's revision, library versions, the device. A model that comes with
+    else differs: the model's revision, library versions, the device. The engine is the one that the
+    file was made with. A model that comes with
     neither a known name nor this command line is not loaded on a file's word: name it with --model.
 
     \b
@@ -88,6 +89,7 @@ def reproduce(
         console.note(f"loading {name}")
         loaded = load_model(
             name,
+            engine=recorded.engine,
             device=device or recorded_device(recorded),
             dtype=dtype or recorded.dtype,
             vocoder=recorded.vocoder,

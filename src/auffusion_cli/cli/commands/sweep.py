@@ -187,7 +187,8 @@ def _plan_cells(
         "model": setup.loading.model,
         "weights": "" if setup.checkpoint is None else weights_of(setup.checkpoint.folder),
         "vocoder": setup.vocoder,
-        **describe_machine(setup.loading.device, setup.loading.dtype),
+        "engine": setup.engine.engine,
+        **describe_machine(setup.engine.engine, setup.loading.device, setup.loading.dtype),
     }
     return [
         plan_cell(output, settings, cell_inputs(sounds, settings, **facts), overwrite=run.overwrite)
