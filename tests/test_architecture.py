@@ -60,6 +60,23 @@ def imported(path: Path, *, at_import: bool = False) -> set[str]:
     return {name.removesuffix(".__version__") for name in found}
 
 
+HEAVY = {"torch", "torchaudio", "diffusers", "transformers"}
+ONNX_PATH = (
+    "api",
+    "model",
+    "checkpoints.load",
+    "engines.onnx_networks",
+    "tasks.generate",
+    "tasks.inpaint",
+    "tasks.extend",
+    "tasks.style_transfer",
+    "tasks.reproduce",
+    "tasks.room_tone",
+    "tasks.finish",
+)
+"""Where the ONNX engine enters: whatever these import must not import torch."""
+
+
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 
@@ -74,10 +91,32 @@ def test_no_import_goes_up(path):
 def test_what_is_asked_needs_no_torch(name):
     paths = [path for path in MODULES if room(f"x.{path.relative_to(PACKAGE).parts[0]}") == name]
     paths = paths or [PACKAGE / f"{name}.py"]
-    heavy = {"torch", "torchaudio", "diffusers", "transformers"}
     for path in paths:
         packages = {module.split(".")[0] for module in imported(path, at_import=True)}
-        assert not packages & heavy, path
+        assert not packages & HEAVY, path
+
+
+def files_of(module: str) -> list[Path]:
+    """The file of one of our modules, or of the module that a name is imported from."""
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    return [p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()]
+
+
+@pytest.mark.parametrize("root", ONNX_PATH)
+def test_the_onnx_path_imports_no_torch(root):
+    """Up to what functions import: those are for the torch engine alone."""
+    seen: dict[Path, str] = {}
+    todo = [(f"auffusion_cli.{root}", root)]
+    while todo:
+        module, way = todo.pop()
+        for path in files_of(module):
+            if path in seen:
+                continue
+            seen[path] = way
+            found = imported(path, at_import=True)
+            assert not {name.split(".")[0] for name in found} & HEAVY, f"{way} > {path.name}"
+            todo += [(n, f"{way} > {n}") for n in found if n.startswith("auffusion_cli.")]
+    assert len(seen) > 3
 
 
 def test_every_room_has_its_layer():

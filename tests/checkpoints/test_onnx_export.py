@@ -160,13 +160,13 @@ def test_the_networks_are_torchs(converted):
     assert (sizes.text_widths, sizes.cross_attention_dim) == ((WIDTH, 12, 16), WIDTH)
     assert (sizes.latent_channels, sizes.downsample, sizes.has_texture) == (4, 2, False)
     with torch.no_grad():
-        for i, encoder in enumerate(model.text.encoders):
+        for i, encoder in enumerate(model.networks.text_encoders):
             ids = rng.integers(3, 400, (3, 11))
-            expected = encoder.encoder(torch.from_numpy(ids)).last_hidden_state
+            expected = encoder(torch.from_numpy(ids)).last_hidden_state
             found = onnx_networks.hidden_states(i, ids, None)
             np.testing.assert_allclose(found, expected, atol=1e-5)
         log_mel = rng.normal(size=(3, 256, 50)).astype(np.float32)
-        expected = model.codec.vocoder(torch.from_numpy(log_mel))
+        expected = model.networks.vocoder(torch.from_numpy(log_mel))
         np.testing.assert_allclose(onnx_networks.vocode(log_mel), expected, atol=1e-5)
 
 
