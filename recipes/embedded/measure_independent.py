@@ -29,7 +29,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 import yaml
 from classifier import hit_interval, load_store
 from words import load_words
@@ -118,8 +117,8 @@ def windows_of(waveform: np.ndarray) -> np.ndarray:
     normalized = normalize_peak(waveform[None])[0]
     n_missing = max(WINDOW_SAMPLES - len(normalized), 0)
     n_missing += -(len(normalized) + n_missing - WINDOW_SAMPLES) % HOP_SAMPLES
-    padded = torch.nn.functional.pad(normalized, (0, n_missing))
-    return padded.unfold(0, WINDOW_SAMPLES, HOP_SAMPLES).numpy()
+    padded = np.pad(normalized, (0, n_missing)).astype(np.float32)
+    return np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::HOP_SAMPLES]
 
 
 def load_judge(folder: Path, table: Table) -> Judge:

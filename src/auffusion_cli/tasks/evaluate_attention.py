@@ -218,7 +218,7 @@ def _is_in(path: Path, sound: GenerateResult, recorded: Provenance) -> bool:
     there, made = to_pcm16(recording.waveform()), to_pcm16(sound.waveform)[None]
     if recording.sample_rate_hz != sound.sample_rate_hz or there.shape != made.shape:
         return False
-    return int((there.int() - made.int()).abs().max()) <= 1
+    return int(np.abs(there.astype(int) - made.astype(int)).max()) <= 1
 
 
 def word_attention(result: AttentionResult) -> tuple[WordAttention, ...]:
