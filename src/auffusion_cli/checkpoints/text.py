@@ -25,7 +25,7 @@ RELATIVE_POSITIONS = ("t5", "mt5")
 FROM_BEHIND_PADDING = ("roberta", "mpnet", "clap_text_model")
 """Model types that count positions from behind the padding token's."""
 PADDING_ID = 1
-"""Of these, where a config does not state it."""
+"""Of these, where a config does not state it; MPNet's is always that."""
 N_POSITIONS = {"clip_text_model": 77, "clap_text_model": 514}
 DEFAULT_N_POSITIONS = 512
 """Where a config leaves them out, transformers' default of that model type."""
@@ -90,15 +90,14 @@ def count_positions(config: dict[str, Any], folder: Path) -> int | None:
         return None
     default = N_POSITIONS.get(str(model_type), DEFAULT_N_POSITIONS)
     n_positions = config.get("max_position_embeddings", default)
-    unused = 0
+    padding_id = -1
     if model_type in FROM_BEHIND_PADDING:
-        unused = 1 + (PADDING_ID if model_type == "mpnet" else config.get("pad_token_id", 1))
-    if (
-        isinstance(n_positions, int)
-        and isinstance(unused, int)
-        and 1 <= n_positions - unused <= MAX_POSITIONS
-    ):
-        return n_positions - unused
+        is_fixed = model_type == "mpnet"
+        padding_id = PADDING_ID if is_fixed else config.get("pad_token_id", PADDING_ID)
+    if isinstance(n_positions, int) and isinstance(padding_id, int):
+        n_usable = n_positions - padding_id - 1
+        if 1 <= n_usable <= MAX_POSITIONS:
+            return n_usable
     raise CheckpointError(
         f"{folder / 'config.json'}: max_position_embeddings is {str(n_positions)[:20]!r} with "
         f"pad_token_id {str(config.get('pad_token_id'))[:20]!r}, which leaves no positions"
