@@ -62,12 +62,29 @@ def test_a_hostile_record_is_refused_by_name(damage):
         Provenance.from_dict(RECORD.to_dict() | damage, "x.wav")
 
 
-@pytest.mark.parametrize("name", sorted(RECORD.to_dict().keys() - {"trim"}))
+@pytest.mark.parametrize("name", sorted(RECORD.to_dict().keys() - {"trim", "engine"}))
 def test_a_record_that_lacks_anything_is_refused(name):
     record = RECORD.to_dict()
     del record[name]
     with pytest.raises(AudioError):
         Provenance.from_dict(record)
+
+
+def test_a_record_of_before_there_were_engines_is_torchs():
+    record = RECORD.to_dict()
+    del record["engine"]
+    assert Provenance.from_dict(record).engine == "torch"
+    made = Provenance.without_model(RECORD.request, 1.0, np.zeros(4, np.int16))
+    assert made.engine == "none" and not made.versions.keys() & {"torch", "onnxruntime"}
+    older = made.to_dict()
+    del older["engine"]
+    assert Provenance.from_dict(older).engine == "none"
+
+
+def test_an_engine_is_a_circumstance():
+    other = dataclasses.replace(RECORD, engine="onnx")
+    assert RECORD.differences(other) == {"engine": ("torch", "onnx")}
+    assert Provenance.from_dict(other.to_dict()) == other
 
 
 json_values = st.recursive(

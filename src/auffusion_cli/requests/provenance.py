@@ -87,6 +87,8 @@ class Provenance:
             device="cpu",
             dtype="fp32",
             samples_sha256=hash_samples(samples),
+            engine=NO_MODEL,
+            versions=current_versions(NO_MODEL),
             **own,
         )
 
@@ -131,7 +133,8 @@ class Provenance:
             for name, value in versions.items():
                 _check_field(name, name)
                 _check_field(f"versions.{name}", value)
-            record = {"engine": DEFAULT_ENGINE, **record}
+            own_model = record.get("model") != NO_MODEL
+            record = {"engine": DEFAULT_ENGINE if own_model else NO_MODEL, **record}
             own = {name: record[name] for name in _OWN_FIELDS}
             for name, value in own.items():
                 if not (name == "revision" and value is None):
