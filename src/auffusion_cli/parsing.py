@@ -1,4 +1,4 @@
-"""Untrusted text -> plain values -> checked dataclasses: text, JSON, YAML. No torch.
+"""Untrusted text -> plain values -> checked dataclasses: text, JSON, YAML, TOML. No torch.
 
 Every reader bounds the size of what it reads and takes the class of error that the caller's file
 stands for (`raising`); messages begin with `where`, the file as its user knows it.
@@ -10,6 +10,7 @@ import codecs
 import json
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -83,7 +84,7 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-# --- JSON and YAML
+# --- JSON, YAML and TOML
 
 
 def parse_json(text: str, *, raising: type[AuffusionError], where: str) -> Any:
@@ -141,6 +142,29 @@ def read_yaml(
     where = where or str(path)
     text = read_text(path, max_bytes=max_bytes, raising=raising, where=where)
     return parse_yaml(text, raising=raising, where=where)
+
+
+def read_toml(
+    path: Path,
+    *,
+    raising: type[AuffusionError],
+    where: str | None = None,
+    max_bytes: int = MAX_DOCUMENT_BYTES,
+) -> dict[str, Any]:
+    """The tables of a TOML file."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    where = where or str(path)
+    text = read_text(path, max_bytes=max_bytes, raising=raising, where=where)
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise raising(f"{where}: is nested too deeply") from None
+    except ValueError as error:
+        raise raising(f"{where}: is not TOML: {' '.join(str(error).split())}"[:300]) from None
 
 
 def dump_yaml(value: Any) -> str:

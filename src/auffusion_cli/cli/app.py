@@ -24,6 +24,7 @@ from auffusion_cli.errors import AuffusionError
 
 COMMANDS = (
     "generate",
+    "watch",
     "inpaint",
     "extend",
     "style-transfer",
@@ -39,6 +40,7 @@ COMMANDS = (
     "models",
     "codec",
     "train",
+    "config",
     "doctor",
 )
 """In the order in which `--help` lists them; each is a module of `commands`."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,7 +21,7 @@ from auffusion_cli.cli.launch import Launch
 from auffusion_cli.cli.making import Setup
 from auffusion_cli.cli.manifest import Manifest
 from auffusion_cli.cli.options import Run
-from auffusion_cli.cli.plan import Failure, Job, Matches, is_finished, record_of
+from auffusion_cli.cli.plan import Failure, Job, Matches, is_finished, ranked_path, record_of
 from auffusion_cli.errors import AuffusionError, OutputExistsError
 from auffusion_cli.files import clear_unfinished, folder_of
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from auffusion_cli.model import Model
     from auffusion_cli.requests.finish import Finish
     from auffusion_cli.requests.request import GenerateRequest
+    from auffusion_cli.requests.selection import Choosing
+    from auffusion_cli.tasks.choose import Chooser
     from auffusion_cli.tasks.generate import GenerateFailure, GenerateResult
 
 
@@ -43,6 +47,7 @@ class Batch:
     subtype: str
     finish: Finish | None
     """What is done to each sound once it is made."""
+    choosing: Choosing
     player: list[str] | None
     forgiving: bool
     """A job that fails is listed and the others go on; otherwise it raises."""
@@ -58,6 +63,8 @@ class Batch:
     n_skipped: int = 0
     n_done: int = 0
     """Of the jobs that `make` was given."""
+    faults: Counter[str] = field(default_factory=Counter)
+    """Of sounds that were made again."""
 
     def make(self, model: Model, jobs: Sequence[Job], batch_size: int | None) -> None:
         """Make, write and report `jobs` in their order; those with the same settings at once.
@@ -68,7 +75,9 @@ class Batch:
         for folder in {path.parent for job in jobs for path in (job.path, job.picture) if path}:
             clear_unfinished(folder)
             self.claims.clear_dead(folder)
-        one = len(jobs) == 1
+        chooser = _chooser(self.choosing)
+        best_of = self.choosing.best_of
+        one = len(jobs) == best_of == 1
         total, unit = (None, "steps") if one else (len(jobs), "sounds")
         with self.claims, console.Progress("generating", total, unit=unit) as progress:
 
@@ -77,27 +86,34 @@ class Batch:
                 if one:
                     progress.report(step.index + 1, step.n_steps)
                 else:
-                    part = len(batch) * (step.index + 1) / step.n_steps
+                    part = len(batch) / best_of * (step.index + 1) / step.n_steps
                     progress.update(completed=self.n_done + part)
 
-            left = self._make_free(model, jobs, batch_size, on_step)
+            left = self._make_free(model, jobs, batch_size, on_step, chooser)
             if left:
                 console.note(f"waiting for sounds that other runs are making: {len(left)}")
             while left:
                 time.sleep(LOOK_AGAIN_S)
                 self.n_done -= len(left)
-                left = self._make_free(model, left, batch_size, on_step)
+                left = self._make_free(model, left, batch_size, on_step, chooser)
 
-    def _make_free(self, model, jobs, batch_size, on_step) -> list[Job]:
+    def _make_free(self, model, jobs, batch_size, on_step, chooser) -> list[Job]:
         """Make those that no other run has claimed; returns the others."""
-        claimed: list[Job] = []
-        for settings, group in groupby(jobs, self.setup.settings_of):
-            self._make_group(model, group, settings, batch_size, on_step, claimed)
-        return claimed
-
-    def _make_group(self, model, jobs, settings, batch_size, on_step, claimed) -> None:
         from auffusion_cli.tasks.generate import generate, generate_each
 
+        claimed: list[Job] = []
+        for settings, group in groupby(jobs, self.setup.settings_of):
+            make = partial(
+                generate_each if self.forgiving else generate,
+                model,
+                settings=settings,
+                batch_size=batch_size,
+                on_step=on_step,
+            )
+            self._make_group(group, partial(chooser.choose_each, make), claimed)
+        return claimed
+
+    def _make_group(self, jobs, make, claimed) -> None:
         pulled: deque[Job] = deque()
 
         def requests() -> Iterator[GenerateRequest]:
@@ -108,14 +124,13 @@ class Batch:
                 else:
                     self.n_done += 1
 
-        make = generate_each if self.forgiving else generate
         begun_s, n_together = time.monotonic(), 0
-        for result in make(model, requests(), settings, batch_size=batch_size, on_step=on_step):
+        for made in make(requests()):
             if n_together == 0:  # the first of a batch
                 n_together = len(pulled)
                 made_in_s = (time.monotonic() - begun_s) / n_together
             job = pulled.popleft()
-            self._take(job, result, made_in_s)
+            self._take(job, made, made_in_s)
             self.claims.release(job.path)
             self.n_done += 1
             n_together -= 1
@@ -170,6 +185,9 @@ class Batch:
             return
         n_made, n_skipped = (sum(outcome[i] for outcome in outcomes) for i in (0, 1))
         failures = [failure for _, _, some in outcomes for failure in some]
+        if self.faults:
+            kinds = ", ".join(f"{n} {fault}" for fault, n in self.faults.most_common())
+            console.note(f"made again with another seed: {kinds} (--no-guards keeps them)")
         if n_skipped:
             console.note(f"already there and skipped: {n_skipped}")
         for failure in sorted(failures, key=lambda failure: failure["line"] or 0):
@@ -181,16 +199,22 @@ class Batch:
         if failures:
             raise typer.Exit(1)
 
-    def _take(self, job: Job, result: GenerateResult | GenerateFailure, made_in_s: float) -> None:
+    def _take(
+        self, job: Job, made: list[GenerateResult] | GenerateFailure, made_in_s: float
+    ) -> None:
         from auffusion_cli.tasks.generate import GenerateFailure
 
-        if isinstance(result, GenerateFailure):
-            self.failures.append(Failure.of(job, result.error))
+        if isinstance(made, GenerateFailure):
+            self.failures.append(Failure.of(job, made.error))
             return
         from auffusion_cli.tasks.finish import finished
 
-        result = finished(result, self.finish)
+        result = finished(made[0], self.finish)
+        self._tell_faults(job, result)
         try:
+            for other in made[1:] if self.choosing.keep_all else ():
+                path = ranked_path(job.path, other.provenance.selection.rank)
+                self._save(finished(other, self.finish), path)
             self._write(job, result)
         except OutputExistsError as error:  # another run has written it since we looked
             if is_finished(job, self.matches):
@@ -222,8 +246,34 @@ class Batch:
                 # The plan found no such picture: another run, which makes this sound, draws it.
                 save_spectrogram(result.log_mel, job.picture, overwrite=self.run.overwrite)
         # The sound comes last: where it is there, a list that is taken up again leaves it out.
-        with folder_of(job.path):
-            result.save(job.path, subtype=self.subtype, overwrite=self.run.overwrite)
+        self._save(result, job.path)
+
+    def _save(self, result: GenerateResult, path: Path) -> None:
+        with folder_of(path):
+            result.save(path, subtype=self.subtype, overwrite=self.run.overwrite)
+
+    def _tell_faults(self, job: Job, result: GenerateResult) -> None:
+        """Count what the guards rejected, and warn of what they still find."""
+        if (selection := result.provenance.selection) is None:
+            return
+        self.faults.update(one.fault for one in selection.rejected)
+        if selection.fault:
+            console.warn(
+                f"{job.path}: may be {selection.fault}; try other words, or another --seed"
+            )
+        if selection.best_of > 1 and selection.judge is None:
+            console.warn(
+                f"{job.path}: the judge knows none of the words: the first without a fault is kept"
+            )
+
+
+def _chooser(asked: Choosing) -> Chooser:
+    """With the judge and the ear that are needed."""
+    from auffusion_cli.evaluation.judge import load_judge, load_kind_judge
+    from auffusion_cli.tasks.choose import Chooser
+
+    judge = load_judge() if asked.best_of > 1 else None
+    return Chooser(asked, judge, load_kind_judge() if asked.guards else None)
 
 
 def _is_disk_full(error: Exception) -> bool:

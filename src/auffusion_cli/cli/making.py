@@ -3,7 +3,7 @@ anything is downloaded, then resolved against the checkpoint, and last the weigh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from auffusion_cli.diffusion.vocabulary import Unknown
     from auffusion_cli.engines.choose import Choice
     from auffusion_cli.model import Model
+    from auffusion_cli.requests.finish import Finish
+    from auffusion_cli.requests.provenance import Provenance
     from auffusion_cli.requests.request import GenerateSettings
 
 
@@ -53,6 +55,29 @@ class Setup:
         from auffusion_cli.requests.request import GenerateSettings
 
         return GenerateSettings.from_defaults(self.defaults, **job.asked)
+
+    def matcher(
+        self, finish: Finish | None, best_of: int, *, any_seed: bool = False
+    ) -> Callable[[Provenance, Job], bool]:
+        """Test of whether a record is that of the sound that a job asks for."""
+        checkpoint = self.checkpoint
+
+        def matches(record: Provenance, job: Job) -> bool:
+            return any(
+                record.matches(
+                    request,
+                    self.settings_of(job),
+                    model=checkpoint.name if checkpoint else self.loading.model,
+                    revision=checkpoint.revision if checkpoint else None,
+                    vocoder=self.vocoder,
+                    any_seed=any_seed,
+                    finish=finish,
+                    best_of=best_of,
+                )
+                for request in (job.request, job.former_request)
+            )
+
+        return matches
 
     def check_words(
         self, prompts: Iterable[str], negative_prompts: Iterable[str]

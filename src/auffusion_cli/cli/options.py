@@ -16,6 +16,7 @@ import typer
 
 if TYPE_CHECKING:
     from auffusion_cli.requests.finish import Finish
+    from auffusion_cli.requests.selection import Choosing
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -288,3 +289,56 @@ class Finishing:
 
         asked = Finish(**asdict(self))
         return asked if asked.to_dict() else None
+
+
+# --- the best of many
+
+BestOf = Annotated[
+    int,
+    typer.Option("--best-of", metavar="N", help="Make so many of each sound, and keep the best."),
+]
+KeepAll = Annotated[
+    bool, typer.Option("--keep-all", help="Keep the others too, their names with their ranks.")
+]
+Guards = Annotated[
+    bool,
+    typer.Option(
+        "--guards/--no-guards",
+        help="Make again what is silent, clipped, a plain tone or noise, or speech, unasked.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Candidates for each sound, and guards."""
+
+    best_of: BestOf = 1
+    keep_all: KeepAll = False
+    guards: Guards = True
+
+    def choosing(self) -> Choosing:
+        """What is asked, checked."""
+        from auffusion_cli.requests.selection import Choosing
+
+        return Choosing(**asdict(self))
+
+
+# --- presets
+
+
+def _take_preset(ctx: typer.Context, name: str | None) -> str | None:
+    from auffusion_cli.cli.presets import take_preset
+
+    return take_preset(ctx, name)
+
+
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        callback=_take_preset,
+        is_eager=True,
+        help="Options under a name: game-oneshot, loop, bed, or your own (`auffusion config`).",
+    ),
+]

@@ -39,6 +39,7 @@ from auffusion_cli.requests.request import (
     GenerateSettings,
     TimelineRequest,
     line_seed,
+    text_seed,
 )
 from auffusion_cli.requests.timeline import parse_timeline
 
@@ -96,7 +97,9 @@ class PlanOptions:
     """Fields of `GenerateSettings`."""
     negative_prompt: str = ""
     n_variations: int = 1
-    """Consecutive seeds for each prompt."""
+    """Seeds for each prompt, `seeds_apart` apart."""
+    seeds_apart: int = 1
+    """Of each sound so many candidates are made, with consecutive seeds."""
     output: str | None = None
     suffix: str | None = None
     """Of the format asked for, with its dot."""
@@ -105,6 +108,8 @@ class PlanOptions:
     """The regions of every sound; then a prompt may be empty."""
     encoding: str | None = None
     """Of the list; None is UTF-8, or UTF-16 with a byte order mark."""
+    by_name: bool = False
+    """A list's sounds have names and seeds of their words, not of their places in the list."""
     trim: bool = False
     """Without effect on a timeline, whose times are fixed."""
 
@@ -184,6 +189,8 @@ def _note_unused_columns(lines: Iterable[PromptLine | BadLine], options: PlanOpt
     used = set(USED_COLUMNS)
     for template in (options.output, options.spectrogram):
         used |= field_names(template or "")
+    if options.by_name:
+        used.add("name")
     columns = dict.fromkeys(
         name for line in lines if isinstance(line, PromptLine) for name in line.columns
     )
@@ -195,6 +202,8 @@ def _plan_line(
     line: PromptLine, source: str | None, default_name: str, options: PlanOptions
 ) -> list[Job]:
     """Jobs of a line of a list; without `source`, of a prompt given as an argument."""
+    if options.by_name:
+        default_name = "{name}" if line.columns.get("name") else "{prompt}"
     sound = as_template(options.output, options.suffix, default_name, "--output")
     picture = options.spectrogram and as_template(
         options.spectrogram, None, default_name, "--spectrogram", suffixes=(".png",)
@@ -205,12 +214,14 @@ def _plan_line(
         parse_timeline(options.timeline, settings.duration_s)
     in_list = source is not None
     first_seed = line.seed
+    if first_seed is None and options.by_name:
+        first_seed = text_seed(options.seed, line.columns.get("name") or line.prompt)
     if first_seed is None:
         first_seed = line_seed(options.seed, line.number) if in_list else options.seed
     negative = options.negative_prompt if line.negative_prompt is None else line.negative_prompt
     jobs = []
     for n in range(options.n_variations):
-        request = options.request(line.prompt, first_seed + n, negative)
+        request = options.request(line.prompt, first_seed + n * options.seeds_apart, negative)
         fields = line.columns | {
             "prompt": request.prompt or options.timeline,
             "seed": request.seed,
@@ -225,7 +236,11 @@ def _plan_line(
                 asked=asked,
                 path=fill(sound, fields, "--output"),
                 picture=fill(picture, fields, "--spectrogram") if picture else None,
-                former_seed=options.seed + n if in_list and line.seed is None else None,
+                former_seed=(
+                    options.seed + n
+                    if in_list and line.seed is None and not options.by_name
+                    else None
+                ),
             )
         )
     return jobs
@@ -236,6 +251,11 @@ def _check_names(jobs: Sequence[Job]) -> None:
     for option, paths in (("--output", [job.path for job in jobs]), ("--spectrogram", pictures)):
         check_distinct(paths, option, hint=DISTINCT_HINT)
         check_writable(paths, option)
+
+
+def ranked_path(path: Path, rank: int) -> Path:
+    """The file of a candidate that is not the best one."""
+    return path.with_name(f"{path.stem}-rank{rank}{path.suffix}")
 
 
 Matches = Callable[[Provenance, Job], bool]
@@ -280,6 +300,12 @@ def is_finished(job: Job, matches: Matches | None) -> bool:
     never."""
     record = record_of(job.path) if matches and job.path.exists() else None
     return record is not None and matches(record, job) and not _is_changed(record, job.path)
+
+
+def is_intact(path: Path) -> bool:
+    """Whether the file is a sound that auffusion made, unchanged since."""
+    record = record_of(path)
+    return record is not None and not _is_changed(record, path)
 
 
 def _why_not_finished(job: Job, matches: Matches) -> str:

@@ -5,10 +5,6 @@ Command line, Python and the records inside sound files all pass through the che
 
 from __future__ import annotations
 
-import hashlib
-import re
-import secrets
-import unicodedata
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -20,11 +16,22 @@ from auffusion_cli.config import (
     Limits,
 )
 from auffusion_cli.errors import UsageError
+from auffusion_cli.requests.checks import (
+    check_flag,
+    check_limits,
+    check_seed,
+    check_source,
+    check_text,
+    check_words,
+    shown,
+)
+from auffusion_cli.requests.seeds import MAX_SEED as MAX_SEED
+from auffusion_cli.requests.seeds import draw_seed as draw_seed
+from auffusion_cli.requests.seeds import line_seed as line_seed
+from auffusion_cli.requests.seeds import text_seed as text_seed
 from auffusion_cli.requests.timeline import LONGEST, parse_timeline
 from auffusion_cli.requests.word_edits import WordEdit, edit_words
 
-MAX_PROMPT_CHARACTERS = 10_000
-MAX_SEED = 2**63 - 1
 MAX_MASKS = 100
 CROSSFADE = Limits(0.0, 1.0, unit=" s")
 RESAMPLE = Limits(1, 100, whole=True)
@@ -36,21 +43,6 @@ STYLE_METHODS = ("sdedit", "inversion")
 EXTEND_WHERE = ("after", "before", "loop")
 """Loop: the new part leads from the end to the start."""
 MAX_WORD_EDITS = 100
-
-
-def draw_seed() -> int:
-    """A fresh seed, short enough to be typed again."""
-    return secrets.randbelow(2**32)
-
-
-def line_seed(seed: int, line: int) -> int:
-    """Seed of a line of a list, from the list's seed and the line's number alone.
-
-    With one seed for all lines their sounds would be alike in time: the same noise has its events
-    at the same moments, whatever the prompt.
-    """
-    digest = hashlib.sha256(f"{seed}:{line}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
 
 
 @dataclass(frozen=True)
@@ -66,9 +58,9 @@ class GenerateRequest:
     task: ClassVar[str] = "generate"
 
     def __post_init__(self) -> None:
-        _check_words(self.prompt, self.negative_prompt)
-        _check_seed(self.seed)
-        _check_flag("--trim", self.trim)
+        check_words(self.prompt, self.negative_prompt)
+        check_seed(self.seed)
+        check_flag("--trim", self.trim)
 
 
 @dataclass(frozen=True)
@@ -84,8 +76,8 @@ class TimelineRequest(GenerateRequest):
         parse_timeline(self.timeline, MAX_DURATION_S, LONGEST)
         if self.trim:
             raise UsageError("--trim does not work with --timeline, whose times are fixed")
-        _check_words(self.prompt, self.negative_prompt, may_be_empty=True)
-        _check_seed(self.seed)
+        check_words(self.prompt, self.negative_prompt, may_be_empty=True)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -111,9 +103,9 @@ class InpaintRequest:
     task: ClassVar[str] = "inpaint"
 
     def __post_init__(self) -> None:
-        _check_source(self.source, self.source_sha256)
-        _check_words(self.prompt, self.negative_prompt, may_be_empty=True)
-        _check_seed(self.seed)
+        check_source(self.source, self.source_sha256)
+        check_words(self.prompt, self.negative_prompt, may_be_empty=True)
+        check_seed(self.seed)
         for option, name in (("--mask", "masks"), ("--band", "bands")):
             texts = getattr(self, name)
             if not isinstance(texts, list | tuple) or len(texts) > MAX_MASKS:
@@ -126,9 +118,9 @@ class InpaintRequest:
                 "neither --mask nor --band is given",
                 hint="For example: --mask 2-4s, or --band 4k-8k.",
             )
-        _check_limits("--crossfade", self.crossfade_s, CROSSFADE)
-        _check_limits("--resample", self.resample, RESAMPLE)
-        _check_flag("--room-tone", self.room_tone)
+        check_limits("--crossfade", self.crossfade_s, CROSSFADE)
+        check_limits("--resample", self.resample, RESAMPLE)
+        check_flag("--room-tone", self.room_tone)
         if self.room_tone and (self.prompt or self.negative_prompt):
             raise UsageError("--room-tone is background noise alone, and takes no prompt")
 
@@ -153,16 +145,16 @@ class ExtendRequest:
     """Like `InpaintRequest.resample`."""
 
     def __post_init__(self) -> None:
-        _check_source(self.source, self.source_sha256)
-        _check_words(self.prompt, self.negative_prompt, may_be_empty=True)
-        _check_seed(self.seed)
-        _check_limits("--by", self.by_s, SETTING_LIMITS["duration_s"])
+        check_source(self.source, self.source_sha256)
+        check_words(self.prompt, self.negative_prompt, may_be_empty=True)
+        check_seed(self.seed)
+        check_limits("--by", self.by_s, SETTING_LIMITS["duration_s"])
         if self.where not in EXTEND_WHERE:
             raise UsageError(
-                f"extending {_shown(self.where)} is not known",
+                f"extending {shown(self.where)} is not known",
                 hint=f"Valid: {', '.join(EXTEND_WHERE)}.",
             )
-        _check_limits("--crossfade", self.crossfade_s, CROSSFADE)
+        check_limits("--crossfade", self.crossfade_s, CROSSFADE)
 
 
 @dataclass(frozen=True)
@@ -182,13 +174,13 @@ class StyleTransferRequest:
     task: ClassVar[str] = "style-transfer"
 
     def __post_init__(self) -> None:
-        _check_source(self.source, self.source_sha256)
-        _check_words(self.prompt, self.negative_prompt)
-        _check_seed(self.seed)
-        _check_limits("--strength", self.strength, SHARE)
+        check_source(self.source, self.source_sha256)
+        check_words(self.prompt, self.negative_prompt)
+        check_seed(self.seed)
+        check_limits("--strength", self.strength, SHARE)
         if self.method not in STYLE_METHODS:
             raise UsageError(
-                f"--method {_shown(self.method)} is not known",
+                f"--method {shown(self.method)} is not known",
                 hint=f"Valid: {', '.join(STYLE_METHODS)}.",
             )
 
@@ -231,9 +223,9 @@ class EditRequest:
     task: ClassVar[str] = "edit"
 
     def __post_init__(self) -> None:
-        _check_words(self.prompt, self.negative_prompt)
-        _check_seed(self.seed)
-        _check_flag("--trim", self.trim)
+        check_words(self.prompt, self.negative_prompt)
+        check_seed(self.seed)
+        check_flag("--trim", self.trim)
         for option, name in (("--swap", "swaps"), ("--reweight", "reweights")):
             texts = getattr(self, name)
             if not isinstance(texts, list | tuple) or len(texts) > MAX_WORD_EDITS:
@@ -243,10 +235,10 @@ class EditRequest:
             object.__setattr__(self, name, tuple(texts))  # a record in a file has lists
         check_text("--refine", self.refine)
         check_text("the edited prompt", self.word_edit.prompt)
-        _check_limits("--cross-steps", self.cross_steps, SHARE)
-        _check_limits("--self-steps", self.self_steps, SHARE)
+        check_limits("--cross-steps", self.cross_steps, SHARE)
+        check_limits("--self-steps", self.self_steps, SHARE)
         if self.source or self.source_sha256:
-            _check_source(self.source, self.source_sha256)
+            check_source(self.source, self.source_sha256)
 
     @property
     def word_edit(self) -> WordEdit:
@@ -273,14 +265,14 @@ class FinishRequest:
     """Nothing is drawn."""
 
     def __post_init__(self) -> None:
-        _check_source(self.source, self.source_sha256)
+        check_source(self.source, self.source_sha256)
         check_text("the prompt", self.prompt)
-        _check_flag("loop", self.loop)
+        check_flag("loop", self.loop)
         for name in ("first_sample", "n_samples"):
             value = getattr(self, name)
             if not (SAMPLES.allow(value) or (value is None and name == "n_samples")):
                 raise UsageError(
-                    f"{name} {_shown(value)} is not possible", hint=f"Valid: {SAMPLES}."
+                    f"{name} {shown(value)} is not possible", hint=f"Valid: {SAMPLES}."
                 )
 
 
@@ -305,14 +297,14 @@ class MixRequest:
     task: ClassVar[str] = "mix"
 
     def __post_init__(self) -> None:
-        _check_source(self.source, self.source_sha256)
+        check_source(self.source, self.source_sha256)
         if self.under:
-            _check_source(self.under, self.under_sha256)
-        _check_words(self.prompt, self.negative_prompt, may_be_empty=bool(self.under))
-        _check_seed(self.seed)
-        _check_limits("--below", self.below_db, DECIBELS)
-        _check_limits("--duck", self.duck_db, DECIBELS)
-        _check_limits("--fade", self.fade_s, FADE)
+            check_source(self.under, self.under_sha256)
+        check_words(self.prompt, self.negative_prompt, may_be_empty=bool(self.under))
+        check_seed(self.seed)
+        check_limits("--below", self.below_db, DECIBELS)
+        check_limits("--duck", self.duck_db, DECIBELS)
+        check_limits("--fade", self.fade_s, FADE)
 
 
 Request = (
@@ -372,10 +364,10 @@ class GenerateSettings:
 
     def __post_init__(self) -> None:
         for name, option in SETTING_OPTIONS.items():
-            _check_limits(option, getattr(self, name), SETTING_LIMITS[name])
+            check_limits(option, getattr(self, name), SETTING_LIMITS[name])
         if self.scheduler not in tuple(SCHEDULERS):  # it may be unhashable
             raise UsageError(
-                f"--scheduler {_shown(self.scheduler)} is not known",
+                f"--scheduler {shown(self.scheduler)} is not known",
                 hint=f"Valid: {', '.join(SCHEDULERS)}.",
             )
 
@@ -392,64 +384,3 @@ class GenerateSettings:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def _check_words(prompt: Any, negative_prompt: Any, *, may_be_empty: bool = False) -> None:
-    is_empty = not isinstance(prompt, str) or not prompt.strip()
-    if is_empty and not (may_be_empty and prompt == ""):
-        raise UsageError("the prompt is empty", hint='Try "dog barking in rain".')
-    check_text("the prompt", prompt)
-    check_text("--negative", negative_prompt)
-
-
-def _check_seed(seed: Any) -> None:
-    if not _is_int(seed) or not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"--seed {_shown(seed)} is not a whole number from 0 to 2^63 - 1")
-
-
-def _check_source(name: Any, sha256: Any) -> None:
-    check_text("the source's name", name)
-    if not name or name in (".", "..") or "/" in name or "\\" in name:
-        raise UsageError(f"the source {_shown(name)} is not a file name")
-    if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise UsageError("the source's SHA-256 is not 64 hexadecimal digits")
-
-
-def check_text(name: str, text: Any) -> None:
-    """Raise a UsageError unless `text` is reasonable text without control characters.
-
-    Prompts come from files too, and are printed: an escape sequence must not reach a terminal.
-    """
-    if not isinstance(text, str):
-        raise UsageError(f"{name} is not text: {_shown(text)}")
-    if len(text) > MAX_PROMPT_CHARACTERS:
-        raise UsageError(
-            f"{name} is too long: {len(text):,} characters",
-            hint=f"There can be {MAX_PROMPT_CHARACTERS:,}.",
-        )
-    for character in text:
-        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r":
-            raise UsageError(f"{name} has a character that is not text: U+{ord(character):04X}")
-
-
-def _check_limits(option: str, value: Any, limits: Limits) -> None:
-    if not limits.allow(value):
-        raise UsageError(f"{option} {_shown(value)} is not possible", hint=f"Valid: {limits}.")
-
-
-def _shown(value: Any) -> str:
-    """`value` in a message, which it may not fill: a record can hold anything."""
-    try:
-        shown = repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits
-        shown = f"of type {type(value).__name__}"
-    return shown if len(shown) <= 80 else f"{shown[:79]}…"
-
-
-def _check_flag(option: str, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise UsageError(f"{option} {_shown(value)} is not possible", hint="Valid: true or false.")
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from auffusion_cli.cli.making import Setup
     from auffusion_cli.cli.manifest import Manifest
     from auffusion_cli.cli.plan import Failure, Job, PlanOptions
-    from auffusion_cli.requests.finish import Finish
-    from auffusion_cli.requests.provenance import Provenance
     from auffusion_cli.requests.shards import Shard
 
 N_LISTED = 10
@@ -59,6 +57,7 @@ def generate(
     sampling: options.Sampling,
     loading: options.Loading,
     batch_size: options.BatchSize = None,
+    choice: options.Choice,
     finishing: options.Finishing,
     format: Annotated[
         Format | None, typer.Option(help="Of the files; by default as the output's name says.")
@@ -68,6 +67,7 @@ def generate(
         typer.Option(metavar="FILE.png", help="Draw the spectrogram too; may be a template."),
     ] = None,
     play: Annotated[bool, typer.Option("--play", help="Play each sound once written.")] = False,
+    preset: options.Preset = None,
     run: options.Run,
 ) -> None:
     """Make sounds from words.
@@ -88,12 +88,13 @@ def generate(
       auffusion generate "a wolf howling" --duration 3 --spectrogram wolf.png --play
       auffusion generate "wind" --timeline "0-3s a dog barks; 2-6s rain; 6-10s thunder" -o day.wav
       auffusion generate "waves on a beach" --duration 60 -o waves.wav
+      auffusion generate "a cat purrs" --best-of 8 --keep-all -o cat.wav
       auffusion generate "a door slams" --loudness -16LUFS --rate 48000 --channels 2 -o door.wav
     """
     from auffusion_cli.cli import plan
     from auffusion_cli.cli.launch import Launch
     from auffusion_cli.cli.making import set_up
-    from auffusion_cli.cli.outputs import field_names
+    from auffusion_cli.cli.outputs import check_free, field_names
     from auffusion_cli.cli.recordings import check_broadcast
     from auffusion_cli.requests.request import draw_seed
 
@@ -103,13 +104,14 @@ def generate(
             hint='For example: auffusion generate "dog barking in rain" -o rain.wav',
         )
     timeline, duration_s = _read_timeline(timeline, duration_s)
-    finish = finishing.finish()
+    finish, choosing = finishing.finish(), choice.choosing()
     suffix, subtype = SUFFIX_AND_SUBTYPE[format]
     plan_options = plan.PlanOptions(
         seed=draw_seed() if seed is None else seed,
         asked=sampling.lasting(duration_s),
         negative_prompt=negative,
         n_variations=n_variations,
+        seeds_apart=choosing.best_of,
         output=output,
         suffix=suffix,
         spectrogram=spectrogram,
@@ -128,15 +130,20 @@ def generate(
     if not run.overwrite and (prompts_file or seed is not None):
         # A drawn seed is not part of what a list asks, or it could not be taken up again.
         any_seed = prompts_file and seed is None and "seed" not in field_names(output or "")
-        matches = _matcher(setup, finish, any_seed=bool(any_seed))
+        matches = setup.matcher(finish, choosing.best_of, any_seed=bool(any_seed))
     jobs, finished = plan.leave_out_finished(jobs, matches, overwrite=run.overwrite)
+    if choosing.keep_all and not run.overwrite:
+        ranks = range(2, choosing.best_of + 1)
+        check_free([plan.ranked_path(job.path, rank) for job in jobs for rank in ranks])
     setup.check_words(
         [job.request.prompt for job in jobs] + [region.prompt for region in regions],
         [job.request.negative_prompt for job in jobs],
     )
     remarks = _remarks(setup, jobs, regions)
     if run.dry_run:
-        resolved = _resolved(setup, batch_size) | ({"finish": finish.to_dict()} if finish else {})
+        resolved = _resolved(setup, batch_size) | asdict(choosing)
+        if finish:
+            resolved["finish"] = finish.to_dict()
         if regions:
             resolved["timeline"] = [f"{r.start_s:g}-{r.end_s:g}s {r.prompt}" for r in regions]
         _show_plan(setup, resolved, jobs, finished, failures, remarks, as_json=run.json)
@@ -145,7 +152,8 @@ def generate(
     from auffusion_cli.cli.batch import Batch
 
     batch = Batch(
-        setup, run, subtype, finish, player, bool(prompts_file), matches, failures, remarks
+        *(setup, run, subtype, finish, choosing),
+        *(player, bool(prompts_file), matches, failures, remarks),
     )
     batch.manifest, batch.launch = manifest, launch
     if seed is None and any(job.line is None or job.former_seed is not None for job in jobs):
@@ -218,29 +226,6 @@ def _remarks(setup: Setup, jobs: Sequence[Job], regions: Sequence) -> dict[str, 
         if found:
             remarks[prompt] = {"unknown_words": found}
     return remarks
-
-
-def _matcher(
-    setup: Setup, finish: Finish | None, *, any_seed: bool
-) -> Callable[[Provenance, Job], bool]:
-    """Test of whether a record is that of the sound that a job asks for."""
-    checkpoint = setup.checkpoint
-
-    def matches(record: Provenance, job: Job) -> bool:
-        return any(
-            record.matches(
-                request,
-                setup.settings_of(job),
-                model=checkpoint.name if checkpoint else setup.loading.model,
-                revision=checkpoint.revision if checkpoint else None,
-                vocoder=setup.vocoder,
-                any_seed=any_seed,
-                finish=finish,
-            )
-            for request in (job.request, job.former_request)
-        )
-
-    return matches
 
 
 def _find_player(jobs: Sequence[Job]) -> list[str]:
