@@ -17,8 +17,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 from auffusion_cli.evaluation.judge import SPEAKERS, asks_for_voices, load_kind_judge
 from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.signal.guards import find_fault
@@ -49,7 +47,7 @@ def count(sounds: Iterable[tuple[Path, str]]) -> dict:
     faults: Counter[str] = Counter()
     words_of: dict[str, Counter[str]] = defaultdict(Counter)
     for path, words in sounds:
-        waveform = np.asarray(read_audio(path, RATE_HZ, mono=True)[0])[0]
+        waveform = read_audio(path, RATE_HZ, mono=True)[0][0]
         n += 1
         fault = find_fault(waveform, words)
         speech = judge.hears_speech(waveform)

@@ -200,6 +200,9 @@ Duration = Annotated[
 ]
 TRIM_HELP = "Of a sound shorter than the model's window keep the part with the sound, or its start."
 Trim = Annotated[bool, typer.Option("--trim/--no-trim", help=TRIM_HELP)]
+Loop = Annotated[
+    bool, typer.Option("--loop", help="Make a seamless loop of exactly this duration.")
+]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
 Guidance = Annotated[
     float | None, typer.Option("--guidance", help="How closely to follow the prompt; 1 is off.")

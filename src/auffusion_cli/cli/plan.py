@@ -111,12 +111,14 @@ class PlanOptions:
     by_name: bool = False
     """A list's sounds have names and seeds of their words, not of their places in the list."""
     trim: bool = False
-    """Without effect on a timeline, whose times are fixed."""
+    """Without effect on a timeline, whose times are fixed, and on a loop."""
+    loop: bool = False
 
     def request(self, prompt: str, seed: int, negative_prompt: str) -> GenerateRequest:
         if self.timeline is None:
-            return GenerateRequest(prompt, seed, negative_prompt, trim=self.trim)
-        return TimelineRequest(prompt, seed, negative_prompt, self.timeline)
+            trim = self.trim and not self.loop
+            return GenerateRequest(prompt, seed, negative_prompt, trim=trim, loop=self.loop)
+        return TimelineRequest(prompt, seed, negative_prompt, self.timeline, loop=self.loop)
 
 
 def read_list(prompts_file: str, encoding: str | None = None) -> list[PromptLine | BadLine]:

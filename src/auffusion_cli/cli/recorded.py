@@ -139,6 +139,8 @@ def origin_of_file(
                 else None
             ),
         )
+    if request.loop:
+        raise UsageError(f"{path} is a loop; only a sound with a start and an end can be used")
     values = dict(given) | {SETTING_OPTIONS[field]: value for field, value in asked.items()}
     if contradicting := [option for option, value in values.items() if value is not None]:
         raise UsageError(

@@ -92,6 +92,12 @@ def check_broadcast(finish: Finish | None, paths: Sequence[Path]) -> None:
                 raise UsageError(f"--broadcast: {path} is not a wav, which alone has such fields")
 
 
+def check_no_fades(finish: Finish | None, loop: bool) -> None:
+    """Raise a UsageError where fades are asked for in a loop, which has no ends."""
+    if loop and finish is not None and (finish.fade_in_s or finish.fade_out_s):
+        raise UsageError("--loop has no ends that could be faded", hint="Leave the fades out.")
+
+
 def check_outputs(paths: Sequence[Path], picture: Path | None, *, overwrite: bool) -> None:
     """Raise a UsageError where results would collide, cannot be written, or are there already."""
     from auffusion_cli.cli.outputs import as_template, check_distinct, check_free, check_writable

@@ -136,8 +136,6 @@ def asks_for_voices(words: str) -> bool:
 
 def features_of(windows: np.ndarray) -> np.ndarray:
     """(n, N) samples at 16 kHz -> (n, 64, N // 640) in 0..1; see `tagger.TaggerFeatures`."""
-    import torch
-
     log_mel = LogMel(
         SpectrogramConfig(
             sample_rate_hz=SAMPLE_RATE_HZ,
@@ -146,7 +144,7 @@ def features_of(windows: np.ndarray) -> np.ndarray:
             hop_length_samples=HOP_SAMPLES,
             n_mels=N_BANDS,
         )
-    )(torch.from_numpy(windows)).numpy()
+    )(windows)
     below_loudest_db = (log_mel.max((1, 2), keepdims=True) - log_mel) * DB_PER_NEPER
     return np.maximum(1 - below_loudest_db / RANGE_DB, 0)
 
@@ -189,8 +187,8 @@ class ClapJudge:
         import torch
 
         taken = self.embedder.audio_input
-        resampled = resample(torch.from_numpy(waveform), SAMPLE_RATE_HZ, taken.sample_rate_hz)
-        (sound,) = self.embedder.embed([resampled[: taken.max_samples]])
+        resampled = resample(waveform, SAMPLE_RATE_HZ, taken.sample_rate_hz)
+        (sound,) = self.embedder.embed([torch.from_numpy(resampled[: taken.max_samples])])
         (text,) = self.embedder.embed_texts([words.strip()])
         return float(sound.embeddings[0] @ text)
 

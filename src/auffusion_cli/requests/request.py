@@ -55,12 +55,17 @@ class GenerateRequest:
     """Description of what the sound should not be like; "" is none."""
     trim: bool = field(default=False, kw_only=True)
     """Of what fills the model's window keep the part with the sound rather than its start."""
+    loop: bool = field(default=False, kw_only=True)
+    """The sound is played again and again, and has no seam."""
     task: ClassVar[str] = "generate"
 
     def __post_init__(self) -> None:
         check_words(self.prompt, self.negative_prompt)
         check_seed(self.seed)
         check_flag("--trim", self.trim)
+        check_flag("--loop", self.loop)
+        if self.loop and self.trim:
+            raise UsageError("--loop does not work with --trim, which fades the sound's end")
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class TimelineRequest(GenerateRequest):
         parse_timeline(self.timeline, MAX_DURATION_S, LONGEST)
         if self.trim:
             raise UsageError("--trim does not work with --timeline, whose times are fixed")
+        if self.loop:
+            raise UsageError("--loop does not work with --timeline")
         check_words(self.prompt, self.negative_prompt, may_be_empty=True)
         check_seed(self.seed)
 

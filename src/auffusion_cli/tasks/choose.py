@@ -6,8 +6,6 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import numpy as np
-
 from auffusion_cli.evaluation.judge import Judge, KindJudge, asks_for_voices
 from auffusion_cli.requests.request import MAX_SEED, GenerateRequest, line_seed
 from auffusion_cli.requests.selection import MAX_RETRIES, Choosing, Rejected, Selection
@@ -95,13 +93,13 @@ class Chooser:
         ]
 
     def _score(self, result: GenerateResult, words: str) -> float | None:
-        return self.judge.score(np.asarray(result.waveform), words) if self.judge else None
+        return self.judge.score(result.waveform, words) if self.judge else None
 
     def fault_of(self, result: GenerateResult) -> str | None:
         """What the guards find in a sound that its words do not ask for."""
         if not self.asked.guards:
             return None
-        waveform, words = np.asarray(result.waveform), words_of(result.request)
+        waveform, words = result.waveform, words_of(result.request)
         if fault := find_fault(waveform, words):
             return fault
         if self.ear and not asks_for_voices(words) and self.ear.hears_speech(waveform):

@@ -29,6 +29,7 @@ from auffusion_cli.requests.request import (
     TimelineRequest,
 )
 from auffusion_cli.signal.audio import to_pcm16, write_audio
+from auffusion_cli.signal.loop import close_loop, join_s
 from auffusion_cli.signal.spectrogram import mix_log_mels
 from auffusion_cli.signal.trim import Part, find_part, trim
 from auffusion_cli.tasks.timeline import layer_seeds, layers_of_sounds, timeline_denoiser
@@ -154,17 +155,16 @@ def _take(
     pending.extend(islice(requests, max(n - len(pending), 0)))
     batch: list[GenerateRequest] = []
     while pending and len(batch) < n:
-        if batch and _timeline_key(pending[0]) != _timeline_key(batch[0]):
+        if batch and _key(pending[0]) != _key(batch[0]):
             break
         batch.append(pending.popleft())
     return batch
 
 
-def _timeline_key(request: GenerateRequest) -> tuple[str, bool] | None:
-    """The timeline and whether there is a bed below it; None without a timeline."""
-    if not isinstance(request, TimelineRequest):
-        return None
-    return request.timeline, bool(request.prompt)
+def _key(request: GenerateRequest) -> tuple[bool, str | None, bool]:
+    """Loop or not, the timeline if any, and whether there is a bed below it."""
+    timeline = request.timeline if isinstance(request, TimelineRequest) else None
+    return request.loop, timeline, timeline is not None and bool(request.prompt)
 
 
 def default_batch_size(device: str) -> int:
@@ -178,13 +178,20 @@ def _generate_batch(
     settings: GenerateSettings,
     on_step: OnStep | None,
 ) -> list[GenerateResult]:
-    noise = initial_noise(layer_seeds(requests), model.latent_shape(settings.duration_s))
+    shape = model.latent_shape(_made_s(requests[0], settings))
+    noise = initial_noise(layer_seeds(requests), shape)
     latents = sample_latents(model, requests, settings, noise, on_step)
     # One by one, so that the peak of memory does not grow with the batch.
     return [
         decode(model, layers, request, settings)
         for layers, request in zip(layers_of_sounds(latents, len(requests)), requests, strict=True)
     ]
+
+
+def _made_s(request: GenerateRequest | EditRequest, settings: GenerateSettings) -> float:
+    """What is made of a sound, which is more of a loop than it lasts."""
+    is_loop = isinstance(request, GenerateRequest) and request.loop
+    return settings.duration_s + (join_s(settings.duration_s) if is_loop else 0.0)
 
 
 def sample_latents(
@@ -237,8 +244,9 @@ def decode(
         part = part or find_part(waveform, n_samples, config.sample_rate_hz)
         waveform = trim(waveform, part, config.sample_rate_hz)
     else:
+        n_made = round(_made_s(request, settings) * config.sample_rate_hz)
         part = Part(0, n_samples)
-        waveform = part.of(waveform)
+        waveform = close_loop(Part(0, n_made).of(waveform), n_samples)
         # Griffin-Lim knows no full scale, and a file would clip what is beyond. HiFi-GAN's tanh
         # stays within it.
         waveform = waveform / np.abs(waveform).max(initial=1)

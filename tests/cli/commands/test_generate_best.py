@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from typer.testing import CliRunner
 
 from auffusion_cli.cli.app import build_app
@@ -42,10 +44,12 @@ def test_the_best_is_kept_and_the_others_with_their_ranks(run):
     again = run("reproduce", "dog-rank2.wav")
     assert again.exit_code == 0 and again.stdout.startswith("identical"), again.output
     taken_up = run("generate", *arguments)
-    assert taken_up.exit_code == 2 and "dog-rank2.wav exists" in taken_up.stderr
-    skipped = run("generate", *arguments[:5], "-o", "dog.wav")
-    assert skipped.exit_code == 0 and "already there" in skipped.stderr
-    other = run("generate", *arguments[:3], "-o", "dog.wav")
+    assert taken_up.exit_code == 0 and "already there" in taken_up.stderr
+    Path("dog.wav").unlink()
+    missing = run("generate", *arguments)
+    assert missing.exit_code == 2 and "dog-rank2.wav exists" in missing.stderr
+    Path("dog-rank2.wav").rename("dog.wav")  # it is not the best one of its request
+    other = run("generate", *arguments[:5], "-o", "dog.wav")
     assert other.exit_code == 2 and "does not hold" in other.stderr
 
 
@@ -98,3 +102,22 @@ def test_without_guards_it_is_kept(run, monkeypatch):
 def test_what_cannot_be_done_is_told_before(run, arguments, words):
     result = run("generate", "a dog", *arguments)
     assert result.exit_code == 2 and words in result.stderr, result.output
+
+
+def test_a_loop_is_exactly_as_long_has_points_and_no_fades(run):
+    made = run("generate", "a river", "--loop", "--duration", "0.8", "--seed", "1", "-o", "a.wav")
+    assert made.exit_code == 0, made.output
+    info = soundfile.info("a.wav")
+    assert info.frames == 12_800 and b"smpl" in Path("a.wav").read_bytes()
+    assert read_record("a.wav").request.loop
+    samples, _ = soundfile.read("a.wav")
+    assert abs(samples[0] - samples[-1]) <= 2 * np.abs(np.diff(samples)).max()
+    again = run("reproduce", "a.wav")
+    assert again.exit_code == 0 and again.stdout.startswith("identical"), again.output
+    longer = run("generate", "a river", "--loop", "--duration", "3", "--seed", "1", "-o", "b.wav")
+    assert longer.exit_code == 0 and soundfile.info("b.wav").frames == 48_000
+    for arguments in (("--fade-in", "1s"), ("--timeline", "0-1s rain")):
+        refused = run("generate", "a river", "--loop", *arguments)
+        assert refused.exit_code == 2 and "--loop" in refused.stderr, refused.output
+    edited = run("edit", "a.wav", "--swap", "river=stream")
+    assert edited.exit_code == 2 and "is a loop" in edited.stderr

@@ -91,6 +91,7 @@ def extend(
     )
     name = "{name}-loop" if loop else "{name}-extended"
     path = recordings.output_path(output, name, source, recording, request)
+    recordings.check_no_fades(finish, loop)
     recordings.check_broadcast(finish, [path])
     recordings.check_outputs([path], spectrogram, overwrite=run.overwrite)
     setup = set_up(loading, sampling.lasting(duration_s), run)

@@ -51,6 +51,7 @@ def generate(
     shard: options.Shard = None,
     duration_s: options.Duration = None,
     trim: options.Trim = True,
+    loop: options.Loop = False,
     seed: options.Seed = None,
     negative: options.Negative = "",
     *,
@@ -88,6 +89,7 @@ def generate(
       auffusion generate "a wolf howling" --duration 3 --spectrogram wolf.png --play
       auffusion generate "wind" --timeline "0-3s a dog barks; 2-6s rain; 6-10s thunder" -o day.wav
       auffusion generate "waves on a beach" --duration 60 -o waves.wav
+      auffusion generate "a river" --loop --duration 8 -o river.wav
       auffusion generate "a cat purrs" --best-of 8 --keep-all -o cat.wav
       auffusion generate "a door slams" --loudness -16LUFS --rate 48000 --channels 2 -o door.wav
     """
@@ -95,7 +97,7 @@ def generate(
     from auffusion_cli.cli.launch import Launch
     from auffusion_cli.cli.making import set_up
     from auffusion_cli.cli.outputs import check_free, field_names
-    from auffusion_cli.cli.recordings import check_broadcast
+    from auffusion_cli.cli.recordings import check_broadcast, check_no_fades
     from auffusion_cli.requests.request import draw_seed
 
     if bool(prompts) == bool(prompts_file) and not (timeline is not None and not prompts):
@@ -105,6 +107,7 @@ def generate(
         )
     timeline, duration_s = _read_timeline(timeline, duration_s)
     finish, choosing = finishing.finish(), choice.choosing()
+    check_no_fades(finish, loop)
     suffix, subtype = SUFFIX_AND_SUBTYPE[format]
     plan_options = plan.PlanOptions(
         seed=draw_seed() if seed is None else seed,
@@ -118,6 +121,7 @@ def generate(
         timeline=timeline,
         encoding=encoding,
         trim=trim,
+        loop=loop,
     )
     launch = Launch.current()
     share = launch.share_of(shard, prompts_file)

@@ -48,6 +48,7 @@ def watch(
     encoding: options.Encoding = None,
     duration_s: options.Duration = None,
     trim: options.Trim = True,
+    loop: options.Loop = False,
     seed: Annotated[
         int, typer.Option(help="From which each sound's own is made, with its name.")
     ] = 0,
@@ -79,6 +80,7 @@ def watch(
     """
     from auffusion_cli.cli.making import set_up
     from auffusion_cli.cli.plan import PlanOptions
+    from auffusion_cli.cli.recordings import check_no_fades
 
     suffix, subtype = SUFFIX_AND_SUBTYPE[format]
     plan_options = PlanOptions(
@@ -91,12 +93,14 @@ def watch(
         encoding=encoding,
         by_name=True,
         trim=trim,
+        loop=loop,
     )
+    check_no_fades(finish := finishing.finish(), loop)
     folder = _Folder(
         prompts_file=prompts_file,
         plan_options=plan_options,
         setup=set_up(loading, plan_options.asked, run),
-        finish=finishing.finish(),
+        finish=finish,
         choosing=choice.choosing(),
         subtype=subtype,
         batch_size=batch_size,
