@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
 
-    model = load_model(arguments.model, device=arguments.device)
+    model = load_model(arguments.model, engine="torch", device=arguments.device)
     request = GenerateRequest(arguments.prompt, seed=0)
     settings = GenerateSettings.from_defaults(model.defaults)
 

@@ -58,7 +58,9 @@ def main() -> None:
 def measure_full_size(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="auffusion-full-size-") as temporary:
         subprocess.run([sys.executable, "-c", WRITE, temporary, "float16"], check=True)
-        model = load_model(Path(temporary, "sd"), device=options.device, dtype=options.dtype)
+        model = load_model(
+            Path(temporary, "sd"), engine="torch", device=options.device, dtype=options.dtype
+        )
         tokenizer = CLIPTokenizer.from_pretrained(Path(temporary, "sd", "tokenizer"))
     pipeline = as_pipeline(model, tokenizer)
     prompts = [f"dog barking in rain, number {i}" for i in range(options.sounds)]
@@ -82,7 +84,7 @@ def measure_full_size(options: argparse.Namespace) -> None:
 
 
 def measure_embedded(options: argparse.Namespace) -> None:
-    model = load_model("embedded", device=options.device, dtype=options.dtype)
+    model = load_model("embedded", engine="torch", device=options.device, dtype=options.dtype)
     settings = GenerateSettings.from_defaults(model.defaults)
     n_sounds = N_EMBEDDED[model.device]
     prompts = ["dog barking in rain"] * n_sounds

@@ -67,7 +67,7 @@ def measure(folder: Path, dtype: str) -> dict[str, float]:
 
     libraries_bytes = resident_peak_bytes()
     start_s = time.monotonic()
-    model = load_model(folder, device="cpu", dtype=dtype)
+    model = load_model(folder, engine="torch", device="cpu", dtype=dtype)
     load_s = time.monotonic() - start_s
     modules = model.networks.modules
     weights_bytes = sum(p.nbytes for module in modules for p in module.parameters())

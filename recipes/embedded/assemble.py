@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
 
-    model = load_model(str(arguments.diffusion), device="cpu", dtype="fp32")
+    model = load_model(str(arguments.diffusion), engine="torch", device="cpu", dtype="fp32")
     networks = model.networks
     networks.autoencoder = _same_latents(
         load_autoencoder(arguments.autoencoder / "vae", torch.float32), networks.autoencoder

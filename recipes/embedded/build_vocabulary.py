@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
-    model, words = load_model(args.model, device="cpu", dtype="fp32"), load_words()
+    model, words = load_model(args.model, engine="torch", device="cpu", dtype="fp32"), load_words()
     text = model.text
     print("\n".join(report(words, text, build(words, text, held_out=False))))
     model.vocabulary = build(words, text)

@@ -309,7 +309,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    model = load_model(args.model, device="cpu", dtype="fp32")
+    model = load_model(args.model, engine="torch", device="cpu", dtype="fp32")
     model.networks.unet.requires_grad_(False)
     teacher = Teacher(model, load_words(), args.seed)
     teach(teacher, args.steps, args.batch_size, args.learning_rate, args.max_minutes)

@@ -92,7 +92,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     vocoder: Vocoder = "auto",
-    engine: Engine = "torch",
+    engine: Engine = "auto",
     confirm: Confirm | None = None,
     on_progress: Report | None = None,
     text: TextPart | None = None,

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from auffusion_cli import __version__
 from auffusion_cli.cli.console import format_bytes
 from auffusion_cli.cli.play import PLAYERS
-from auffusion_cli.errors import CheckpointError
+from auffusion_cli.errors import CheckpointError, first_line
 from auffusion_cli.files import hash_file
 from auffusion_cli.signal.formats import WRITTEN
 
@@ -68,6 +68,7 @@ def run_checks() -> list[Section]:
     probe = run_probe()
     return [
         check_versions(),
+        check_onnxruntime(probe),
         check_torch(probe),
         check_devices(probe),
         check_memory(),
@@ -127,10 +128,17 @@ def run_probe() -> Probe:
 
 
 def probe_libraries() -> None:
-    """Try torch, then torchaudio; print a JSON line as each works."""
+    """Try ONNX Runtime, torch, then torchaudio; print a JSON line as each works."""
 
     def say(**found: Any) -> None:
         print(jsonlib.dumps(found), flush=True)
+
+    try:
+        import onnxruntime
+
+        say(onnxruntime=onnxruntime.__version__, providers=onnxruntime.get_available_providers())
+    except Exception as error:  # a library that the system lacks, or one for another processor
+        say(onnxruntime_error=first_line(error))
 
     import torch
 
@@ -159,6 +167,23 @@ def probe_libraries() -> None:
 
     torchaudio.functional.resample(torch.zeros(1, 441), 44_100, 16_000)
     say(torchaudio=torchaudio.__version__)
+
+
+def check_onnxruntime(probe: Probe) -> Section:
+    """ONNX Runtime, which must import, and what it computes on."""
+    section = Section("ONNX Runtime")
+    if "onnxruntime" not in probe.found:
+        section.problem(
+            "onnxruntime does not work: "
+            f"{probe.found.get('onnxruntime_error', probe.last_words)}; "
+            "with --engine torch sounds can still be made",
+            "install it anew: pip install --force-reinstall onnxruntime",
+        )
+        return section
+    names = [name.removesuffix("ExecutionProvider") for name in probe.found["providers"]]
+    section.facts["onnxruntime"] = f"imports ({probe.found['onnxruntime']})"
+    section.facts["providers"] = ", ".join(names)
+    return section
 
 
 def check_torch(probe: Probe) -> Section:

@@ -17,6 +17,8 @@ from auffusion_cli.cli.app import build_app
 from auffusion_cli.errors import CheckpointError
 
 CPU_PROBE = {
+    "onnxruntime": "1.32.0",
+    "providers": ["AzureExecutionProvider", "CPUExecutionProvider"],
     "torch": "2.9.0",
     "cpu_threads": 2,
     "cpu_capability": "AVX2",
@@ -120,6 +122,14 @@ def test_gpus_are_listed_with_their_memory():
     gpu = {"name": "A100", "free_bytes": 39e9, "total_bytes": 40e9, "bf16": True}
     section = checks.check_devices(checks.Probe(CPU_PROBE | {"cuda": [gpu]}, ""))
     assert section.facts["cuda:0"] == "A100, 39.0 GB free of 40.0 GB, bf16 yes"
+
+
+def test_what_onnx_runtime_computes_on_and_whether_it_imports():
+    section = checks.check_onnxruntime(checks.Probe(CPU_PROBE, ""))
+    assert section.facts["providers"] == "Azure, CPU" and section.findings == []
+    broken = {"onnxruntime_error": "libstdc++.so.6: version not found"}
+    [what] = whats(checks.check_onnxruntime(checks.Probe(broken, "")))
+    assert "libstdc++.so.6" in what and "--engine torch" in what
 
 
 def test_driver_without_cuda_torch_is_advice(monkeypatch):

@@ -346,7 +346,7 @@ class RecordedModels:
     def _load(self, name: str, dtype: str, vocoder: str) -> Model:
         from auffusion_cli.checkpoints.load import load_model
 
-        return load_model(name, device=self.device, dtype=dtype, vocoder=vocoder)
+        return load_model(name, engine="torch", device=self.device, dtype=dtype, vocoder=vocoder)
 
 
 # --- results

@@ -350,6 +350,7 @@ def convert(
     has_vocoder = (checkpoint.folder / "vocoder").is_dir()
     model = load_model(
         checkpoint.folder,
+        engine="torch",
         device="cpu",
         dtype=dtype,
         vocoder="hifigan" if has_vocoder else "griffin-lim",
