@@ -9,6 +9,7 @@ import torch
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, TimelineRequest
+from auffusion_cli.signal.griffin_lim import GriffinLim
 from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks.generate import generate
 from auffusion_cli.tasks.reproduce import reproduce
@@ -43,18 +44,19 @@ def test_no_part_of_the_model_ever_sees_more_than_a_window(quick_model, monkeypa
     model = with_parts(quick_model, quick_model.codec.griffin_lim, unet=unet)
     monkeypatch.setattr("auffusion_cli.codec.codec.VOCODER_WINDOW_S", 3.0)
     widths = {"decode": set(), "vocode": set()}
-    networks, codec = model.networks, model.codec
-    decode, vocode = networks.decode_latents, codec.griffin_lim.__call__
+    networks, call = model.networks, GriffinLim.__call__
+    decode = networks.decode_latents
 
-    def watch(name, function):
-        def watched(x, *options):
-            widths[name].add(x.shape[-1])
-            return function(x, *options)
+    def watched_decode(latents):
+        widths["decode"].add(latents.shape[-1])
+        return decode(latents)
 
-        return watched
+    def watched_call(self, log_mel, noise):
+        widths["vocode"].add(log_mel.shape[-1])
+        return call(self, log_mel, noise)
 
-    monkeypatch.setattr(networks, "decode_latents", watch("decode", decode))
-    monkeypatch.setattr(codec, "griffin_lim", watch("vocode", vocode))
+    monkeypatch.setattr(networks, "decode_latents", watched_decode)
+    monkeypatch.setattr(GriffinLim, "__call__", watched_call)
     (sound,) = generate(model, [GenerateRequest("rain", 3)], dataclasses.replace(LONG, steps=1))
     assert len(sound.waveform) == 64000
     assert unet.widths == {16} and widths == {"decode": {16}, "vocode": {300}}
