@@ -23,6 +23,7 @@ SECTIONS = {
     "scenes": config.SceneConfig,
     "diffusion": diffusion_config.DiffusionConfig,
     "diffusion.text_encoders": diffusion_config.TextEncoderConfig,
+    "diffusion.lora": diffusion_config.LoraConfig,
     "diffusion.preview": diffusion_config.PreviewConfig,
     "diffusion.generation": diffusion_config.GenerationConfig,
     "autoencoder": config.AutoencoderConfig,

@@ -23,6 +23,7 @@ from auffusion_cli.diffusion.vocabulary import Unknown, Vocabulary
 from auffusion_cli.diffusion.windows import OVERLAP_SHARE, windowed_denoiser
 from auffusion_cli.engines.networks import Networks
 from auffusion_cli.errors import AuffusionError
+from auffusion_cli.requests.loras import LoraRecord
 from auffusion_cli.requests.provenance import Provenance, current_versions, hash_samples
 from auffusion_cli.signal.griffin_lim import GriffinLim
 from auffusion_cli.signal.noise import Noise
@@ -54,6 +55,8 @@ class Model:
     """CREDITS.md: whom a licence asks to name. It is passed on with whatever is made of it."""
     vocabulary: Vocabulary | None = None
     """The wordings it was taught, where the checkpoint states them."""
+    loras: tuple[LoraRecord, ...] = ()
+    """What was merged into the UNet."""
 
     @property
     def device(self) -> str:
@@ -161,6 +164,7 @@ class Model:
             device=self.device,
             dtype=self.dtype,
             engine=self.networks.engine,
+            loras=self.loras,
             samples_sha256=hash_samples(samples),
             gain_reduction_db=gain_reduction_db,
             versions=versions,

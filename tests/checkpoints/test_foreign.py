@@ -24,8 +24,8 @@ def write_safetensors(path: Path, *names: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "tensors", "what", "hint"),
     [
-        ("a.safetensors", ["unet.down.lora_A.weight"], "a LoRA", "fuse_lora"),
-        ("a.safetensors", ["lora_unet_down.lora_down.weight"], "a LoRA", "fuse_lora"),
+        ("a.safetensors", ["unet.down.lora_A.weight"], "a LoRA", "--lora FILE"),
+        ("a.safetensors", ["lora_unet_down.lora_down.weight"], "a LoRA", "--lora FILE"),
         ("a.safetensors", ["model.diffusion_model.x"], "a single-file checkpoint", "from_single"),
         ("a.ckpt", [], "a single-file checkpoint", "from_single_file"),
         ("a.safetensors", ["conv_in.weight"], "the weights of one network", None),

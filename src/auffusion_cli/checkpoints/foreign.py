@@ -14,8 +14,8 @@ SINGLE_FILE_PREFIX = "model.diffusion_model."
 MAX_HEADER_BYTES = 25_000_000
 
 LORA_HINT = (
-    "Merge it into its base first; in diffusers: pipeline.load_lora_weights(…), "
-    "pipeline.fuse_lora(), pipeline.save_pretrained(FOLDER)."
+    "Name the model it was made for, and add it: --model NAME --lora FILE. `auffusion models "
+    "convert NAME --lora FILE -o FOLDER` merges the two."
 )
 SINGLE_FILE_HINT = (
     "diffusers makes a folder of it: "

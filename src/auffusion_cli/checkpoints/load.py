@@ -6,6 +6,7 @@ Only the engine that is asked for is imported.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -27,6 +28,7 @@ from auffusion_cli.diffusion.vocabulary import Vocabulary
 from auffusion_cli.engines.choose import Choice, choose_engine
 from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.model import Model
+from auffusion_cli.requests.loras import LoraChoice
 
 if TYPE_CHECKING:
     from auffusion_cli.engines.networks import Networks, NetworkSizes
@@ -93,6 +95,7 @@ def load_model(
     dtype: str = "auto",
     vocoder: Vocoder = "auto",
     engine: Engine = "auto",
+    loras: Sequence[LoraChoice] = (),
     confirm: Confirm | None = None,
     on_progress: Report | None = None,
     text: TextPart | None = None,
@@ -100,9 +103,10 @@ def load_model(
     """A checkpoint, ready to generate, by known name, Hub id (`org/name[@revision]`) or folder.
 
     `dtype` is fp32, fp16, bf16 or auto: fp16 on a CUDA device, fp32 elsewhere. `vocoder="auto"` is
-    the checkpoint's own choice. `confirm` and `on_progress` are for downloads: see `resolve`.
-    `engine="auto"` is onnx where the checkpoint has graphs and there is no GPU, else torch. `text`
-    is what may have been loaded of this checkpoint before, by the same engine.
+    the checkpoint's own choice. `engine="auto"` is onnx where the checkpoint has graphs and there
+    is no GPU, else torch. `loras` are merged into the UNet, for which auto is torch. `confirm` and
+    `on_progress` are for downloads: see `resolve`. `text` is what may have been loaded of this
+    checkpoint before, by the same engine.
 
     Raises:
         UsageError: the device, the precision, the vocoder or the engine is not one.
@@ -114,7 +118,9 @@ def load_model(
         choose_loader(engine, device, dtype)  # refuses before anything is downloaded
     checkpoint = resolve(name_or_path, confirm=confirm, on_progress=on_progress)
     folder = checkpoint.folder
-    loader = choose_loader(choose_engine_of(folder, engine, device, dtype).engine, device, dtype)
+    needs_torch = "a LoRA" if loras else None
+    chosen = choose_engine_of(folder, engine, device, dtype, needs_torch=needs_torch)
+    loader = choose_loader(chosen.engine, device, dtype)
     text = text or TextPart(folder)
     identity = read_identity(folder)
     scheduler_config = read_scheduler_config(folder)
@@ -122,6 +128,10 @@ def load_model(
     has_vocoder = _has_vocoder(folder, vocoder, identity.defaults)
     networks = loader.whole(folder, text.networks, vocoder=has_vocoder)
     text.check_vocabulary(networks.sizes)
+    if loras:
+        from auffusion_cli.checkpoints.lora import apply_loras
+
+        apply_loras(networks.unet, loras)
     return Model(
         name=checkpoint.name,
         revision=checkpoint.revision,
@@ -133,6 +143,7 @@ def load_model(
         defaults=identity.defaults,
         credits=read_credits(folder),
         vocabulary=text.vocabulary,
+        loras=tuple(lora.record() for lora in loras),
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from auffusion_cli.engines.choose import Choice
     from auffusion_cli.model import Model
     from auffusion_cli.requests.finish import Finish
+    from auffusion_cli.requests.loras import LoraRecord
     from auffusion_cli.requests.provenance import Provenance
     from auffusion_cli.requests.request import GenerateSettings
 
@@ -35,6 +36,7 @@ class Setup:
     settings: GenerateSettings
     vocoder: str
     engine: Choice
+    loras: tuple[LoraRecord, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For `--dry-run`."""
@@ -42,6 +44,7 @@ class Setup:
 
         return asdict(self.settings) | {
             "model": self.loading.model,
+            "loras": [asdict(lora) for lora in self.loras],
             "revision": self.checkpoint.revision if self.checkpoint else None,
             "downloaded": self.checkpoint is not None,
             "vocoder": self.vocoder,
@@ -73,6 +76,7 @@ class Setup:
                     any_seed=any_seed,
                     finish=finish,
                     best_of=best_of,
+                    loras=self.loras,
                 )
                 for request in (job.request, job.former_request)
             )
@@ -104,6 +108,7 @@ class Setup:
     def load(self) -> Model:
         """Load the weights that `check_vocabulary` has not loaded."""
         from auffusion_cli.checkpoints.load import load_model
+        from auffusion_cli.requests.loras import parse_loras
 
         why = f" with torch: {self.engine.reason}" if self.engine.is_forced else ""
         console.note(f"loading {self.loading.model}{why}")
@@ -112,6 +117,7 @@ class Setup:
             engine=self.engine.engine,
             device=self.loading.device,
             dtype=self.loading.dtype,
+            loras=parse_loras(self.loading.lora),
             vocoder=self.loading.vocoder,  # so that it warns where auto finds no vocoder
             text=self._text,
         )
@@ -139,15 +145,18 @@ def set_up(
     """
     from auffusion_cli.checkpoints.names import require_sound
     from auffusion_cli.cli import resolve
+    from auffusion_cli.requests.loras import parse_loras
     from auffusion_cli.requests.request import GenerateSettings
 
     GenerateSettings.from_defaults(GenerationDefaults(), **asked)  # before anything is downloaded
     require_sound(loading.model)
+    loras = tuple(lora.record() for lora in parse_loras(loading.lora))
     resolve.check_device(loading.engine, loading.device)
     checkpoint = (
         resolve.find(loading.model) if run.dry_run else resolve.fetch(loading.model, yes=run.yes)
     )
     defaults, vocoder = resolve.describe(checkpoint, loading.vocoder)
     settings = GenerateSettings.from_defaults(defaults, **asked)
+    needs_torch = needs_torch or ("a LoRA" if loras else None)
     engine = resolve.choose_engine(checkpoint, loading, needs_torch)
-    return Setup(loading, checkpoint, defaults, settings, vocoder, engine)
+    return Setup(loading, checkpoint, defaults, settings, vocoder, engine, loras)

@@ -88,13 +88,22 @@ Engine = Annotated[
     Literal["auto", "torch", "onnx"],
     typer.Option("--engine", help="What computes; auto starts fastest: onnx, where it can."),
 ]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="FILE[:WEIGHT]",
+        help="A LoRA of the model, a file or a run's folder, and how much of it; repeatable.",
+    ),
+]
 
 
 @dataclass(frozen=True)
 class Loading:
-    """Model, vocoder, engine, device and precision."""
+    """Model with its LoRAs, vocoder, engine, device and precision."""
 
     model: Model = "embedded"
+    lora: Lora = None
     vocoder: Vocoder = "auto"
     engine: Engine = "auto"
     device: Device = "auto"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +14,7 @@ from auffusion_cli.cli import console, options
 from auffusion_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from auffusion_cli.requests.loras import LoraChoice
     from auffusion_cli.requests.provenance import Provenance
     from auffusion_cli.requests.request import GenerateRequest
 
@@ -87,6 +88,7 @@ class Origin:
             vocoder=computation.vocoder or own.vocoder,
             device=computation.device or own.device,
             dtype=computation.dtype or own.dtype,
+            lora=own.lora,
         )
 
 
@@ -141,6 +143,12 @@ def origin_of_file(
         )
     if request.loop:
         raise UsageError(f"{path} is a loop; only a sound with a start and an end can be used")
+    if recorded.loras:
+        raise UsageError(
+            f"{path} was made with a LoRA, which this command does not add",
+            hint="Merge it (auffusion models convert MODEL --lora FILE -o FOLDER), and make the "
+            "sound with that model.",
+        )
     values = dict(given) | {SETTING_OPTIONS[field]: value for field, value in asked.items()}
     if contradicting := [option for option, value in values.items() if value is not None]:
         raise UsageError(
@@ -177,6 +185,28 @@ def recorded_model(recorded: Provenance, path: Path) -> str:
     if not re.fullmatch(r"[0-9a-f]{40}", recorded.revision):
         raise UsageError(f"{path}: {recorded.revision!r} is not the name of a commit")
     return f"{recorded.model}@{recorded.revision}"
+
+
+def recorded_loras(
+    recorded: Provenance, path: Path, named: Sequence[str]
+) -> tuple[LoraChoice, ...]:
+    """The LoRAs that `path` was made with, found among the `named` files by their content.
+
+    Raises:
+        UsageError: one is not among them, or there are others.
+    """
+    from auffusion_cli.requests.loras import LoraChoice, parse_loras
+
+    found = {choice.record().sha256: choice.path for choice in parse_loras(named)}
+    for lora in recorded.loras:
+        if lora.sha256 not in found:
+            raise UsageError(
+                f"{path} was made with the LoRA {lora.file!r} (SHA-256 {lora.sha256[:12]}…)",
+                hint="Name that file: --lora FILE.",
+            )
+    if others := set(found) - {lora.sha256 for lora in recorded.loras}:
+        raise UsageError(f"--lora {found[others.pop()]}: {path} was not made with it")
+    return tuple(LoraChoice(found[lora.sha256], lora.weight) for lora in recorded.loras)
 
 
 def recorded_device(recorded: Provenance) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from auffusion_cli.errors import AudioError, UsageError
 from auffusion_cli.parsing import decode
 from auffusion_cli.requests.finish import Finish
+from auffusion_cli.requests.loras import MAX_LORAS, LoraRecord
 from auffusion_cli.requests.request import REQUESTS, GenerateSettings, Request
 from auffusion_cli.requests.selection import Selection
 
@@ -65,6 +66,8 @@ class Provenance:
     """How it came to be this sound, where it is not simply that of the seed asked for."""
     engine: str = DEFAULT_ENGINE
     """What computed the networks."""
+    loras: tuple[LoraRecord, ...] = ()
+    """What was merged into the model's UNet, in this order."""
     versions: dict[str, str] = field(default_factory=current_versions)
 
     @classmethod
@@ -97,6 +100,8 @@ class Provenance:
         own = {name: getattr(self, name) for name in _OWN_FIELDS}
         if self.gain_reduction_db is not None:
             own["gain_reduction_db"] = self.gain_reduction_db
+        if self.loras:
+            own["loras"] = [asdict(lora) for lora in self.loras]
         if self.finish is not None:
             own["finish"] = self.finish.to_dict()
         if self.selection is not None:
@@ -142,6 +147,9 @@ class Provenance:
             gain_reduction_db = record.get("gain_reduction_db", record.get("turned_down_db"))
             if not (gain_reduction_db is None or _is_positive(gain_reduction_db)):
                 raise ValueError("gain_reduction_db is not a number above 0")
+            loras = record.get("loras", [])
+            if not isinstance(loras, list) or len(loras) > MAX_LORAS:
+                raise ValueError("loras is not a short list")
             finish = record.get("finish")
             if finish is None and task == "finish":
                 raise KeyError("finish")
@@ -153,6 +161,7 @@ class Provenance:
                 settings=GenerateSettings(**_pick(record, GenerateSettings)),
                 versions=dict(versions),
                 gain_reduction_db=gain_reduction_db,
+                loras=tuple(decode(LoraRecord, each, "loras") for each in loras),
                 **own,
             )
         except KeyError as error:
@@ -171,6 +180,7 @@ class Provenance:
         any_seed: bool = False,
         finish: Finish | None = None,
         best_of: int = 1,
+        loras: tuple[LoraRecord, ...] = (),
     ) -> bool:
         """Whether this is the record of the sound that is asked for.
 
@@ -181,8 +191,9 @@ class Provenance:
             made = replace(made, seed=chosen.first_seed)
         if any_seed:
             request = replace(request, seed=made.seed)
-        asked = (request, settings, model, revision, vocoder, finish)
-        own = (made, self.settings, self.model, self.revision, self.vocoder, self.finish)
+        asked = (request, settings, model, revision, vocoder, loras, finish)
+        mine = (self.model, self.revision, self.vocoder, self.loras, self.finish)
+        own = (made, self.settings, *mine)
         if chosen is None:
             return asked == own and best_of == 1
         return asked == own and (chosen.best_of, chosen.rank) == (best_of, 1)
@@ -194,6 +205,7 @@ class Provenance:
             name: (getattr(self, name), getattr(other, name))
             for name in (*_CIRCUMSTANCES, "gain_reduction_db")
         }
+        pairs["loras"] = (_described(self.loras), _described(other.loras))
         pairs |= {name: (self.versions.get(name), other.versions.get(name)) for name in names}
         return {
             name: (str(mine), str(theirs))
@@ -206,6 +218,11 @@ _LATER_FIELDS = ("trim", "loop", "room_tone")
 """Fields of requests that the first records lack: their defaults are what was done then."""
 _CIRCUMSTANCES = ("model", "revision", "vocoder", "engine", "device", "dtype")
 _OWN_FIELDS = (*_CIRCUMSTANCES, "samples_sha256")
+
+
+def _described(loras: tuple[LoraRecord, ...]) -> str:
+    shown = [f"{lora.file}:{lora.weight:g} (SHA-256 {lora.sha256[:12]})" for lora in loras]
+    return ", ".join(shown) or "none"
 
 
 def hash_samples(samples: np.ndarray) -> str:

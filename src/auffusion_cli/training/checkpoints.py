@@ -1,7 +1,7 @@
 """Checkpoints of a training run: all that a resumed run needs, in folders whole or not there.
 
 checkpoints/step-00002000/
-  NAME.safetensors, NAME.optimizer.pt   for each trained network
+  NAME.safetensors, NAME.optimizer.pt   for each trained network, without what is frozen in it
   ema.pt                                moving average of the first network's weights
   scaler.pt                             loss scale, with fp16
   state.json                            the step
@@ -58,7 +58,7 @@ class TrainingState:
         # but it may change only between steps.
         self.optimizers = {
             name: torch.optim.AdamW(
-                network.parameters(),
+                _trained(network),
                 lr=loop.learning_rate,
                 betas=loop.betas,
                 weight_decay=loop.weight_decay,
@@ -68,7 +68,7 @@ class TrainingState:
         }
         self.ema = None
         if loop.ema_decay is not None:
-            parameters = next(iter(networks.values())).parameters()
+            parameters = _trained(next(iter(networks.values())))
             self.ema = EMAModel(parameters, decay=loop.ema_decay, foreach=True)
             self.ema.to(accelerator.device)
         for name, network in networks.items():
@@ -111,7 +111,20 @@ class TrainingState:
             self.ema.restore(parameters)
 
     def _main_parameters(self) -> list[nn.Parameter]:
-        return list(self.accelerator.unwrap_model(next(iter(self.networks.values()))).parameters())
+        return _trained(self.accelerator.unwrap_model(next(iter(self.networks.values()))))
+
+
+def _trained(network: nn.Module) -> list[nn.Parameter]:
+    """Its parameters without those that are frozen for good, as beside a LoRA."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def _frozen(network: nn.Module) -> dict[str, nn.Parameter]:
+    return {
+        name: parameter
+        for name, parameter in network.named_parameters()
+        if not parameter.requires_grad
+    }
 
 
 def newest_checkpoint(checkpoints: Path) -> Path | None:
@@ -145,8 +158,13 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, *, keep: int) -> No
 
 def _write_state(folder: Path, state: TrainingState) -> None:
     for name, network in state.networks.items():
-        weights = state.accelerator.unwrap_model(network).state_dict()
-        weights = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+        network = state.accelerator.unwrap_model(network)
+        frozen = _frozen(network)
+        weights = {
+            key: value.detach().cpu().contiguous()
+            for key, value in network.state_dict().items()
+            if key not in frozen
+        }
         save_file(weights, folder / f"{name}.safetensors")
         torch.save(state.optimizers[name].state_dict(), folder / f"{name}.optimizer.pt")
     if state.ema is not None:
@@ -165,7 +183,8 @@ def load_checkpoint(folder: Path, state: TrainingState) -> None:
     device = state.accelerator.device
     for name, network in state.networks.items():
         with _reading(folder / f"{name}.safetensors") as path:
-            state.accelerator.unwrap_model(network).load_state_dict(load_file(path))
+            network = state.accelerator.unwrap_model(network)
+            network.load_state_dict(_frozen(network) | load_file(path))
         with _reading(folder / f"{name}.optimizer.pt") as path:
             state.optimizers[name].load_state_dict(_load_pickle(path))
             for group in state.optimizers[name].param_groups:

@@ -15,16 +15,20 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
+from auffusion_cli.checkpoints.lora import save_lora
 from auffusion_cli.checkpoints.save import save_model
 from auffusion_cli.errors import UsageError
 from auffusion_cli.files import replace_folder
 from auffusion_cli.model import Model
 from auffusion_cli.pictures.spectrogram import save_spectrogram
+from auffusion_cli.requests.loras import LORA_NAME
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.tasks.generate import generate
 from auffusion_cli.training.diffusion_config import DiffusionConfig
 from auffusion_cli.training.latents import ExampleSource
+from auffusion_cli.training.lora import add_lora, lora_changes, without_lora
+from auffusion_cli.training.prior import Prior
 from auffusion_cli.training.run_folder import RESULT_NAME
 from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.stage import Losses
@@ -37,9 +41,16 @@ MAX_PREVIEW_STEPS = 25
 class DiffusionStage:
     """Noise prediction (or velocity) on latents; see `stage.Stage`."""
 
-    def __init__(self, model: Model, source: ExampleSource, config: DiffusionConfig) -> None:
+    def __init__(
+        self,
+        model: Model,
+        source: ExampleSource,
+        config: DiffusionConfig,
+        prior: Prior | None = None,
+    ) -> None:
         """Set up the stage; impossible previews or prediction types are UsageErrors."""
         self.model = model
+        self.prior = prior
         self.config = config
         self.source = source
         self.n_items = len(source)
@@ -58,29 +69,61 @@ class DiffusionStage:
                 f"diffusion.scheduler.prediction_type: {self.scheduler.config.prediction_type!r} "
                 f"is not one of {', '.join(PREDICTION_TYPES)}"
             )
+        self.unet = model.networks.unet
+        if config.lora.rank is not None:
+            add_lora(self.unet, config.lora.rank)
+            if model.networks.adapters is not None:
+                model.networks.adapters.requires_grad_(False)
         if config.gradient_checkpointing:
-            model.networks.unet.enable_gradient_checkpointing()
-        model.networks.unet.train()
-        self.networks: dict[str, nn.Module] = {"denoiser": _Denoiser(model)}
+            self.unet.enable_gradient_checkpointing()
+        self.unet.train()
+        self.denoiser = _Denoiser(model)
+        self.networks: dict[str, nn.Module] = {"denoiser": self.denoiser}
 
     def trains(self, name: str, step: int) -> bool:
         return True
 
     def load(self, batch: Sequence[Sample]) -> tuple[Any, Tensor, Tensor, Tensor]:
         """One batch: (part of the source, noise (B, C, h, w), time steps (B,), mask (B,) of kept
-        captions)."""
-        n_timesteps = self.scheduler.config.num_train_timesteps
+        captions). With a prior as many samples of it follow."""
         generators = [sample.generator() for sample in batch]
-        noise = torch.stack(
-            [torch.randn(self.source.latent_shape, generator=g) for g in generators]
-        )
-        timesteps = torch.cat([torch.randint(n_timesteps, (1,), generator=g) for g in generators])
+        noise, timesteps = self._draw(generators)
         draws = torch.cat([torch.rand(1, generator=g) for g in generators])
-        return self.source.load(batch), noise, timesteps, draws >= self.config.text_dropout
+        kept = draws >= self.config.text_dropout
+        part = self.source.load(batch)
+        if self.prior is None:
+            return part, noise, timesteps, kept
+        n = len(self.prior)
+        indices = torch.cat([torch.randint(n, (1,), generator=g) for g in generators])
+        noise_of_prior, timesteps_of_prior = self._draw(generators)
+        return (
+            (part, indices),
+            torch.cat([noise, noise_of_prior]),
+            torch.cat([timesteps, timesteps_of_prior]),
+            torch.cat([kept, torch.ones_like(kept)]),
+        )
+
+    def _draw(self, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """Noise (B, C, h, w) and time steps (B,)."""
+        n_timesteps = self.scheduler.config.num_train_timesteps
+        shape = self.source.latent_shape
+        noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
+        return noise, torch.cat([torch.randint(n_timesteps, (1,), generator=g) for g in generators])
+
+    def _examples(self, part: Any) -> tuple[Tensor, list[Tensor]]:
+        """Latents and hidden states of the source, and after them those of the prior."""
+        if self.prior is None:
+            return self.source.examples(part)
+        part, indices = part
+        own = self.source.examples(part)
+        kept = self.prior.take(indices)
+        latents = torch.cat([own[0], kept[0].to(own[0].device)])
+        pairs = zip(own[1], kept[1], strict=True)
+        return latents, [torch.cat([mine, of_prior.to(mine.device)]) for mine, of_prior in pairs]
 
     def losses(self, loaded: tuple[Any, Tensor, Tensor, Tensor], step: int) -> Losses:
         device = self.model.networks.torch_device
-        clean, hidden_states = self.source.examples(loaded[0])
+        clean, hidden_states = self._examples(loaded[0])
         clean, noise, timesteps, kept = (
             x.to(device, non_blocking=True) for x in (clean, *loaded[1:])
         )
@@ -89,10 +132,23 @@ class DiffusionStage:
         velocity = self.scheduler.config.prediction_type == "v_prediction"
         target = self.scheduler.get_velocity(clean, noise, timesteps) if velocity else noise
 
+        n_own = len(noisy) if self.prior is None else len(noisy) // 2
+        if self.prior is not None:
+            of_prior = slice(n_own, None)
+            states = [each[of_prior] for each in hidden_states]
+            with torch.no_grad(), without_lora(self.unet):
+                target[of_prior] = self.denoiser(
+                    noisy[of_prior], timesteps[of_prior], states, kept[of_prior]
+                )
         output = self.networks["denoiser"](noisy, timesteps, hidden_states, kept)
         error = (output.float() - target).square().mean(dim=(1, 2, 3))
-        loss = (self._weights(timesteps, velocity) * error).mean()
-        yield loss, {"loss": loss.item(), "mse": error.mean().item()}
+        weighted = self._weights(timesteps, velocity) * error
+        loss, numbers = weighted[:n_own].mean(), {"mse": error[:n_own].mean().item()}
+        if self.prior is not None:
+            of_prior = weighted[n_own:].mean()
+            loss = loss + self.config.lora.prior_weight * of_prior
+            numbers["prior"] = of_prior.item()
+        yield loss, {"loss": loss.item()} | numbers
 
     def _weights(self, timesteps: Tensor, velocity: bool) -> Tensor | float:
         """Min-SNR weights (Hang et al. 2023, arXiv 2303.09556, section 3.4).
@@ -107,8 +163,12 @@ class DiffusionStage:
         return snr.clamp(max=gamma) / (snr + 1) if velocity else (gamma / snr).clamp(max=1)
 
     def export(self, folder: Path) -> None:
-        """Write the parts of a checkpoint into `folder`, beside its other contents."""
-        self.model.networks.unet.eval()
+        """Write the checkpoint's parts, or the LoRA, into `folder`, beside its other contents."""
+        if self.config.lora.rank is not None:
+            trigger, base = self.config.lora.trigger, self.config.init_from
+            save_lora(lora_changes(self.unet), folder / LORA_NAME, trigger=trigger, base=base)
+            return
+        self.unet.eval()
         unfinished = folder / RESULT_NAME
         for part in save_model(self.model, unfinished, overwrite=True).iterdir():
             if part.is_dir():
@@ -116,11 +176,11 @@ class DiffusionStage:
             else:
                 part.replace(folder / part.name)
         unfinished.rmdir()
-        self.model.networks.unet.train()
+        self.unet.train()
 
     def preview(self, folder: Path, step: int) -> None:
         """Write the preview prompts' sounds and spectrograms, always from the same noise."""
-        self.model.networks.unet.eval()
+        self.unet.eval()
         folder.mkdir(parents=True, exist_ok=True)
         results = generate(self.model, self.preview_requests, self.preview_settings)
         for index, result in enumerate(results):
@@ -129,7 +189,7 @@ class DiffusionStage:
             save_spectrogram(
                 result.log_mel, path.with_suffix(".png"), self.model.codec.spectrogram_config
             )
-        self.model.networks.unet.train()
+        self.unet.train()
 
 
 class _Denoiser(nn.Module):

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.errors import UsageError
 from auffusion_cli.training.checks import check, check_unused
 
 FIRST_SCHEDULE: dict[str, Any] = {
@@ -77,6 +78,44 @@ class GenerationConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Settings of a LoRA (Hu et al. 2021): small matrices are trained, the start stays as it is."""
+
+    rank: int | None = None
+    """Rank of the matrices; none: no LoRA, the whole UNet is trained."""
+    trigger: str | None = None
+    """Words that call the new sounds, kept in the file; captions should contain them."""
+    prior_sounds: int = 64
+    """Sounds of the start, generated once, on which the result is held to what the start predicts,
+    so that the start's other sounds stay (prior preservation, DreamBooth, Ruiz et al. 2022)."""
+    prior_prompts: tuple[str, ...] = ()
+    """Their prompts, in turn; empty: the kinds that the start states."""
+    prior_weight: float = 1.0
+    """Weight of their loss; 0: no sounds are generated."""
+
+    def __post_init__(self) -> None:
+        check_unused(
+            "diffusion.lora",
+            self,
+            self.rank is None,
+            "without diffusion.lora.rank",
+            ("trigger", "prior_sounds", "prior_prompts", "prior_weight"),
+        )
+        reason = "with diffusion.lora.prior_weight: 0"
+        of_prior = ("prior_sounds", "prior_prompts")
+        check_unused("diffusion.lora", self, not self.prior_weight, reason, of_prior)
+        check(
+            "diffusion.lora",
+            self,
+            {
+                "rank": (self.rank is None or 1 <= self.rank <= 1024, "between 1 and 1024"),
+                "prior_sounds": (1 <= self.prior_sounds <= 100_000, "between 1 and 100000"),
+                "prior_weight": (self.prior_weight >= 0, "at least 0"),
+            },
+        )
+
+
+@dataclass(frozen=True)
 class DiffusionConfig:
     """Settings of the diffusion stage (paper, section 3.3)."""
 
@@ -96,6 +135,8 @@ class DiffusionConfig:
     """Changes to the noise schedule of the start, from scratch to Stable Diffusion's (below);
     `prediction_type` is epsilon or v_prediction, `rescale_betas_zero_snr` gives the last time step
     a zero terminal SNR (Lin et al. 2023)."""
+    lora: LoraConfig = LoraConfig()
+    """A LoRA in place of the whole UNet: `rank`, `trigger`, `prior_sounds` …"""
     text_dropout: float = 0.1
     """Probability that a caption is dropped, which classifier-free guidance needs."""
     min_snr_gamma: float | None = 5.0
@@ -116,6 +157,7 @@ class DiffusionConfig:
     def __post_init__(self) -> None:
         reason = "with diffusion.init_from, which has a UNet of its own"
         check_unused("diffusion", self, self.init_from, reason, ("unet",))
+        self._check_lora()
         check(
             "diffusion",
             self,
@@ -127,3 +169,18 @@ class DiffusionConfig:
                 ),
             },
         )
+
+    def _check_lora(self) -> None:
+        """What a LoRA changes is the UNet of its start, with which it is used later."""
+        reason = "with diffusion.lora, which is used with diffusion.init_from as that is"
+        others = (
+            "autoencoder",
+            "vocoder",
+            "text_encoders",
+            "scheduler",
+            "generation",
+            "licence",
+        )
+        check_unused("diffusion", self, self.lora.rank, reason, others)
+        if self.lora.rank and self.init_from is None:
+            raise UsageError("diffusion.lora needs diffusion.init_from")

@@ -126,7 +126,7 @@ class SoundEncoder:
         return self.autoencoder.encode(image.to(dtype)).float()
 
 
-def _hidden_states(text: TextConditioner, captions: Sequence[str]) -> list[Tensor]:
+def hidden_states(text: TextConditioner, captions: Sequence[str]) -> list[Tensor]:
     """One (B, T_i, D_i) for each text encoder."""
     numbers = range(len(text.encoders))
     return [torch.from_numpy(text.hidden_states(i, captions)) for i in numbers]
@@ -163,7 +163,7 @@ class FreshScenes:
         latents = self._encoder(waveforms)
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._kept]
         if new:
-            each = zip(*_hidden_states(self._text, new), strict=True)
+            each = zip(*hidden_states(self._text, new), strict=True)
             self._kept |= zip(new, map(list, each), strict=True)
         each = zip(*(self._kept[caption] for caption in captions), strict=True)
         stacked = [torch.stack(of_encoder) for of_encoder in each]
@@ -304,7 +304,7 @@ class _HiddenStates:
         index: dict[str, list[tuple[int, int]]] = {caption: [] for caption in captions}
         for first in range(0, len(captions), CAPTION_BATCH):
             some = captions[first : first + CAPTION_BATCH]
-            for i, batch in enumerate(_hidden_states(text, some)):
+            for i, batch in enumerate(hidden_states(text, some)):
                 for caption, states in zip(some, batch.half(), strict=True):
                     # The padding is exactly zero, and no encoder's output for a token is.
                     count = int(states.any(dim=1).sum())

@@ -114,7 +114,8 @@ def build_stage(
     if config.stage == "diffusion":
         from auffusion_cli.training.diffusion import DiffusionStage
         from auffusion_cli.training.latents import FreshScenes, prepare
-        from auffusion_cli.training.start import build_model
+        from auffusion_cli.training.prior import prepare_prior
+        from auffusion_cli.training.start import build_model, vocabulary_of_start
 
         model = build_model(config.diffusion, device, config.scenes.duration_s)
         if config.scenes.n_cached == 0:
@@ -132,7 +133,12 @@ def build_stage(
                 n_workers,
                 read_clips,
             )
-        return DiffusionStage(model, source, config.diffusion)
+        lora, prior = config.diffusion.lora, None
+        if lora.rank is not None and lora.prior_weight:
+            kinds = vocabulary_of_start(config.diffusion)
+            cache = output / CACHE_NAME
+            prior = prepare_prior(model, lora, kinds, cache, config.seed, on_prepare)
+        return DiffusionStage(model, source, config.diffusion, prior)
     read_clips()
     if config.stage == "vocoder":
         from auffusion_cli.training.vocoder import VocoderStage

@@ -49,6 +49,7 @@ from auffusion_cli.checkpoints.text_encoders import (
     load_text_encoder,
     load_text_networks,
 )
+from auffusion_cli.checkpoints.vocabulary import load_vocabulary
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.vocoder import HiFiGAN, check_vocoder
 from auffusion_cli.config import SCHEDULERS, GenerationDefaults
@@ -117,6 +118,12 @@ def build_model(config: DiffusionConfig, device: torch.device, window_s: float) 
         defaults=defaults,
         credits=None if start.folder is None else read_credits(start.folder),
     )
+
+
+def vocabulary_of_start(config: DiffusionConfig) -> tuple[str, ...]:
+    """The kinds of sound that `init_from` states, as prompts; none where it states none."""
+    vocabulary = load_vocabulary(resolve(config.init_from).folder)
+    return () if vocabulary is None else vocabulary.kinds
 
 
 def _read_start(config: DiffusionConfig) -> _Start:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from auffusion_cli.cli.app import build_app
+from auffusion_cli.signal.sound_file import read_record
 from auffusion_cli.training.checkpoints import newest_checkpoint
 from auffusion_cli.training.config_file import dump_config, load_config
 from auffusion_cli.training.run_folder import only_run
@@ -386,3 +387,38 @@ def test_two_processes_give_what_one_gives(run, clips, tiny_checkpoint, tmp_path
     for key, expected in one_weights.items():
         torch.testing.assert_close(two_weights[key], expected, rtol=0, atol=1e-5)
     assert len(list((tmp_path / "two/cache").iterdir())) == 1
+
+
+def test_a_lora_from_clips_to_a_sound_and_again(run, tiny_checkpoint):
+    small = (*SMALL, "--set", "diffusion.lora.prior_weight=0", "--set", "scenes.n_cached=4")
+    result = run("--lora", "2", "-o", "lora", "--max-steps", "2", *small)
+    assert result.exit_code == 0, result.output
+    assert "--lora lora" in result.stderr
+    app = build_app()
+
+    def invoke(*arguments):
+        result = CliRunner().invoke(app, [*map(str, arguments)])
+        assert result.exit_code == 0, result.output
+        return result
+
+    of_model = ("--model", tiny_checkpoint, "--device", "cpu")
+    invoke("generate", "noise", *of_model, "--seed", 1, "-o", "plain.wav")
+    invoke("generate", "noise", *of_model, "--seed", 1, "-o", "a.wav", "--lora", "lora:0.8")
+    assert Path("a.wav").read_bytes()[-4000:] != Path("plain.wav").read_bytes()[-4000:]
+    (record,) = read_record(Path("a.wav")).loras
+    assert (record.file, record.weight) == ("pytorch_lora_weights.safetensors", 0.8)
+
+    again = invoke("reproduce", "a.wav", "--model", tiny_checkpoint, "--lora", "lora", "--json")
+    assert json.loads(again.stdout)["identical"]
+    without = CliRunner().invoke(app, ["reproduce", "a.wav", "--model", str(tiny_checkpoint)])
+    assert without.exit_code == 2 and "was made with the LoRA" in without.stderr
+
+    merged = ("convert", tiny_checkpoint, "--lora", "lora:0.8", "--dtype", "fp32", "-o", "merged")
+    invoke("models", *merged)
+    invoke("generate", "noise", "--model", "merged", "--device", "cpu", "--seed", 1, "-o", "b.wav")
+    ours, theirs = (read_record(Path(name)).samples_sha256 for name in ("a.wav", "b.wav"))
+    assert ours == theirs
+
+    as_model = CliRunner().invoke(app, ["generate", "noise", "--model", "lora", "-o", "c.wav"])
+    assert as_model.exit_code == 1 and "the folder of a LoRA" in as_model.stderr
+    assert "--lora FILE" in as_model.stderr

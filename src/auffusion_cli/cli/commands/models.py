@@ -317,11 +317,12 @@ def convert(
         Literal["safetensors", "onnx"],
         typer.Option("--to", help="onnx adds graphs for ONNX Runtime, which share the weights."),
     ] = "safetensors",
+    lora: options.Lora = None,
     overwrite: options.Overwrite = False,
     yes: options.Yes = False,
     json: options.Json = False,
 ) -> None:
-    """Write a checkpoint anew: safetensors, in the precision asked for.
+    """Write a checkpoint anew: safetensors, in the precision asked for, LoRAs merged.
 
     With --to onnx it runs without torch (--engine onnx) and in other programs. Each graph is
     compared with torch. It needs `pip install 'auffusion[onnx-export]'`.
@@ -330,18 +331,23 @@ def convert(
     Examples:
       auffusion models convert auffusion-full -o auffusion-full-fp16 --dtype fp16
       auffusion models convert auffusion-full -o auffusion-full-onnx --to onnx
+      auffusion models convert embedded --lora bells.safetensors:0.8 -o with-bells
     """
     from auffusion_cli.errors import OutputExistsError
 
     if output.exists() and not overwrite:
         raise OutputExistsError(f"--output {output} exists", hint="--overwrite replaces it.")
     from auffusion_cli.cli.outputs import check_writable
+    from auffusion_cli.requests.loras import parse_loras
 
     check_writable([output / "auffusion.json"], "--output")
     if to == "onnx":
         from auffusion_cli.checkpoints.onnx_export import check_installed
 
         check_installed()
+    loras = parse_loras(lora)
+    for choice in loras:
+        choice.find()  # before anything is downloaded
     checkpoint = resolve.fetch(name, "NAME", yes=yes)
 
     from auffusion_cli.checkpoints.load import load_model
@@ -354,6 +360,7 @@ def convert(
         device="cpu",
         dtype=dtype,
         vocoder="hifigan" if has_vocoder else "griffin-lim",
+        loras=loras,
     )
     model.name, model.licence = checkpoint.name, model.licence or checkpoint.licence
     graphs: list[WrittenGraph] = []

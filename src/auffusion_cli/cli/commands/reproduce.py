@@ -39,6 +39,14 @@ def reproduce(
             help="Instead of the model that the file names.",
         ),
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora",
+            metavar="FILE",
+            help="A LoRA that the file was made with; its weight is in the record. Repeatable.",
+        ),
+    ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"] | None,
         typer.Option("--device", help="By default where the file was made."),
@@ -66,7 +74,7 @@ def reproduce(
     """
     from auffusion_cli.cli import resolve
     from auffusion_cli.cli.outputs import check_free, check_writable
-    from auffusion_cli.cli.recorded import recorded_device, recorded_model
+    from auffusion_cli.cli.recorded import recorded_device, recorded_loras, recorded_model
     from auffusion_cli.requests.request import needs_model
     from auffusion_cli.signal.sound_file import read_record
 
@@ -81,6 +89,7 @@ def reproduce(
     from auffusion_cli.checkpoints.load import load_model
     from auffusion_cli.tasks import reproduce as task
 
+    loras = recorded_loras(recorded, path, lora or [])
     recording = task.find_source(recorded, path, source)
     task.check_files(recorded, path, recording, output)
     loaded = None
@@ -93,6 +102,7 @@ def reproduce(
             device=device or recorded_device(recorded),
             dtype=dtype or recorded.dtype,
             vocoder=recorded.vocoder,
+            loras=loras,
         )
     with console.Progress("generating", unit="steps") as progress:
         reproduction = task.reproduce(

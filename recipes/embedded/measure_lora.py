@@ -1,0 +1,138 @@
+"""Does a LoRA learn a new kind of sound from ten clips, and do the old kinds stay?
+
+    python recipes/embedded/measure_lora.py clips -o data/theremin
+    auffusion train --lora 16 --data data/theremin/train -o runs/theremin
+    python recipes/embedded/measure_lora.py measure --lora runs/theremin \
+        --held-out data/theremin/test -o runs/theremin.json
+
+The new kind is a theremin, computed here: a gliding tone with vibrato and a few harmonics. The
+embedded model does not know it. Old kinds: the share of sounds of `--kinds` kinds, asked for by
+their names, that the tagger's first guess is right about, without and with the LoRA, from the same
+seeds. New kind: the share of sounds whose nearest neighbour in the tagger's embedding is a held-out
+theremin, not a sound of an old kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+RATE_HZ = 16_000
+N_CLIPS = 10
+NAME = "theremin"
+CAPTIONS = ("theremin", "A theremin plays", "a theremin gliding between notes")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    tasks = parser.add_subparsers(required=True)
+    clips = tasks.add_parser("clips", help="ten clips to learn from, and ten to judge by")
+    clips.add_argument("-o", "--output", type=Path, required=True)
+    clips.set_defaults(run=write_clips)
+    measured = tasks.add_parser("measure")
+    measured.add_argument("--lora", required=True)
+    measured.add_argument("--held-out", type=Path, required=True)
+    measured.add_argument("--kinds", type=int, default=118)
+    measured.add_argument("--new", type=int, default=20, help="sounds of the new kind")
+    measured.add_argument("-o", "--output", type=Path, required=True)
+    measured.set_defaults(run=measure)
+    options = parser.parse_args()
+    options.run(options)
+
+
+def theremin(seed: int) -> np.ndarray:
+    """(N,): 4 to 5 s of it."""
+    rng = np.random.default_rng(seed)
+    n_samples = round(rng.uniform(4, 5) * RATE_HZ)
+    time_s = np.arange(n_samples) / RATE_HZ
+    n_notes = rng.integers(3, 6)
+    notes = rng.uniform(250, 900) * 2 ** (rng.integers(-5, 6, n_notes) / 12)
+    place = np.linspace(0, n_notes - 1, n_samples)
+    # Held, then gliding to the next.
+    glide = np.floor(place) + np.clip((place % 1 - 0.6) / 0.4, 0, 1)
+    hz = np.exp(np.interp(glide, np.arange(n_notes), np.log(notes)))
+    hz *= 1 + rng.uniform(0.01, 0.025) * np.sin(2 * np.pi * rng.uniform(5, 7) * time_s)
+    phase = 2 * np.pi * np.cumsum(hz) / RATE_HZ
+    harmonics = rng.uniform(0.1, 0.5, 4) ** np.arange(1, 5)
+    tone = np.sin(phase) + sum(a * np.sin((k + 2) * phase) for k, a in enumerate(harmonics))
+    level = np.minimum(1, np.minimum(time_s, time_s[::-1]) / 0.3)
+    return (0.5 * level * tone / np.abs(tone).max()).astype(np.float32)
+
+
+def write_clips(options: argparse.Namespace) -> None:
+    for split, first in (("train", 0), ("test", 1000)):
+        folder = options.output / split
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for i in range(N_CLIPS):
+            soundfile.write(folder / f"{i}.wav", theremin(first + i), RATE_HZ)
+            rows.append({"file_name": f"{i}.wav", "text": list(CAPTIONS), "kind": NAME})
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "metadata.jsonl").write_text(lines, encoding="utf-8")
+
+
+def measure(options: argparse.Namespace) -> None:
+    from auffusion_cli.checkpoints.load import load_model
+    from auffusion_cli.checkpoints.names import embedded_folder
+    from auffusion_cli.checkpoints.vocabulary import load_vocabulary
+    from auffusion_cli.requests.loras import LoraChoice
+
+    kinds = load_vocabulary(embedded_folder()).kinds
+    kinds = [kinds[i * len(kinds) // options.kinds] for i in range(options.kinds)]
+    real = [soundfile.read(path)[0] for path in sorted(options.held_out.glob("*.wav"))]
+    result: dict = {"lora": options.lora, "kinds": len(kinds), "new": options.new}
+    for name, loras in (("without", ()), ("with", (LoraChoice(options.lora),))):
+        model = load_model(loras=loras)
+        old = generated(model, kinds, first_seed=0)
+        new = generated(model, [NAME] * options.new, first_seed=10_000)
+        guesses, embeddings = judge(old)
+        of_real = judge(real)[1]
+        of_new = judge(new)[1]
+        right = [guess == kind for guess, kind in zip(guesses, kinds, strict=True)]
+        nearest_real, nearest_old = nearest(of_new, of_real), nearest(of_new, embeddings)
+        result[name] = {
+            "old_top1": float(np.mean(right)),
+            "new_nearest_to_real": float(np.mean(nearest_real > nearest_old)),
+            "new_similarity": float(np.mean(nearest_real)),
+            "right": right,
+        }
+        print(name, {key: value for key, value in result[name].items() if key != "right"})
+    options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def generated(model, prompts: list[str], first_seed: int) -> list[np.ndarray]:
+    """A sound (N,) for each prompt."""
+    from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
+    from auffusion_cli.tasks.generate import generate
+
+    requests = [
+        GenerateRequest(prompt, first_seed + i, trim=False) for i, prompt in enumerate(prompts)
+    ]
+    settings = GenerateSettings.from_defaults(model.defaults)
+    return [np.asarray(each.waveform) for each in generate(model, requests, settings, batch_size=4)]
+
+
+def judge(waveforms: list[np.ndarray]) -> tuple[list[str], np.ndarray]:
+    """(first guess of each, embeddings (N, D) of length 1) by the tagger that comes along."""
+    import torch
+
+    from auffusion_cli.evaluation.weights import load_embedder
+
+    tagger = load_embedder("tagger", "cpu")
+    features = list(tagger.embed([torch.from_numpy(w.astype(np.float32)) for w in waveforms]))
+    guesses = [tagger.class_names[int(each.logits.mean(0).argmax())] for each in features]
+    embeddings = np.stack([each.embeddings.mean(0) for each in features])
+    return guesses, embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+
+def nearest(these: np.ndarray, those: np.ndarray) -> np.ndarray:
+    """Cosine (N,) of each of `these` to the nearest of `those`."""
+    return (these @ those.T).max(axis=1)
+
+
+if __name__ == "__main__":
+    main()

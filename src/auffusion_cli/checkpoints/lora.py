@@ -1,0 +1,227 @@
+"""LoRA files: low-rank changes of a UNet's weights (Hu et al. 2021, arXiv 2106.09685).
+
+A LoRA adds scale * up @ down to the weight of a layer. Read are the names of diffusers, of peft and
+of kohya's scripts; written are diffusers' own. A LoRA is merged into the weights once, after
+loading: it then costs no time, and every task takes it.
+
+Files are untrusted, as all weights: see `weights`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from auffusion_cli.checkpoints.layout import read_json
+from auffusion_cli.checkpoints.weights import open_tensors, read_header, saving
+from auffusion_cli.errors import AuffusionWarning, CheckpointError
+from auffusion_cli.files import atomic_file
+from auffusion_cli.parsing import parse_json
+from auffusion_cli.requests.loras import LORA_NAME, LoraChoice
+
+METADATA_KEY = "auffusion"
+MAX_RANK = 4096
+ENDINGS = {
+    "down": (
+        ".lora_A.weight",
+        ".lora_A.default.weight",
+        ".lora.down.weight",
+        ".lora_down.weight",
+        "_lora.down.weight",
+    ),
+    "up": (
+        ".lora_B.weight",
+        ".lora_B.default.weight",
+        ".lora.up.weight",
+        ".lora_up.weight",
+        "_lora.up.weight",
+    ),
+    "alpha": (".alpha",),
+}
+"""Ends of a tensor's name by which it is told what it is: peft, diffusers, kohya, old diffusers."""
+OF_TEXT = ("text_encoder", "lora_te")
+"""Beginnings of the names of tensors for a text encoder."""
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA file, read."""
+
+    path: Path
+    layers: Mapping[str, _Change]
+    """By the name of the layer that is changed, as the file spells it."""
+    trigger: str | None = None
+    """Words that call what it was trained on."""
+    base: str | None = None
+    """Name of the model that it was trained on."""
+
+
+@dataclass
+class _Change:
+    down: Tensor | None = None
+    """(r, in, ...)"""
+    up: Tensor | None = None
+    """(out, r, ...)"""
+    alpha: float | None = None
+    """The scale is alpha / r; None: 1."""
+
+
+def read_lora(path: Path) -> Lora:
+    """The LoRA in a .safetensors file.
+
+    Raises:
+        CheckpointError: it is damaged, is no LoRA, or is of a kind that cannot be merged.
+    """
+    header = read_header([path])
+    layers: dict[str, _Change] = {}
+    tensors = open_tensors(path)
+    n_of_text = 0
+    for name in header:
+        if name.startswith(OF_TEXT):
+            n_of_text += 1
+            continue
+        layer, role = _parse_name(name, path)
+        change = layers.setdefault(layer, _Change())
+        if role == "alpha":
+            if tensors[name].numel() != 1:
+                raise CheckpointError(f"{path}: tensor {name!r} is not one number")
+            change.alpha = float(tensors[name])
+        else:
+            setattr(change, role, tensors[name])
+    if not layers:
+        raise CheckpointError(f"{path}: changes nothing of a UNet")
+    if n_of_text:
+        warnings.warn(
+            f"{path}: its {n_of_text} tensors for the text encoder are left out: only the UNet is "
+            "changed",
+            AuffusionWarning,
+            stacklevel=2,
+        )
+    for name, change in layers.items():
+        _check_change(name, change, path)
+    metadata = _read_metadata(path)
+    return Lora(path, _with_alpha(layers, path), metadata.get("trigger"), metadata.get("base"))
+
+
+def _parse_name(name: str, path: Path) -> tuple[str, str]:
+    """(layer, down | up | alpha) of a tensor's name, without what it begins with."""
+    for role, endings in ENDINGS.items():
+        for ending in endings:
+            if name.endswith(ending):
+                layer = name.removesuffix(ending).removeprefix("base_model.model.")
+                layer = layer.removeprefix("unet.").replace(".processor.", ".")
+                return re.sub(r"\.to_out$", ".to_out.0", layer), role
+    kind = "DoRA or another" if re.search("dora|magnitude|hada_|lokr", name) else "no"
+    raise CheckpointError(
+        f"{path}: tensor {name[:100]!r} is of {kind} LoRA",
+        hint="Plain LoRAs of a UNet are read, in the names of diffusers, peft and kohya.",
+    )
+
+
+def _check_change(name: str, change: _Change, path: Path) -> None:
+    down, up = change.down, change.up
+    if down is None or up is None:
+        raise CheckpointError(f"{path}: {name} has only one of its two matrices")
+    fits = down.ndim == up.ndim and down.ndim in (2, 4) and down.shape[0] == up.shape[1]
+    if not fits or not 1 <= down.shape[0] <= MAX_RANK:
+        raise CheckpointError(
+            f"{path}: the matrices of {name} are {tuple(down.shape)} and {tuple(up.shape)}"
+        )
+    if not (down.is_floating_point() and up.is_floating_point()):
+        raise CheckpointError(f"{path}: {name} holds no floating-point numbers")
+
+
+def _with_alpha(layers: dict[str, _Change], path: Path) -> dict[str, _Change]:
+    """`layers` with the alpha of peft's adapter_config.json beside the file, where there is one."""
+    config_path = path.with_name("adapter_config.json")
+    if path.name == LORA_NAME or not config_path.is_file():
+        return layers
+    config = read_json(config_path)
+    if config.get("use_dora") or config.get("use_rslora") or config.get("alpha_pattern"):
+        raise CheckpointError(f"{config_path}: DoRA, rsLoRA and alpha_pattern cannot be merged")
+    alpha = config.get("lora_alpha")
+    if not isinstance(alpha, int | float):
+        raise CheckpointError(f"{config_path}: lora_alpha is {str(alpha)[:40]!r}, not a number")
+    for change in layers.values():
+        change.alpha = float(alpha) if change.alpha is None else change.alpha
+    return layers
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    """What `save_lora` wrote of trigger and base; of files of others nothing."""
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(METADATA_KEY, "{}")
+    content = parse_json(text, raising=CheckpointError, where=str(path))
+    if not isinstance(content, dict):
+        return {}
+    return {k: v[:1000] for k, v in content.items() if isinstance(v, str)}
+
+
+@torch.no_grad()
+def merge(unet: nn.Module, lora: Lora, weight: float) -> None:
+    """Add `weight` times the changes of `lora` to the weights of `unet`.
+
+    Raises:
+        CheckpointError: a change has no place in the UNet, or is of another size; the weights are
+            then as they were.
+    """
+    modules = {name: module for name, module in unet.named_modules() if hasattr(module, "weight")}
+    by_kohya_name = {f"lora_unet_{name.replace('.', '_')}": name for name in modules}
+    places = {}
+    for name, change in lora.layers.items():
+        module = modules.get(by_kohya_name.get(name, name))
+        if not isinstance(module, nn.Linear | nn.Conv2d):
+            raise CheckpointError(
+                f"{lora.path}: changes a layer {name[:100]!r}, which the UNet does not have",
+                hint="It was made for another model"
+                + (f": {lora.base}." if lora.base else "; its page may say for which."),
+            )
+        shape = (change.up.shape[0], *change.down.shape[1:])
+        if tuple(module.weight.shape) not in (shape, (*shape, 1, 1)):
+            raise CheckpointError(
+                f"{lora.path}: {name[:100]} is made for weights of {shape}, but the UNet's are "
+                f"{tuple(module.weight.shape)}"
+            )
+        places[module] = change
+    for module, change in places.items():
+        rank = change.down.shape[0]
+        scale = weight if change.alpha is None else weight * change.alpha / rank
+        up, down = (m.to(module.weight.device).float().flatten(1) for m in (change.up, change.down))
+        delta = (up @ down).reshape(module.weight.shape)
+        module.weight.copy_(module.weight.float() + scale * delta)
+
+
+def apply_loras(unet: nn.Module, choices: Sequence[LoraChoice]) -> None:
+    """Merge all `choices` into `unet`, in order.
+
+    Raises UsageError, CheckpointError: as of `LoraChoice.find`, `read_lora` and `merge`.
+    """
+    for choice in choices:
+        merge(unet, read_lora(choice.find()), choice.weight)
+
+
+def save_lora(
+    changes: Mapping[str, tuple[Tensor, Tensor]], path: Path, *, trigger: str | None, base: str
+) -> None:
+    """Write a LoRA of a UNet as diffusers reads it: (down, up) for each layer, of scale 1.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    tensors = {
+        f"unet.{name}.lora_{letter}.weight": tensor.detach().cpu().contiguous()
+        for name, pair in changes.items()
+        for letter, tensor in zip("AB", pair, strict=True)
+    }
+    about = {"base": base} | ({"trigger": trigger} if trigger else {})
+    with saving(path), atomic_file(path) as beside:
+        save_file(tensors, beside, metadata={"format": "pt", METADATA_KEY: json.dumps(about)})
