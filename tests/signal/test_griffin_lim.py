@@ -26,23 +26,20 @@ def by_torch(log_mel: np.ndarray, seed: int, griffin_lim: GriffinLim) -> np.ndar
     sizes["window"] = torch.hann_window(1024, dtype=torch.float64)
     white = torch.randn(1, n_samples, generator=torch.Generator().manual_seed(seed)).double()
     phases = torch.sgn(torch.stft(white, **sizes, return_complex=True))
-    previous = torch.zeros_like(phases)
     for _ in range(n_iterations):
         sound = torch.istft(magnitude * phases, **sizes, length=n_samples)
         consistent = torch.stft(sound, **sizes, return_complex=True)
-        accelerated = consistent + griffin_lim.momentum * (consistent - previous)
-        phases, previous = torch.sgn(accelerated), consistent
+        phases = torch.sgn(consistent)
     sound = torch.istft(magnitude * phases, **sizes, length=n_samples)[0]
     begin = n_margin * hop - hop // 2
     return sound[begin : begin + log_mel.shape[-1] * hop].numpy()
 
 
-def test_it_is_griffin_lim_with_momentum():
+def test_it_is_griffin_lim():
     """Iterations amplify how phases round where a spectrum is nearly empty."""
-    log_mel = LogMel()(normalize_peak(sweep(24_000)))
-    for griffin_lim in (GriffinLim(n_iterations=3), GriffinLim(n_iterations=8, momentum=0)):
-        expected = by_torch(log_mel[0], 5, griffin_lim)
-        np.testing.assert_allclose(griffin_lim(log_mel, Noise(5))[0], expected, atol=1e-3)
+    log_mel, griffin_lim = LogMel()(normalize_peak(sweep(24_000))), GriffinLim(n_iterations=8)
+    expected = by_torch(log_mel[0], 5, griffin_lim)
+    np.testing.assert_allclose(griffin_lim(log_mel, Noise(5))[0], expected, atol=1e-3)
 
 
 def test_it_returns_what_was_analysed():

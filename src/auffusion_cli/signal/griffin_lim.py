@@ -1,7 +1,6 @@
 """log-mel -> waveform without training: Griffin-Lim.
 
-Source: Griffin and Lim (1984) with the momentum of Perraudin, Balazs and Søndergaard ("A fast
-Griffin-Lim algorithm", 2013).
+Source: Griffin and Lim (1984).
 """
 
 from __future__ import annotations
@@ -26,22 +25,23 @@ class GriffinLim:
     The linear magnitude comes from the pseudo-inverse of the mel filterbank, the first phases from
     the spectrum of seeded white noise. Phases that all start at zero leave a pulse every few hops,
     which makes rain sound like a helicopter; independent ones fit no sound and end further off.
+
+    Few iterations, and without momentum (Perraudin et al. 2013): a spectrogram that is met more
+    exactly is one whose noise has lost its randomness, and a classifier knows less of it.
     """
 
     name = "griffin-lim"
-    version = "2"
+    version = "3"
     """Of the phase reconstruction; recorded with a sound, as another gives other samples."""
 
     def __init__(
         self,
         config: SpectrogramConfig | None = None,
         *,
-        n_iterations: int = 32,
-        momentum: float = 0.99,
+        n_iterations: int = 8,
     ) -> None:
         self.config = config or SpectrogramConfig()
         self.n_iterations = n_iterations
-        self.momentum = momentum
         self._scale = MelScale(self.config)
 
     def __call__(self, log_mel: np.ndarray, noise: Noise | None = None) -> np.ndarray:
@@ -68,12 +68,9 @@ class GriffinLim:
     def _invert(self, magnitude: np.ndarray, samples: np.ndarray) -> np.ndarray:
         """The samples (N,) of a magnitude (T, n_bins), found from the phases of `samples`."""
         projection = _Projection(magnitude, len(samples), self.config)
-        # Of consistent + momentum * (consistent - previous) only the phases count: one difference
-        # will do. The first spectrum, the noise's, is nobody's previous one.
-        share = self.momentum / (1 + self.momentum)
         with ThreadPoolExecutor(usable_cores()) as pool:
-            for remembered in (0.0, *[share] * self.n_iterations):
-                samples = projection(samples, remembered, pool)
+            for _ in range(1 + self.n_iterations):
+                samples = projection(samples, pool)
         return samples
 
 
@@ -92,22 +89,16 @@ class _Projection:
         self.n_samples = n_samples
         self.edge = self.n_fft // 2 - (self.n_fft - len(self.window)) // 2
         self.n_hops = -(-len(self.window) // self.hop)  # of a window
-        self.remembered = np.zeros(magnitude.shape, np.complex64)
         overlap = self._added(np.broadcast_to(self.window**2, (len(magnitude), len(self.window))))
         self.weights = self._inside(overlap)
 
-    def __call__(
-        self, samples: np.ndarray, remembered: float, pool: ThreadPoolExecutor
-    ) -> np.ndarray:
-        """(N,) -> (N,); phases are those of the spectrum less what the last call remembered.
-
-        `remembered` is the share of this spectrum for the next call.
-        """
+    def __call__(self, samples: np.ndarray, pool: ThreadPoolExecutor) -> np.ndarray:
+        """(N,) -> (N,)"""
         padded = np.pad(samples, self.edge, mode="reflect")
         frames = sliding_window_view(padded, len(self.window))[:: self.hop]
 
         def block_of_sound(block: slice) -> np.ndarray:
-            return self._added(self._projected(frames[block], block, np.float32(remembered)))
+            return self._added(self._projected(frames[block], block))
 
         n_frames = len(self.magnitude)
         total = np.zeros((n_frames + self.n_hops - 1) * self.hop, np.float32)
@@ -117,17 +108,14 @@ class _Projection:
             total[begin : begin + len(added)] += added
         return self._inside(total) / self.weights
 
-    def _projected(self, frames: np.ndarray, block: slice, remembered: np.float32) -> np.ndarray:
+    def _projected(self, frames: np.ndarray, block: slice) -> np.ndarray:
         """(T, win_length) frames -> the same with the magnitude of `block`, windowed."""
         spectrum = np.fft.rfft(frames * self.window, self.n_fft)
-        before = self.remembered[block]
-        wanted = spectrum - before
-        np.multiply(spectrum.view(np.float32), remembered, out=before.view(np.float32))
-        size = np.abs(wanted)
+        size = np.abs(spectrum)
         gain = np.divide(self.magnitude[block], size, out=size, where=size > 0)
-        wanted.real *= gain
-        wanted.imag *= gain
-        return np.fft.irfft(wanted, self.n_fft)[:, : len(self.window)] * self.window
+        spectrum.real *= gain
+        spectrum.imag *= gain
+        return np.fft.irfft(spectrum, self.n_fft)[:, : len(self.window)] * self.window
 
     def _added(self, frames: np.ndarray) -> np.ndarray:
         """(T, win_length) -> ((T + n_hops - 1) * hop,) samples: each a hop after the one before."""
