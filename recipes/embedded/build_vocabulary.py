@@ -3,7 +3,8 @@
     python recipes/embedded/build_vocabulary.py --model runs/words -o runs/named
 
 It also prints how often prompts are told to hold unknown words at several thresholds: held-out
-wordings, which should not be, against `unknown.yaml`, whose entries should.
+wordings, which should not be, against `unknown.yaml`, whose entries should; and how often prompts
+are taken for two sounds.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from pathlib import Path
 import torch
 import yaml
 from torch import Tensor
-from words import FOLDER, FRAMES, Words, held_out_examples, load_words
+from words import FOLDER, FRAMES, Example, Words, held_out_examples, load_words
 
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.checkpoints.save import save_model
+from auffusion_cli.diffusion.layers import layers_of
 from auffusion_cli.diffusion.text import TextConditioner
 from auffusion_cli.diffusion.vocabulary import Vocabulary, sentences_of
 
@@ -49,6 +51,11 @@ def build(words: Words, text: TextConditioner, *, held_out: bool = True) -> Voca
         sentences=sentences[kept],
         kind_of=torch.tensor(numbers)[kept],
         min_similarity=MIN_SIMILARITY,
+        backgrounds=frozenset(
+            entry["phrases"][0]
+            for entry in words.kinds.values()
+            if entry.get("role") == "background"
+        ),
     )
 
 
@@ -82,6 +89,30 @@ def report(words: Words, text: TextConditioner, vocabulary: Vocabulary) -> list[
     return lines
 
 
+def report_layers(words: Words, text: TextConditioner, vocabulary: Vocabulary) -> list[str]:
+    """A line for each set of prompts: shares that are two layers, and of the right kinds."""
+    names = {kind: entry["phrases"][0] for kind, entry in words.kinds.items()}
+    captions = [Example(c, c, (kind,)) for kind in words.kinds for c in words.captions(kind)]
+    sets = {"captions": captions} | {
+        f"held-out {name}": examples
+        for name, examples in held_out_examples(words, random.Random(0)).items()
+    }
+    lines = [f"{'taken for two sounds':36}   share   right"]
+    for name, examples in sets.items():
+        n_two, n_right = 0, 0
+        for example in examples:
+            layers = layers_of(example.prompt, vocabulary, text)
+            n_two += len(layers) == 2
+            meant = vocabulary.meanings(text, [layer.prompt for layer in layers])
+            wanted = {names[kind] for kind in example.kinds}
+            n_right += len(layers) == len(wanted) and (
+                len(layers) == 1 or {meaning.kind for meaning in meant} == wanted
+            )
+        shares = n_two / len(examples), n_right / len(examples)
+        lines.append(f"{name:30}{len(examples):6}" + "".join(f"{share:8.1%}" for share in shares))
+    return lines
+
+
 def _least_known(vocabulary: Vocabulary, text: TextConditioner, prompt: str) -> float:
     """The similarity of the part of `prompt` that is farthest from all wordings."""
     similarities = vocabulary.similarities(text, prompt).values()
@@ -95,7 +126,9 @@ def main() -> None:
     args = parser.parse_args()
     model, words = load_model(args.model, engine="torch", device="cpu", dtype="fp32"), load_words()
     text = model.text
-    print("\n".join(report(words, text, build(words, text, held_out=False))))
+    without_held_out = build(words, text, held_out=False)
+    print("\n".join(report(words, text, without_held_out)))
+    print("\n".join(report_layers(words, text, without_held_out)))
     model.vocabulary = build(words, text)
     save_model(model, args.output, overwrite=True)
 

@@ -17,6 +17,7 @@ import numpy as np
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
+from auffusion_cli.diffusion.layers import Layer, layers_of
 from auffusion_cli.diffusion.schedulers import Scheduler, make_scheduler
 from auffusion_cli.diffusion.text import TextConditioner
 from auffusion_cli.diffusion.vocabulary import Unknown, Vocabulary
@@ -71,6 +72,12 @@ class Model:
     def unknown(self, prompt: str) -> list[Unknown]:
         """The parts of `prompt` that are far from all the wordings the model was taught."""
         return [] if self.vocabulary is None else self.vocabulary.unknown(self.text, prompt)
+
+    def layers(self, prompt: str) -> tuple[Layer, ...]:
+        """What a sound of `prompt` is mixed of; one layer where no vocabulary tells them apart."""
+        if self.vocabulary is None:
+            return (Layer(prompt),)
+        return layers_of(prompt, self.vocabulary, self.text)
 
     @property
     def window(self) -> int:

@@ -209,6 +209,7 @@ def vocabulary(n_channels=32):
         sentences=np.linalg.qr(np.random.default_rng(0).normal(size=(n_channels, 3)))[0].T,
         kind_of=np.array([0, 1, -1]),
         min_similarity=0.5,
+        backgrounds=frozenset({"rain"}),
     )
 
 
@@ -218,6 +219,7 @@ def test_a_vocabulary_is_saved_with_the_model(checkpoint, tmp_path):
     model.vocabulary = vocabulary()
     again = load_model(save_model(model, tmp_path / "saved", dtype="fp16"), device="cpu")
     assert again.vocabulary.kinds == model.vocabulary.kinds
+    assert again.vocabulary.backgrounds == {"rain"}
     assert again.vocabulary.kind_of.tolist() == [0, 1, -1]
     assert np.abs(again.vocabulary.sentences - model.vocabulary.sentences).max() < 0.01
     again.vocabulary = replace(again.vocabulary, min_similarity=1.0)
@@ -243,7 +245,8 @@ def write_vocabulary(folder, config=None, **tensors):
         ({"kinds": [1]}, {}, "kinds is not a list of names"),
         ({"min_similarity": "high"}, {}, "min_similarity is 'high'"),
         ({"min_similarity": 2.0}, {}, "min_similarity is 2.0"),
-        ({"kinds": ["dog"]}, {}, "kind_of .* of the 1 kinds"),
+        ({"backgrounds": ["wind"]}, {}, "backgrounds is not a list of its kinds"),
+        ({"kinds": ["rain"]}, {}, "kind_of .* of the 1 kinds"),
         ({}, {"kind_of": torch.zeros(2).short()}, r"not \(N, D\) sentences"),
         ({}, {"kind_of": torch.zeros(3)}, r"not \(N, D\) sentences"),
         ({}, {"sentences": torch.ones(3, 8).char()}, "gives 32 channels, but the vocabulary"),

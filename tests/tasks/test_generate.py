@@ -10,8 +10,10 @@ import torch
 
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.diffusion.denoiser import guided_denoiser
-from auffusion_cli.diffusion.samplers import sample
+from auffusion_cli.diffusion.layers import SOFTER_DB
+from auffusion_cli.diffusion.samplers import initial_noise, sample
 from auffusion_cli.diffusion.schedulers import make_scheduler
+from auffusion_cli.diffusion.vocabulary import Vocabulary, sentences_of
 from auffusion_cli.errors import AuffusionError, AuffusionWarning
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
@@ -52,6 +54,41 @@ def test_the_golden_checkpoint_gives_what_the_original_gives(tiny_model, golden)
     audio = decode(model, latents, request, settings).waveform
     assert audio.shape == expected["audio"].shape
     np.testing.assert_allclose(audio, expected["audio"] / 32768, atol=0.002)
+
+
+def test_two_known_sounds_are_denoised_apart_and_mixed(tiny_model):
+    vocabulary = Vocabulary(
+        kinds=("dog", "rain"),
+        sentences=sentences_of(tiny_model.text, ["dog", "rain"]),
+        kind_of=np.array([0, 1]),
+        min_similarity=0.5,
+        backgrounds=frozenset({"rain"}),
+    )
+    model = dataclasses.replace(tiny_model, vocabulary=vocabulary)
+    request = GenerateRequest("dog in rain", 7, "music")
+    seen = []
+    together, alone = generate(
+        model,
+        [request, GenerateRequest("dog", 7, "music")],
+        FAST,
+        batch_size=2,
+        on_step=lambda batch, step: seen.append((batch, len(step.latents))),
+    )
+    assert seen == [([request, alone.request], 3)] * FAST.steps
+    layers = [
+        sample_latents(
+            tiny_model,
+            [GenerateRequest(prompt, seed, "music")],
+            FAST,
+            initial_noise([seed], tiny_model.latent_shape(FAST.duration_s)),
+        )
+        for prompt, seed in (("dog", 7), ("rain", 8))
+    ]
+    mixed = decode(model, np.concatenate(layers), request, FAST, gains_db=(0.0, SOFTER_DB))
+    np.testing.assert_allclose(together.waveform, mixed.waveform, atol=1e-4)
+    np.testing.assert_allclose(
+        alone.waveform, decode(model, layers[0], alone.request, FAST).waveform, atol=1e-4
+    )
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,9 @@ def load_vocabulary(folder: Path) -> Vocabulary | None:
     kinds, min_similarity = config.get("kinds"), config.get("min_similarity")
     if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
         raise CheckpointError(f"{path}: kinds is not a list of names")
+    backgrounds = config.get("backgrounds", [])
+    if not isinstance(backgrounds, list) or not all(kind in kinds for kind in backgrounds):
+        raise CheckpointError(f"{path}: backgrounds is not a list of its kinds")
     if not isinstance(min_similarity, float) or not 0 <= min_similarity <= 1:
         raise CheckpointError(f"{path}: min_similarity is {min_similarity!r}; it must be 0 to 1")
     sentences, kind_of = _read_arrays(folder / TENSORS, "sentences", "kind_of")
@@ -47,7 +50,11 @@ def load_vocabulary(folder: Path) -> Vocabulary | None:
             "kinds"
         )
     return Vocabulary(
-        tuple(kinds), dequantised(sentences), kind_of.astype(np.int64), min_similarity
+        tuple(kinds),
+        dequantised(sentences),
+        kind_of.astype(np.int64),
+        min_similarity,
+        frozenset(backgrounds),
     )
 
 
@@ -65,7 +72,11 @@ def save_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
     """Write it into the checkpoint in `folder`."""
     folder = folder / FOLDER
     folder.mkdir()
-    config = {"min_similarity": vocabulary.min_similarity, "kinds": vocabulary.kinds}
+    config = {
+        "min_similarity": vocabulary.min_similarity,
+        "backgrounds": [kind for kind in vocabulary.kinds if kind in vocabulary.backgrounds],
+        "kinds": vocabulary.kinds,
+    }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     tensors = {  # of C order: safetensors writes the memory as it lies
         "sentences": np.ascontiguousarray(quantised(vocabulary.sentences)),

@@ -33,6 +33,16 @@ class Unknown:
 
 
 @dataclass(frozen=True)
+class Meaning:
+    """What of a vocabulary a text is most like."""
+
+    similarity: float
+    """Cosine with the nearest wording; 0 where words of no kind are nearer."""
+    kind: str
+    is_background: bool
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """N wordings that a model has met, of K kinds of sound."""
 
@@ -44,6 +54,8 @@ class Vocabulary:
     """(N,) the number of each wording's kind; -1 for no kind, such as "in the distance"."""
     min_similarity: float
     """Cosine to the nearest wording below which words are unknown."""
+    backgrounds: frozenset[str] = frozenset()
+    """The kinds that go on below others, such as rain."""
 
     def unknown(self, text: TextConditioner, prompt: str) -> list[Unknown]:
         """The parts of `prompt` that are far from all wordings, in order."""
@@ -51,6 +63,19 @@ class Vocabulary:
             Unknown(part, self._nearest(similarity))
             for part, similarity in self.similarities(text, prompt).items()
             if similarity.max() < self.min_similarity
+        ]
+
+    def meanings(self, text: TextConditioner, sounds: Sequence[str]) -> list[Meaning]:
+        """The kind of the nearest wording of each of `sounds`, which are not empty."""
+        similarity = sentences_of(text, sounds) @ self.sentences.T
+        of_no_kind = self.kind_of < 0
+        of_a_kind = np.where(of_no_kind, -1, similarity)
+        kinds = [self.kinds[i] for i in self.kind_of[of_a_kind.argmax(axis=1)]]
+        nearest = of_a_kind.max(axis=1)
+        means_a_kind = nearest > np.where(of_no_kind, similarity, -1).max(axis=1)
+        return [
+            Meaning(float(cosine), kind, kind in self.backgrounds)
+            for cosine, kind in zip(nearest * means_a_kind, kinds, strict=True)
         ]
 
     def similarities(self, text: TextConditioner, prompt: str) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ same noise and with attention maps of the first: arXiv 2208.01626, section 3.2.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import numpy as np
 from auffusion_cli.diffusion.attention import prompt_to_prompt
 from auffusion_cli.diffusion.samplers import initial_noise, sample
 from auffusion_cli.diffusion.tokens import align_tokens
+from auffusion_cli.errors import AuffusionWarning
 from auffusion_cli.requests.request import EditRequest, GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.attention import torch_unet
 from auffusion_cli.tasks.edits import OnProgress
@@ -47,6 +49,13 @@ def edit(
         AuffusionError: the model's attention cannot be changed, or the result is not finite.
     """
     words = request.word_edit
+    if len(model.layers(words.source)) > 1:
+        warnings.warn(
+            "generate makes the two sounds of this prompt apart, edit in one: the original that the"
+            " edit is compared with is not the sound that generate gives",
+            AuffusionWarning,
+            stacklevel=2,
+        )
     tokens = align_tokens(model.text, words)
     noise = initial_noise([request.seed], model.latent_shape(settings.duration_s))
     scheduler = model.scheduler(settings)

@@ -2,7 +2,7 @@
 
 prompt -> conditioning -> latents denoised from seeded noise -> log-mel -> waveform, cut to length.
 What is longer than the model's window is made in windows that overlap and are denoised together; on
-a timeline the words change over time.
+a timeline the words change over time. Two sounds that a model's vocabulary knows are two layers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from auffusion_cli.diffusion.samplers import Step, initial_noise, sample
 from auffusion_cli.errors import AuffusionError, AuffusionWarning, DeviceMemoryError
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import (
+    MAX_SEED,
     EditRequest,
     GenerateRequest,
     GenerateSettings,
@@ -30,7 +31,7 @@ from auffusion_cli.requests.request import (
 )
 from auffusion_cli.signal.audio import to_pcm16, write_audio
 from auffusion_cli.signal.loop import close_loop, join_s
-from auffusion_cli.signal.spectrogram import mix_log_mels
+from auffusion_cli.signal.spectrogram import DB_PER_NEPER, mix_log_mels
 from auffusion_cli.signal.trim import Part, find_part, trim
 from auffusion_cli.tasks.timeline import layer_seeds, layers_of_sounds, timeline_denoiser
 
@@ -179,12 +180,27 @@ def _generate_batch(
     on_step: OnStep | None,
 ) -> list[GenerateResult]:
     shape = model.latent_shape(_made_s(requests[0], settings))
-    noise = initial_noise(layer_seeds(requests), shape)
-    latents = sample_latents(model, requests, settings, noise, on_step)
+    if isinstance(requests[0], TimelineRequest):
+        noise = initial_noise(layer_seeds(requests), shape)
+        latents = sample_latents(model, requests, settings, noise, on_step)
+        sounds = layers_of_sounds(latents, len(requests))
+        gains_db = [(0.0,)] * len(requests)
+    else:
+        layers = [model.layers(request.prompt) for request in requests]
+        each = [
+            replace(request, prompt=layer.prompt, seed=(request.seed + i) % (MAX_SEED + 1))
+            for request, some in zip(requests, layers, strict=True)
+            for i, layer in enumerate(some)
+        ]
+        noise = initial_noise([request.seed for request in each], shape)
+        on_layers = on_step and (lambda _, step: on_step(requests, step))
+        latents = sample_latents(model, each, settings, noise, on_layers)
+        sounds = np.split(latents, np.cumsum([len(some) for some in layers])[:-1])
+        gains_db = [tuple(layer.gain_db for layer in some) for some in layers]
     # One by one, so that the peak of memory does not grow with the batch.
     return [
-        decode(model, layers, request, settings)
-        for layers, request in zip(layers_of_sounds(latents, len(requests)), requests, strict=True)
+        decode(model, latents, request, settings, gains_db=gains)
+        for latents, request, gains in zip(sounds, requests, gains_db, strict=True)
     ]
 
 
@@ -230,14 +246,18 @@ def decode(
     request: GenerateRequest | EditRequest,
     settings: GenerateSettings,
     part: Part | None = None,
+    gains_db: Sequence[float] = (0.0,),
 ) -> GenerateResult:
     """The sound of `latents` (L, C, h, w), L layers that sound at once, cut to the duration.
+
+    `gains_db` is one for each layer, or one for all.
 
     A request to trim cuts `part` out of it, by default the one that `find_part` finds.
     """
     config = model.codec.spectrogram_config
     noise = decoding_noise(request.seed)
-    log_mel = model.codec.add_texture(mix_log_mels(model.decode(latents))[None], noise)
+    layers = model.decode(latents) + np.float32(gains_db)[:, None, None] / DB_PER_NEPER
+    log_mel = model.codec.add_texture(mix_log_mels(layers)[None], noise)
     waveform = model.vocode(log_mel, noise)[0]
     n_samples = round(settings.duration_s * config.sample_rate_hz)
     if request.trim and settings.duration_s < model.defaults.max_duration_s:
