@@ -226,6 +226,13 @@ def test_a_folder_is_taken_as_it_is(tmp_path):
     assert checkpoint.licence == "mit"
 
 
+def test_graphs_are_needed_where_they_share_the_weights():
+    ours = {"model_index.json", "unet/model.onnx", "vae/encoder.onnx", "vae/decoder.onnx"}
+    assert set(listing.needed_files(ours)) == ours
+    others = {"model_index.json", "unet/model.onnx", "unet/model.onnx_data", "vae_encoder/m.onnx"}
+    assert listing.needed_files(others) == ["model_index.json"]
+
+
 def test_needed_files_takes_one_copy_of_each_part():
     files = listing.needed_files(
         [

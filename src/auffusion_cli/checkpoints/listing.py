@@ -131,6 +131,8 @@ def needed_files(paths: Iterable[str]) -> list[str]:
     top |= {path for path in paths if re.fullmatch(r"LICEN[CS]E[\w.-]*", path)}
     inside = {path for path in paths if re.fullmatch(rf"(?:{parts})/[\w.-]+", path)}
     texts = {path for path in inside if path.endswith((".json", ".txt", ".model"))}
+    if "vae/encoder.onnx" in paths:  # else graphs of other programs, with weights of their own
+        texts |= {path for path in inside if path.endswith(".onnx")}
     return sorted(top | texts | _one_copy_of_weights(inside))
 
 
