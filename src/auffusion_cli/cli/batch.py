@@ -209,12 +209,12 @@ class Batch:
             return
         from auffusion_cli.tasks.finish import finished
 
-        result = finished(made[0], self.finish)
+        result = finished(made[0], self.finish, job.path)
         self._tell_faults(job, result)
         try:
             for other in made[1:] if self.choosing.keep_all else ():
                 path = ranked_path(job.path, other.provenance.selection.rank)
-                self._save(finished(other, self.finish), path)
+                self._save(finished(other, self.finish, path), path)
             self._write(job, result)
         except OutputExistsError as error:  # another run has written it since we looked
             if is_finished(job, self.matches):

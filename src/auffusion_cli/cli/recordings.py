@@ -138,7 +138,7 @@ def write(result: EditResult, path: Path, run: Run, finish: Finish | None) -> No
     """Finish and write one result, and print its name, or its record."""
     from auffusion_cli.tasks.finish import finished
 
-    result = finished(result, finish)
+    result = finished(result, finish, path)
     with place_for(path):
         result.save(path, overwrite=run.overwrite)
     if gain_reduction_db := result.provenance.gain_reduction_db:

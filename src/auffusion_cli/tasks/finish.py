@@ -57,7 +57,7 @@ def finish_recording(source: Recording, request: FinishRequest, asked: Finish) -
     # With its rate the record says all that the file's header does.
     asked = dataclasses.replace(asked, rate_hz=asked.rate_hz or source.sample_rate_hz)
     made = finish(part.T, source.sample_rate_hz, asked, loop=request.loop)
-    _warn_of_missed(made, asked)
+    _warn_of_missed(made, asked, request.source)
     waveform = made.waveform.astype(np.float32)
     provenance = Provenance.without_model(
         request, waveform.shape[-1] / made.rate_hz, to_pcm16(waveform).T, finish=asked
@@ -65,10 +65,10 @@ def finish_recording(source: Recording, request: FinishRequest, asked: Finish) -
     return FinishResult(waveform, made.rate_hz, provenance)
 
 
-def finished(result: Result, asked: Finish | None) -> Result:
+def finished(result: Result, asked: Finish | None, name: object = "the sound") -> Result:
     """`result`, finished as `asked`; None leaves it as it is.
 
-    Warns where the peak does not allow the loudness that is asked for.
+    Warns, of `name`, where the peak does not allow the loudness that is asked for.
     """
     if asked is None:
         return result
@@ -78,7 +78,7 @@ def finished(result: Result, asked: Finish | None) -> Result:
     else:
         waveform, rate_hz = np.atleast_2d(np.asarray(result.waveform)), result.sample_rate_hz
     made = finish(waveform, rate_hz, asked, loop=is_loop(result.provenance))
-    _warn_of_missed(made, asked)
+    _warn_of_missed(made, asked, name)
     if isinstance(result, EditResult):
         samples = source.quantize(made.waveform.T)
         same_channels = samples.shape[1] == source.samples.shape[1]
@@ -99,10 +99,10 @@ def finished(result: Result, asked: Finish | None) -> Result:
     )
 
 
-def _warn_of_missed(made: Finished, asked: Finish) -> None:
+def _warn_of_missed(made: Finished, asked: Finish, name: object) -> None:
     if made.missed_lufs is not None:
         warnings.warn(
-            f"its true peak of {asked.ceiling_db:g} dB allows {made.missed_lufs:.1f} LUFS,"
+            f"{name}: the true peak of {asked.ceiling_db:g} dB allows {made.missed_lufs:.1f} LUFS,"
             f" not {asked.loudness_lufs:g}",
             AuffusionWarning,
             stacklevel=3,

@@ -146,7 +146,7 @@ def edit(
         )
     if spectrogram:
         _draw(result, spectrogram, loaded.codec.spectrogram_config, overwrite=run.overwrite)
-    edited = finished(result.edited, finish)
+    edited = finished(result.edited, finish, path)
     with place_for(path):
         edited.save(path, overwrite=run.overwrite)
     record = {"edited_prompt": edited_prompt, **edited.provenance.to_dict()}
