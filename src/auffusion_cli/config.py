@@ -93,6 +93,11 @@ SCHEDULERS: dict[str, str] = {
 """Name on the command line -> class in diffusers. As set up here all of them are deterministic."""
 
 
+FEW_STEPS = {"dpm++": 20, "unipc": 20, "ddim": 50, "euler": 50, "pndm": 50}
+"""Scheduler -> the steps that give the same sound as 100 of PNDM, the best scheduler first, as
+`benchmarks/steps.py` measures it; see docs/generate.md."""
+
+
 @dataclass(frozen=True)
 class GenerationDefaults:
     """Settings of `generate` that the user leaves open; a checkpoint may carry its own.
@@ -107,3 +112,15 @@ class GenerationDefaults:
     guidance_rescale: float = 0.0
     scheduler: str = "pndm"
     vocoder: str = "hifigan"
+
+    def few_steps(self, scheduler: str | None = None) -> tuple[int, str]:
+        """(steps, scheduler) for as few steps as sound the same: those of `FEW_STEPS` where a model
+        has the paper's own 100 of PNDM, its own where it has others.
+
+        Args:
+            scheduler: the one to use; None leaves it open.
+        """
+        if (self.steps, self.scheduler) != (100, "pndm"):
+            return self.steps, scheduler or self.scheduler
+        scheduler = scheduler or next(iter(FEW_STEPS))
+        return FEW_STEPS.get(scheduler, self.steps), scheduler

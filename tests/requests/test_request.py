@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.config import FEW_STEPS, SCHEDULERS, GenerationDefaults
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.request import (
     MAX_SEED,
@@ -82,3 +82,20 @@ def test_a_timeline_is_not_trimmed():
 def test_room_tone_takes_no_prompt():
     with pytest.raises(UsageError, match="--room-tone"):
         InpaintRequest("a.wav", "0" * 64, 1, ("1-2s",), prompt="rain", room_tone=True)
+
+
+def test_automatic_steps_are_few_where_the_model_has_the_papers_and_its_own_elsewhere():
+    best, *others = FEW_STEPS
+    auto = GenerateSettings.from_defaults(GenerationDefaults(), steps="auto")
+    assert (auto.steps, auto.scheduler) == (FEW_STEPS[best], best) and auto.steps <= 25
+    for scheduler in others:
+        asked = {"steps": "auto", "scheduler": scheduler}
+        auto = GenerateSettings.from_defaults(GenerationDefaults(), **asked)
+        assert (auto.steps, auto.scheduler) == (FEW_STEPS[scheduler], scheduler)
+    own = GenerationDefaults(steps=16, scheduler="euler")
+    auto = GenerateSettings.from_defaults(own, steps="auto", scheduler=None)
+    assert (auto.steps, auto.scheduler) == (16, "euler")
+    assert GenerateSettings.from_defaults(own, steps="auto", scheduler="ddim").scheduler == "ddim"
+    with pytest.raises(UsageError, match="--scheduler 'none'"):
+        GenerateSettings.from_defaults(GenerationDefaults(), steps="auto", scheduler="none")
+    assert set(FEW_STEPS) == set(SCHEDULERS)

@@ -212,7 +212,29 @@ Trim = Annotated[bool, typer.Option("--trim/--no-trim", help=TRIM_HELP)]
 Loop = Annotated[
     bool, typer.Option("--loop", help="Make a seamless loop of exactly this duration.")
 ]
-Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
+
+
+def _parse_steps(text: str) -> Any:
+    if str(text) == "auto":
+        return "auto"
+    try:
+        return int(str(text))
+    except ValueError:
+        from auffusion_cli.errors import UsageError
+
+        raise UsageError(f"--steps {text!r} is neither a whole number nor auto") from None
+
+
+Steps = Annotated[
+    Any,
+    typer.Option(
+        "--steps",
+        metavar="N|auto",
+        parser=_parse_steps,
+        help="Denoising steps; auto is the fewest that sound like the paper's 100.",
+        show_default=False,
+    ),
+]
 Guidance = Annotated[
     float | None, typer.Option("--guidance", help="How closely to follow the prompt; 1 is off.")
 ]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from auffusion_cli.diffusion.vocabulary import Unknown
     from auffusion_cli.engines.choose import Choice
 
+MAX_CHECKED_PROMPTS = 1000
+"""Of a list, for words that the model does not know: each of them has to be embedded."""
 MAX_QUOTED_CHARACTERS = 60
 """Of each end of a long text."""
 
@@ -197,7 +199,10 @@ def warn_of_unknown_words(part: TextPart, prompts: Iterable[str]) -> dict[str, l
     prompts = list(filter(None, dict.fromkeys(prompts)))
     if part.vocabulary is None or not prompts:
         return {}
-    found = {text: part.vocabulary.unknown(part.conditioner, text) for text in prompts}
+    if len(prompts) > MAX_CHECKED_PROMPTS:
+        console.note(f"{MAX_CHECKED_PROMPTS:,} of the prompts are checked for unknown words")
+    checked = prompts[:MAX_CHECKED_PROMPTS]
+    found = {text: part.vocabulary.unknown(part.conditioner, text) for text in checked}
     for unknown in dict.fromkeys(unknown for some in found.values() for unknown in some):
         console.warn(
             f"the model does not know {_quoted(unknown.words)!r}; nearest: "

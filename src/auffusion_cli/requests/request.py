@@ -382,11 +382,16 @@ class GenerateSettings:
     def from_defaults(cls, defaults: GenerationDefaults, **asked: Any) -> GenerateSettings:
         """The checkpoint's defaults, but for the values `asked`; None is not asked.
 
+        The steps "auto" are those of `GenerationDefaults.few_steps`.
+
         Raises:
             UsageError: a value is impossible.
         """
         values = {name: getattr(defaults, name) for name in cls.__dataclass_fields__}
         values |= {name: value for name, value in asked.items() if value is not None}
+        if values["steps"] == "auto":
+            few = defaults.few_steps(asked.get("scheduler"))
+            values["steps"], values["scheduler"] = few
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -217,6 +217,7 @@ def test_formats_spectrogram_and_json_lines(run):
         (["dog", "--duration", "4000"], "0.01 to 3600 s"),
         (["dog", "--duration", "nan"], "--duration 'nan'"),
         (["dog", "--steps", "0"], "--steps 0"),
+        (["dog", "--steps", "few"], "--steps 'few' is neither a whole number nor auto"),
         (["dog", "--seed", "-1"], "--seed -1"),
         (["dog", "--scheduler", "plms"], "plms"),
         (["dog", "--guidance-rescale", "2"], "--guidance-rescale 2"),
@@ -250,6 +251,13 @@ def test_what_is_wrong_is_told_before_a_model_is_loaded(run, no_model, arguments
     assert result.stdout == ""
     assert Path("taken.wav").read_bytes() == b"precious"
     assert os.listdir() == ["taken.wav"]
+
+
+def test_a_device_that_is_not_here_is_told_before_a_model_is_loaded(run, no_model, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = run("generate", "dog", "--device", "cuda")
+    assert result.exit_code == 2 and "no CUDA device here" in result.stderr
+    assert "loading" not in result.stderr
 
 
 def test_a_sound_that_cannot_be_made_leaves_no_folder(run, monkeypatch):
@@ -670,6 +678,15 @@ def test_words_that_the_model_does_not_know_are_told_with_the_nearest(
     (words,) = first["unknown_words"]
     assert words["words"] == "a theremin" and set(words["nearest"]) == {"dog barking", "rain"}
     assert third["unknown_words"] == [words]
+
+
+def test_of_a_long_list_some_prompts_are_checked_for_unknown_words(
+    run, no_model, knowing_checkpoint, monkeypatch
+):
+    monkeypatch.setattr("auffusion_cli.cli.resolve.MAX_CHECKED_PROMPTS", 2)
+    result = run("generate", "a", "bee", "cat", "--dry-run", model=str(knowing_checkpoint))
+    assert "2 of the prompts are checked for unknown words" in result.stderr
+    assert len([line for line in result.stderr.splitlines() if "does not know" in line]) == 2
 
 
 def test_json_tells_unknown_words_of_what_was_made_and_of_its_timeline(

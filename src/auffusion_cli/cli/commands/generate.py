@@ -223,7 +223,7 @@ def _remarks(setup: Setup, jobs: Sequence[Job], regions: Sequence) -> dict[str, 
     """Fields to add to the JSON of prompts with words that the model does not know."""
     prompts = {job.request.prompt for job in jobs}
     in_regions = [region.prompt for region in regions]
-    unknown = setup.check_vocabulary([*sorted(prompts), *in_regions])
+    unknown = setup.check_vocabulary([*in_regions, *sorted(prompts)])
     remarks = {}
     for prompt in prompts:
         found = [asdict(words) for text in (prompt, *in_regions) for words in unknown.get(text, ())]
