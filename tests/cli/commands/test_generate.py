@@ -254,7 +254,7 @@ def test_what_is_wrong_is_told_before_a_model_is_loaded(run, no_model, arguments
 
 
 def test_a_device_that_is_not_here_is_told_before_a_model_is_loaded(run, no_model, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     result = run("generate", "dog", "--device", "cuda")
     assert result.exit_code == 2 and "no CUDA device here" in result.stderr
     assert "loading" not in result.stderr
