@@ -17,6 +17,7 @@ import typer
 from typer.testing import CliRunner
 
 from auffusion_cli import __version__
+from auffusion_cli.cli import app as entry
 from auffusion_cli.cli.app import COMMANDS, build_app
 from auffusion_cli.errors import AudioError, AuffusionWarning, UsageError
 
@@ -281,3 +282,15 @@ def test_waiting_threads_sleep_unless_the_user_lets_them_spin(monkeypatch, asked
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.stdout == f"{asked or 'PASSIVE'} False\n"
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, "2"), ("3", "3")])
+def test_openmp_starts_no_more_threads_than_a_container_may_run(monkeypatch, asked, expected):
+    monkeypatch.setattr(entry, "usable_cores", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setenv("OMP_NUM_THREADS", asked or "")
+    if not asked:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    entry.share_processors()
+    assert os.environ["OMP_NUM_THREADS"] == expected

@@ -31,6 +31,9 @@ COMMANDS = [
     "generate rain --seed 1 --best-of 2 --loop --steps 2 --device cpu -o g.wav",
     "reproduce b.wav",
     "generate rain --seed 1 --dry-run --device cpu",
+    "inpaint a.wav --mask 1s-2s --prompt thunder --dry-run --device cpu",
+    "sweep rain --steps 1,2 --dry-run --device cpu",
+    "info a.wav",
 ]
 for command in COMMANDS:
     sys.argv = ["auffusion", *(word.replace("_", " ") for word in command.split())]

@@ -7,6 +7,7 @@ nothing heavy (torch, diffusers, transformers, rich) before its body runs.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ import typer
 from auffusion_cli import __version__
 from auffusion_cli.cli import console
 from auffusion_cli.cli.usage import ParserError, SuggestingGroup, explain
+from auffusion_cli.cores import usable_cores
 from auffusion_cli.errors import AuffusionError
 
 COMMANDS = (
@@ -196,13 +198,26 @@ def end_like_ctrl_c() -> None:
 
 
 def share_processors() -> None:
-    """Let threads that wait for each other sleep, unless the user has chosen that they spin.
+    """Use the cores that are free for us, and let threads that wait for each other sleep.
 
     Beside another program they would spin for a thread that is not scheduled, and two runs started
-    together slow each other down (`benchmarks/busy.py`). OpenMP reads the variable when torch is
-    imported.
+    together slow each other down (`benchmarks/busy.py`). OpenMP reads the variables when torch is
+    imported; what a user has set stays.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    n_cores = usable_cores()
+    if n_cores < (os.cpu_count() or 1):  # a container's quota, which OpenMP does not know of
+        os.environ.setdefault("OMP_NUM_THREADS", str(n_cores))
+
+
+def end_at_once() -> None:
+    """Let the interpreter end without a last search for garbage.
+
+    After torch, transformers and diffusers it would walk a million objects for two seconds, to free
+    memory that the process is about to give back.
+    """
+    gc.disable()
+    gc.freeze()
 
 
 def main() -> None:
@@ -221,3 +236,5 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:  # while importing, before a command runs
         sys.exit(report_failure(KeyboardInterrupt(), debug=False))
+    finally:
+        end_at_once()

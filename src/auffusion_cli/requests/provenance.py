@@ -11,9 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from auffusion_cli.errors import AudioError, UsageError
 from auffusion_cli.parsing import decode
@@ -21,6 +19,9 @@ from auffusion_cli.requests.finish import Finish
 from auffusion_cli.requests.loras import MAX_LORAS, LoraRecord
 from auffusion_cli.requests.request import REQUESTS, GenerateSettings, Request
 from auffusion_cli.requests.selection import Selection
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMAT_VERSION = 1
 MAX_FIELD_CHARACTERS = 1_000
@@ -228,7 +229,7 @@ def _described(loras: tuple[LoraRecord, ...]) -> str:
 def hash_samples(samples: np.ndarray) -> str:
     """SHA-256 of samples of any type, in little-endian order on every machine."""
     little_endian = samples.dtype.newbyteorder("<")
-    return hashlib.sha256(np.ascontiguousarray(samples, dtype=little_endian).data).hexdigest()
+    return hashlib.sha256(samples.astype(little_endian, "C", copy=False).data).hexdigest()
 
 
 def _pick(record: Mapping[str, Any], owner: type) -> dict[str, Any]:

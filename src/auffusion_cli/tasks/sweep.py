@@ -22,14 +22,15 @@ from auffusion_cli.evaluation.result import Evaluation, Metric
 from auffusion_cli.files import atomic_folder, folder_of, hash_file
 from auffusion_cli.parsing import decode, read_json
 from auffusion_cli.pictures.curves import Curve, Panel, Point
+from auffusion_cli.requests.provenance import DEFAULT_ENGINE
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db
-from auffusion_cli.tasks.evaluate import Networks, OnProgress, evaluate
 from auffusion_cli.tasks.generate import default_batch_size, generate
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
+    from auffusion_cli.tasks.evaluate import Networks, OnProgress
 
 NOT_DRAWN = ("FD-inf", "FAD-inf", "KL-sigmoid")
 """Numbers that are in the tables and not in the picture."""
@@ -56,6 +57,7 @@ class CellInputs:
     vocoder: str
     device: str
     dtype: str
+    engine: str = DEFAULT_ENGINE
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,12 @@ def cell_inputs(
     vocoder: str,
     device: str,
     dtype: str,
+    engine: str,
 ) -> CellInputs:
     """The inputs of a cell as its record has them."""
     requests = {name: asdict(request) for name, request in sounds.items()}
-    return CellInputs(requests, settings.to_dict(), model, weights, vocoder, device, dtype)
+    circumstances = (model, weights, vocoder, device, dtype, engine)
+    return CellInputs(requests, settings.to_dict(), *circumstances)
 
 
 @dataclass(frozen=True)
@@ -213,7 +217,7 @@ def _difference(old: CellInputs, new: CellInputs) -> str | None:
     for field, value in new.settings.items():
         if (was := old.settings.get(field)) != value:
             return f"its {field.replace('_', ' ')} is {was!r}, and not {value!r}"
-    for field in ("model", "vocoder", "device", "dtype"):
+    for field in ("model", "vocoder", "device", "dtype", "engine"):
         if (was := getattr(old, field)) != (value := getattr(new, field)):
             return f"its {field} is {was!r}, and not {value!r}"
     return None if old == new else "the files of the model have changed since"
@@ -290,6 +294,8 @@ def score_cells(
     on_progress: OnProgress = lambda what, n_done, n: None,
 ) -> tuple[list[ScoredCell], Evaluation]:
     """Each cell with its metrics, in the order of `cells`; each is a system of the evaluation."""
+    from auffusion_cli.tasks.evaluate import evaluate  # by torch, which a plan needs not
+
     systems = {cell_name(cell.settings): cell.folder for cell in cells}
     evaluation = evaluate(
         systems, reference, protocol, networks, cache=cache, on_progress=on_progress
