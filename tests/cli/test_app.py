@@ -82,7 +82,7 @@ def test_version():
     [
         ("docter", "There is no command 'docter' of `auffusion`", "Did you mean doctor?"),
         ("gen rain", "There is no command 'gen'", "Did you mean generate?"),
-        ("zzz", "There is no command 'zzz'", "Valid: generate, inpaint, "),
+        ("zzz", "There is no command 'zzz'", "Valid: generate, "),
         ("'a dog barks'", "no command 'a dog barks'", 'auffusion generate "a dog barks".'),
         ("models lst", "no command 'lst' of `auffusion models`", "Did you mean list?"),
         ("--debgu info a", "`auffusion` has no option '--debgu'", "Did you mean --debug?"),
