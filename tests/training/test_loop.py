@@ -22,6 +22,9 @@ def test_learning_rate_rises_holds_falls():
     rates = [learning_rate_at(step, 0, config) for step in range(10)]
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 0.5])
     assert learning_rate_at(5, 3, replace(config, epoch_decay=0.5)) == pytest.approx(0.125)
+    cosine = replace(config, decay_steps=4, decay="cosine")
+    rates = [learning_rate_at(step, 0, cosine) for step in range(6, 10)]
+    assert rates == pytest.approx([1, (2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4])
 
 
 # Stopping and going on ----------------------------------------------------------------------------

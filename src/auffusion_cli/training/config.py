@@ -41,7 +41,9 @@ class LoopConfig:
     warmup_steps: int = 500
     """First steps, over which the learning rate rises linearly."""
     decay_steps: int = 0
-    """Last of the `max_steps`, over which the learning rate falls linearly to zero."""
+    """Last of the `max_steps`, over which the learning rate falls to zero; 0: it is constant."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """Form of that fall: a line, or half a cosine, which is slow at both ends."""
     epoch_decay: float = 1.0
     """Factor of the learning rate at every epoch (HiFi-GAN: 0.999)."""
     betas: tuple[float, float] = (0.9, 0.99)
@@ -104,6 +106,7 @@ class LoopConfig:
                 "preview_every_steps": (every is None or every >= 1, "at least 1"),
             },
         )
+        check_unused("loop", self, not self.decay_steps, "without loop.decay_steps", ("decay",))
 
 
 @dataclass(frozen=True)

@@ -155,11 +155,12 @@ def train(
 
 
 def learning_rate_at(step: int, epoch: int, config: LoopConfig) -> float:
-    """Linear warm-up, constant, linear decay over the last `decay_steps`, times the epoch decay."""
+    """Linear warm-up, constant, decay over the last `decay_steps`, times the epoch decay."""
     rate = config.learning_rate * config.epoch_decay**epoch
     rate *= min(1.0, (step + 1) / max(1, config.warmup_steps))
     if config.decay_steps:
-        rate *= min(1.0, max(0.0, (config.max_steps - step) / config.decay_steps))
+        left = min(1.0, max(0.0, (config.max_steps - step) / config.decay_steps))
+        rate *= left if config.decay == "linear" else (1 - math.cos(math.pi * left)) / 2
     return rate
 
 
