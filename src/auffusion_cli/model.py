@@ -18,7 +18,8 @@ from auffusion_cli.codec.codec import Codec
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
 from auffusion_cli.diffusion.layers import Layer, layers_of
-from auffusion_cli.diffusion.schedulers import Scheduler, make_scheduler
+from auffusion_cli.diffusion.schedule import Scheduler
+from auffusion_cli.diffusion.schedulers import make_scheduler
 from auffusion_cli.diffusion.text import TextConditioner
 from auffusion_cli.diffusion.vocabulary import Unknown, Vocabulary
 from auffusion_cli.diffusion.windows import OVERLAP_SHARE, windowed_denoiser

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from auffusion_cli.diffusion.denoiser import Denoise
-from auffusion_cli.diffusion.schedulers import DDIM, PNDM, Scheduler
+from auffusion_cli.diffusion.schedule import Scheduler
+from auffusion_cli.diffusion.schedulers import DDIM, PNDM
 from auffusion_cli.signal.noise import Noise
 
 AfterStep = Callable[[np.ndarray, float, float | None], np.ndarray]

@@ -14,7 +14,7 @@ import numpy as np
 from auffusion_cli.diffusion.denoiser import Denoise
 from auffusion_cli.diffusion.regions import region_weights, regional_denoiser
 from auffusion_cli.diffusion.samplers import AfterStep, keep_known
-from auffusion_cli.diffusion.schedulers import Scheduler
+from auffusion_cli.diffusion.schedule import Scheduler
 from auffusion_cli.requests.request import (
     MAX_SEED,
     GenerateRequest,
