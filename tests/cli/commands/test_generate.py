@@ -40,7 +40,7 @@ def run(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     app = build_app()
 
-    def load_model(name, *, engine, device, dtype, vocoder, text=None):
+    def load_model(name, *, engine, device, dtype, vocoder, text=None, loras=()):
         assert name == str(tiny_checkpoint) and device == "cpu"
         assert dtype in ("auto", "fp32") and vocoder in ("auto", "hifigan")
         return tiny_model
