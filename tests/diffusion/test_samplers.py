@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from auffusion_cli.config import SCHEDULERS
-from auffusion_cli.diffusion.samplers import initial_noise, sample
+from auffusion_cli.diffusion.samplers import initial_noise, sample, turned_noise
 from auffusion_cli.diffusion.schedulers import make_scheduler
 from auffusion_cli.errors import UsageError
 
@@ -89,6 +89,17 @@ def test_noise_of_a_seed_does_not_depend_on_its_batch():
     among = initial_noise([1, 5, 2**63 - 1], SHAPE)
     assert np.array_equal(alone[0], among[1])
     assert not np.array_equal(among[0], among[1])
+
+
+def test_noise_is_turned_towards_another_and_keeps_its_power():
+    noise, other = initial_noise([1, 2], (4, 32, 128))
+    assert np.array_equal(turned_noise(noise, other, 0.0), noise)
+    assert np.array_equal(turned_noise(noise, other, 1.0), other)
+    turned = [turned_noise(noise, other, share) for share in (0.25, 0.5, 0.75)]
+    assert [each.std() for each in turned] == pytest.approx([1.0] * 3, abs=0.02)
+    likeness = [np.corrcoef(each.ravel(), other.ravel())[0, 1] for each in turned]
+    angles = np.array([0.25, 0.5, 0.75]) * np.pi / 2
+    assert likeness == pytest.approx(np.sin(angles), abs=0.02)
 
 
 def test_unknown_scheduler_is_named_with_the_valid_ones():

@@ -99,3 +99,20 @@ def test_automatic_steps_are_few_where_the_model_has_the_papers_and_its_own_else
     with pytest.raises(UsageError, match="--scheduler 'none'"):
         GenerateSettings.from_defaults(GenerationDefaults(), steps="auto", scheduler="none")
     assert set(FEW_STEPS) == set(SCHEDULERS)
+
+
+@pytest.mark.parametrize(
+    ("near", "names"),
+    [
+        ({"near_seed": -1, "nearness": 0.5}, "--near -1"),
+        ({"near_seed": "7"}, "--near '7'"),
+        ({"near_seed": 7, "nearness": 1.1}, "--nearness 1.1"),
+        ({"nearness": 0.5}, "--near SEED"),
+    ],
+)
+def test_a_sound_is_near_to_that_of_a_seed(near, names):
+    with pytest.raises(UsageError) as refused:
+        GenerateRequest("rain", 1, **near)
+    assert names in f"{refused.value.message} {refused.value.hint}"
+    with pytest.raises(UsageError):
+        TimelineRequest("rain", 1, timeline="0-3s rain", **near)

@@ -26,6 +26,7 @@ def planned(command):
         {"prompt": "rain", "seed": 7},
         {"prompt": 'it\'s "rain" $HOME; rm', "seed": 2**62, "negative_prompt": "wind"},
         {"prompt": "-n", "seed": 7, "trim": False, "duration_s": 0.123456789},
+        {"prompt": "rain", "seed": 7, "near_seed": 2**60, "nearness": 0.35},
         {"prompt": "rain", "seed": 7, "steps": 9, "guidance_scale": 2.5, "scheduler": "euler"},
     ],
 )
@@ -36,7 +37,8 @@ def test_of_sounds_from_words(body, tiny_model, tiny_checkpoint, tmp_path, monke
     (request,) = ask.requests()
     record = model_record(tiny_model, request, settings, tiny_checkpoint)
     resolved, sound = planned(command_line(record, "out.wav", None, tiny_model.defaults))
-    assert sound["file"] == "out.wav" and compared(record) == compared(resolved | sound)
+    assert resolved["guards"] is False  # it is this seed's sound that is wanted
+    assert sound["file"] == "out.wav" and compared(record).items() <= (resolved | sound).items()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_of_edits(task, body, tiny_model, tiny_checkpoint, recording_file, tmp_p
     settings = ask.settings(tiny_model.defaults, duration_s)
     record = model_record(tiny_model, request, settings, tiny_checkpoint)
     resolved, sound = planned(command_line(record, "out.wav", recording_file, tiny_model.defaults))
-    assert compared(record) == compared(resolved | sound)
+    assert compared(record).items() <= (resolved | sound).items()
 
 
 def model_record(model, request, settings, checkpoint):
@@ -76,10 +78,8 @@ def compared(record):
     return {name: value for name, value in record.items() if name not in LEFT_OUT}
 
 
-LEFT_OUT = (
-    *("format_version", "task", "samples_sha256", "versions", "revision", "file", "spectrogram"),
-    *("batch_size", "downloaded", "windows", "engine", "engine_reason"),
-)
+LEFT_OUT = ("format_version", "task", "samples_sha256", "versions", "revision", "engine")
+"""Of a record: what no option asks for."""
 
 
 def test_of_a_finished_sound(tiny_model, recording_file):

@@ -16,7 +16,7 @@ from auffusion_cli.diffusion.schedulers import make_scheduler
 from auffusion_cli.diffusion.vocabulary import Vocabulary, sentences_of
 from auffusion_cli.errors import AuffusionError, AuffusionWarning
 from auffusion_cli.requests.provenance import Provenance
-from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, TimelineRequest
 from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.signal.noise import Noise
 from auffusion_cli.signal.sound_file import read_provenance
@@ -373,3 +373,31 @@ def test_a_file_that_was_cut_was_changed_and_has_no_difference(tiny_model, tmp_p
     again = reproduce(tiny_model, result.provenance, path)
     assert again.file_changed and not again.identical and again.max_difference is None
     assert read_audio(path)[0].shape == (1, 100)
+
+
+def test_a_sound_is_made_near_to_that_of_another_seed(tiny_model, tmp_path):
+    def log_mel(seed, **near):
+        (made,) = generate(tiny_model, [GenerateRequest("rain", seed, **near)], FAST)
+        return made.log_mel
+
+    assert np.array_equal(log_mel(1, near_seed=2, nearness=0.0), log_mel(1))
+    assert np.array_equal(log_mel(1, near_seed=2, nearness=1.0), log_mel(2))
+    far, near = (
+        np.abs(log_mel(1, near_seed=2, nearness=n) - log_mel(2)).mean() for n in (0.3, 0.9)
+    )
+    assert near < far
+    requests = [GenerateRequest("rain", 1, near_seed=2, nearness=0.5), GenerateRequest("rain", 3)]
+    together = list(generate(tiny_model, requests, FAST, batch_size=2))
+    alone = log_mel(1, near_seed=2, nearness=0.5)
+    np.testing.assert_allclose(together[0].log_mel, alone, atol=1e-4)
+    together[0].save(tmp_path / "near.wav")
+    assert Provenance.from_dict(read_provenance(tmp_path / "near.wav")).request == requests[0]
+
+
+def test_on_a_timeline_the_bed_is_near_to_the_others_bed(tiny_model):
+    def log_mel(seed, **near):
+        request = TimelineRequest("wind", seed, timeline="0-1s rain", **near)
+        (made,) = generate(tiny_model, [request], dataclasses.replace(FAST, duration_s=1.0))
+        return made.log_mel
+
+    assert np.array_equal(log_mel(1, near_seed=5, nearness=1.0), log_mel(5))

@@ -243,6 +243,16 @@ GuidanceRescale = Annotated[
 ]
 SchedulerName = Literal["pndm", "ddim", "dpm++", "unipc", "euler"]
 Scheduler = Annotated[SchedulerName | None, typer.Option(help="The sampling method.")]
+NearSeed = Annotated[
+    int | None,
+    typer.Option(
+        "--near", metavar="SEED", help="Make sounds like the one of this seed: see --nearness."
+    ),
+]
+Nearness = Annotated[
+    float | None,
+    typer.Option(help="0 to 1: how like that of --near; by default 0.7.", show_default=False),
+]
 BatchSize = Annotated[
     int | None, typer.Option(min=1, help="Sounds made at once; by default 8 on CUDA, else 1.")
 ]

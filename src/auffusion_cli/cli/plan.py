@@ -114,11 +114,15 @@ class PlanOptions:
     """Without effect on a timeline, whose times are fixed, and on a loop."""
     loop: bool = False
 
+    near_seed: int | None = None
+    nearness: float = 0.0
+
     def request(self, prompt: str, seed: int, negative_prompt: str) -> GenerateRequest:
+        near = {"near_seed": self.near_seed, "nearness": self.nearness}
         if self.timeline is None:
             trim = self.trim and not self.loop
-            return GenerateRequest(prompt, seed, negative_prompt, trim=trim, loop=self.loop)
-        return TimelineRequest(prompt, seed, negative_prompt, self.timeline, loop=self.loop)
+            return GenerateRequest(prompt, seed, negative_prompt, trim=trim, loop=self.loop, **near)
+        return TimelineRequest(prompt, seed, negative_prompt, self.timeline, loop=self.loop, **near)
 
 
 def read_list(prompts_file: str, encoding: str | None = None) -> list[PromptLine | BadLine]:

@@ -149,6 +149,11 @@ def origin_of_file(
             hint="Merge it (auffusion models convert MODEL --lora FILE -o FOLDER), and make the "
             "sound with that model.",
         )
+    if request.near_seed is not None:
+        raise UsageError(
+            f"{path} was made near another sound (--near), and cannot be used here",
+            hint="Use one that was made without --near.",
+        )
     values = dict(given) | {SETTING_OPTIONS[field]: value for field, value in asked.items()}
     if contradicting := [option for option, value in values.items() if value is not None]:
         raise UsageError(

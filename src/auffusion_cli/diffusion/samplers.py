@@ -39,6 +39,17 @@ def initial_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
     return np.stack([Noise(seed).normal(shape) for seed in seeds])
 
 
+def turned_noise(noise: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    """Gaussian noise, turned towards `other` of the same shape: exactly that at a `share` of 1.
+
+    Along the great circle between the two (slerp: Shoemake, SIGGRAPH 1985), as their sum would be
+    too soft for the first noise level. The angle is that of independent noise of many dimensions,
+    a right one.
+    """
+    angle = share * np.pi / 2
+    return (np.cos(angle) * noise + np.sin(angle) * other).astype(np.float32)
+
+
 def sample(
     denoise: Denoise,
     scheduler: Scheduler,

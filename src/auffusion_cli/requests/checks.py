@@ -22,10 +22,10 @@ def check_words(prompt: Any, negative_prompt: Any, *, may_be_empty: bool = False
     check_text("--negative", negative_prompt)
 
 
-def check_seed(seed: Any) -> None:
+def check_seed(seed: Any, option: str = "--seed") -> None:
     """Raise a UsageError unless `seed` is one."""
     if not _is_int(seed) or not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"--seed {shown(seed)} is not a whole number from 0 to 2^63 - 1")
+        raise UsageError(f"{option} {shown(seed)} is not a whole number from 0 to 2^63 - 1")
 
 
 def check_source(name: Any, sha256: Any) -> None:

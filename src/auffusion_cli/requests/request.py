@@ -57,6 +57,10 @@ class GenerateRequest:
     """Of what fills the model's window keep the part with the sound rather than its start."""
     loop: bool = field(default=False, kw_only=True)
     """The sound is played again and again, and has no seam."""
+    near_seed: int | None = field(default=None, kw_only=True)
+    """Seed of a sound that this one is to be like, if of any."""
+    nearness: float = field(default=0.0, kw_only=True)
+    """How far the noise that it starts from is turned towards that sound's; 1 is the same noise."""
     task: ClassVar[str] = "generate"
 
     def __post_init__(self) -> None:
@@ -66,6 +70,16 @@ class GenerateRequest:
         check_flag("--loop", self.loop)
         if self.loop and self.trim:
             raise UsageError("--loop does not work with --trim, which fades the sound's end")
+        self._check_nearness()
+
+    def _check_nearness(self) -> None:
+        check_limits("--nearness", self.nearness, SHARE)
+        if self.near_seed is not None:
+            check_seed(self.near_seed, "--near")
+        elif self.nearness:
+            raise UsageError(
+                f"--nearness {self.nearness:g} is to no sound", hint="Add --near SEED."
+            )
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,7 @@ class TimelineRequest(GenerateRequest):
             raise UsageError("--loop does not work with --timeline")
         check_words(self.prompt, self.negative_prompt, may_be_empty=True)
         check_seed(self.seed)
+        self._check_nearness()
 
 
 @dataclass(frozen=True)

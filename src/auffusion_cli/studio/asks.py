@@ -72,6 +72,10 @@ class GenerateAsk(Ask):
     n: int = 1
     """Number of candidates."""
     duration_s: float | None = None
+    near_seed: int | None = None
+    """Seed of a sound of the same words that these are to be like."""
+    nearness: float = 0.0
+    """0 to 1: how like that."""
     trim: bool = True
     """Of a sound shorter than the model's window keep the part with the sound."""
     task: ClassVar[str] = "generate"
@@ -83,7 +87,14 @@ class GenerateAsk(Ask):
                 f"{self.n} candidates are not possible", hint=f"Valid: 1 to {MAX_CANDIDATES}."
             )
         return [
-            GenerateRequest(self.prompt, seed, self.negative_prompt, trim=self.trim)
+            GenerateRequest(
+                self.prompt,
+                seed,
+                self.negative_prompt,
+                trim=self.trim,
+                near_seed=self.near_seed,
+                nearness=self.nearness,
+            )
             for seed in self._seeds()
         ]
 

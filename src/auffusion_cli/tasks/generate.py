@@ -19,7 +19,7 @@ import numpy as np
 
 from auffusion_cli.codec.codec import decoding_noise
 from auffusion_cli.diffusion.denoiser import Denoise
-from auffusion_cli.diffusion.samplers import Step, initial_noise, sample
+from auffusion_cli.diffusion.samplers import Step, initial_noise, sample, turned_noise
 from auffusion_cli.errors import AuffusionError, AuffusionWarning, DeviceMemoryError
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import (
@@ -181,7 +181,8 @@ def _generate_batch(
 ) -> list[GenerateResult]:
     shape = model.latent_shape(_made_s(requests[0], settings))
     if isinstance(requests[0], TimelineRequest):
-        noise = initial_noise(layer_seeds(requests), shape)
+        seeds = layer_seeds(requests)
+        noise = _noise_of(seeds, [*requests, *requests][: len(seeds)], shape)
         latents = sample_latents(model, requests, settings, noise, on_step)
         sounds = layers_of_sounds(latents, len(requests))
         gains_db = [(0.0,)] * len(requests)
@@ -192,7 +193,8 @@ def _generate_batch(
             for request, some in zip(requests, layers, strict=True)
             for i, layer in enumerate(some)
         ]
-        noise = initial_noise([request.seed for request in each], shape)
+        owners = [request for request, some in zip(requests, layers, strict=True) for _ in some]
+        noise = _noise_of([request.seed for request in each], owners, shape)
         on_layers = on_step and (lambda _, step: on_step(requests, step))
         latents = sample_latents(model, each, settings, noise, on_layers)
         sounds = np.split(latents, np.cumsum([len(some) for some in layers])[:-1])
@@ -208,6 +210,19 @@ def _made_s(request: GenerateRequest | EditRequest, settings: GenerateSettings) 
     """What is made of a sound, which is more of a loop than it lasts."""
     is_loop = isinstance(request, GenerateRequest) and request.loop
     return settings.duration_s + (join_s(settings.duration_s) if is_loop else 0.0)
+
+
+def _noise_of(
+    seeds: Sequence[int], owners: Sequence[GenerateRequest], shape: tuple[int, ...]
+) -> np.ndarray:
+    """The noise (L, C, h, w) of layers with these seeds, each turned as its request asks."""
+    noise = initial_noise(seeds, shape)
+    for row, (seed, owner) in enumerate(zip(seeds, owners, strict=True)):
+        if owner.near_seed is not None:  # the same layer of the sound that it is to be like
+            near_seed = (owner.near_seed + seed - owner.seed) % (MAX_SEED + 1)
+            near = initial_noise([near_seed], shape)[0]
+            noise[row] = turned_noise(noise[row], near, owner.nearness)
+    return noise
 
 
 def sample_latents(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from auffusion_cli.cli.plan import Failure, Job, PlanOptions
     from auffusion_cli.requests.shards import Shard
 
+DEFAULT_NEARNESS = 0.7
 N_LISTED = 10
 """Files or failures that a message names before it only counts."""
 
@@ -53,6 +54,8 @@ def generate(
     trim: options.Trim = True,
     loop: options.Loop = False,
     seed: options.Seed = None,
+    near_seed: options.NearSeed = None,
+    nearness: options.Nearness = None,
     negative: options.Negative = "",
     *,
     sampling: options.Sampling,
@@ -91,6 +94,7 @@ def generate(
       auffusion generate "waves on a beach" --duration 60 -o waves.wav
       auffusion generate "a river" --loop --duration 8 -o river.wav
       auffusion generate "a cat purrs" --best-of 8 --keep-all -o cat.wav
+      auffusion generate "thunder" --near 7 --nearness 0.8 -n 6 -o like-seed-7/
       auffusion generate "a door slams" --loudness -16LUFS --rate 48000 --channels 2 -o door.wav
     """
     from auffusion_cli.cli import plan
@@ -122,6 +126,8 @@ def generate(
         encoding=encoding,
         trim=trim,
         loop=loop,
+        near_seed=near_seed,
+        nearness=_nearness(near_seed, nearness),
     )
     launch = Launch.current()
     share = launch.share_of(shard, prompts_file)
@@ -211,6 +217,12 @@ def _read_timeline(
     if MIN_DURATION_S <= duration_s <= MAX_DURATION_S:  # others are refused with the settings
         parse_timeline(timeline, duration_s)
     return timeline, duration_s
+
+
+def _nearness(near_seed: int | None, nearness: float | None) -> float:
+    if nearness is None:
+        return 0.0 if near_seed is None else DEFAULT_NEARNESS
+    return nearness
 
 
 def _regions(setup: Setup, timeline: str | None) -> list:

@@ -13,12 +13,17 @@ export class MakeRoom {
     this.form = find("#make-form");
     this.batches = find("#batches");
     this.running = new Map(); // id of a job -> its batch
+    this.near = null; // the sound that new ones are to be like
     addSampling(find("[data-sampling]", this.form), info.defaults);
     this.form.elements.duration_s.value = info.defaults.duration_s;
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       guarded(() => this.make())();
     });
+    find("#nearness").addEventListener("input", (event) => {
+      find("#nearness-shown").textContent = event.target.value;
+    });
+    find("#forget").addEventListener("click", () => this.#likeNone());
     this.form.elements.seed.addEventListener("input", () => {
       this.form.elements.lock.checked = this.form.elements.seed.value !== "";
     });
@@ -31,8 +36,10 @@ export class MakeRoom {
 
   async make() {
     const { elements } = this.form;
-    const request = fieldsOf(this.form, ["duration_s", "n", ...SAMPLING_NUMBERS]);
+    const request = fieldsOf(this.form, ["duration_s", "n", "nearness", ...SAMPLING_NUMBERS]);
     delete request.lock;
+    if (this.near) request.near_seed = this.near.record.seed;
+    else delete request.nearness;
     if (!elements.lock.checked) delete request.seed;
     if (request.seed !== undefined) request.seed = seedOf(request.seed);
     const job = await api.make("generate", request);
@@ -45,14 +52,23 @@ export class MakeRoom {
     this.update((await api.state()).jobs); // it may have ended while the answer was on its way
   }
 
-  // Take the words and settings of a sound into the form.
+  // Take the words and settings of a sound into the form, for more that are like it.
   fill(sound) {
     const { elements } = this.form;
-    elements.prompt.value = sound.record.prompt;
-    elements.negative_prompt.value = sound.record.negative_prompt;
-    elements.duration_s.value = sound.record.duration_s;
+    for (const name of ["prompt", "negative_prompt", "duration_s", ...SAMPLING_NUMBERS, "scheduler"]) {
+      elements[name].value = sound.record[name];
+    }
     elements.lock.checked = false;
-    elements.prompt.focus();
+    this.near = sound;
+    find("#near").hidden = false;
+    find("#near-name").textContent = `${sound.title}, seed ${sound.record.seed}`;
+    find("#nearness").focus();
+  }
+
+  #likeNone() {
+    this.near = null;
+    find("#near").hidden = true;
+    this.form.elements.prompt.focus();
   }
 
   // `jobs` as the server tells of them.
