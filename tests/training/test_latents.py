@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import socket
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.training import latents as latents_module
@@ -66,6 +68,43 @@ def test_workers_compose_the_same_scenes(make, tmp_path):
     make(scenes, n_workers=2)
     assert before == [(folder / name).read_bytes() for name in ("latents.npy", "captions.json")]
     assert here.latent_shape == (4, 32, 4)
+
+
+def test_the_processes_of_a_launch_encode_a_part_each(make, tmp_path):
+    scenes = replace(SCENES, n_cached=37)  # three batches
+    make(scenes)
+    (folder,) = tmp_path.iterdir()
+    captions, latents = (folder / "captions.json").read_bytes(), np.load(folder / "latents.npy")
+    shutil.rmtree(folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def encode(rank):
+        """The number of batches that this process encoded."""
+        torch.set_num_threads(1)  # OpenMP's threads do not come along
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+        os.environ |= {name: str(value) for name, value in place.items()}
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+        PartialState._reset_state()
+        encoded = []
+        real = latents_module.SoundEncoder.__call__
+        latents_module.SoundEncoder.__call__ = lambda *a: encoded.append(a) or real(*a)
+        cache = make(scenes, processes=PartialState(cpu=True))
+        return len(encoded) if len(cache) == 37 else 99
+
+    children = []
+    for rank in range(2):
+        if (child := os.fork()) == 0:
+            try:
+                os._exit(encode(rank))
+            finally:
+                os._exit(98)
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [2, 1]
+    assert (folder / "captions.json").read_bytes() == captions
+    np.testing.assert_allclose(np.load(folder / "latents.npy"), latents, rtol=2e-3, atol=2e-3)
 
 
 def test_each_sample_draws_one_of_all_captions(make, tiny_model, store):

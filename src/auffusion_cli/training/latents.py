@@ -12,7 +12,8 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -182,22 +185,31 @@ def prepare(
     on_progress: OnPrepare | None = None,
     n_workers: int = 0,
     before_composing: Callable[[], None] = lambda: None,
+    processes: PartialState | None = None,
 ) -> LatentCache:
     """Open the cache of exactly these inputs under `root`, which is made if it is missing.
 
     `before_composing()` is called before it is made. The scenes do not depend on `n_workers`, the
-    number of processes that compose them. `scenes.n_cached` is not 0.
+    number of processes that compose them. `scenes.n_cached` is not 0. The `processes` of a launch,
+    which all call this, encode a part each; the main one writes.
     """
     n_scenes = scenes.n_cached or len(store)
     folder = root / _digest(codec, text, store, scenes, seed, n_scenes)
     if not folder.exists():
-        root.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(folder) as beside:
-            before_composing()
-            batches = _SceneBatches(store, scenes, seed, n_scenes)
-            wordings = _write_latents(beside, codec, batches, n_workers, on_progress)
-            captions = _write_wordings(beside, wordings)
-            _HiddenStates.write(beside, text, captions, on_progress)
+        before_composing()
+        batches = _SceneBatches(store, scenes, seed, n_scenes)
+        encoded = _encode(codec, batches, n_workers, processes)
+        if processes is None or processes.is_main_process:
+            shape = (n_scenes, *codec.latent_shape(scenes.duration_s))
+            root.mkdir(parents=True, exist_ok=True)
+            with atomic_folder(folder) as beside:
+                wordings = _write_latents(beside, shape, encoded, on_progress)
+                captions = _write_wordings(beside, wordings)
+                _HiddenStates.write(beside, text, captions, on_progress)
+        else:
+            deque(encoded, maxlen=0)
+        if processes is not None:
+            processes.wait_for_everyone()
     return LatentCache(folder, text, scenes.phrase_probability)
 
 
@@ -224,31 +236,40 @@ class _SceneBatches(Dataset):
         return torch.stack([s.waveform for s in batch]), [s.wordings for s in batch]
 
 
-@torch.no_grad()
+def _encode(
+    codec: Codec, batches: _SceneBatches, n_workers: int, processes: PartialState | None
+) -> Iterator[tuple[np.ndarray, list[Wordings]]]:
+    """Latents (B, C, h, w) float16 and wordings of each batch, in order.
+
+    Of several processes each computes a part, and all get all.
+    """
+    encode = SoundEncoder(codec)
+    n, index = (processes.num_processes, processes.process_index) if processes else (1, 0)
+    mine = read_ahead(batches, range(index, len(batches), n), n_workers, encode.device)
+    for _ in range(0, len(batches), n):
+        batch = next(mine, None)  # the last round may have none for this process
+        encoded = None if batch is None else (encode(batch[0]).half().cpu().numpy(), batch[1])
+        yield from filter(None, gather_object([encoded]) if n > 1 else [encoded])
+
+
 def _write_latents(
     folder: Path,
-    codec: Codec,
-    batches: _SceneBatches,
-    n_workers: int,
+    shape: tuple[int, ...],
+    encoded: Iterable[tuple[np.ndarray, list[Wordings]]],
     on_progress: OnPrepare | None,
 ) -> list[Wordings]:
-    """Write `latents.npy`; returns the wordings of its scenes."""
-    encode = SoundEncoder(codec)
+    """Write `latents.npy`, float16 of `shape` (N, C, h, w); returns the wordings of its scenes."""
     wordings: list[Wordings] = []
-    shape = (batches.n_scenes, *codec.latent_shape(batches.scenes.duration_s))
     # Written from end to end, not mapped: a full disk is then an OSError and not a signal.
     with (folder / "latents.npy").open("wb") as file:
         header = {"descr": "<f2", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for waveforms, of_batch in read_ahead(
-            batches, range(len(batches)), n_workers, encode.device
-        ):
-            latents = encode(waveforms).half().cpu().numpy()
+        for latents, of_batch in encoded:
             assert latents.shape == (len(of_batch), *shape[1:])
             file.write(latents.tobytes())
             wordings += of_batch
             if on_progress is not None:
-                on_progress("encoding sounds", len(wordings), batches.n_scenes)
+                on_progress("encoding sounds", len(wordings), shape[0])
     return wordings
 
 

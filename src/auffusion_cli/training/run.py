@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -79,10 +80,12 @@ def run(
         torch.backends.cudnn.benchmark = True  # the steps have few different shapes
     # Before the stage is built: fresh weights are drawn there.
     set_seed(config.seed)
-    # The main process fills the caches, the others read them.
-    with accelerator.main_process_first():
-        quiet = None if not accelerator.is_main_process else on_prepare
-        stage = build_stage(config, clips, output, accelerator.device, quiet)
+    quiet = None if not accelerator.is_main_process else on_prepare
+    # Latents are encoded by all processes together. Other caches are filled by the main process,
+    # and read by the others.
+    together = config.stage == "diffusion" and config.scenes.n_cached != 0
+    with nullcontext() if together else accelerator.main_process_first():
+        stage = build_stage(config, clips, output, accelerator.device, quiet, processes)
     return train(
         stage,
         config,
@@ -101,6 +104,7 @@ def build_stage(
     output: Path,
     device: torch.device,
     on_prepare: OnPrepare | None,
+    processes: PartialState | None = None,
 ) -> Stage:
     """The stage that `config` describes, its frozen inputs computed and cached."""
     store = ClipStore(_of_kinds(clips, config.scenes.kinds), SpectrogramConfig().sample_rate_hz)
@@ -132,6 +136,7 @@ def build_stage(
                 on_prepare,
                 n_workers,
                 read_clips,
+                processes,
             )
         lora, prior = config.diffusion.lora, None
         if lora.rank is not None and lora.prior_weight:
