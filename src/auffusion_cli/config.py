@@ -94,8 +94,8 @@ SCHEDULERS: dict[str, str] = {
 
 
 FEW_STEPS = {"dpm++": 20, "unipc": 20, "ddim": 50, "euler": 50, "pndm": 50}
-"""Scheduler -> the steps that give the same sound as 100 of PNDM, the best scheduler first, as
-`benchmarks/steps.py` measures it; see docs/generate.md."""
+"""Scheduler -> the steps that give the sound of 100 of PNDM, up to details, the fewest first:
+`benchmarks/steps.py` measures them; see docs/generate.md."""
 
 
 @dataclass(frozen=True)

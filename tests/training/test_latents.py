@@ -82,8 +82,9 @@ def test_the_processes_of_a_launch_encode_a_part_each(make, tmp_path):
 
     def encode(rank):
         """The number of batches that this process encoded."""
-        torch.set_num_threads(1)  # OpenMP's threads do not come along
+        torch.set_num_threads(1)  # OpenMP's threads do not come along, and would be waited for
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+        place["OMP_NUM_THREADS"] = 1
         os.environ |= {name: str(value) for name, value in place.items()}
         os.environ["MASTER_ADDR"] = "127.0.0.1"
         PartialState._reset_state()
