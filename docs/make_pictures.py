@@ -55,7 +55,7 @@ def draw_command(arguments: list[str], picture: Path, folder: str) -> None:
 
 
 def draw_timeline(picture: Path) -> None:
-    model = auffusion.load_model()
+    model = auffusion.load_model(engine="torch")
     sounds = [
         auffusion.generate(model, timeline=TIMELINE, seed=2),
         auffusion.generate(model, ONE_PROMPT, seed=2, duration_s=6.4),

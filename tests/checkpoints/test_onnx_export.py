@@ -154,7 +154,7 @@ def test_the_networks_are_torchs(converted):
     """With the weights that were written, which have the precision that was asked for."""
     folder, _ = converted
     onnx_networks = OnnxNetworks(part_folders(folder), "cpu", n_threads=1)
-    model = load_model(folder, device="cpu", dtype="fp32")
+    model = load_model(folder, device="cpu", dtype="fp32", engine="torch")
     rng = np.random.default_rng(0)
     sizes = onnx_networks.sizes
     assert (sizes.text_widths, sizes.cross_attention_dim) == ((WIDTH, 12, 16), WIDTH)

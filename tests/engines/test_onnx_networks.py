@@ -18,7 +18,7 @@ def networks() -> OnnxNetworks:
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model("embedded", device="cpu", dtype="fp32")
+    return load_model("embedded", device="cpu", dtype="fp32", engine="torch")
 
 
 def normal(*shape: int) -> np.ndarray:
