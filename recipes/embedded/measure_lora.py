@@ -3,23 +3,34 @@
     python recipes/embedded/measure_lora.py clips -o data/theremin
     auffusion train --lora 16 --data data/theremin/train -o runs/theremin
     python recipes/embedded/measure_lora.py measure --lora runs/theremin \
-        --held-out data/theremin/test -o runs/theremin.json
+        --held-out data/theremin/test --classifier weights/judge -o runs/theremin.json
 
 The new kind is a theremin, computed here: a gliding tone with vibrato and a few harmonics. The
-embedded model does not know it. Old kinds: the share of sounds of `--kinds` kinds, asked for by
-their names, that the tagger's first guess is right about, without and with the LoRA, from the same
-seeds. New kind: the share of sounds whose nearest neighbour in the tagger's embedding is a held-out
-theremin, not a sound of an old kind.
+embedded model does not know it. Without and with the LoRA, from the same seeds:
+
+- old kinds: the share of sounds of `--kinds` kinds that the classifier knows, asked for by their
+  names, that its first guess is right about;
+- new kind: the share of sounds whose nearest neighbour in the classifier's embedding is a held-out
+  theremin, not a sound of an old kind.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
+
+from auffusion_cli.checkpoints.load import load_model
+from auffusion_cli.evaluation.tagger import Tagger, TaggerFeatures, load_tagger, windows
+from auffusion_cli.model import Model
+from auffusion_cli.requests.loras import LoraChoice
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
+from auffusion_cli.tasks.generate import generate
 
 RATE_HZ = 16_000
 N_CLIPS = 10
@@ -36,8 +47,10 @@ def main() -> None:
     measured = tasks.add_parser("measure")
     measured.add_argument("--lora", required=True)
     measured.add_argument("--held-out", type=Path, required=True)
+    measured.add_argument("--classifier", type=Path, required=True, help="folder of classifier.py")
     measured.add_argument("--kinds", type=int, default=118)
     measured.add_argument("--new", type=int, default=20, help="sounds of the new kind")
+    measured.add_argument("--steps", type=int, help="else the model's default")
     measured.add_argument("-o", "--output", type=Path, required=True)
     measured.set_defaults(run=measure)
     options = parser.parse_args()
@@ -76,57 +89,53 @@ def write_clips(options: argparse.Namespace) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    from auffusion_cli.checkpoints.load import load_model
-    from auffusion_cli.checkpoints.names import embedded_folder
-    from auffusion_cli.checkpoints.vocabulary import load_vocabulary
-    from auffusion_cli.requests.loras import LoraChoice
-
-    kinds = load_vocabulary(embedded_folder()).kinds
-    kinds = [kinds[i * len(kinds) // options.kinds] for i in range(options.kinds)]
-    real = [soundfile.read(path)[0] for path in sorted(options.held_out.glob("*.wav"))]
-    result: dict = {"lora": options.lora, "kinds": len(kinds), "new": options.new}
+    tagger = load_tagger(options.classifier)
+    n_kinds = min(options.kinds, len(tagger.kinds))
+    kinds = [tagger.kinds[i * len(tagger.kinds) // n_kinds] for i in range(n_kinds)]
+    held_out = sorted(options.held_out.glob("*.wav"))
+    of_real = judge(tagger, [soundfile.read(path, dtype="float32")[0] for path in held_out])[1]
+    result: dict = {"lora": options.lora, "kinds": n_kinds, "new": options.new}
     for name, loras in (("without", ()), ("with", (LoraChoice(options.lora),))):
-        model = load_model(loras=loras)
-        old = generated(model, kinds, first_seed=0)
-        new = generated(model, [NAME] * options.new, first_seed=10_000)
-        guesses, embeddings = judge(old)
-        of_real = judge(real)[1]
-        of_new = judge(new)[1]
+        # Without the LoRA by the engine that it needs, so that nothing else differs.
+        model = load_model(engine="torch", loras=loras)
+        prompts = [kind.replace("_", " ") for kind in kinds]
+        old = generated(model, prompts, 0, options.steps)
+        new = generated(model, [NAME] * options.new, 10_000, options.steps)
+        guesses, of_old = judge(tagger, old)
+        of_new = judge(tagger, new)[1]
         right = [guess == kind for guess, kind in zip(guesses, kinds, strict=True)]
-        nearest_real, nearest_old = nearest(of_new, of_real), nearest(of_new, embeddings)
+        to_real = nearest(of_new, of_real)
         result[name] = {
             "old_top1": float(np.mean(right)),
-            "new_nearest_to_real": float(np.mean(nearest_real > nearest_old)),
-            "new_similarity": float(np.mean(nearest_real)),
+            "new_nearest_to_real": float(np.mean(to_real > nearest(of_new, of_old))),
+            "new_similarity": float(np.mean(to_real)),
             "right": right,
         }
         print(name, {key: value for key, value in result[name].items() if key != "right"})
     options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def generated(model, prompts: list[str], first_seed: int) -> list[np.ndarray]:
+def generated(
+    model: Model, prompts: Sequence[str], first_seed: int, steps: int | None
+) -> list[np.ndarray]:
     """A sound (N,) for each prompt."""
-    from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
-    from auffusion_cli.tasks.generate import generate
-
-    requests = [
-        GenerateRequest(prompt, first_seed + i, trim=False) for i, prompt in enumerate(prompts)
-    ]
-    settings = GenerateSettings.from_defaults(model.defaults)
-    return [np.asarray(each.waveform) for each in generate(model, requests, settings, batch_size=4)]
+    requests = [GenerateRequest(prompt, first_seed + i) for i, prompt in enumerate(prompts)]
+    settings = GenerateSettings.from_defaults(model.defaults, steps=steps)
+    return [result.waveform for result in generate(model, requests, settings)]
 
 
-def judge(waveforms: list[np.ndarray]) -> tuple[list[str], np.ndarray]:
-    """(first guess of each, embeddings (N, D) of length 1) by the tagger that comes along."""
-    import torch
-
-    from auffusion_cli.evaluation.weights import load_embedder
-
-    tagger = load_embedder("tagger", "cpu")
-    features = list(tagger.embed([torch.from_numpy(w.astype(np.float32)) for w in waveforms]))
-    guesses = [tagger.class_names[int(each.logits.mean(0).argmax())] for each in features]
-    embeddings = np.stack([each.embeddings.mean(0) for each in features])
-    return guesses, embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+@torch.inference_mode()
+def judge(tagger: Tagger, waveforms: Sequence[np.ndarray]) -> tuple[list[str], np.ndarray]:
+    """(the first guess for each of (N_i,) at 16 kHz, embeddings (n, D) of length 1)."""
+    features = TaggerFeatures()
+    embeddings, guesses = [], []
+    for waveform in waveforms:
+        embedded = tagger.embed(features(windows(torch.from_numpy(waveform))))
+        scores = tagger.head(embedded).log_softmax(dim=1).mean(dim=0)
+        guesses.append(tagger.kinds[int(scores.argmax())])
+        embeddings.append(embedded.mean(dim=0).numpy())
+    rows = np.stack(embeddings)
+    return guesses, rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def nearest(these: np.ndarray, those: np.ndarray) -> np.ndarray:
