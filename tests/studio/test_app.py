@@ -30,6 +30,7 @@ def test_candidates_are_what_the_library_makes(client, finished, tiny_model, his
     assert job["status"] == "done" and job["n_done"] == job["n_steps"] == 4
     sounds = [client.get(f"/v1/sounds/{one}").json() for one in job["sounds"]]
     assert [sound["record"]["seed"] for sound in sounds] == [5, 6]
+    assert all(sound["score"] < 0 for sound in sounds)  # a mean log-probability
     expected = tmp_path / "expected.wav"
     generate(tiny_model, "rain", seed=6, duration_s=0.8).save(expected)
     made = history.path(history.find(job["sounds"][1]))

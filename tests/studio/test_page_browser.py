@@ -139,6 +139,10 @@ def test_from_words_to_an_edited_downloaded_file(open_page, tmp_path):
     edited = read_recording(path).samples
     assert np.array_equal(edited[: int(start * 16000) - 1], before[: int(start * 16000) - 1])
     assert not np.array_equal(edited, before)
+    page.click("nav a[href='#make']")
+    page.get_by_role("button", name="Best first").click()
+    page.locator(".batch .card:first-child:focus").wait_for()
+    page.go_back()
     assert "auffusion inpaint" in page.locator("#edit-command code").text_content()
 
 

@@ -56,6 +56,8 @@ class Sound:
     """`Provenance.to_dict()`; None for what was brought in without one."""
     remarks: tuple[str, ...] = ()
     """What the user was warned of when it was made."""
+    score: float | None = None
+    """The judge's, by which candidates are ranked: higher is better; None without one."""
 
     def __post_init__(self) -> None:
         if not ID.fullmatch(self.id):
@@ -96,6 +98,7 @@ class History:
         parent: str | None = None,
         record: dict[str, Any] | None = None,
         remarks: Sequence[str] = (),
+        score: float | None = None,
     ) -> Sound:
         """The sound that `write` writes to the path it is given.
 
@@ -119,6 +122,7 @@ class History:
                 parent=parent,
                 record=record,
                 remarks=tuple(remarks),
+                score=score,
             )
             self._save(sound)
         except BaseException:

@@ -21,6 +21,7 @@ from auffusion_cli.studio.history import History, Sound
 from auffusion_cli.studio.jobs import Job
 
 if TYPE_CHECKING:
+    from auffusion_cli.evaluation.judge import Judge
     from auffusion_cli.model import Model
     from auffusion_cli.tasks.edits import EditResult
     from auffusion_cli.tasks.finish import FinishResult
@@ -39,9 +40,13 @@ class Maker:
         self.history = history
         self._load_model = load_model
         self._model: Model | None = None
+        self._judge: Judge | None = None
 
     def load(self) -> None:
+        from auffusion_cli.evaluation.judge import load_judge
+
         self._model = self._load_model()
+        self._judge = load_judge()
 
     def check(self, ask: AnyAsk) -> None:
         """Raise the error that `ask` would end in, where that can be known.
@@ -75,7 +80,7 @@ class Maker:
 
     def work(self, job: Job, report: Report) -> None:
         """Make what `job` asks for; each sound is in the history as soon as it is made."""
-        assert self._model is not None
+        assert self._model is not None and self._judge is not None
         with _caught_warnings(job):
             self._remark_on_words(job)
             if isinstance(job.ask, GenerateAsk):
@@ -104,6 +109,7 @@ class Maker:
                 task=ask.task,
                 record=result.provenance.to_dict(),
                 remarks=job.remarks,
+                score=self._judge.score(result.waveform, ask.prompt),
             )
             job.sounds.append(sound.id)
 

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { card } from "./cards.js";
-import { element, find, guarded, notify } from "./dom.js";
+import { button, element, find, guarded, notify } from "./dom.js";
 import { addSampling, fieldsOf, SAMPLING_NUMBERS, seedOf } from "./sampling.js";
 
 const N_FROM_BEFORE = 24;
@@ -48,7 +48,9 @@ export class MakeRoom {
     const waiting = Array.from({ length: request.n }, () =>
       element("div", { class: "pending" }, element("span", {}, "waiting")));
     list.append(...waiting);
-    this.running.set(job.id, { waiting, shown: 0 });
+    const sort = button("Best first", () => bestFirst(list), { hidden: true });
+    list.before(sort);
+    this.running.set(job.id, { waiting, shown: 0, sort });
     this.update((await api.state()).jobs); // it may have ended while the answer was on its way
   }
 
@@ -88,6 +90,7 @@ export class MakeRoom {
       }
       if (["done", "failed", "cancelled"].includes(job.status)) {
         for (const place of batch.waiting) place.remove();
+        batch.sort.hidden = false;
         this.running.delete(job.id);
         if (job.error) notify(job.error);
       }
@@ -105,4 +108,11 @@ export class MakeRoom {
       element("h3", {}, element("bdi", {}, title)), list));
     return list;
   }
+}
+
+// The judge's ranking; where it has nothing to say of the words, the order stays.
+function bestFirst(list) {
+  const score = (made) => made.wave.sound.score ?? -Infinity;
+  list.append(...[...list.querySelectorAll(".card")].sort((a, b) => score(b) - score(a)));
+  find(".card", list)?.focus();
 }
