@@ -45,7 +45,9 @@ def edit(page: Page, picture: Path) -> None:
     page.locator("#versions [aria-current]").wait_for()
     for edge, value in {"start": "2", "end": "4", "prompt": "a dog barking"}.items():
         page.fill(f"#fill-form [name={edge}]", value)
-    page.fill("#edit-settings [name=seed]", "1", force=True)
+    page.click("#edit-settings summary")
+    page.fill("#edit-settings [name=seed]", "1")
+    page.click("#edit-settings summary")
     page.click("#fill-form button")
     page.locator("#versions li:nth-child(2) [aria-current]").wait_for()
     page.wait_for_timeout(2000)
@@ -60,7 +62,7 @@ def edit(page: Page, picture: Path) -> None:
     page.mouse.up()
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     page.wait_for_timeout(500)
-    page.screenshot(path=picture, full_page=True)
+    page.screenshot(path=picture)
 
 
 def main() -> None:
@@ -69,7 +71,7 @@ def main() -> None:
         command = ["-m", "auffusion_cli", "studio", "--folder", folder, "--port", "0", "--no-open"]
         with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE) as studio:
             browser = playwright.chromium.launch(executable_path=chromium)
-            page = browser.new_page(viewport={"width": 1180, "height": 960})
+            page = browser.new_page(viewport={"width": 1180, "height": 980})
             page.set_default_timeout(PATIENCE_MS)
             page.goto(studio.stdout.readline().decode().strip())
             page.locator("#model[data-state=ready]").wait_for()
