@@ -14,9 +14,8 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 import yaml
-from torch import Tensor
 from words import FOLDER, FRAMES, Example, Words, held_out_examples, load_words
 
 from auffusion_cli.checkpoints.load import load_model
@@ -49,7 +48,7 @@ def build(words: Words, text: TextConditioner, *, held_out: bool = True) -> Voca
     return Vocabulary(
         kinds=tuple(entry["phrases"][0] for entry in words.kinds.values()),
         sentences=sentences[kept],
-        kind_of=torch.tensor(numbers)[kept],
+        kind_of=np.array(numbers)[kept],
         min_similarity=MIN_SIMILARITY,
         backgrounds=frozenset(
             entry["phrases"][0]
@@ -59,7 +58,7 @@ def build(words: Words, text: TextConditioner, *, held_out: bool = True) -> Voca
     )
 
 
-def different(sentences: Tensor, numbers: Sequence[int]) -> list[int]:
+def different(sentences: np.ndarray, numbers: Sequence[int]) -> list[int]:
     """Which to keep, so that no two of a kind are alike."""
     kept: dict[int, list[int]] = {number: [] for number in numbers}
     for i, number in enumerate(numbers):
@@ -83,8 +82,8 @@ def report(words: Words, text: TextConditioner, vocabulary: Vocabulary) -> list[
     ]
     lines = [f"{'told to be unknown, below':36}" + "".join(f"{t:8}" for t in THRESHOLDS)]
     for name, prompts in sets.items():
-        least = torch.tensor([_least_known(vocabulary, text, prompt) for prompt in prompts])
-        shares = ((least < threshold).float().mean().item() for threshold in THRESHOLDS)
+        least = np.array([_least_known(vocabulary, text, prompt) for prompt in prompts])
+        shares = ((least < threshold).mean() for threshold in THRESHOLDS)
         lines.append(f"{name:30}{len(prompts):6}" + "".join(f"{share:8.1%}" for share in shares))
     return lines
 
