@@ -38,6 +38,7 @@ COMMANDS = (
     "reproduce",
     "studio",
     "evaluate",
+    "listen",
     "sweep",
     "models",
     "codec",

@@ -104,10 +104,10 @@ def write_clips(evaluation: Evaluation, path: Path) -> None:
             for found in system.clips.findings
             if found.excluded
         ]
-    _write_csv(columns, lines, path)
+    write_csv(columns, lines, path)
 
 
-def _write_csv(columns: Sequence[str], lines: Iterable[dict[str, Any]], path: Path) -> None:
+def write_csv(columns: Sequence[str], lines: Iterable[dict[str, Any]], path: Path) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -186,7 +186,7 @@ def write_cells(scored: Sequence[ScoredCell], path: Path) -> None:
                 low, high = metric.ci_95 or (None, None)
                 line |= {name: metric.value, f"{name} low": low, f"{name} high": high}
         lines.append(line)
-    _write_csv(columns, lines, path)
+    write_csv(columns, lines, path)
 
 
 def cells_as_json(

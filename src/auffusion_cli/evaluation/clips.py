@@ -155,7 +155,7 @@ def _scan_file(
     path = folder / relative
     try:
         samples, rate_hz = read_audio(path)
-        prompt = _prompt_inside(path)
+        prompt = prompt_inside(path)
         sha256 = hash_file(path)
     except (AudioError, OSError, MemoryError) as error:
         reason = str(error).removeprefix(f"{path}: ") or "does not fit into memory"
@@ -173,7 +173,7 @@ def _scan_file(
     return clip, [FlaggedFile(flag, relative, why, excluded=False) for flag, why in flaws.items()]
 
 
-def _prompt_inside(path: Path) -> str | None:
+def prompt_inside(path: Path) -> str | None:
     """The prompt that `auffusion` put into the file; None where there is none that can be one.
 
     For a sound whose words were edited it is the edited prompt. A prompt for a part of the sound is
