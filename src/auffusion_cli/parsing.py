@@ -23,6 +23,7 @@ from typing import Any, Literal
 from auffusion_cli.errors import AuffusionError
 from auffusion_cli.files import read_bytes
 
+ENCODING_HINT = "--encoding names another one than UTF-8: latin-1, cp1252."
 MAX_DOCUMENT_BYTES = 10_000_000
 """Of a JSON or YAML file that is read as one value."""
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.training.data import Clip, Manifest, load_clips
+from auffusion_cli.training.list_values import Reading
 from small_data import write_lines, write_sound
 
 rows_of_junk = st.lists(
@@ -167,6 +168,98 @@ def test_wavcaps(tmp_path):
     ]
 
 
+def test_audioldm(tmp_path):
+    sound = write_sound(tmp_path / "audio/a.wav")
+    rows = [
+        {"wav": "audio/a.wav", "seg_label": "", "labels": "/m/01", "caption": "A\ndog"},
+        {"wav": str(sound), "caption": "B"},
+    ]
+    (tmp_path / "list.json").write_text(json.dumps({"data": rows}))
+    clips = load_clips(tmp_path / "list.json").clips
+    assert [(clip.path, clip.captions) for clip in clips] == [(sound, ("A dog",)), (sound, ("B",))]
+
+
+def test_sounds_with_a_text_file_beside_each(tmp_path):
+    write_sound(tmp_path / "a.wav")
+    (tmp_path / "a.txt").write_text("A dog barks.\n\na  dog\n")
+    write_sound(tmp_path / "more/b.flac")
+    write_sound(tmp_path / "val/c.wav")
+    (tmp_path / "val/c.txt").write_text("a cat")
+    manifest = load_clips(tmp_path)
+    assert manifest.clips == (Clip(tmp_path / "a.wav", ("A dog barks.", "a dog")),)
+    assert [(p.reason, p.where) for p in manifest.problems] == [
+        ("captionless", str(tmp_path / "more/b.txt"))
+    ]
+    assert load_clips(tmp_path, "val").clips == (Clip(tmp_path / "val/c.wav", ("a cat",)),)
+    with pytest.raises(DataError, match=r"no test\.csv"):
+        load_clips(tmp_path, "test")
+    with pytest.raises(UsageError, match=r"--caption-column: text files .* have no columns"):
+        load_clips(tmp_path, reading=Reading(caption_column="text"))
+    (tmp_path / "a.txt").write_bytes(b"x" * 200_000)
+    with pytest.raises(DataError, match=r"a\.txt: is larger than"):
+        load_clips(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_table_is_a_list(tmp_path, suffix):
+    sound = write_sound(tmp_path / "a.wav")
+    separator = "\t" if suffix == ".tsv" else ","
+    table = "audio_path,caption\na.wav,a dog\na.wav,woof\n".replace(",", separator)
+    (tmp_path / f"list{suffix}").write_text(table)
+    assert load_clips(tmp_path / f"list{suffix}") == Manifest((Clip(sound, ("a dog", "woof")),))
+    (tmp_path / f"list{suffix}").write_text("path\na.wav\n")
+    with pytest.raises(DataError, match="line 2: has no audio_path, location, file_name, wav"):
+        load_clips(tmp_path / f"list{suffix}")
+
+
+def test_tables_of_a_folder_may_be_tsv(tmp_path):
+    sound = write_sound(tmp_path / "train/7.wav")
+    (tmp_path / "train.tsv").write_text(
+        'audiocap_id\tyoutube_id\tstart_time\tcaption\n7\tab\t30\t"A dog\nbarks"\n'
+    )
+    assert load_clips(tmp_path).clips == (Clip(sound, ("A dog barks",)),)
+    (tmp_path / "train/metadata.tsv").write_text("file_name\ttext\n7.wav\ta dog\n")
+    (tmp_path / "train.tsv").unlink()
+    assert load_clips(tmp_path).clips == (Clip(sound, ("a dog",)),)
+
+
+AUDIOCAPS_ROW = "audiocap_id,youtube_id,start_time,caption,sentence\n7,a,30,no,yes\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.csv", AUDIOCAPS_ROW),
+        ("metadata.csv", "file_name,text,sentence\na.wav,no,yes\n"),
+        ("metadata.jsonl", '{"file_name": "a.wav", "text": "no", "sentence": ["yes"]}'),
+        ("list.jsonl", '{"audio_path": "a.wav", "text": "no", "sentence": "yes"}'),
+        ("list.json", '{"data": [{"wav": "a.wav", "caption": "no", "sentence": "yes"}]}'),
+        ("list.json", '{"data": [{"id": "a", "caption": "no", "sentence": "yes"}]}'),
+    ],
+)
+def test_captions_come_from_the_column_asked_for(tmp_path, name, content):
+    write_sound(tmp_path / "a.wav")
+    (tmp_path / name).write_text(content)
+    data = tmp_path / name if name.startswith("list") else tmp_path
+    (clip,) = load_clips(data, reading=Reading(caption_column="sentence")).clips
+    assert clip.captions == ("yes",)
+    with pytest.raises(DataError, match=r"(has no|no column) '?other") as caught:
+        load_clips(data, reading=Reading(caption_column="other"))
+    assert "sentence" in caught.value.hint and "--caption-column" in caught.value.hint
+
+
+def test_lists_in_the_encoding_asked_for(tmp_path):
+    write_sound(tmp_path / "a.wav")
+    (tmp_path / "metadata.csv").write_bytes("file_name,text\na.wav,Tür\n".encode("latin-1"))
+    with pytest.raises(DataError, match="is not UTF-8 text") as caught:
+        load_clips(tmp_path)
+    assert "--encoding" in caught.value.hint
+    (clip,) = load_clips(tmp_path, reading=Reading(encoding="latin-1")).clips
+    assert clip.captions == ("Tür",)
+    with pytest.raises(DataError, match="'latin-x' is not the name of an encoding"):
+        load_clips(tmp_path, reading=Reading(encoding="latin-x"))
+
+
 # Hostile and damaged lists ------------------------------------------------------------------------
 
 
@@ -263,7 +356,7 @@ hostile = settings(
 @hostile
 @given(content=st.binary(max_size=200) | rows_of_junk.map(lambda rows: json.dumps(rows).encode()))
 @pytest.mark.parametrize(
-    "name", ["metadata.csv", "metadata.jsonl", "train.csv", "list.json", "list.jsonl"]
+    "name", ["metadata.csv", "metadata.jsonl", "train.csv", "list.json", "list.jsonl", "list.tsv"]
 )
 def test_any_bytes_load_or_are_a_data_error(tmp_path, name, content):
     path = tmp_path / name

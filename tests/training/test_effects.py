@@ -30,7 +30,7 @@ from auffusion_cli.training.run import run
 ROOM = str(Path(auffusion_cli.training.__file__).parent)
 CHECKS = ("config.py", "diffusion_config.py", "checks.py", "effects.py", "config_file.py")
 """Files that look at every key."""
-BY_THE_COMMAND = {"data", "output", "skip_bad"}
+BY_THE_COMMAND = {"data", "caption_column", "encoding", "output", "skip_bad"}
 """Keys that the command reads."""
 SECTIONS = {
     "": TrainingConfig,

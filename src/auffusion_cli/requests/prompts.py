@@ -14,7 +14,7 @@ from typing import Any, Literal
 from auffusion_cli.config import SETTING_LIMITS
 from auffusion_cli.errors import UsageError
 from auffusion_cli.files import read_bytes
-from auffusion_cli.parsing import decode_text, is_unicode
+from auffusion_cli.parsing import ENCODING_HINT, decode_text, is_unicode
 from auffusion_cli.requests.masks import parse_duration
 from auffusion_cli.tables import SEPARATORS, BadRow, Row, read_rows, split_lines
 
@@ -102,9 +102,7 @@ def read_prompts(
         )
         rows = list(rows)
     except ValueError as error:
-        raise UsageError(
-            f"{source}: {error}", hint="--encoding names another one than UTF-8: latin-1, cp1252."
-        ) from None
+        raise UsageError(f"{source}: {error}", hint=ENCODING_HINT) from None
     if format == "csv":
         _check_header(rows, source)
     return [_to_line(row) for row in rows]

@@ -275,6 +275,10 @@ class TrainingConfig:
     """Part that is trained."""
     data: str | None = None
     """Folder or list of sounds (docs/training-data.md)."""
+    caption_column: str | None = None
+    """Column or key of the captions in its lists; none: as the layout has it."""
+    encoding: str | None = None
+    """Encoding of its lists, such as latin-1; none: UTF-8, or UTF-16 with a byte order mark."""
     skip_bad: bool = False
     """Train without the clips that cannot be used, which are otherwise an error."""
     output: str | None = None

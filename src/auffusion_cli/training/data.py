@@ -1,32 +1,42 @@
 """Lists of training data: the recordings of a data set and their captions. No audio is opened.
 
-Four forms are recognised: AudioCaps's own tables, a folder with `metadata.csv` or
-`metadata.jsonl`, a list in JSON lines as Tango and the original Auffusion use, and WavCaps JSON.
-docs/training-data.md describes them. A list that is damaged (no JSON, no table, a path that leaves
-the folder) is a `DataError` naming file and line; a single clip that cannot be used is a `Problem`.
+Five layouts are recognised: AudioCaps's own tables, a folder with a table `metadata`, sounds with a
+text file beside each, a list of paths and captions (a table, JSON lines as Tango and the original
+Auffusion use, AudioLDM's JSON), and WavCaps's JSON. docs/training-data.md describes them. A list
+that is damaged (no JSON, no table, a path that leaves the folder) is a `DataError` naming file and
+line; a single clip that cannot be used is a `Problem`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, Literal
 
 from auffusion_cli.errors import DataError, UsageError
-from auffusion_cli.parsing import is_unicode, read_text
 from auffusion_cli.signal.formats import AUDIO_SUFFIXES
-from auffusion_cli.tables import BadRow, read_rows
 from auffusion_cli.training.captions import Wordings
+from auffusion_cli.training.list_values import (
+    Reading,
+    existing,
+    inside,
+    seconds,
+    texts,
+    unique,
+    word,
+)
 
 ROLES = ("event", "background")
 SPLIT_NAMES = {"val": ("val", "validation", "valid"), "test": ("test",), "train": ("train",)}
-MAX_TEXT_CHARACTERS = 2000
-MAX_LIST_BYTES = 2**30
+TABLE_SUFFIXES = (".csv", ".tsv")
+LIST_SUFFIXES = (".jsonl", ".json", *TABLE_SUFFIXES)
+PATH_NAMES = ("audio_path", "location", "file_name", "wav")
+CAPTION_NAMES = ("text", "captions", "caption")
+"""Columns and keys of a list that is `--data` itself."""
+MAX_CAPTION_FILE_BYTES = 100_000
 
 
 @dataclass(frozen=True)
@@ -74,12 +84,12 @@ class Manifest:
 # Reading the lists --------------------------------------------------------------------------------
 
 
-def load_clips(data: Path, split: str = "train") -> Manifest:
+def load_clips(data: Path, split: str = "train", reading: Reading = Reading()) -> Manifest:  # noqa: B008
     """The clips that `data` lists for `split` ("train", "val" or "test"); opens no audio file.
 
-    A folder is searched for `{split}.csv` (AudioCaps), `{split}/metadata.jsonl|csv`, and
-    `metadata.jsonl|csv`; a `.jsonl` or `.json` file is itself the list. The last two know no
-    splits and are all training data.
+    A folder is searched for the table `{split}` (AudioCaps), `{split}/metadata`, `metadata`, and
+    sounds with text files in `{split}/` or in all of it; a file is itself the list. `metadata` and
+    files know no splits and are all training data.
 
     Raises UsageError if `data` is not there or can be no list; DataError if nothing is recognised,
     a list is damaged, or the split does not exist.
@@ -88,12 +98,14 @@ def load_clips(data: Path, split: str = "train") -> Manifest:
     if split not in SPLIT_NAMES:
         raise DataError(f"split {split!r} is not one of {', '.join(SPLIT_NAMES)}")
     if data.is_dir():
-        manifest = _load_folder(data, split)
-    elif data.is_file() and data.suffix.lower() in (".jsonl", ".json"):
+        manifest = _load_folder(data, split, reading)
+    elif data.is_file() and data.suffix.lower() in LIST_SUFFIXES:
         _require_train(data, split)
-        manifest = _load_list_file(data)
+        manifest = _load_list_file(data, reading)
     elif data.exists():
-        raise UsageError(f"--data {data} is neither a folder nor a .jsonl or .json list")
+        raise UsageError(
+            f"--data {data} is neither a folder nor a list ({', '.join(LIST_SUFFIXES)})"
+        )
     else:
         raise UsageError(f"--data {data} does not exist")
     if not manifest.clips and not manifest.problems:
@@ -101,25 +113,30 @@ def load_clips(data: Path, split: str = "train") -> Manifest:
     return manifest
 
 
-def _load_folder(folder: Path, split: str) -> Manifest:
+def _load_folder(folder: Path, split: str, reading: Reading) -> Manifest:
     for name in SPLIT_NAMES[split]:
-        if (folder / f"{name}.csv").is_file():
-            return _load_audiocaps(folder, name)
-        for metadata in _metadata_files(folder / name):
-            return _load_metadata(metadata)
-    for metadata in _metadata_files(folder):
+        for table in _tables(folder, name, TABLE_SUFFIXES):
+            return _load_audiocaps(table, reading)
+        for metadata in _tables(folder / name, "metadata"):
+            return _load_metadata(metadata, reading)
+    for metadata in _tables(folder, "metadata"):
         _require_train(folder, split)
-        return _load_metadata(metadata)
-    lists = sorted(path.name for path in folder.glob("*.json*"))
+        return _load_metadata(metadata, reading)
+    if (manifest := _load_captioned_files(folder, split, reading)) is not None:
+        return manifest
+    lists = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in LIST_SUFFIXES)
     raise DataError(
-        f"--data {folder} has no {split}.csv, {split}/metadata.jsonl|csv or metadata.jsonl|csv",
+        f"--data {folder} has no {split}.csv, {split}/metadata.jsonl|csv|tsv, "
+        "metadata.jsonl|csv|tsv, or sounds with a .txt beside them",
         hint=f"to train from a list, name it: --data {folder / lists[0]}" if lists else None,
     )
 
 
-def _metadata_files(folder: Path) -> list[Path]:
-    names = ("metadata.jsonl", "metadata.csv")
-    return [folder / name for name in names if (folder / name).is_file()]
+def _tables(
+    folder: Path, name: str, suffixes: tuple[str, ...] = (".jsonl", *TABLE_SUFFIXES)
+) -> list[Path]:
+    paths = (folder / f"{name}{suffix}" for suffix in suffixes)
+    return [path for path in paths if path.is_file()]
 
 
 def _require_train(data: Path, split: str) -> None:
@@ -130,15 +147,16 @@ def _require_train(data: Path, split: str) -> None:
         )
 
 
-def _load_audiocaps(folder: Path, split: str) -> Manifest:
+def _load_audiocaps(table: Path, reading: Reading) -> Manifest:
     """AudioCaps: `audiocap_id,youtube_id,start_time,caption`, one row a caption."""
-    table = folder / f"{split}.csv"
+    folder, split = table.parent, table.stem
     found = _audio_by_stem(folder)
     collected = _Collected()
-    columns = ("audiocap_id", "youtube_id", "start_time", "caption")
-    for where, row in _rows(table, "csv", columns):
-        audiocap_id, youtube_id, start_time, _ = (row[column].strip() for column in columns)
-        start_s = _seconds(start_time, "start_time", where)
+    columns = ("audiocap_id", "youtube_id", "start_time")
+    caption = reading.caption_column or "caption"
+    for where, row in reading.rows(table, "csv", (*columns, caption)):
+        audiocap_id, youtube_id, start_time = (row[column].strip() for column in columns)
+        start_s = seconds(start_time, "start_time", where)
         # Numbers are common file names, so an id counts only inside a folder named for the split.
         numbered = [p for p in found.get(audiocap_id, ()) if split in p.relative_to(folder).parts]
         # The downloaders cut out the ten seconds: start_time only distinguishes clips.
@@ -149,72 +167,119 @@ def _load_audiocaps(folder: Path, split: str) -> Manifest:
             where=where,
             path=next(iter(numbered + named), None),
             missing=f"no audio file for youtube_id {youtube_id}, start_time {start_time}",
-            captions=_texts(row["caption"], "caption", where),
+            captions=texts(row[caption], caption, where),
         )
     return collected.manifest()
 
 
-def _load_metadata(metadata: Path) -> Manifest:
-    """`metadata.csv` or `metadata.jsonl`: file_name and text, relative to the file's own folder."""
-    is_csv = metadata.suffix == ".csv"
-    rows = _rows(metadata, "csv", ("file_name", "text")) if is_csv else _rows(metadata, "jsonl")
+def _load_metadata(metadata: Path, reading: Reading) -> Manifest:
+    """A table or JSON lines: file_name and text, relative to the file's own folder."""
+    if metadata.suffix in TABLE_SUFFIXES:
+        required = ("file_name", reading.caption_column or "text")
+        rows = reading.rows(metadata, "csv", required)
+    else:
+        rows = reading.rows(metadata, "jsonl")
     collected = _Collected()
     for where, row in rows:
-        name = _inside(row.get("file_name"), "file_name", where)
-        start_s = _seconds(row.get("start_s") or 0, "start_s", where)
+        name = inside(row.get("file_name"), "file_name", where)
+        start_s = seconds(row.get("start_s") or 0, "start_s", where)
         duration_s = (
-            _seconds(row["duration_s"], "duration_s", where) if row.get("duration_s") else None
+            seconds(row["duration_s"], "duration_s", where) if row.get("duration_s") else None
         )
         collected.add(
             key=(name, start_s, duration_s),
             where=where,
-            path=_existing(metadata.parent / name),
+            path=existing(metadata.parent / name),
             missing=f"{name} does not exist",
-            captions=_texts(row.get("text"), "text", where),
-            phrases=_texts(row.get("phrases"), "phrases", where),
-            kind=_word(row.get("kind"), "kind", where),
-            role=_word(row.get("role"), "role", where, ROLES),
+            captions=reading.captions(row, ("text",), where),
+            phrases=texts(row.get("phrases"), "phrases", where),
+            kind=word(row.get("kind"), "kind", where),
+            role=word(row.get("role"), "role", where, ROLES),
             start_s=start_s,
             duration_s=duration_s,
         )
     return collected.manifest()
 
 
-def _load_list_file(path: Path) -> Manifest:
-    """A list that is `--data` itself: WavCaps or JSON lines, which Tango names `.json`, too."""
-    if path.suffix.lower() == ".json":
+def _load_captioned_files(folder: Path, split: str, reading: Reading) -> Manifest | None:
+    """Sounds with a text file of the same name, a caption a line; None where there is none.
+
+    They are in `{split}/`; without it all of the folder but other splits is training data.
+    """
+    divided = [folder / name for name in SPLIT_NAMES[split] if (folder / name).is_dir()]
+    if not divided and split != "train":
+        return None
+    others = {name for other, names in SPLIT_NAMES.items() if other != split for name in names}
+    found = _audio_by_stem(*divided or [folder], skipped=() if divided else others)
+    sounds = sorted(path for paths in found.values() for path in paths)
+    captioned = [path for path in sounds if existing(path.with_suffix(".txt"))]
+    if not captioned:
+        return None
+    if reading.caption_column:
+        raise UsageError("--caption-column: text files beside the sounds have no columns")
+    collected = _Collected()
+    for path in sounds:
+        lines: list[str] = []
+        where = str(path.with_suffix(".txt"))
+        if existing(Path(where)):
+            lines = reading.text(Path(where), MAX_CAPTION_FILE_BYTES).splitlines()
+        captions = texts(lines, "the text", where)
+        collected.add(key=path, where=where, path=path, missing="", captions=captions)
+    return collected.manifest()
+
+
+def _load_list_file(path: Path, reading: Reading) -> Manifest:
+    """A list that is `--data` itself: a table, JSON lines (which Tango names `.json`, too),
+    AudioLDM's or WavCaps's JSON."""
+    suffix = path.suffix.lower()
+    if suffix == ".json":
         try:
-            content = json.loads(_read_list(path))
+            content = json.loads(reading.text(path))
         except (ValueError, RecursionError):
             content = None  # several JSON values: lines
         if isinstance(content, dict) and isinstance(content.get("data"), list):
-            return _load_wavcaps(path, content["data"])
+            return _load_json_data(path, content["data"], reading)
         if isinstance(content, list):
             raise DataError(f"{path}: a JSON array; give one object a line, or WavCaps's form")
+    format = "csv" if suffix in TABLE_SUFFIXES else "jsonl"
+    return _load_paths(path, reading.rows(path, format), reading)
+
+
+def _load_paths(
+    path: Path, rows: Iterable[tuple[str, dict[str, Any]]], reading: Reading
+) -> Manifest:
+    """Rows with a path and captions, under the names that such lists have."""
     collected = _Collected()
-    for where, row in _rows(path, "jsonl"):
-        name = row.get("audio_path", row.get("location"))
+    for where, row in rows:
+        column = next((name for name in PATH_NAMES if name in row), None)
+        if column is None:
+            raise DataError(f"{where}: has no {', '.join(PATH_NAMES)}")
+        name = row[column]
         # Such lists have absolute paths; since the user named this one, they are allowed.
         if not (isinstance(name, str) and os.path.isabs(name) and "\0" not in name):
-            name = _inside(name, "audio_path", where)
+            name = inside(name, column, where)
         collected.add(
             key=name,
             where=where,
-            path=_existing(path.parent / name) or _existing(Path(name)),
+            path=existing(path.parent / name) or existing(Path(name)),
             missing=f"{name} does not exist",
-            captions=_texts(row.get("text", row.get("captions")), "text", where),
+            captions=reading.captions(row, CAPTION_NAMES, where),
         )
     return collected.manifest()
 
 
-def _load_wavcaps(path: Path, rows: list[Any]) -> Manifest:
-    """WavCaps: `data: [{id, caption, duration, …}]` with `{id}.flac` anywhere beside the list."""
+def _load_json_data(path: Path, rows: list[Any], reading: Reading) -> Manifest:
+    """AudioLDM: `data: [{wav, caption}]`; WavCaps: `data: [{id, caption, duration, …}]` with
+    `{id}.flac` anywhere beside the list."""
+    if rows and all(isinstance(row, dict) and "wav" in row for row in rows):
+        numbered = ((f"{path}, data[{index}]", row) for index, row in enumerate(rows))
+        return _load_paths(path, numbered, reading)
     found = _audio_by_stem(path.parent)
     collected = _Collected()
     for index, row in enumerate(rows):
         where = f"{path}, data[{index}]"
         if not isinstance(row, dict) or not isinstance(row.get("id"), str | int):
-            raise DataError(f"{where}: no object with an id")
+            raise DataError(f"{where}: no object with an id or a wav")
         clip_id = str(row["id"])
         stem = clip_id[:-4] if clip_id.lower().endswith(AUDIO_SUFFIXES) else clip_id
         collected.add(
@@ -222,7 +287,7 @@ def _load_wavcaps(path: Path, rows: list[Any]) -> Manifest:
             where=where,
             path=next(iter(found.get(stem, ())), None),
             missing=f"no audio file named {stem}",
-            captions=_texts(row.get("caption"), "caption", where),
+            captions=reading.captions(row, ("caption",), where),
         )
     return collected.manifest()
 
@@ -246,8 +311,8 @@ class _Collected:
         clip = replace(
             clip,
             path=path or Path(),
-            captions=_unique(clip.captions + fields["captions"]),
-            phrases=_unique(clip.phrases + fields.get("phrases", ())),
+            captions=unique(clip.captions + fields["captions"]),
+            phrases=unique(clip.phrases + fields.get("phrases", ())),
             kind=clip.kind or fields.get("kind"),
             role=clip.role or fields.get("role"),
         )
@@ -266,96 +331,17 @@ class _Collected:
         return Manifest(tuple(clips), tuple(problems))
 
 
-def _audio_by_stem(folder: Path) -> dict[str, list[Path]]:
-    """Audio files below `folder` by name without suffix, nearest to `folder` first."""
+def _audio_by_stem(*folders: Path, skipped: Collection[str] = ()) -> dict[str, list[Path]]:
+    """Audio files below `folders` by name without suffix, the nearest first.
+
+    Folders in them with a name in `skipped` are left out.
+    """
     found: dict[str, list[Path]] = {}
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in AUDIO_SUFFIXES:
-                found.setdefault(stem, []).append(Path(parent, name))
+    for folder in folders:
+        for parent, inner, names in os.walk(folder):
+            inner[:] = sorted(n for n in inner if Path(parent) != folder or n not in skipped)
+            for name in sorted(names):
+                stem, suffix = os.path.splitext(name)
+                if suffix.lower() in AUDIO_SUFFIXES:
+                    found.setdefault(stem, []).append(Path(parent, name))
     return found
-
-
-# Untrusted values ---------------------------------------------------------------------------------
-
-
-def _read_list(path: Path) -> str:
-    return read_text(path, max_bytes=MAX_LIST_BYTES, raising=DataError)
-
-
-def _rows(
-    path: Path, format: Literal["csv", "jsonl"], required: Sequence[str] = ()
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("file, line 3", column -> value) for each row of a list, which must be free of bad rows."""
-    try:
-        for row in read_rows(_read_list(path), format):
-            where = f"{path}, line {row.line}"
-            if isinstance(row, BadRow):
-                raise DataError(f"{where}: {row.reason}")
-            if absent := [name for name in required if name not in row.values]:
-                raise DataError(f"{path}: no column {', '.join(absent)}")
-            yield where, row.values
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
-
-
-def _texts(value: Any, name: str, where: str) -> tuple[str, ...]:
-    """A string or list of strings as distinct, non-empty lines; () for null."""
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    for text in values:
-        if not isinstance(text, str):
-            raise DataError(f"{where}: {name} holds {type(text).__name__}, not text")
-        if len(text) > MAX_TEXT_CHARACTERS:
-            raise DataError(
-                f"{where}: {name} has {len(text)} characters; at most {MAX_TEXT_CHARACTERS}"
-            )
-        if not is_unicode(text) or "\0" in text:
-            raise DataError(f"{where}: {name} is not valid Unicode text")
-    return _unique(" ".join(text.split()) for text in values)
-
-
-def _word(value: Any, name: str, where: str, allowed: tuple[str, ...] | None = None) -> str | None:
-    texts = _texts(value, name, where)
-    if not texts:
-        return None
-    if len(texts) > 1 or (allowed and texts[0] not in allowed):
-        expected = f"one of {', '.join(allowed)}" if allowed else "one word"
-        raise DataError(f"{where}: {name} is {reprlib.repr(value)}, not {expected}")
-    return texts[0]
-
-
-def _seconds(value: Any, name: str, where: str) -> float:
-    try:
-        seconds = float(value) if isinstance(value, str | int | float) else math.nan
-    except (ValueError, OverflowError):
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise DataError(
-            f"{where}: {name} is {reprlib.repr(value)}, not a number of seconds from 0 up"
-        )
-    return seconds
-
-
-def _inside(value: Any, name: str, where: str) -> str:
-    """A relative path that cannot leave its folder. Links are followed, as the user made them."""
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: {name} is missing or empty")
-    path = PureWindowsPath(value)  # knows both separators and drives
-    if path.drive or path.root or ".." in path.parts:
-        raise DataError(f"{where}: {name} {reprlib.repr(value)} leaves the data folder")
-    if "\0" in value or not is_unicode(value):
-        raise DataError(f"{where}: {name} {reprlib.repr(value)} is not a file name")
-    return value
-
-
-def _existing(path: Path) -> Path | None:
-    try:
-        return path if path.is_file() else None
-    except (OSError, ValueError):  # a name too long to exist
-        return None
-
-
-def _unique(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(text for text in texts if text))

@@ -422,3 +422,16 @@ def test_a_lora_from_clips_to_a_sound_and_again(run, tiny_checkpoint):
     as_model = CliRunner().invoke(app, ["generate", "noise", "--model", "lora", "-o", "c.wav"])
     assert as_model.exit_code == 1 and "the folder of a LoRA" in as_model.stderr
     assert "--lora FILE" in as_model.stderr
+
+
+def test_lists_with_columns_and_an_encoding_of_their_own(run, tmp_path):
+    soundfile.write(tmp_path / "a.wav", torch.randn(5000).clamp(-1, 1).numpy() * 0.5, 16000)
+    (tmp_path / "list.tsv").write_bytes("wav\tsaid\na.wav\tTür\n".encode("latin-1"))
+    result = run("--dry-run", data=tmp_path / "list.tsv")
+    assert result.exit_code == 1 and "--encoding" in result.stderr
+    options = ("--encoding", "latin-1", "--caption-column")
+    result = run("--dry-run", *options, "text", data=tmp_path / "list.tsv")
+    assert result.exit_code == 1 and "'wav, said'" in result.stderr
+    result = run("--dry-run", "--json", *options, "said", data=tmp_path / "list.tsv")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["caption_column"] == "said"

@@ -19,7 +19,9 @@ from auffusion_cli.parsing import parse_yaml
 from auffusion_cli.training.config import TrainingConfig
 from auffusion_cli.training.config_file import dump_config, load_config, parse_config
 from auffusion_cli.training.data import Clip, Manifest, load_clips
+from auffusion_cli.training.default_runs import DEFAULT_RUN, IMAGE_MODEL_RUN, LORA_RUN
 from auffusion_cli.training.effects import check_effects
+from auffusion_cli.training.list_values import Reading
 from auffusion_cli.training.named_parts import is_image_model, named_parts
 from auffusion_cli.training.run_folder import (
     CLIP_CHECK_NAME,
@@ -46,10 +48,15 @@ def train(
         Path | None,
         typer.Option(
             "--data",
-            help="AudioCaps's own folder, a folder with metadata.csv or metadata.jsonl, "
-            "or a .jsonl list.",
+            help="AudioCaps's own folder, a folder with metadata.csv or metadata.jsonl, sounds "
+            "with a .txt beside each, or a list (.csv, .tsv, .jsonl, .json).",
         ),
     ] = None,
+    caption_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Column of the captions, where it has another name."),
+    ] = None,
+    encoding: options.Encoding = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for checkpoints, logs and the result."),
@@ -131,6 +138,8 @@ def train(
         config = output / CONFIG_NAME
     named = {
         "data": None if data is None else str(data),
+        "caption_column": caption_column,
+        "encoding": encoding,
         "skip_bad": skip_bad or None,
         "output": None if output is None else str(output),
         "stage": stage,
@@ -147,7 +156,9 @@ def train(
     folder = Path(settled.output or "")
     if not dry_run:
         check_output(folder, resume=resume, overwrite=overwrite)
-    listed = load_clips(Path(settled.data))  # before torch, so that mistakes are found at once
+    reading = Reading(settled.caption_column, settled.encoding)
+    # Before torch, so that mistakes are found at once.
+    listed = load_clips(Path(settled.data), reading=reading)
     sets_window = any(setting.startswith("scenes.duration_s=") for setting in settings or [])
 
     from auffusion_cli.training.run import join_processes, run
@@ -220,44 +231,6 @@ def _report(
             else (f"--model {base} --lora {folder}")
         )
         console.note(f'try it: auffusion generate "…" {options} -o out.wav')
-
-
-DEFAULT_RUN: dict[str, Any] = {
-    "loop": {
-        "batch_size": 16,
-        "max_steps": 2_000,
-        "warmup_steps": 100,
-        "checkpoint_every_steps": 200,
-        "log_every_steps": 10,
-    },
-}
-"""Without --config: fine-tuning of the embedded model, in steps that a laptop can take."""
-LORA_RUN: dict[str, Any] = {
-    "scenes": {"n_cached": 200},
-    "loop": {
-        "batch_size": 8,
-        "max_steps": 400,
-        "learning_rate": 1e-3,
-        "warmup_steps": 20,
-        "decay_steps": 200,
-        "ema_decay": 0.99,
-        "checkpoint_every_steps": 100,
-        "log_every_steps": 10,
-    },
-}
-"""Without --config, with --lora: a few clips, in minutes. The scenes are other crops of them."""
-IMAGE_MODEL_RUN: dict[str, Any] = {
-    "diffusion": {"vocoder": "auffusion", "gradient_checkpointing": True},
-    "loop": {
-        "batch_size": 20,
-        "gradient_accumulation": 5,
-        "max_steps": 100_000,
-        "learning_rate": 3e-5,
-        "mixed_precision": "bf16",
-        "ema_decay": 0.9999,
-    },
-}
-"""Without --config, from an image model that has a known name: recipes/auffusion/diffusion.yaml."""
 
 
 def _settle(
