@@ -26,6 +26,8 @@ from auffusion_cli.cli.app import build_app
 from auffusion_cli.codec.vocoder import HiFiGAN, HiFiGANConfig
 from auffusion_cli.engines.graph_file import OPSET
 from auffusion_cli.engines.onnx_networks import OnnxNetworks
+from auffusion_cli.requests.request import GenerateRequest
+from auffusion_cli.tasks.generate import generate
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny-auffusion"
 WIDTH = 8
@@ -35,12 +37,12 @@ SIZES = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 
 
 def text_encoders() -> dict[str, torch.nn.Module]:
     return {
-        "clip": CLIPTextModel(CLIPTextConfig(vocab_size=500, hidden_size=WIDTH, **SIZES)),
+        "clip": CLIPTextModel(CLIPTextConfig(vocab_size=1000, hidden_size=WIDTH, **SIZES)),
         "clap": ClapTextModelWithProjection(
-            ClapTextConfig(vocab_size=500, hidden_size=12, max_position_embeddings=34, **SIZES)
+            ClapTextConfig(vocab_size=1000, hidden_size=12, max_position_embeddings=34, **SIZES)
         ),
         "t5": T5EncoderModel(
-            T5Config(vocab_size=500, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+            T5Config(vocab_size=1000, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
         ),
     }
 
@@ -79,6 +81,9 @@ def published(tmp_path_factory) -> Path:
             }
         )
     (folder / "condition_config.json").write_text(json.dumps(conditions))
+    generation = {"duration_s": 0.6, "max_duration_s": 0.64, "steps": 2, "vocoder": "hifigan"}
+    identity = {"format_version": 1, "generation": generation}
+    (folder / "auffusion.json").write_text(json.dumps(identity))
     return folder
 
 
@@ -168,6 +173,32 @@ def test_the_networks_are_torchs(converted):
         log_mel = rng.normal(size=(3, 256, 50)).astype(np.float32)
         expected = model.networks.vocoder(torch.from_numpy(log_mel))
         np.testing.assert_allclose(onnx_networks.vocode(log_mel), expected, atol=1e-5)
+
+
+def stable_diffusion_layout(folder: Path, into: Path) -> Path:
+    """The first text encoder of `folder`, without its adapter, in Stable Diffusion's layout."""
+    for part in ("unet", "vae", "scheduler", "vocoder"):
+        shutil.copytree(folder / part, into / part)
+    shutil.copytree(folder / "text_encoder_0", into / "text_encoder")
+    shutil.copytree(GOLDEN / "text_encoder_0", into / "tokenizer")
+    shutil.copy(folder / "auffusion.json", into)
+    (into / "model_index.json").write_text("{}")
+    return into
+
+
+@pytest.mark.parametrize("layout", ["adapter", "Stable Diffusion"])
+def test_a_seed_is_the_same_sound_in_either_layout(converted, layout, tmp_path):
+    folder, _ = converted
+    if layout != "adapter":
+        folder = stable_diffusion_layout(folder, tmp_path / "sd")
+    request = GenerateRequest("a dog", seed=3, negative_prompt="rain")
+    torchs, onnxs = (
+        next(generate(load_model(folder, device="cpu", dtype="fp32", engine=engine), [request]))
+        for engine in ("torch", "onnx")
+    )
+    np.testing.assert_allclose(onnxs.log_mel, torchs.log_mel, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(onnxs.waveform, torchs.waveform, rtol=0, atol=1e-3)
+    assert onnxs.provenance.vocoder == "hifigan" and np.abs(onnxs.waveform).max() > 0
 
 
 def test_a_network_that_computes_something_else_is_refused_and_leaves_nothing(
