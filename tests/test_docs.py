@@ -43,7 +43,7 @@ def unknown_word(words: list[str]) -> str | None:
     command = get_command(build_app())
     options = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
     for word in words:
-        if word.startswith("-") and word != "-":
+        if re.match(r"-[^\d]", word):  # others are a file, or a value such as -16LUFS
             if word.split("=")[0] not in options | {"--help", "-h"}:
                 return word
         elif hasattr(command, "commands"):
