@@ -140,8 +140,8 @@ def test_who_listens_counts():
         (dataclasses.replace(good(), answers=good().answers[:4]), "answered no catch trial"),
         (good(ratings={"a": (50, 50), "b": (50, 50)}), "gave all sounds the same ratings"),
         (
-            with_answer(good(), "noise", ovl=55),
-            "failed 1 of 2 catch trials: noise rated OVL 55, not below the listener's median 55",
+            with_answer(good(), "noise", ovl=56),
+            "failed 1 of 2 catch trials: noise rated OVL 56, above the listener's median 55",
         ),
         (
             with_answer(good(), "asked", rel=80),

@@ -12,12 +12,12 @@ from listening_sets import SYSTEMS, make_sounds
 
 
 @pytest.fixture(scope="module")
-def test_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("listening")
-    make_sounds(folder, n_clips=1)
-    systems = {name: folder / name for name in SYSTEMS}
-    clips, _ = pair_clips(systems, read_captions(folder / "captions.csv"))
-    output = folder / "a #1 test"
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("listening")
+    make_sounds(root, n_clips=1)
+    systems = {name: root / name for name in SYSTEMS}
+    clips, _ = pair_clips(systems, read_captions(root / "captions.csv"))
+    output = root / "a #1 test"
     write_test(clips, output, title="Street <sounds>", n_catch=2, n_clips_each=1)
     return output
 
@@ -29,14 +29,14 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, test_folder, request):
+def page(browser, folder, request):
     """The page, opened from the disk; whatever it complained of fails the test."""
     complaints = []
     context = browser.new_context(color_scheme=getattr(request, "param", "light"))
     page = context.new_page()
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto((test_folder / "index.html").as_uri())
+    page.goto((folder / "index.html").as_uri())
     yield page
     context.close()
     assert complaints == []
@@ -59,8 +59,8 @@ def shown(page, selector):
     return page.locator(selector).inner_text()
 
 
-def test_a_listener_needs_no_mouse_and_may_come_back(page, test_folder, tmp_path):
-    key = read_key(key_path(test_folder))
+def test_a_listener_needs_no_mouse_and_may_come_back(page, folder, tmp_path):
+    key = read_key(key_path(folder))
     page.keyboard.press("Enter")
     given = {}
     for i in range(5):
@@ -126,8 +126,8 @@ def test_everything_can_be_read(page):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_a_sound_that_is_missing_is_told(browser, test_folder, tmp_path):
-    (tmp_path / "index.html").write_bytes((test_folder / "index.html").read_bytes())
+def test_a_sound_that_is_missing_is_told(browser, folder, tmp_path):
+    (tmp_path / "index.html").write_bytes((folder / "index.html").read_bytes())
     with browser.new_context() as context:
         page = context.new_page()
         page.goto((tmp_path / "index.html").as_uri())

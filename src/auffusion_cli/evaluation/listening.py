@@ -188,8 +188,8 @@ def screen(answers: Answers, key: Key) -> str | None:
 
 
 def _failure(answer: Answer, trial: Trial, median: float) -> str | None:
-    if trial.kind == "noise" and answer.ovl >= median:
-        return f"noise rated OVL {answer.ovl}, not below the listener's median {median:g}"
+    if trial.kind == "noise" and answer.ovl > median:
+        return f"noise rated OVL {answer.ovl}, above the listener's median {median:g}"
     if trial.rating is None:
         return None
     if max(abs(answer.ovl - trial.rating), abs(answer.rel - trial.rating)) > TOLERANCE:

@@ -40,6 +40,7 @@ LOUDNESS_LUFS = -23.0
 ASKED_RATINGS = range(15, 86)
 """From which an instruction's rating is drawn: no end of the slider, which one hits by chance."""
 NOISE_AMPLITUDE = 0.1
+INTERRUPTIONS_HZ = 4
 
 OnSound = Callable[[int, int], None]
 """(sounds done, sounds in all)"""
@@ -68,12 +69,10 @@ def pair_clips(
 
     Raises:
         DataError: a folder has no sounds.
-        UsageError: there is no common clip, one has no words, or the records contradict each other.
+        UsageError: two sounds of a folder have one name, there is no common clip, one has no words,
+            or the records contradict each other.
     """
-    files = {
-        system: {clip_name(name): folder / name for name in reversed(find_sounds(folder))}
-        for system, folder in systems.items()
-    }
+    files = {system: _by_name(folder) for system, folder in systems.items()}
     every = sorted(set().union(*files.values()))
     common = [name for name in every if all(name in of for of in files.values())]
     if not common:
@@ -98,6 +97,18 @@ def pair_clips(
         )
     paired = [Clip(*one) for one in zip(common, words, clips, strict=True)]
     return paired, [name for name in every if name not in set(common)]
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    paths: dict[str, Path] = {}
+    for sound in find_sounds(folder):
+        path = folder / sound
+        if (other := paths.setdefault(clip_name(sound), path)) is not path:
+            raise UsageError(
+                f"{other} and {path} have one name",
+                hint="Clips are paired by their names without the suffix: move one of them away.",
+            )
+    return paths
 
 
 def _recorded_words(sounds: Mapping[str, Path]) -> str | None:
@@ -199,7 +210,7 @@ def write_test(
                 words = f"This is a check of attention: please set both sliders to {rating}."
             else:
                 trial, words = Trial(_token(), "noise", clip.name), clip.words
-                waveform = _noise(waveform.shape)
+                waveform = _interrupted_noise(waveform.shape, rate_hz)
             catch.append(add(trial, waveform, rate_hz, words))
         for path in (folder / SOUNDS).iterdir():  # else the times tell the order of systems
             os.utime(path, (0, 0))
@@ -223,8 +234,10 @@ def _token() -> str:
     return secrets.token_hex(8)
 
 
-def _noise(shape: tuple[int, int]) -> np.ndarray:
-    return np.random.default_rng().normal(0, NOISE_AMPLITUDE, shape).astype(np.float32)
+def _interrupted_noise(shape: tuple[int, int], rate_hz: int) -> np.ndarray:
+    """Noise that nobody takes for a recording of rain: it is cut every eighth of a second."""
+    noise = np.random.default_rng().normal(0, NOISE_AMPLITUDE, shape).astype(np.float32)
+    return noise * (np.arange(shape[1]) * 2 * INTERRUPTIONS_HZ // rate_hz % 2 == 0)
 
 
 # --- the page

@@ -240,7 +240,10 @@ def _collect(
     paths = _answer_files(sources)
     of_test = read_key(key)
     if run.dry_run:
-        console.print_table(("ANSWERS",), [(path,) for path in paths])
+        if run.json:
+            console.print_json({"key": str(key), "answers": [str(path) for path in paths]})
+        else:
+            console.print_table(("ANSWERS",), [(path,) for path in paths])
         return
     outcome = collect(paths, of_test)
     if output is not None:
