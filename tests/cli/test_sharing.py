@@ -69,9 +69,9 @@ def slowly(seconds=0.15):
     """Every sound takes a while, so that processes meet."""
     real = task.decode
 
-    def decode(*args):
+    def decode(*args, **options):
         time.sleep(seconds)
-        return real(*args)
+        return real(*args, **options)
 
     task.decode = decode
 
@@ -152,10 +152,10 @@ def test_what_a_killed_process_was_making_is_taken_over(run):
     def stop_at_the_third():
         made = []
 
-        def decode(*args):
+        def decode(*args, **options):
             made.append(args)
             time.sleep(0.05 if len(made) < 3 else 60)
-            return real(*args)
+            return real(*args, **options)
 
         real, task.decode = task.decode, decode
 

@@ -315,7 +315,10 @@ def test_adapters_start_from_a_checkpoint(parts, tiny_checkpoint):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scheduler": {"rescale_betas_zero_snr": True}}, "needs prediction_type: v_prediction"),
+        (
+            {"scheduler": {"rescale_betas_zero_snr": True}},
+            "which a network that predicts the noise",
+        ),
         (
             {
                 "scheduler": {

@@ -318,7 +318,7 @@ def _why_not_finished(job: Job, matches: Matches) -> str:
     record = record_of(job.path)
     if record is not None and matches(record, job):
         return f"{job.path} was changed after it was made"
-    return f"{job.path} exists and does not hold the sound of {job.source}"
+    return f"{job.path} exists and is not from the same request as {job.source}"
 
 
 def record_of(path: Path) -> Provenance | None:

@@ -126,7 +126,7 @@ def test_generate_finishes_records_and_makes_again(run):
     same = run("generate", "rain", "--seed", "1", "-o", "rain.wav", *FINISHED)
     assert same.exit_code == 0 and "already there" in same.stderr
     other = run("generate", "rain", "--seed", "1", "-o", "rain.wav")
-    assert other.exit_code == 2 and "does not hold the sound" in other.stderr
+    assert other.exit_code == 2 and "is not from the same request" in other.stderr
     # The record starts an edit of its words.
     edited = run("edit", "rain.wav", "--swap", "rain=wind", "--peak", "-2dB", "-o", "wind.flac")
     assert edited.exit_code == 0, edited.output

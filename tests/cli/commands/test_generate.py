@@ -344,6 +344,10 @@ def test_dry_run_resolves_everything_and_makes_nothing(run, no_model, tiny_check
         "device": "cpu",
         "dtype": "fp32",
         "batch_size": 1,
+        "best_of": 1,
+        "keep_all": False,
+        "guards": True,
+        "loras": [],
     }
     sounds = [(sound["file"], sound["seed"]) for sound in shown["sounds"]]
     assert sounds == [("dog-1.wav", 1), ("dog-2.wav", 2)]
@@ -370,11 +374,11 @@ def test_a_stopped_list_goes_on_where_it_was(run, monkeypatch):
     stdin = "dog\nrain\nbirds\n"
     real, made = task.decode, []
 
-    def stop_at_the_second(*args):
+    def stop_at_the_second(*args, **options):
         made.append(args)
         if len(made) == 2:
             raise KeyboardInterrupt
-        return real(*args)
+        return real(*args, **options)
 
     monkeypatch.setattr(task, "decode", stop_at_the_second)
     assert run(*arguments, stdin=stdin).exit_code == 130
@@ -421,7 +425,7 @@ def test_a_list_whose_sounds_an_earlier_version_made_is_finished(run):
     assert result.exit_code == 0 and "already there and skipped: 2" in result.stderr
     for other in (("--seed", "5"), ("--seed", "6", "--no-trim")):
         result = run(*command, *other, stdin=stdin)
-        assert result.exit_code == 2 and "does not hold the sound" in result.stderr
+        assert result.exit_code == 2 and "is not from the same request" in result.stderr
 
 
 def test_trimming_is_recorded_and_made_again(run):
@@ -571,7 +575,7 @@ def test_a_file_is_skipped_for_its_content_not_for_its_name(run, no_model):
     write_audio(Path("out/00001-dog.wav"), np.zeros((1, 1600)), 16000)
     result = run("generate", "--prompts", "-", "-o", "out", stdin="dog\n")
     assert result.exit_code == 2
-    assert "does not hold the sound of" in result.stderr
+    assert "is not from the same request of" in result.stderr
 
 
 def test_a_list_with_other_settings_does_not_take_the_old_files_for_its_own(run):
