@@ -36,6 +36,8 @@ class ToyStage:
         self.poison: tuple[int, float] | None = None
         self.exported: list[torch.Tensor] | None = None
         self.previews: list[int] = []
+        self.validation_losses: list[float] = []
+        self.validated: list[float] = []
 
     def trains(self, name, step):
         return name == "main" or step >= 2
@@ -54,6 +56,10 @@ class ToyStage:
                 if self.poison and self.poison[0] == step:
                     loss = loss * self.poison[1]
                 yield loss, {name: loss.item()}
+
+    def validation_loss(self):
+        self.validated.append(self.main[2].bias.item())
+        return self.validation_losses[len(self.validated) - 1]
 
     def export(self, folder):
         self.exported = [p.detach().clone() for p in self.main.parameters()]

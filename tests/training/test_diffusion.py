@@ -254,6 +254,19 @@ def test_fresh_scenes_teach_too(model, store):
     assert loss.isfinite() and loss.requires_grad
 
 
+def test_the_loss_on_held_out_data_is_fixed_and_of_the_current_weights(model):
+    source = FixedExamples(model)
+    stage = DiffusionStage(model, source, DiffusionConfig(), held_out=source)
+    torch.manual_seed(0)
+    loss = stage.validation_loss()
+    torch.manual_seed(1)
+    assert stage.validation_loss() == loss > 0
+    assert stage.unet.training
+    with torch.no_grad():
+        next(stage.unet.conv_out.parameters()).mul_(2)
+    assert stage.validation_loss() != loss
+
+
 def test_a_prediction_of_the_sample_is_refused(model):
     model.scheduler_config = {**model.scheduler_config, "prediction_type": "sample"}
     with pytest.raises(UsageError, match="'sample' is not one of epsilon, v_prediction"):

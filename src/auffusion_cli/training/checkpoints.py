@@ -20,10 +20,10 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from auffusion_cli.errors import AuffusionError, CheckpointError
-from auffusion_cli.files import atomic_folder, delete_folder
+from auffusion_cli.files import atomic_file, atomic_folder, delete_folder
 from auffusion_cli.training.config import LoopConfig
 
 DAMAGE = (
@@ -110,8 +110,13 @@ class TrainingState:
         finally:
             self.ema.restore(parameters)
 
+    @property
+    def main_network(self) -> nn.Module:
+        """The first network, unwrapped."""
+        return self.accelerator.unwrap_model(next(iter(self.networks.values())))
+
     def _main_parameters(self) -> list[nn.Parameter]:
-        return _trained(self.accelerator.unwrap_model(next(iter(self.networks.values()))))
+        return _trained(self.main_network)
 
 
 def _trained(network: nn.Module) -> list[nn.Parameter]:
@@ -158,13 +163,7 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, *, keep: int) -> No
 
 def _write_state(folder: Path, state: TrainingState) -> None:
     for name, network in state.networks.items():
-        network = state.accelerator.unwrap_model(network)
-        frozen = _frozen(network)
-        weights = {
-            key: value.detach().cpu().contiguous()
-            for key, value in network.state_dict().items()
-            if key not in frozen
-        }
+        weights = _weights(state.accelerator.unwrap_model(network))
         save_file(weights, folder / f"{name}.safetensors")
         torch.save(state.optimizers[name].state_dict(), folder / f"{name}.optimizer.pt")
     if state.ema is not None:
@@ -172,6 +171,28 @@ def _write_state(folder: Path, state: TrainingState) -> None:
     if state.accelerator.scaler is not None:
         torch.save(state.accelerator.scaler.state_dict(), folder / "scaler.pt")
     (folder / "state.json").write_text(json.dumps({"step": state.step}), encoding="utf-8")
+
+
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    frozen = _frozen(network)
+    return {
+        key: value.detach().cpu().contiguous()
+        for key, value in network.state_dict().items()
+        if key not in frozen
+    }
+
+
+def save_main_weights(path: Path, state: TrainingState, metadata: dict[str, str]) -> None:
+    """Write the weights of the first network, as they are, into a file of their own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as beside:
+        save_file(_weights(state.main_network), beside, metadata=metadata)
+
+
+def load_main_weights(path: Path, state: TrainingState) -> None:
+    """Give the first network the weights that `save_main_weights` wrote."""
+    network = state.main_network
+    network.load_state_dict(_frozen(network) | load_file(path))
 
 
 def load_checkpoint(folder: Path, state: TrainingState) -> None:

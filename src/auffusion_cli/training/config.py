@@ -67,6 +67,13 @@ class LoopConfig:
     """Interval of the checkpoints; a last one is written at the end of a run, however it ends."""
     keep_checkpoints: int = 2
     """Newest checkpoints that are kept; older ones are deleted."""
+    validate_every_steps: int | None = None
+    """Diffusion: interval of the loss on the held-out data (the data's `val`), always with the same
+    noise and time steps; none: it is not measured."""
+    keep_best: bool = False
+    """The result is that of the step with the least loss on the held-out data, not the last one."""
+    early_stop: int | None = None
+    """Measurements in a row without a better one after which the run ends; none: it goes on."""
     preview_every_steps: int | None = None
     """Interval of sample sounds and pictures in `previews/`; none: there are none."""
     tensorboard: bool = True
@@ -84,7 +91,10 @@ class LoopConfig:
                 "keep_checkpoints",
             )
         }
-        every = self.preview_every_steps
+        whole |= {
+            name: (getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
+            for name in ("preview_every_steps", "validate_every_steps", "early_stop")
+        }
         check(
             "loop",
             self,
@@ -103,10 +113,13 @@ class LoopConfig:
                     self.workers is None or 0 <= self.workers <= MAX_WORKERS,
                     f"between 0 and {MAX_WORKERS}",
                 ),
-                "preview_every_steps": (every is None or every >= 1, "at least 1"),
             },
         )
         check_unused("loop", self, not self.decay_steps, "without loop.decay_steps", ("decay",))
+        unmeasured = self.validate_every_steps is None
+        reason = "without loop.validate_every_steps"
+        check_unused("loop", self, unmeasured, reason, ("keep_best", "early_stop"))
+        check_unused("loop", self, not self.keep_best, "without loop.keep_best", ("early_stop",))
 
 
 @dataclass(frozen=True)

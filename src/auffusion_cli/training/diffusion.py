@@ -30,10 +30,13 @@ from auffusion_cli.training.latents import ExampleSource
 from auffusion_cli.training.lora import add_lora, lora_changes, without_lora
 from auffusion_cli.training.prior import Prior
 from auffusion_cli.training.run_folder import RESULT_NAME
-from auffusion_cli.training.samples import Sample
+from auffusion_cli.training.samples import Sample, scene_seed
 from auffusion_cli.training.stage import Losses
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+VALIDATION_BATCH = 8
+VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
+"""Fractions of the noise schedule at which every held-out sample is denoised."""
 MAX_PREVIEW_STEPS = 25
 """Of previews without `diffusion.preview.steps`."""
 
@@ -47,10 +50,12 @@ class DiffusionStage:
         source: ExampleSource,
         config: DiffusionConfig,
         prior: Prior | None = None,
+        held_out: ExampleSource | None = None,
     ) -> None:
         """Set up the stage; impossible previews or prediction types are UsageErrors."""
         self.model = model
         self.prior = prior
+        self.held_out = held_out
         self.config = config
         self.source = source
         self.n_items = len(source)
@@ -69,6 +74,7 @@ class DiffusionStage:
                 f"diffusion.scheduler.prediction_type: {self.scheduler.config.prediction_type!r} "
                 f"is not one of {', '.join(PREDICTION_TYPES)}"
             )
+        self._velocity = self.scheduler.config.prediction_type == "v_prediction"
         self.unet = model.networks.unet
         if config.lora.rank is not None:
             add_lora(self.unet, config.lora.rank)
@@ -128,9 +134,7 @@ class DiffusionStage:
             x.to(device, non_blocking=True) for x in (clean, *loaded[1:])
         )
         hidden_states = [states.to(device, non_blocking=True) for states in hidden_states]
-        noisy = self.scheduler.add_noise(clean, noise, timesteps)
-        velocity = self.scheduler.config.prediction_type == "v_prediction"
-        target = self.scheduler.get_velocity(clean, noise, timesteps) if velocity else noise
+        noisy, target = self._noisy_and_target(clean, noise, timesteps)
 
         n_own = len(noisy) if self.prior is None else len(noisy) // 2
         if self.prior is not None:
@@ -142,13 +146,44 @@ class DiffusionStage:
                 )
         output = self.networks["denoiser"](noisy, timesteps, hidden_states, kept)
         error = (output.float() - target).square().mean(dim=(1, 2, 3))
-        weighted = self._weights(timesteps, velocity) * error
+        weighted = self._weights(timesteps, self._velocity) * error
         loss, numbers = weighted[:n_own].mean(), {"mse": error[:n_own].mean().item()}
         if self.prior is not None:
             of_prior = weighted[n_own:].mean()
             loss = loss + self.config.lora.prior_weight * of_prior
             numbers["prior"] = of_prior.item()
         yield loss, {"loss": loss.item()} | numbers
+
+    def _noisy_and_target(
+        self, clean: Tensor, noise: Tensor, timesteps: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Noisy latents, and the noise or velocity in them."""
+        noisy = self.scheduler.add_noise(clean, noise, timesteps)
+        if self._velocity:
+            return noisy, self.scheduler.get_velocity(clean, noise, timesteps)
+        return noisy, noise
+
+    @torch.no_grad()
+    def validation_loss(self) -> float:
+        """The mean squared error on the held-out data; noise, time steps and captions are fixed."""
+        device = self.model.networks.torch_device
+        samples = [Sample(index, scene_seed(0, index)) for index in range(len(self.held_out))]
+        errors = []
+        self.unet.eval()
+        for first in range(0, len(samples), VALIDATION_BATCH):
+            batch = samples[first : first + VALIDATION_BATCH]
+            clean, states = self.held_out.examples(self.held_out.load(batch))
+            clean, states = clean.to(device), [each.to(device) for each in states]
+            noise, _ = self._draw([sample.generator() for sample in batch])
+            kept = torch.ones(len(batch), dtype=torch.bool, device=device)
+            for time in VALIDATION_TIMES:
+                timestep = int(time * self.scheduler.config.num_train_timesteps)
+                timesteps = torch.full((len(batch),), timestep, device=device)
+                noisy, target = self._noisy_and_target(clean, noise.to(device), timesteps)
+                output = self.denoiser(noisy, timesteps, states, kept)
+                errors.append((output.float() - target).square().mean(dim=(1, 2, 3)))
+        self.unet.train()
+        return torch.cat(errors).mean().item()
 
     def _weights(self, timesteps: Tensor, velocity: bool) -> Tensor | float:
         """Min-SNR weights (Hang et al. 2023, arXiv 2303.09556, section 3.4).

@@ -26,6 +26,9 @@ def check_effects(config: TrainingConfig) -> None:
             )
     _check_scenes(config)
     loop = config.loop
+    check_unused(
+        "loop", loop, stage != "diffusion", f"on stage: {stage}", ("validate_every_steps",)
+    )
     silent = loop.preview_every_steps is None
     reason = "without loop.preview_every_steps"
     check_unused("diffusion", config.diffusion, silent, reason, ("preview_prompts", "preview"))

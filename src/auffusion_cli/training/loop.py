@@ -36,6 +36,7 @@ from auffusion_cli.training.run_folder import (
 )
 from auffusion_cli.training.samples import derive_seed, samples_at
 from auffusion_cli.training.stage import Stage
+from auffusion_cli.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class StepReport:
     samples_per_second: float
     """Mean since the loop began."""
     elapsed_minutes: float
+    validation_loss: float | None = None
+    """On held-out data, where it was measured after this step."""
 
 
 def train(
@@ -65,7 +68,8 @@ def train(
     on_step: Callable[[StepReport], None] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Run `stage` until `max_steps`, `max_minutes` or `stop_requested()`; returns the steps done.
+    """Run `stage` until `max_steps`, `max_minutes`, `early_stop` or `stop_requested()`; returns the
+    steps done.
 
     `output/checkpoints/` holds whole checkpoints only: each is written beside and renamed, a last
     one at the end, however it comes. Unless it comes by an exception, `output/` itself then
@@ -90,6 +94,8 @@ def train(
         write_text(output / CONFIG_NAME, dump_config(config))
     log = _Log(output / LOGS_NAME, loop, accelerator, state.step)
 
+    validation = Validation(stage, loop, state, checkpoints)
+
     def save() -> None:
         if accelerator.is_main_process:
             save_checkpoint(checkpoints, state, keep=loop.keep_checkpoints)
@@ -107,7 +113,8 @@ def train(
             minutes = (time.monotonic() - started_s) / 60
             time_is_up = loop.max_minutes is not None and minutes >= loop.max_minutes
             # All processes leave at the same step, or the others would wait for ever.
-            if _any_process(time_is_up or stop_requested(), accelerator):
+            no_better = accelerator.is_main_process and validation.is_over
+            if _any_process(time_is_up or no_better or stop_requested(), accelerator):
                 break
             epoch = state.step * loop.batch_size // stage.n_items
             learning_rate = learning_rate_at(state.step, epoch, loop)
@@ -128,11 +135,11 @@ def train(
                 learning_rate=learning_rate,
                 samples_per_second=n_samples / (time.monotonic() - loop_started_s),
                 elapsed_minutes=(time.monotonic() - started_s) / 60,
+                validation_loss=validation.measure() if accelerator.is_main_process else None,
             )
             if on_step is not None and accelerator.is_main_process:
                 on_step(report)
-            if state.step % loop.log_every_steps == 0:
-                log.write(report)
+            log.write(report)
             if state.step % loop.checkpoint_every_steps == 0:
                 save()
                 saved_step = state.step
@@ -148,6 +155,7 @@ def train(
         log.close()
     if accelerator.is_main_process:
         with state.averaged():
+            validation.take_best()
             stage.export(output)
     # Once, at the end: while the main process saves, the others wait for its next gradients.
     accelerator.wait_for_everyone()
@@ -255,7 +263,7 @@ class _Log:
     """TensorBoard log of the main process; empty where it is off or not installed."""
 
     def __init__(self, folder: Path, loop: LoopConfig, accelerator: Accelerator, step: int) -> None:
-        self._writer = None
+        self._writer, self._every_steps = None, loop.log_every_steps
         if not (loop.tensorboard and accelerator.is_main_process):
             return
         try:
@@ -273,6 +281,10 @@ class _Log:
 
     def write(self, report: StepReport) -> None:
         if self._writer is None:
+            return
+        if report.validation_loss is not None:
+            self._writer.add_scalar("loss/validation", report.validation_loss, report.step)
+        if report.step % self._every_steps:
             return
         for key, value in report.losses.items():
             self._writer.add_scalar(f"loss/{key}", value, report.step)

@@ -17,7 +17,7 @@ from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.device import choose_device
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.training.clip_store import ClipStore
-from auffusion_cli.training.config import TrainingConfig
+from auffusion_cli.training.config import SceneConfig, TrainingConfig
 from auffusion_cli.training.data import Clip
 from auffusion_cli.training.effects import check_effects
 from auffusion_cli.training.loading import choose_workers
@@ -48,11 +48,13 @@ def run(
     *,
     device: str = "auto",
     resume: bool,
+    held_out: tuple[Clip, ...] = (),
     on_prepare: OnPrepare | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Train `config.stage` on `clips`; returns the number of steps done.
+    """Train `config.stage` on `clips`; returns the number of steps done. `held_out` are for
+    `loop.validate_every_steps`.
 
     `output` receives checkpoints, logs and caches, and at the end the trained part: a whole
     checkpoint folder (diffusion), `vae/` (autoencoder) or `vocoder/` (vocoder).
@@ -85,7 +87,7 @@ def run(
     # and read by the others.
     together = config.stage == "diffusion" and config.scenes.n_cached != 0
     with nullcontext() if together else accelerator.main_process_first():
-        stage = build_stage(config, clips, output, accelerator.device, quiet, processes)
+        stage = build_stage(config, clips, output, accelerator.device, quiet, processes, held_out)
     return train(
         stage,
         config,
@@ -105,6 +107,7 @@ def build_stage(
     device: torch.device,
     on_prepare: OnPrepare | None,
     processes: PartialState | None = None,
+    held_out: tuple[Clip, ...] = (),
 ) -> Stage:
     """The stage that `config` describes, its frozen inputs computed and cached."""
     store = ClipStore(_of_kinds(clips, config.scenes.kinds), SpectrogramConfig().sample_rate_hz)
@@ -143,7 +146,21 @@ def build_stage(
             kinds = vocabulary_of_start(config.diffusion)
             cache = output / CACHE_NAME
             prior = prepare_prior(model, lora, kinds, cache, config.seed, on_prepare)
-        return DiffusionStage(model, source, config.diffusion, prior)
+        unseen = None
+        if config.loop.validate_every_steps is not None:
+            if config.scenes.n_cached == 0:
+                processes = None  # one after the other
+            unseen = prepare(
+                output / CACHE_NAME,
+                model.codec,
+                model.text,
+                ClipStore(_of_kinds(held_out, config.scenes.kinds), store.sample_rate_hz),
+                SceneConfig(duration_s=config.scenes.duration_s),
+                config.seed,
+                on_prepare,
+                processes=processes,
+            )
+        return DiffusionStage(model, source, config.diffusion, prior, unseen)
     read_clips()
     if config.stage == "vocoder":
         from auffusion_cli.training.vocoder import VocoderStage

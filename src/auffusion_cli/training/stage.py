@@ -40,6 +40,10 @@ class Stage(Protocol):
         """Whether network `name` is updated at `step`."""
         ...
 
+    def validation_loss(self) -> float:
+        """The loss on held-out data, of the current weights; asked for only where there is some."""
+        ...
+
     def export(self, folder: Path) -> None:
         """Write the trained part to `folder`, with the current weights (the EMA's)."""
         ...

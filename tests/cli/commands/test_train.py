@@ -435,3 +435,14 @@ def test_lists_with_columns_and_an_encoding_of_their_own(run, tmp_path):
     result = run("--dry-run", "--json", *options, "said", data=tmp_path / "list.tsv")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["caption_column"] == "said"
+
+
+def test_the_best_on_held_out_data_is_kept(run, clips, tmp_path):
+    measuring = ("--set", "loop.validate_every_steps=1", "--set", "loop.keep_best=true")
+    result = run("-o", "out", "--max-steps", "2", *SMALL, *measuring)
+    assert result.exit_code == 1 and "has no 'val'" in result.stderr
+    for split in ("train", "val"):
+        shutil.copytree(clips, tmp_path / "data" / split)
+    result = run("-o", "out", "--max-steps", "2", *SMALL, *measuring, data=tmp_path / "data")
+    assert result.exit_code == 0, result.output
+    assert Path("out/checkpoints/best.safetensors").is_file() and Path("out/unet").is_dir()

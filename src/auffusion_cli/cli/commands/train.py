@@ -159,6 +159,9 @@ def train(
     reading = Reading(settled.caption_column, settled.encoding)
     # Before torch, so that mistakes are found at once.
     listed = load_clips(Path(settled.data), reading=reading)
+    listed_held_out = None
+    if settled.loop.validate_every_steps is not None:
+        listed_held_out = load_clips(Path(settled.data), "val", reading)
     sets_window = any(setting.startswith("scenes.duration_s=") for setting in settings or [])
 
     from auffusion_cli.training.run import join_processes, run
@@ -173,7 +176,11 @@ def train(
                 check_output(folder, resume=resume, overwrite=overwrite)
             fit_window = config is None and not sets_window
             settled = _with_parts(settled, fit_window=fit_window, download=not dry_run, yes=yes)
-            clips = _check_clips(listed, settled, None if dry_run else folder / CLIP_CHECK_NAME)
+            cache_file = None if dry_run else folder / CLIP_CHECK_NAME
+            clips = _check_clips(listed, settled, cache_file)
+            held_out = ()
+            if listed_held_out is not None:
+                held_out = _check_clips(listed_held_out, settled, cache_file)
             if writes and overwrite:
                 delete_run(folder)
         if dry_run:
@@ -189,6 +196,7 @@ def train(
                 folder,
                 device=device,
                 resume=resume,
+                held_out=held_out,
                 on_prepare=partial(progress.prepare, stop_requested),
                 on_step=progress.step,
                 stop_requested=stop_requested,
