@@ -575,7 +575,7 @@ def test_a_file_is_skipped_for_its_content_not_for_its_name(run, no_model):
     write_audio(Path("out/00001-dog.wav"), np.zeros((1, 1600)), 16000)
     result = run("generate", "--prompts", "-", "-o", "out", stdin="dog\n")
     assert result.exit_code == 2
-    assert "is not from the same request of" in result.stderr
+    assert "is not from the same request as" in result.stderr
 
 
 def test_a_list_with_other_settings_does_not_take_the_old_files_for_its_own(run):

@@ -74,6 +74,7 @@ def test_the_sum_is_softer_where_it_would_clip(run):
         (("--under", "rain.flac", "--fade", "100"), "--fade 100.0"),
         (("--under", " "), "the prompt is empty"),
         (("--under", "rain.flac", "-o", "mix.mp3"), ".mp3"),
+        (("--under", "rain.flac", "--steps", "4"), "--under is a sound file"),
     ],
 )
 def test_what_cannot_be_done_is_told_before(run, arguments, words):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auffusion_cli.cli import console, options, recordings
+from auffusion_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from auffusion_cli.requests.finish import Finish
@@ -76,6 +77,7 @@ def mix(
     recording, bed = recordings.read(source), None
     fields: dict[str, Any] = {}
     if Path(under).suffix.lower() in AUDIO_SUFFIXES:
+        _check_unused(seed, negative, sampling)
         bed = recordings.read(Path(under))
         fields |= {"under": Path(under).name, "under_sha256": bed.sha256}
     else:
@@ -96,6 +98,15 @@ def mix(
     from auffusion_cli.tasks import mix as task
 
     recordings.write(task.mix(recording, bed, request), path, run, finish)
+
+
+def _check_unused(seed: int | None, negative: str, sampling: options.Sampling) -> None:
+    """Raise a UsageError for settings of a bed that is made, where it is a file."""
+    if (seed, negative, sampling) != (None, "", options.Sampling()):
+        raise UsageError(
+            "--under is a sound file: --seed, --negative and the settings of denoising do nothing",
+            hint="Leave them out, or give --under words.",
+        )
 
 
 def _mix_made(
