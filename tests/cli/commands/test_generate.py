@@ -558,7 +558,7 @@ def test_prompts_as_arguments_go_on_where_they_were_stopped(run):
     assert Path("out/dog-1.wav").read_bytes() == before
 
     other_seed = run(*command[:-1], "4")
-    assert other_seed.exit_code == 2 and "out/dog-1.wav exists and does not" in other_seed.stderr
+    assert other_seed.exit_code == 2 and "out/dog-1.wav exists and is not" in other_seed.stderr
     no_seed = run(*command[:-2])
     assert no_seed.exit_code == 2 and "out/dog-1.wav exists (and 3 more)" in no_seed.stderr
 
