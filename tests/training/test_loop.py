@@ -65,6 +65,8 @@ def test_a_run_that_reads_ahead_is_stopped_and_goes_on(tmp_path):
     before, n_steps, _ = run(tmp_path / "parts", stop_after=3, workers=2)
     after, _, _ = run(tmp_path / "parts", resume=True, workers=1)
     assert n_steps == 3 and before + after == whole
+    for worker in multiprocessing.active_children():
+        worker.join(timeout=10)  # one that was told to end may still be at it
     assert not multiprocessing.active_children()  # the workers went with the run
 
 

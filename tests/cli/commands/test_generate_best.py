@@ -50,7 +50,7 @@ def test_the_best_is_kept_and_the_others_with_their_ranks(run):
     assert missing.exit_code == 2 and "dog-rank2.wav exists" in missing.stderr
     Path("dog-rank2.wav").rename("dog.wav")  # it is not the best one of its request
     other = run("generate", *arguments[:5], "-o", "dog.wav")
-    assert other.exit_code == 2 and "does not hold" in other.stderr
+    assert other.exit_code == 2 and "not from the same request" in other.stderr
 
 
 def test_variations_do_not_share_candidates(run):
