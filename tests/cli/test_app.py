@@ -127,7 +127,8 @@ def test_a_group_without_a_command_shows_its_help():
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_run_is_ended_by_a_signal_as_by_ctrl_c(name):
     script = (
-        "import sys, time; sys.argv = ['auffusion', 'probe']\n"
+        "import signal, sys, time; sys.argv = ['auffusion', 'probe']\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # nohup leaves it ignored
         "from auffusion_cli.cli import app as a\n"
         "app = a.build_app()\n"
         "app.command('probe')(lambda: (print('ready', flush=True), time.sleep(60)))\n"

@@ -61,13 +61,12 @@ def test_reading_ahead_in_other_processes_changes_nothing(tmp_path, changes):
 
 
 def test_a_run_that_reads_ahead_is_stopped_and_goes_on(tmp_path):
+    others = multiprocessing.active_children()  # a test that failed as it should may leave one
     whole, _, _ = run(tmp_path / "whole")
     before, n_steps, _ = run(tmp_path / "parts", stop_after=3, workers=2)
     after, _, _ = run(tmp_path / "parts", resume=True, workers=1)
     assert n_steps == 3 and before + after == whole
-    for worker in multiprocessing.active_children():
-        worker.join(timeout=10)  # one that was told to end may still be at it
-    assert not multiprocessing.active_children()  # the workers went with the run
+    assert set(multiprocessing.active_children()) <= set(others)  # the workers went with the run
 
 
 def test_networks_are_compiled_in_place_and_saved_under_the_same_names(tmp_path, monkeypatch):
