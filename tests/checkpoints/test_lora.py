@@ -9,7 +9,9 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
+from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.checkpoints.lora import apply_loras, merge, read_lora, save_lora
+from auffusion_cli.checkpoints.lora_file import check_loras
 from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.requests.loras import LoraChoice
 
@@ -106,6 +108,21 @@ def test_weights_add_up_and_half_precision_stays(tuned, unet, tmp_path):
     torch.testing.assert_close(unet.mid_block.attentions[0].proj_in.weight, before)
     apply_loras(unet.half(), [LoraChoice(str(path), 0.5)])
     assert unet.mid_block.attentions[0].proj_in.weight.dtype == torch.float16
+
+
+def test_damage_is_found_before_anything_is_loaded(tuned, tmp_path):
+    path = tmp_path / "lora.safetensors"
+    save_lora(matrices(tuned), path, trigger=None, base="x")
+    check_loras([LoraChoice(str(path))])
+    content = path.read_bytes()
+    cases = {"truncated in tensor": content[:-100], "damaged": b"\xff" * 100}
+    for words, damaged in cases.items():
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=words):
+            load_model("nowhere", loras=[LoraChoice(str(path))])
+    save_file({"unet.conv_in.weight": torch.ones(2)}, path)
+    with pytest.raises(CheckpointError, match="is of no LoRA"):
+        check_loras([LoraChoice(str(path))])
 
 
 DOWN, UP = torch.ones(2, 32), torch.ones(32, 2)

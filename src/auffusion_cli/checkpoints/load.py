@@ -19,6 +19,7 @@ from auffusion_cli.checkpoints.layout import (
     read_identity,
     read_scheduler_config,
 )
+from auffusion_cli.checkpoints.lora_file import check_loras
 from auffusion_cli.checkpoints.text import load_text
 from auffusion_cli.checkpoints.vocabulary import load_vocabulary
 from auffusion_cli.codec.codec import Codec
@@ -116,6 +117,7 @@ def load_model(
     """
     if engine != "auto":
         choose_loader(engine, device, dtype)  # refuses before anything is downloaded
+    check_loras(loras)
     checkpoint = resolve(name_or_path, confirm=confirm, on_progress=on_progress)
     folder = checkpoint.folder
     needs_torch = "a LoRA" if loras else None

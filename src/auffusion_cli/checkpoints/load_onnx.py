@@ -7,8 +7,9 @@ from pathlib import Path
 from auffusion_cli.checkpoints.layout import part_folders, read_json
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.cores import usable_cores
+from auffusion_cli.engines.choose import check_onnx_dtype
 from auffusion_cli.engines.onnx_networks import OnnxNetworks, choose_provider
-from auffusion_cli.errors import CheckpointError, UsageError
+from auffusion_cli.errors import CheckpointError
 
 
 class OnnxLoader:
@@ -21,8 +22,7 @@ class OnnxLoader:
     def __init__(self, device: str = "auto", dtype: str = "auto") -> None:
         """Raises a UsageError where there is no such device or precision."""
         self.device = choose_provider(device)
-        if dtype not in ("auto", "fp32"):
-            raise UsageError(f"--engine onnx computes in fp32, not {dtype}")
+        check_onnx_dtype(dtype)
 
     def text(self, folder: Path) -> OnnxNetworks:
         """All networks but the vocoder: none takes memory before it is called."""

@@ -1,7 +1,7 @@
 """LoRA files: low-rank changes of a UNet's weights (Hu et al. 2021, arXiv 2106.09685).
 
-A LoRA adds scale * up @ down to the weight of a layer. Read are the names of diffusers, of peft and
-of kohya's scripts; written are diffusers' own. A LoRA is merged into the weights once, after
+A LoRA adds scale * up @ down to the weight of a layer. Names are read as `lora_file` says; written
+are diffusers' own. A LoRA is merged into the weights once, after
 loading: it then costs no time, and every task takes it.
 
 Files are untrusted, as all weights: see `weights`.
@@ -10,7 +10,6 @@ Files are untrusted, as all weights: see `weights`.
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from auffusion_cli.checkpoints.layout import read_json
+from auffusion_cli.checkpoints.lora_file import OF_TEXT, parse_name
 from auffusion_cli.checkpoints.weights import open_tensors, read_header, saving
 from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.files import atomic_file
@@ -30,26 +30,6 @@ from auffusion_cli.requests.loras import LORA_NAME, LoraChoice
 
 METADATA_KEY = "auffusion"
 MAX_RANK = 4096
-ENDINGS = {
-    "down": (
-        ".lora_A.weight",
-        ".lora_A.default.weight",
-        ".lora.down.weight",
-        ".lora_down.weight",
-        "_lora.down.weight",
-    ),
-    "up": (
-        ".lora_B.weight",
-        ".lora_B.default.weight",
-        ".lora.up.weight",
-        ".lora_up.weight",
-        "_lora.up.weight",
-    ),
-    "alpha": (".alpha",),
-}
-"""Ends of a tensor's name by which it is told what it is: peft, diffusers, kohya, old diffusers."""
-OF_TEXT = ("text_encoder", "lora_te")
-"""Beginnings of the names of tensors for a text encoder."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +69,7 @@ def read_lora(path: Path) -> Lora:
         if name.startswith(OF_TEXT):
             n_of_text += 1
             continue
-        layer, role = _parse_name(name, path)
+        layer, role = parse_name(name, path)
         change = layers.setdefault(layer, _Change())
         if role == "alpha":
             if tensors[name].numel() != 1:
@@ -110,21 +90,6 @@ def read_lora(path: Path) -> Lora:
         _check_change(name, change, path)
     metadata = _read_metadata(path)
     return Lora(path, _with_alpha(layers, path), metadata.get("trigger"), metadata.get("base"))
-
-
-def _parse_name(name: str, path: Path) -> tuple[str, str]:
-    """(layer, down | up | alpha) of a tensor's name, without what it begins with."""
-    for role, endings in ENDINGS.items():
-        for ending in endings:
-            if name.endswith(ending):
-                layer = name.removesuffix(ending).removeprefix("base_model.model.")
-                layer = layer.removeprefix("unet.").replace(".processor.", ".")
-                return re.sub(r"\.to_out$", ".to_out.0", layer), role
-    kind = "DoRA or another" if re.search("dora|magnitude|hada_|lokr", name) else "no"
-    raise CheckpointError(
-        f"{path}: tensor {name[:100]!r} is of {kind} LoRA",
-        hint="Plain LoRAs of a UNet are read, in the names of diffusers, peft and kohya.",
-    )
 
 
 def _check_change(name: str, change: _Change, path: Path) -> None:

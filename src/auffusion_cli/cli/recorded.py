@@ -200,9 +200,11 @@ def recorded_loras(
     Raises:
         UsageError: one is not among them, or there are others.
     """
+    from auffusion_cli.checkpoints.lora_file import check_loras
     from auffusion_cli.requests.loras import LoraChoice, parse_loras
 
-    found = {choice.record().sha256: choice.path for choice in parse_loras(named)}
+    check_loras(choices := parse_loras(named))
+    found = {choice.record().sha256: choice.path for choice in choices}
     for lora in recorded.loras:
         if lora.sha256 not in found:
             raise UsageError(

@@ -337,6 +337,7 @@ def convert(
 
     if output.exists() and not overwrite:
         raise OutputExistsError(f"--output {output} exists", hint="--overwrite replaces it.")
+    from auffusion_cli.checkpoints.lora_file import check_loras
     from auffusion_cli.cli.outputs import check_writable
     from auffusion_cli.requests.loras import parse_loras
 
@@ -345,9 +346,7 @@ def convert(
         from auffusion_cli.checkpoints.onnx_export import check_installed
 
         check_installed()
-    loras = parse_loras(lora)
-    for choice in loras:
-        choice.find()  # before anything is downloaded
+    check_loras(loras := parse_loras(lora))  # before anything is downloaded
     checkpoint = resolve.fetch(name, "NAME", yes=yes)
 
     from auffusion_cli.checkpoints.load import load_model

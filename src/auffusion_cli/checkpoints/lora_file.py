@@ -1,0 +1,70 @@
+"""LoRA files by their headers: which layers they change, known before anything is loaded. No torch.
+
+Read are the names of diffusers, of peft and of kohya's scripts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from auffusion_cli.engines.graph_file import read_places
+from auffusion_cli.errors import CheckpointError
+from auffusion_cli.requests.loras import LoraChoice
+
+ENDINGS = {
+    "down": (
+        ".lora_A.weight",
+        ".lora_A.default.weight",
+        ".lora.down.weight",
+        ".lora_down.weight",
+        "_lora.down.weight",
+    ),
+    "up": (
+        ".lora_B.weight",
+        ".lora_B.default.weight",
+        ".lora.up.weight",
+        ".lora_up.weight",
+        "_lora.up.weight",
+    ),
+    "alpha": (".alpha",),
+}
+"""Ends of a tensor's name by which it is told what it is: peft, diffusers, kohya, old diffusers."""
+OF_TEXT = ("text_encoder", "lora_te")
+"""Beginnings of the names of tensors for a text encoder."""
+
+
+def check_loras(choices: Iterable[LoraChoice]) -> None:
+    """Read the headers of the files of `choices`.
+
+    Raises:
+        UsageError: there is no such file.
+        CheckpointError: one is damaged or truncated, or is no LoRA of a UNet.
+    """
+    for choice in choices:
+        path = choice.find()
+        names = [name for name in read_places(path) if not name.startswith(OF_TEXT)]
+        if not names:
+            raise CheckpointError(f"{path}: changes nothing of a UNet")
+        for name in names:
+            parse_name(name, path)
+
+
+def parse_name(name: str, path: Path) -> tuple[str, str]:
+    """(layer, down | up | alpha) of a tensor's name, without what it begins with.
+
+    Raises:
+        CheckpointError: it is no tensor of a LoRA; names the file `path`.
+    """
+    for role, endings in ENDINGS.items():
+        for ending in endings:
+            if name.endswith(ending):
+                layer = name.removesuffix(ending).removeprefix("base_model.model.")
+                layer = layer.removeprefix("unet.").replace(".processor.", ".")
+                return re.sub(r"\.to_out$", ".to_out.0", layer), role
+    kind = "DoRA or another" if re.search("dora|magnitude|hada_|lokr", name) else "no"
+    raise CheckpointError(
+        f"{path}: tensor {name[:100]!r} is of {kind} LoRA",
+        hint="Plain LoRAs of a UNet are read, in the names of diffusers, peft and kohya.",
+    )
