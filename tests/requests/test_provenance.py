@@ -24,7 +24,8 @@ RECORD = Provenance(
 
 
 def test_the_record_survives_json():
-    assert Provenance.from_dict(json.loads(json.dumps(RECORD.to_dict()))) == RECORD
+    for record in (RECORD, dataclasses.replace(RECORD, layers=("dog", "rain"))):
+        assert Provenance.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 
 def test_the_hash_does_not_depend_on_byte_order_or_layout():
@@ -53,6 +54,9 @@ def test_the_hash_does_not_depend_on_byte_order_or_layout():
         {"versions": "1.0"},
         {"versions": {"torch": 2}},
         {"versions": {f"v{i}": "1" for i in range(30)}},
+        {"layers": "dog"},
+        {"layers": ["a\nb"]},
+        {"layers": ["dog"] * 30},
         {"format_version": 2},
         {"task": "format the disk"},
     ],

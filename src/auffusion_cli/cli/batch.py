@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -21,7 +20,7 @@ from auffusion_cli.cli.launch import Launch
 from auffusion_cli.cli.making import Setup
 from auffusion_cli.cli.manifest import Manifest
 from auffusion_cli.cli.options import Run
-from auffusion_cli.cli.plan import Failure, Job, Matches, is_finished, ranked_path, record_of
+from auffusion_cli.cli.plan import Failure, Job, Matches, is_finished, record_of
 from auffusion_cli.errors import AuffusionError, OutputExistsError
 from auffusion_cli.files import clear_unfinished, folder_of
 
@@ -140,13 +139,13 @@ class Batch:
         """Claim the job; False if it is finished, or else if another run has it (`claimed`)."""
         if self.matches is None:
             return True
-        if is_finished(job, self.matches):
+        if is_finished(job, self.matches, self.choosing.n_kept):
             self.skip(job)
             return False
         if not self.claims.take(job.path):
             claimed.append(job)
             return False
-        if is_finished(job, self.matches):  # in the moment between
+        if is_finished(job, self.matches, self.choosing.n_kept):  # in the moment between
             self.claims.release(job.path)
             self.skip(job)
             return False
@@ -212,12 +211,12 @@ class Batch:
         result = finished(made[0], self.finish, job.path)
         self._tell_faults(job, result)
         try:
-            for other in made[1:] if self.choosing.keep_all else ():
-                path = ranked_path(job.path, other.provenance.selection.rank)
-                self._save(finished(other, self.finish, path), path)
-            self._write(job, result)
+            best, *others = job.kept(self.choosing.n_kept)
+            for other, candidate in zip(others, made[1:], strict=False):
+                self._save(finished(candidate, self.finish, other.path), other)
+            self._write(best, result)
         except OutputExistsError as error:  # another run has written it since we looked
-            if is_finished(job, self.matches):
+            if is_finished(job, self.matches, self.choosing.n_kept):
                 self.skip(job)
             else:
                 self.failures.append(Failure.of(job, error))
@@ -246,11 +245,13 @@ class Batch:
                 # The plan found no such picture: another run, which makes this sound, draws it.
                 save_spectrogram(result.log_mel, job.picture, overwrite=self.run.overwrite)
         # The sound comes last: where it is there, a list that is taken up again leaves it out.
-        self._save(result, job.path)
+        self._save(result, job)
 
-    def _save(self, result: GenerateResult, path: Path) -> None:
-        with folder_of(path):
-            result.save(path, subtype=self.subtype, overwrite=self.run.overwrite)
+    def _save(self, result: GenerateResult, job: Job) -> None:
+        if not self.run.overwrite and is_finished(job, self.matches):
+            return  # of candidates some of whose files were gone
+        with folder_of(job.path):
+            result.save(job.path, subtype=self.subtype, overwrite=self.run.overwrite)
 
     def _tell_faults(self, job: Job, result: GenerateResult) -> None:
         """Count what the guards rejected, and warn of what they still find."""

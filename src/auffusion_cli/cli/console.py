@@ -185,22 +185,6 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         print_line(line(row))
 
 
-def fields(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Settings, or the fields of a request or record, as rows of a table: in words."""
-    return [(name.replace("_", " "), field(value)) for name, value in values.items()]
-
-
-def field(value: Any) -> str:
-    """One value as text: yes, no, none, or parts with commas."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        value = [f"{name} {part}" for name, part in value.items()]
-    if isinstance(value, list | tuple):
-        value = ", ".join(str(part) for part in value)
-    return "none" if value in (None, "") else " ".join(str(value).split())
-
-
 # --- questions
 
 

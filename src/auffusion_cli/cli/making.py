@@ -76,6 +76,7 @@ class Setup:
                     any_seed=any_seed,
                     finish=finish,
                     best_of=best_of,
+                    rank=job.rank,
                     loras=self.loras,
                 )
                 for request in (job.request, job.former_request)
@@ -104,6 +105,16 @@ class Setup:
         if self.checkpoint is None:
             return {}
         return warn_of_unknown_words(self._text, prompts)
+
+    def layers(self, prompts: Iterable[str]) -> dict[str, list[str]]:
+        """The prompts that are made of two sounds, each by itself, with those."""
+        from auffusion_cli.diffusion.layers import layers_of
+
+        if self.checkpoint is None or self._text.vocabulary is None:
+            return {}
+        text = self._text
+        found = {p: layers_of(p, text.vocabulary, text.conditioner) for p in prompts if p}
+        return {p: [one.prompt for one in some] for p, some in found.items() if len(some) > 1}
 
     def load(self) -> Model:
         """Load the weights that `check_vocabulary` has not loaded."""
@@ -143,6 +154,7 @@ def set_up(
     Raises:
         UsageError: a setting or an engine is impossible, or there is no such model.
     """
+    from auffusion_cli.checkpoints.lora_file import check_loras
     from auffusion_cli.checkpoints.names import require_sound
     from auffusion_cli.cli import resolve
     from auffusion_cli.requests.loras import parse_loras
@@ -150,7 +162,8 @@ def set_up(
 
     GenerateSettings.from_defaults(GenerationDefaults(), **asked)  # before anything is downloaded
     require_sound(loading.model)
-    loras = tuple(lora.record() for lora in parse_loras(loading.lora))
+    check_loras(choices := parse_loras(loading.lora))
+    loras = tuple(lora.record() for lora in choices)
     resolve.check_device(loading.engine, loading.device)
     checkpoint = (
         resolve.find(loading.model) if run.dry_run else resolve.fetch(loading.model, yes=run.yes)

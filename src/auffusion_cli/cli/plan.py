@@ -64,6 +64,16 @@ class Job:
     """Of the spectrogram."""
     former_seed: int | None = None
     """The seed that earlier versions gave to the line: the list's own, as to all others."""
+    rank: int = 1
+    """Of the candidate that goes to `path`, where all of them are kept."""
+
+    def kept(self, n_kept: int) -> list[Job]:
+        """The jobs of all the candidates that are kept, the best one's first."""
+        others = range(2, n_kept + 1)
+        return [self] + [
+            replace(self, path=ranked_path(self.path, rank), picture=None, rank=rank)
+            for rank in others
+        ]
 
     @property
     def former_request(self) -> GenerateRequest:
@@ -108,6 +118,8 @@ class PlanOptions:
     """The regions of every sound; then a prompt may be empty."""
     encoding: str | None = None
     """Of the list; None is UTF-8, or UTF-16 with a byte order mark."""
+    list_argument: str = "--prompts"
+    """What the list was given as, for messages."""
     by_name: bool = False
     """A list's sounds have names and seeds of their words, not of their places in the list."""
     trim: bool = False
@@ -125,19 +137,21 @@ class PlanOptions:
         return TimelineRequest(prompt, seed, negative_prompt, self.timeline, loop=self.loop, **near)
 
 
-def read_list(prompts_file: str, encoding: str | None = None) -> list[PromptLine | BadLine]:
-    """Lines of a file, or of standard input ("-").
+def read_list(
+    prompts_file: str, encoding: str | None = None, argument: str = "--prompts"
+) -> list[PromptLine | BadLine]:
+    """Lines of a file, or where `argument` is the option of standard input ("-").
 
     Raises:
         UsageError: it cannot be read, or holds nothing.
     """
-    if prompts_file == "-":
+    if prompts_file == "-" and argument == "--prompts":
         content = sys.stdin.buffer.read(MAX_LIST_BYTES + 1)
         lines = read_prompts(content, source="--prompts -", encoding=encoding)
     else:
-        lines = read_prompts_file(Path(prompts_file), encoding)
+        lines = read_prompts_file(Path(prompts_file), encoding, argument)
     if not lines:
-        raise UsageError(f"--prompts {prompts_file}: there are no prompts in it")
+        raise UsageError(f"{argument} {prompts_file}: there are no prompts in it")
     return lines
 
 
@@ -161,8 +175,8 @@ def plan_list(prompts_file: str, options: PlanOptions) -> tuple[list[Job], list[
     """
     list_name = "standard input" if prompts_file == "-" else prompts_file
     name = "{index}-{prompt}-{n}" if options.n_variations > 1 else "{index}-{prompt}"
-    lines = read_list(prompts_file, options.encoding)
-    _check_number(len(lines) * options.n_variations, f"--prompts {prompts_file}: ")
+    lines = read_list(prompts_file, options.encoding, options.list_argument)
+    _check_number(len(lines) * options.n_variations, f"{options.list_argument} {prompts_file}: ")
     _note_unused_columns(lines, options)
     jobs: list[Job] = []
     failures: list[Failure] = []
@@ -177,7 +191,8 @@ def plan_list(prompts_file: str, options: PlanOptions) -> tuple[list[Job], list[
             failures.append(Failure(source, error.message, line.number, line.prompt, line.seed))
     if not jobs:
         raise UsageError(
-            f"--prompts: not one line can be used. {failures[0].source}: {failures[0].reason}"
+            f"{options.list_argument}: not one line can be used. {failures[0].source}: "
+            f"{failures[0].reason}"
         )
     _check_names(jobs)
     return jobs, failures
@@ -269,27 +284,29 @@ Matches = Callable[[Provenance, Job], bool]
 
 
 def leave_out_finished(
-    jobs: Sequence[Job], matches: Matches | None, *, overwrite: bool
+    jobs: Sequence[Job], matches: Matches | None, *, overwrite: bool, n_kept: int = 1
 ) -> tuple[list[Job], list[Job]]:
-    """(to do, finished): finished are those whose file is there and `matches` its job, and whose
-    picture is there, too. Without `matches` no file may be there, unless with `overwrite`.
+    """(to do, finished): finished are those whose `n_kept` files are there and `matches` their
+    job, and whose picture is there, too. Without `matches` no file may be there, unless with
+    `overwrite`.
 
     Raises:
         OutputExistsError: a file is there and is something else.
     """
     if matches is None:
         if not overwrite:
-            check_free([path for job in jobs for path in (job.path, job.picture) if path])
+            kept = (one for job in jobs for one in job.kept(n_kept))
+            check_free([path for job in kept for path in (job.path, job.picture) if path])
         return list(jobs), []
     todo, finished = [], []
     for job in jobs:
-        if not job.path.exists():
+        there = _files_there(job, matches, n_kept)
+        if not there:
             todo.append(job)
-        elif not is_finished(job, matches):
-            raise OutputExistsError(
-                _why_not_finished(job, matches),
-                hint="Give another --output, or --overwrite to replace it.",
-            )
+        elif len(there) < n_kept:  # those that are left have to be of the same candidates
+            seed = _asked_seed(record_of(there[0].path))
+            same = replace(job, request=replace(job.request, seed=seed), former_seed=None)
+            todo.append(same)
         elif job.picture and not job.picture.exists():
             raise OutputExistsError(
                 f"{job.path} exists, but not its spectrogram {job.picture}",
@@ -297,13 +314,39 @@ def leave_out_finished(
             )
         else:
             finished.append(job)
-    check_free([job.picture for job in todo if job.picture])
+    check_free([job.picture for job in todo if job.picture and not job.path.exists()])
     return todo, finished
 
 
-def is_finished(job: Job, matches: Matches | None) -> bool:
-    """True if the file of `job` is there, unchanged, and its record `matches`; without `matches`
-    never."""
+def _files_there(job: Job, matches: Matches, n_kept: int) -> list[Job]:
+    """Those of the jobs of `Job.kept` whose files are there; OutputExistsError for another file."""
+    there = [one for one in job.kept(n_kept) if one.path.exists()]
+    for one in there:
+        if not is_finished(one, matches):
+            raise OutputExistsError(
+                _why_not_finished(one, matches),
+                hint="Give another --output, or --overwrite to replace it.",
+            )
+    seeds = {_asked_seed(record_of(one.path)) for one in there} if n_kept > 1 else ()
+    if len(seeds) > 1:
+        raise OutputExistsError(
+            f"{there[0].path} and {there[-1].path} are not of the same candidates",
+            hint="Give another --output, or --overwrite to replace them.",
+        )
+    return there
+
+
+def _asked_seed(record: Provenance) -> int:
+    return record.selection.first_seed if record.selection else record.request.seed
+
+
+def is_finished(job: Job, matches: Matches | None, n_kept: int = 1) -> bool:
+    """True if the `n_kept` files of `job` are there, unchanged, and their records `matches`;
+    without `matches` never."""
+    return all(_is_there(one, matches) for one in job.kept(n_kept))
+
+
+def _is_there(job: Job, matches: Matches | None) -> bool:
     record = record_of(job.path) if matches and job.path.exists() else None
     return record is not None and matches(record, job) and not _is_changed(record, job.path)
 

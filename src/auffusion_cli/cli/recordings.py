@@ -13,6 +13,7 @@ from auffusion_cli.cli import console
 from auffusion_cli.cli.making import Setup
 from auffusion_cli.cli.options import Run
 from auffusion_cli.cli.outputs import place_for
+from auffusion_cli.cli.rows import in_words
 from auffusion_cli.config import MAX_DURATION_S, MIN_DURATION_S
 from auffusion_cli.errors import UsageError
 
@@ -92,10 +93,24 @@ def check_broadcast(finish: Finish | None, paths: Sequence[Path]) -> None:
                 raise UsageError(f"--broadcast: {path} is not a wav, which alone has such fields")
 
 
-def check_no_fades(finish: Finish | None, loop: bool) -> None:
+def check_no_fades(finish: Finish | None, loop: bool, preset: str | None = None) -> None:
     """Raise a UsageError where fades are asked for in a loop, which has no ends."""
-    if loop and finish is not None and (finish.fade_in_s or finish.fade_out_s):
-        raise UsageError("--loop has no ends that could be faded", hint="Leave the fades out.")
+    from auffusion_cli.cli.presets import read_presets
+
+    if not loop or finish is None or not (finish.fade_in_s or finish.fade_out_s):
+        return
+    of_preset = read_presets()[preset] if preset else {}
+    if of_preset.get("loop"):
+        raise UsageError(
+            f"--preset {preset} makes a loop, which has no ends that could be faded",
+            hint="Leave the fades out, or --preset.",
+        )
+    if any(of_preset.get(name) for name in ("fade-in", "fade-out")):
+        raise UsageError(
+            f"--loop has no ends that could be faded, as --preset {preset} does",
+            hint="Add --fade-in 0s --fade-out 0s.",
+        )
+    raise UsageError("--loop has no ends that could be faded", hint="Leave the fades out.")
 
 
 def check_outputs(paths: Sequence[Path], picture: Path | None, *, overwrite: bool) -> None:
@@ -128,10 +143,10 @@ def show_requests(
         sounds = [{"file": str(path), **asdict(request)} for path, request in requests.items()]
         console.print_json({"settings": settings, "sounds": sounds})
         return
-    console.print_table(("SETTING", "VALUE"), console.fields(settings))
+    console.print_table(("SETTING", "VALUE"), in_words(settings))
     for path, request in requests.items():
         console.print_line()
-        console.print_table(("FILE", str(path)), console.fields(asdict(request)))
+        console.print_table(("FILE", str(path)), in_words(asdict(request)))
 
 
 def write(result: EditResult, path: Path, run: Run, finish: Finish | None) -> None:

@@ -58,19 +58,21 @@ class BadLine:
     """Where that can be read."""
 
 
-def read_prompts_file(path: Path, encoding: str | None = None) -> list[PromptLine | BadLine]:
+def read_prompts_file(
+    path: Path, encoding: str | None = None, argument: str = "--prompts"
+) -> list[PromptLine | BadLine]:
     """The lines of the list in `path`, its format by its suffix; see `read_prompts`.
 
-    Raises:
+    Raises, naming the `argument` that gave the path:
         UsageError: it cannot be read, is too large, or is no list.
     """
-    format = format_of(path)
+    format = format_of(path, argument)
     try:
         content = read_bytes(path, MAX_LIST_BYTES)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"--prompts {path}: {reason}") from None
-    return read_prompts(content, format, f"--prompts {path}", encoding)
+        raise UsageError(f"{argument} {path}: {reason}") from None
+    return read_prompts(content, format, f"{argument} {path}", encoding)
 
 
 def read_prompts(
@@ -108,11 +110,11 @@ def read_prompts(
     return [_to_line(row) for row in rows]
 
 
-def format_of(path: Path) -> str:
+def format_of(path: Path, argument: str = "--prompts") -> str:
     """The format by the suffix of a list's name."""
     if path.suffix.lower() not in FORMATS:
         raise UsageError(
-            f"--prompts {path}: the suffix {path.suffix!r} is not known",
+            f"{argument} {path}: the suffix {path.suffix!r} is not known",
             hint=f"Valid: {', '.join(FORMATS)}, or - for standard input.",
         )
     return FORMATS[path.suffix.lower()]

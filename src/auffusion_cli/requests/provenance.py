@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 MAX_FIELD_CHARACTERS = 1_000
+MAX_LAYERS = 10
 NO_MODEL = "none"
 DEFAULT_ENGINE = "torch"
 """Of records that name none: there was no other."""
@@ -69,6 +70,9 @@ class Provenance:
     """What computed the networks."""
     loras: tuple[LoraRecord, ...] = ()
     """What was merged into the model's UNet, in this order."""
+    layers: tuple[str, ...] = ()
+    """The prompts of its layers, where the words are of two sounds that were made each by itself;
+    they follow from the model and the prompt."""
     versions: dict[str, str] = field(default_factory=current_versions)
 
     @classmethod
@@ -103,6 +107,8 @@ class Provenance:
             own["gain_reduction_db"] = self.gain_reduction_db
         if self.loras:
             own["loras"] = [asdict(lora) for lora in self.loras]
+        if self.layers:
+            own["layers"] = list(self.layers)
         if self.finish is not None:
             own["finish"] = self.finish.to_dict()
         if self.selection is not None:
@@ -151,6 +157,11 @@ class Provenance:
             loras = record.get("loras", [])
             if not isinstance(loras, list) or len(loras) > MAX_LORAS:
                 raise ValueError("loras is not a short list")
+            layers = record.get("layers", [])
+            if not isinstance(layers, list) or len(layers) > MAX_LAYERS:
+                raise ValueError("layers is not a short list")
+            for layer in layers:
+                _check_field("layers", layer)
             finish = record.get("finish")
             if finish is None and task == "finish":
                 raise KeyError("finish")
@@ -163,6 +174,7 @@ class Provenance:
                 versions=dict(versions),
                 gain_reduction_db=gain_reduction_db,
                 loras=tuple(decode(LoraRecord, each, "loras") for each in loras),
+                layers=tuple(layers),
                 **own,
             )
         except KeyError as error:
@@ -181,6 +193,7 @@ class Provenance:
         any_seed: bool = False,
         finish: Finish | None = None,
         best_of: int = 1,
+        rank: int = 1,
         loras: tuple[LoraRecord, ...] = (),
     ) -> bool:
         """Whether this is the record of the sound that is asked for.
@@ -197,7 +210,7 @@ class Provenance:
         own = (made, self.settings, *mine)
         if chosen is None:
             return asked == own and best_of == 1
-        return asked == own and (chosen.best_of, chosen.rank) == (best_of, 1)
+        return asked == own and (chosen.best_of, chosen.rank) == (best_of, rank)
 
     def differences(self, other: Provenance) -> dict[str, tuple[str, str]]:
         """Differences in model, device and libraries: name -> (in self, in other)."""

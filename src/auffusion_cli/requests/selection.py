@@ -22,6 +22,11 @@ class Choosing:
     keep_all: bool = False
     guards: bool = True
 
+    @property
+    def n_kept(self) -> int:
+        """Files of each sound: the best candidate, or all."""
+        return self.best_of if self.keep_all else 1
+
     def __post_init__(self) -> None:
         if not CANDIDATES.allow(self.best_of):
             raise UsageError(

@@ -186,6 +186,7 @@ def _generate_batch(
         latents = sample_latents(model, requests, settings, noise, on_step)
         sounds = layers_of_sounds(latents, len(requests))
         gains_db = [(0.0,)] * len(requests)
+        names: list[tuple[str, ...]] = [()] * len(requests)
     else:
         layers = [model.layers(request.prompt) for request in requests]
         each = [
@@ -199,10 +200,15 @@ def _generate_batch(
         latents = sample_latents(model, each, settings, noise, on_layers)
         sounds = np.split(latents, np.cumsum([len(some) for some in layers])[:-1])
         gains_db = [tuple(layer.gain_db for layer in some) for some in layers]
+        names = [tuple(each.prompt for each in some) if len(some) > 1 else () for some in layers]
     # One by one, so that the peak of memory does not grow with the batch.
-    return [
+    results = (
         decode(model, latents, request, settings, gains_db=gains)
         for latents, request, gains in zip(sounds, requests, gains_db, strict=True)
+    )
+    return [
+        replace(result, provenance=replace(result.provenance, layers=some))
+        for result, some in zip(results, names, strict=True)
     ]
 
 

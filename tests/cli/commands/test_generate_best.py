@@ -45,9 +45,18 @@ def test_the_best_is_kept_and_the_others_with_their_ranks(run):
     assert again.exit_code == 0 and again.stdout.startswith("identical"), again.output
     taken_up = run("generate", *arguments)
     assert taken_up.exit_code == 0 and "already there" in taken_up.stderr
-    Path("dog.wav").unlink()
-    missing = run("generate", *arguments)
-    assert missing.exit_code == 2 and "dog-rank2.wav exists" in missing.stderr
+    contents = {name: Path(name).read_bytes() for name in names}
+    for lost in (["dog.wav"], ["dog-rank2.wav"], ["dog.wav", "dog-rank3.wav"]):
+        for name in lost:
+            Path(name).unlink()
+        remade = run("generate", *arguments)
+        assert remade.exit_code == 0 and remade.stdout == "dog.wav\n", remade.output
+        assert {name: Path(name).read_bytes() for name in names} == contents
+    swapped = contents["dog-rank2.wav"]
+    Path("dog-rank3.wav").write_bytes(swapped)
+    foreign = run("generate", *arguments)
+    assert foreign.exit_code == 2 and "dog-rank3.wav exists" in foreign.stderr
+    Path("dog-rank3.wav").unlink()
     Path("dog-rank2.wav").rename("dog.wav")  # it is not the best one of its request
     other = run("generate", *arguments[:5], "-o", "dog.wav")
     assert other.exit_code == 2 and "not from the same request" in other.stderr

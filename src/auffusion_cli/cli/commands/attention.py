@@ -14,6 +14,7 @@ import typer
 from auffusion_cli.cli import console, options, recorded
 from auffusion_cli.cli.attention_files import Files, choose_files
 from auffusion_cli.cli.outputs import place_for
+from auffusion_cli.cli.rows import in_words
 from auffusion_cli.errors import UsageError
 from auffusion_cli.signal.formats import WRITTEN
 
@@ -292,9 +293,9 @@ def _show_plan(
         console.print_json({"settings": settings, "files": paths, "request": described})
         return
     for each in settings:
-        console.print_table(("SETTING", "VALUE"), console.fields(each))
+        console.print_table(("SETTING", "VALUE"), in_words(each))
         console.print_line()
-    console.print_table(("REQUEST", "VALUE"), console.fields(described | paths))
+    console.print_table(("REQUEST", "VALUE"), in_words(described | paths))
 
 
 def _report(

@@ -11,6 +11,7 @@ import typer
 
 from auffusion_cli.cli import console, options
 from auffusion_cli.cli.formats import SUFFIX_AND_SUBTYPE, Format
+from auffusion_cli.cli.rows import in_words
 from auffusion_cli.errors import AuffusionError, UsageError
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from auffusion_cli.requests.request import FinishRequest
     from auffusion_cli.signal.recording import Recording
 
-DEFAULT_NAME = "{name}-finished"
-DEFAULT_EVENT_NAME = "{name}-{n}"
+NAME_ELSEWHERE = "{name}"
+NAME_BESIDE = "{name}-finished"
+EVENT_NAME = "{name}-{n}"
 
 
 def register(app: typer.Typer) -> None:
@@ -62,8 +64,9 @@ def finish(
     """Bring sound files to a level, rate and number of channels, fade them, split them.
 
     Any file will do, also one that auffusion did not make; of a folder all sounds in it are
-    finished. The results say what was done (`auffusion info`), and `auffusion reproduce` does it
-    again. A file that cannot be read does not stop the others.
+    finished, in another folder under their own names. The results say what was done (`auffusion
+    info`), and `auffusion reproduce` does it again. A file that cannot be read does not stop the
+    others.
 
     \b
     Examples:
@@ -101,7 +104,8 @@ def _asked(finishing: options.Finishing, split_events: bool) -> Finish:
     asked = finishing.finish()
     if asked is None and not split_events:
         raise UsageError(
-            "Nothing is asked for", hint="For example: --loudness -16LUFS, or --split-events."
+            "no option says how to finish them",
+            hint="For example: --loudness -16LUFS, or --split-events.",
         )
     return asked or Finish()
 
@@ -179,8 +183,11 @@ def _jobs(
     suffix = SUFFIX_AND_SUBTYPE[format][0]
     own = source.suffix.lower()
     suffixes = tuple(dict.fromkeys((own, *WRITTEN))) if own in WRITTEN else tuple(WRITTEN)
-    name = DEFAULT_EVENT_NAME if split_events else DEFAULT_NAME
-    template = as_template(output, suffix, name, "--output", suffixes)
+    is_elsewhere = output and Path(output).resolve() != source.parent.resolve()
+    name = NAME_ELSEWHERE if is_elsewhere else NAME_BESIDE
+    template = as_template(
+        output, suffix, EVENT_NAME if split_events else name, "--output", suffixes
+    )
     if not split_events:
         path = fill(template, {"name": source.stem}, "--output")
         yield _Job(source, request, path)
@@ -220,7 +227,7 @@ def _show(jobs: Sequence[_Job], asked: Finish, *, as_json: bool) -> None:
         sounds = [{"file": str(job.path), **asdict(job.request)} for job in jobs]
         console.print_json({"finish": asked.to_dict(), "sounds": sounds})
         return
-    console.print_table(("FINISH", "VALUE"), console.fields(asked.to_dict()))
+    console.print_table(("FINISH", "VALUE"), in_words(asked.to_dict()))
     console.print_line()
     rows = [(job.path, job.source, job.request.first_sample) for job in jobs]
     console.print_table(("FILE", "SOURCE", "FROM SAMPLE"), rows)

@@ -10,6 +10,7 @@ import typer
 
 from auffusion_cli.cli import console, options
 from auffusion_cli.cli.formats import SUFFIX_AND_SUBTYPE, Format
+from auffusion_cli.cli.rows import in_words
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.prompts import SETTING_COLUMNS
 
@@ -100,7 +101,7 @@ def generate(
     from auffusion_cli.cli import plan
     from auffusion_cli.cli.launch import Launch
     from auffusion_cli.cli.making import set_up
-    from auffusion_cli.cli.outputs import check_free, field_names
+    from auffusion_cli.cli.outputs import field_names
     from auffusion_cli.cli.recordings import check_broadcast, check_no_fades
     from auffusion_cli.requests.request import draw_seed
 
@@ -111,7 +112,7 @@ def generate(
         )
     timeline, duration_s = _read_timeline(timeline, duration_s)
     finish, choosing = finishing.finish(), choice.choosing()
-    check_no_fades(finish, loop)
+    check_no_fades(finish, loop, preset)
     suffix, subtype = SUFFIX_AND_SUBTYPE[format]
     plan_options = plan.PlanOptions(
         seed=draw_seed() if seed is None else seed,
@@ -141,10 +142,9 @@ def generate(
         # A drawn seed is not part of what a list asks, or it could not be taken up again.
         any_seed = prompts_file and seed is None and "seed" not in field_names(output or "")
         matches = setup.matcher(finish, choosing.best_of, any_seed=bool(any_seed))
-    jobs, finished = plan.leave_out_finished(jobs, matches, overwrite=run.overwrite)
-    if choosing.keep_all and not run.overwrite:
-        ranks = range(2, choosing.best_of + 1)
-        check_free([plan.ranked_path(job.path, rank) for job in jobs for rank in ranks])
+    jobs, finished = plan.leave_out_finished(
+        jobs, matches, overwrite=run.overwrite, n_kept=choosing.n_kept
+    )
     setup.check_words(
         [job.request.prompt for job in jobs] + [region.prompt for region in regions],
         [job.request.negative_prompt for job in jobs],
@@ -156,6 +156,9 @@ def generate(
             resolved["finish"] = finish.to_dict()
         if regions:
             resolved["timeline"] = [f"{r.start_s:g}-{r.end_s:g}s {r.prompt}" for r in regions]
+        listed = dict.fromkeys(job.request.prompt for job in jobs[:N_LISTED])
+        for prompt, layers in setup.layers(() if timeline else listed).items():
+            remarks.setdefault(prompt, {})["layers"] = layers
         _show_plan(setup, resolved, jobs, finished, failures, remarks, as_json=run.json)
         raise typer.Exit(1 if failures else 0)
 
@@ -284,11 +287,14 @@ def _show_plan(
             }
         )
         return
-    console.print_table(("SETTING", "VALUE"), console.fields(resolved))
+    console.print_table(("SETTING", "VALUE"), in_words(resolved))
     console.print_line()
     _print_sounds(setup, jobs)
     if len(jobs) > N_LISTED:
         console.print_line(f"and {len(jobs) - N_LISTED} more")
+    for prompt, remark in remarks.items():
+        if layers := remark.get("layers"):
+            console.note(f"{prompt!r} is made in layers: {', '.join(layers)}")
     if finished:
         console.note(f"{len(finished)} are there already")
     for failure in failures:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auffusion_cli.cli import console, options
+from auffusion_cli.cli.rows import in_words
 from auffusion_cli.errors import AuffusionError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def info(
             continue
         if number:
             console.print_line()
-        rows = console.fields(_rows(_described(recorded)))
+        rows = in_words(_rows(_described(recorded)))
         header = ("FIELD", "VALUE") if len(paths) == 1 else ("FILE", str(path))
         console.print_table(header, rows)
     if exit_code:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auffusion_cli.cli import console, grid, networks, options, result_tables
+from auffusion_cli.cli.rows import in_words
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import OutputExistsError, UsageError
 from auffusion_cli.files import clear_unfinished, folder_of
@@ -280,7 +281,7 @@ def _show_plan(
             }
         )
         return
-    console.print_table(("SETTING", "VALUE"), console.fields(resolved))
+    console.print_table(("SETTING", "VALUE"), in_words(resolved))
     console.print_line()
     console.print_table(
         ("SOUND", "PROMPT", "SEED"),

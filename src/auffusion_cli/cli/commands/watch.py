@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,11 +92,12 @@ def watch(
         output=output,
         suffix=suffix,
         encoding=encoding,
+        list_argument="LIST",
         by_name=True,
         trim=trim,
         loop=loop,
     )
-    check_no_fades(finish := finishing.finish(), loop)
+    check_no_fades(finish := finishing.finish(), loop, preset)
     folder = _Folder(
         prompts_file=prompts_file,
         plan_options=plan_options,
@@ -160,7 +162,9 @@ class _Folder:
         jobs, failures = plan_list(str(self.prompts_file), self.plan_options)
         check_broadcast(self.finish, [job.path for job in jobs])
         matches = self.setup.matcher(self.finish, self.choosing.best_of)
-        todo, kept, foreign = _sorted_out(jobs, matches, overwrite=self.run.overwrite)
+        todo, kept, foreign = _sorted_out(
+            jobs, matches, overwrite=self.run.overwrite, n_kept=self.choosing.n_kept
+        )
         failures += foreign
         orphans = _orphans(jobs)
         if self.run.dry_run:
@@ -189,19 +193,20 @@ class _Folder:
 
 
 def _sorted_out(
-    jobs: Sequence[Job], matches: Matches, *, overwrite: bool
+    jobs: Sequence[Job], matches: Matches, *, overwrite: bool, n_kept: int
 ) -> tuple[list[Job], list[Job], list[Failure]]:
     """(to make, up to date, failures for files that are not this list's to replace)."""
     from auffusion_cli.cli.plan import Failure, is_finished, is_intact
 
     todo, kept, foreign = [], [], []
     for job in jobs:
-        if is_finished(job, matches):
+        there = (one.path for one in job.kept(n_kept) if one.path.exists())
+        if is_finished(job, matches, n_kept):
             kept.append(job)
-        elif overwrite or not job.path.exists() or is_intact(job.path):
+        elif overwrite or (changed := next(filterfalse(is_intact, there), None)) is None:
             todo.append(job)
         else:
-            reason = f"{job.path} was changed by hand, or not made by auffusion (--overwrite)"
+            reason = f"{changed} was changed by hand, or not made by auffusion (--overwrite)"
             foreign.append(Failure.of(job, reason))
     return todo, kept, foreign
 
