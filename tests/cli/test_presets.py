@@ -47,6 +47,19 @@ def test_a_preset_gives_options_and_the_command_line_comes_first(run):
     assert settings["duration_s"] == 1.0 and settings["finish"]["peak_db"] == -3.0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--preset", "loop", "--fade-in", "1s"), "--preset loop makes a loop"),
+        (("--preset", "bed", "--loop"), "as --preset bed does"),
+        (("--loop", "--fade-in", "1s"), "--loop has no ends that could be faded"),
+    ],
+)
+def test_what_contradicts_is_named_as_it_was_given(run, arguments, words):
+    result = run("generate", "rain", *arguments)
+    assert result.exit_code == 2 and words in result.stderr, result.output
+
+
 @pytest.mark.parametrize("name", presets.BUILT_IN)
 def test_every_preset_of_the_program_is_one_that_generate_takes(run, name):
     resolved(run("generate", "rain", "--preset", name))

@@ -51,8 +51,9 @@ def test_a_gpu_is_torchs(monkeypatch):
     ],
 )
 def test_onnx_asked_for_in_vain_is_refused(place, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         choose_engine("onnx", **place)
+    assert caught.value.hint
     with pytest.raises(UsageError, match="--engine 'tf' is not known"):
         choose_engine("tf", **place)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
-from auffusion_cli.parsing import parse_yaml
+from auffusion_cli.parsing import dump_yaml, parse_yaml
 from auffusion_cli.training.config import (
     AutoencoderConfig,
     LoopConfig,
@@ -26,6 +28,7 @@ from auffusion_cli.training.config_file import (
     parse_config,
 )
 from auffusion_cli.training.diffusion_config import (
+    FIRST_SCHEDULE,
     DiffusionConfig,
     GenerationConfig,
     TextEncoderConfig,
@@ -203,6 +206,15 @@ def test_keys_without_effect_are_refused(text, keys):
 def test_the_saved_settings_of_a_fine_tuning_are_read_again():
     config = parse("diffusion: {init_from: embedded}")
     assert parse(dump_config(config)) == config
+
+
+def test_a_run_of_earlier_versions_keeps_what_its_start_gives(tmp_path):
+    path = tmp_path / "training.yaml"
+    of_start = {"generation": asdict(GenerationDefaults()), "scheduler": FIRST_SCHEDULE}
+    path.write_text(dump_yaml({"diffusion": {"init_from": "embedded", **of_start}}))
+    assert load_config(path, {}) == parse("diffusion: {init_from: embedded}")
+    path.write_text(dump_yaml({"diffusion": {"init_from": None, **of_start}}))
+    assert load_config(path, {}).diffusion.generation.steps == 100
 
 
 def test_overrides_win_and_make_their_sections():

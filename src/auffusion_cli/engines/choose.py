@@ -48,14 +48,18 @@ def choose_engine(
         CheckpointError: the checkpoint has no graphs.
     """
     if asked not in ("auto", *ENGINES):
-        raise UsageError(f"--engine {asked!r} is not known; valid: auto, {', '.join(ENGINES)}")
+        raise UsageError(
+            f"--engine {asked!r} is not known", hint=f"Valid: auto, {', '.join(ENGINES)}."
+        )
     if asked == "torch":
         return Choice("torch")
     if asked == "onnx":
         if needs_torch:
-            raise UsageError(f"--engine onnx: {needs_torch} needs torch", hint="Leave it out.")
-        if dtype not in ("auto", "fp32"):
-            raise UsageError(f"--engine onnx computes in fp32, not {dtype}")
+            raise UsageError(
+                f"--engine onnx: {needs_torch} needs torch",
+                hint="Leave --engine out: it is chosen by what is asked.",
+            )
+        check_onnx_dtype(dtype)
         if missing_graph:
             raise CheckpointError(
                 f"{missing_graph}: missing; the checkpoint has no graphs for --engine onnx",
@@ -63,6 +67,15 @@ def choose_engine(
             )
         return Choice("onnx")
     return _automatic(device, dtype, missing_graph, needs_torch)
+
+
+def check_onnx_dtype(dtype: str) -> None:
+    """Raise a UsageError for a precision that ONNX Runtime does not compute in."""
+    if dtype not in ("auto", "fp32"):
+        raise UsageError(
+            f"--engine onnx computes in fp32, not {dtype}",
+            hint=f"Leave --dtype out, or take --engine torch --dtype {dtype}.",
+        )
 
 
 def _automatic(

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -366,21 +367,21 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def check_installed() -> None:
+    """Raise a UsageError where the package that `agreement` is computed by is missing."""
+    if find_spec("krippendorff") is None:
+        raise UsageError(
+            "the agreement of listeners needs krippendorff, which is not installed",
+            hint="Install it: pip install 'auffusion[listen]'.",
+        )
+
+
 def agreement(ratings: np.ndarray) -> float | None:
     """Krippendorff's alpha of (listeners, systems, clips) ratings as interval data.
 
     None with one listener, without a sound that two have rated, or with one and the same rating.
-
-    Raises:
-        UsageError: the package that computes it is missing.
     """
-    try:
-        import krippendorff
-    except ModuleNotFoundError:
-        raise UsageError(
-            "The agreement of listeners needs krippendorff, which is not installed",
-            hint="Install it: pip install 'auffusion[listen]'.",
-        ) from None
+    import krippendorff
 
     units = ratings.reshape(len(ratings), -1)
     shared = units[:, np.isfinite(units).sum(axis=0) > 1]

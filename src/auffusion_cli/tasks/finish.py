@@ -65,10 +65,10 @@ def finish_recording(source: Recording, request: FinishRequest, asked: Finish) -
     return FinishResult(waveform, made.rate_hz, provenance)
 
 
-def finished(result: Result, asked: Finish | None, name: object = "the sound") -> Result:
+def finished(result: Result, asked: Finish | None, name: object) -> Result:
     """`result`, finished as `asked`; None leaves it as it is.
 
-    Warns, of `name`, where the peak does not allow the loudness that is asked for.
+    Warns, of the file called `name`, where the peak does not allow the loudness that is asked for.
     """
     if asked is None:
         return result

@@ -129,7 +129,7 @@ def _make_again(
         result = edit_words(model, request, settings, on_progress=on_progress).edited
     else:
         result = EDITS[type(request)](model, source, request, settings, on_progress=on_progress)
-    return finished(result, recorded.finish)
+    return finished(result, recorded.finish, path)
 
 
 def _compare(

@@ -216,7 +216,7 @@ def _difference(old: CellInputs, new: CellInputs) -> str | None:
                 return f"the {field.replace('_', ' ')} of {name} is {was!r}, and not {value!r}"
     for field, value in new.settings.items():
         if (was := old.settings.get(field)) != value:
-            return f"its {field.replace('_', ' ')} is {was!r}, and not {value!r}"
+            return f"its {field.removesuffix('_s').replace('_', ' ')} is {was!r}, and not {value!r}"
     for field in ("model", "vocoder", "device", "dtype", "engine"):
         if (was := getattr(old, field)) != (value := getattr(new, field)):
             return f"its {field} is {was!r}, and not {value!r}"

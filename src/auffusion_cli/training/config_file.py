@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import UsageError
 from auffusion_cli.parsing import decode, dump_yaml, plain, read_yaml
 from auffusion_cli.training.config import TrainingConfig
+from auffusion_cli.training.diffusion_config import FIRST_SCHEDULE
 
 
 def load_config(path: Path, overrides: dict[str, Any]) -> TrainingConfig:
@@ -19,7 +22,20 @@ def load_config(path: Path, overrides: dict[str, Any]) -> TrainingConfig:
     """
     where = f"--config {path}"
     document = read_yaml(path, raising=UsageError, where=where)
-    return parse_config({} if document is None else document, overrides, where)
+    return parse_config({} if document is None else _of_today(document), overrides, where)
+
+
+def _of_today(document: Any) -> Any:
+    """`document` without what earlier versions wrote into a run's file although its start gave it:
+    the paper's defaults and its noise schedule."""
+    diffusion = document.get("diffusion") if isinstance(document, dict) else None
+    if not isinstance(diffusion, dict) or diffusion.get("init_from") is None:
+        return document
+    formerly = {"generation": asdict(GenerationDefaults()), "scheduler": FIRST_SCHEDULE}
+    if any(diffusion.get(key) != value for key, value in formerly.items()):
+        return document
+    kept = {key: value for key, value in diffusion.items() if key not in formerly}
+    return document | {"diffusion": kept}
 
 
 def parse_config(document: Any, overrides: dict[str, Any], where: str = "config") -> TrainingConfig:

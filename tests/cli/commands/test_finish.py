@@ -61,7 +61,7 @@ def test_a_file_is_finished_and_made_again(run):
     assert rate_hz == 48000 and samples.shape == (48000, 2)
     assert loudness_lufs(samples.T, rate_hz) == pytest.approx(-20, abs=0.1)
     assert is_made_again(run, "clip-finished.wav")
-    assert "loudness_lufs -20.0" in run("info", "clip-finished.wav").stdout
+    assert "loudness -20 LUFS" in run("info", "clip-finished.wav").stdout
 
 
 @pytest.mark.parametrize("format", ["wav24", "flac", "ogg", "mp3"])
@@ -69,7 +69,7 @@ def test_formats(run, format):
     result = run("finish", "clip.wav", "--peak", "-1", "--format", format, "-o", "out/")
     assert result.exit_code == 0, result.output
     (path,) = result.stdout.split()
-    assert path == f"out/clip-finished.{format.removesuffix('24')}"
+    assert path == f"out/clip.{format.removesuffix('24')}"
     assert to_db(true_peak(soundfile.read(path, always_2d=True)[0].T)) == pytest.approx(-1, abs=2.5)
     assert is_made_again(run, path, "--source", "clip.wav")
 
@@ -86,6 +86,10 @@ def test_a_folder_is_finished_and_what_cannot_be_read_is_told(run, tmp_path):
     assert result.stdout.split() == ["out/a.flac", "out/b.wav"]
     again = run("finish", "in/a.flac", "-o", "out/{name}", "--peak", "-3dB")
     assert again.exit_code == 2 and "exists" in again.stderr
+    for folder, names in (("other/", ["a.flac", "b.wav"]), ("in", ["a-finished.flac"])):
+        sources = [f"in/{name}" for name in ("a.flac", "b.wav")][: len(names)]
+        result = run("finish", *sources, "-o", folder, "--peak", "-6dB")
+        assert [Path(path).name for path in result.stdout.split()] == names, result.output
 
 
 def test_events_are_written_one_by_one(run):
@@ -99,7 +103,7 @@ def test_events_are_written_one_by_one(run):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("clip.wav",), "Nothing is asked for"),
+        (("clip.wav",), "no option says how to finish"),
         (("clip.wav", "--loudness", "loud"), "--loudness 'loud'"),
         (("clip.wav", "--peak", "3"), "--peak 3.0"),
         (("clip.wav", "--rate", "5"), "--rate 5"),

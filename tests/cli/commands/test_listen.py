@@ -149,6 +149,12 @@ def test_faults_are_told_before_any_work(listen, arguments, problem):
     assert not Path("t").exists()
 
 
+def test_a_missing_package_is_told_before_the_answers_are_read(listen, monkeypatch):
+    monkeypatch.setattr("auffusion_cli.evaluation.listening.find_spec", lambda name: None)
+    result = listen("--collect", "nowhere.json", "--key", "k")
+    assert result.exit_code == 2 and "auffusion[listen]" in result.stderr
+
+
 def test_a_bad_file_of_answers_is_named_and_the_rest_counts(listen):
     make(listen)
     answer()

@@ -23,7 +23,9 @@ def run(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
     app = build_app()
 
     def run(name, *arguments):
-        options = ["--device", "cpu", "--model", str(tiny_checkpoint)] if name != "info" else []
+        options = ["--device", "cpu", "--model", str(tiny_checkpoint)]
+        if name == "info" or any(str(each).endswith(".flac") for each in arguments):
+            options = []  # a bed from a file takes no model
         return CliRunner().invoke(app, [name, *arguments, *options])
 
     return run
@@ -68,13 +70,15 @@ def test_the_sum_is_softer_where_it_would_clip(run):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--under", "nowhere.wav"), "nowhere.wav"),
+        (("--under", "nowhere.wav"), "--model does nothing"),
         (("--under", "rain.flac", "--duck", "much"), "--duck 'much'"),
         (("--under", "rain.flac", "--below", "-3"), "--below -3.0"),
         (("--under", "rain.flac", "--fade", "100"), "--fade 100.0"),
         (("--under", " "), "the prompt is empty"),
         (("--under", "rain.flac", "-o", "mix.mp3"), ".mp3"),
         (("--under", "rain.flac", "--steps", "4"), "--under is a sound file"),
+        (("--under", "rain.flac", "--vocoder", "hifigan"), "--vocoder does nothing"),
+        (("--under", "rain.flac", "--lora", "a.safetensors"), "--lora does nothing"),
     ],
 )
 def test_what_cannot_be_done_is_told_before(run, arguments, words):

@@ -174,7 +174,7 @@ def test_what_differs_of_a_cell_is_told(run):
     for options, words in (
         (("--seed", "3"), "the seed of 00001-dog is 0, and not 3"),
         (("--negative", "wind"), "the negative prompt of 00001-dog is '', and not 'wind'"),
-        (("--duration", "0.5"), "its duration s is 1.0, and not 0.5"),
+        (("--duration", "0.5"), "its duration is 1.0, and not 0.5"),
         (("--vocoder", "griffin-lim"), "its vocoder is 'hifigan', and not 'griffin-lim'"),
     ):
         result = run("dog", "--steps", "1,2", *options)
@@ -258,7 +258,7 @@ def test_a_dry_run_tells_the_cells_and_the_work_and_writes_nothing(run, no_model
     assert list(tmp_path.iterdir()) == []
     table = run("dog", "rain", *GRID, "--dry-run")
     assert "cells: 6 of 2 sounds each; sounds: 12 to make, 24 steps" in table.stderr
-    assert "duration s" in table.stdout and "00002-rain  rain    0" in table.stdout
+    assert "duration  " in table.stdout and "00002-rain  rain    0" in table.stdout
 
 
 def test_what_is_stopped_in_its_first_cell_leaves_nothing(run, tmp_path, monkeypatch):

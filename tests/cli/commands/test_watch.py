@@ -86,6 +86,11 @@ def test_a_dry_run_says_what_would_be_done(watch, tmp_path):
     assert sorted(path.name for path in Path("assets").iterdir()) == ["door.wav"]
 
 
+def test_the_list_is_named_as_it_was_given(watch):
+    result, _ = watch()
+    assert result.exit_code == 2 and "LIST sounds.csv: No such file" in result.stderr
+
+
 def test_the_list_is_looked_at_again_also_after_a_mistake(watch, monkeypatch):
     write("door,a door slams")
     edits = [

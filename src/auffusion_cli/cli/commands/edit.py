@@ -137,7 +137,7 @@ def edit(
 
     with console.Progress("editing", unit="steps") as progress:
         result = task.edit(loaded, request, setup.settings, on_progress=progress.report)
-    again = finished(result.source, origin.recorded.finish if origin.recorded else None)
+    again = finished(result.source, origin.recorded.finish if origin.recorded else None, source)
     made_again = again.provenance.samples_sha256
     if origin.recorded and made_again != origin.recorded.samples_sha256:
         console.warn(

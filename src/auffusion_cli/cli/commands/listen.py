@@ -221,9 +221,10 @@ def _collect(
 
     from auffusion_cli.cli.outputs import check_free, check_writable
     from auffusion_cli.cli.result_tables import write_csv
-    from auffusion_cli.evaluation.listening import collect, read_key
+    from auffusion_cli.evaluation.listening import check_installed, collect, read_key
     from auffusion_cli.files import write_text
 
+    check_installed()
     if key is None:
         raise UsageError(
             "--key is missing: which sound is whose",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,7 +78,7 @@ def mix(
     recording, bed = recordings.read(source), None
     fields: dict[str, Any] = {}
     if Path(under).suffix.lower() in AUDIO_SUFFIXES:
-        _check_unused(seed, negative, sampling)
+        _check_unused(seed, negative, sampling, loading)
         bed = recordings.read(Path(under))
         fields |= {"under": Path(under).name, "under_sha256": bed.sha256}
     else:
@@ -100,12 +101,19 @@ def mix(
     recordings.write(task.mix(recording, bed, request), path, run, finish)
 
 
-def _check_unused(seed: int | None, negative: str, sampling: options.Sampling) -> None:
+def _check_unused(
+    seed: int | None, negative: str, sampling: options.Sampling, loading: options.Loading
+) -> None:
     """Raise a UsageError for settings of a bed that is made, where it is a file."""
     if (seed, negative, sampling) != (None, "", options.Sampling()):
         raise UsageError(
             "--under is a sound file: --seed, --negative and the settings of denoising do nothing",
             hint="Leave them out, or give --under words.",
+        )
+    if given := [f.name for f in fields(loading) if getattr(loading, f.name) != f.default]:
+        raise UsageError(
+            f"--under is a sound file: no model is loaded, and --{given[0]} does nothing",
+            hint="Leave it out, or give --under words.",
         )
 
 

@@ -112,6 +112,8 @@ def reproduce(
         with place_for(output):
             reproduction.result.save(output, overwrite=overwrite)
     _show(reproduction, output, as_json=json)
+    if output is not None and not json:
+        console.print_path(output)
     if not reproduction.identical:
         raise typer.Exit(1)
 
