@@ -28,6 +28,7 @@ SECTIONS = {
     "diffusion.generation": diffusion_config.GenerationConfig,
     "autoencoder": config.AutoencoderConfig,
     "vocoder": config.VocoderConfig,
+    "distill": config.DistillConfig,
 }
 
 

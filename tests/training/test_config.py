@@ -317,7 +317,7 @@ def test_the_page_of_keys_is_current_and_explains_each():
     )
     for section in (TrainingConfig, LoopConfig, SceneConfig, DiffusionConfig, VocoderConfig):
         docs = make_training_keys.field_docs(section)
-        sections = {"loop", "scenes", "diffusion", "autoencoder", "vocoder"}
+        sections = {"loop", "scenes", "diffusion", "autoencoder", "vocoder", "distill"}
         unexplained = {name for name, text in docs.items() if not text}
         assert unexplained <= (sections if section is TrainingConfig else set())
 

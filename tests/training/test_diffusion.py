@@ -231,10 +231,10 @@ def test_previews_are_sounds_and_pictures(model, tmp_path):
 
 def test_previews_take_few_steps_unless_asked(model):
     model = replace(model, defaults=replace(model.defaults, steps=100))
-    settings = make_stage(model).preview_settings
+    settings = make_stage(model).previews.settings
     assert (settings.steps, settings.duration_s) == (25, model.defaults.duration_s)
     asked = PreviewConfig(steps=3, duration_s=0.5, guidance_scale=2.0)
-    settings = make_stage(model, preview=asked).preview_settings
+    settings = make_stage(model, preview=asked).previews.settings
     assert (settings.steps, settings.duration_s, settings.guidance_scale) == (3, 0.5, 2.0)
     with pytest.raises(UsageError, match=r"diffusion\.preview: .*--steps 0"):
         make_stage(model, preview=PreviewConfig(steps=0))

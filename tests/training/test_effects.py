@@ -13,6 +13,7 @@ import auffusion_cli.training
 from auffusion_cli.errors import UsageError
 from auffusion_cli.training.config import (
     AutoencoderConfig,
+    DistillConfig,
     LoopConfig,
     SceneConfig,
     TrainingConfig,
@@ -39,9 +40,12 @@ SECTIONS = {
     "diffusion": DiffusionConfig,
     "autoencoder": AutoencoderConfig,
     "vocoder": VocoderConfig,
+    "distill": DistillConfig,
 }
 OTHER = {
     "stage": "vocoder",
+    "teacher_steps": 8,
+    "guidance_scale": 2.0,
     "betas": (0.5, 0.6),
     "epoch_decay": 0.5,
     "ema_decay": 0.5,
@@ -124,9 +128,11 @@ def of_run(name: str, checkpoint: Path, vae: str) -> dict:
         "vocoder from scratch": VocoderConfig(model=VOCODER, discriminator_width=0.01),
         "vocoder": VocoderConfig(init_from=str(checkpoint), adversarial_start_step=None),
         "patch": PATCH_RUN,
+        "distill": DistillConfig(),
     }
     stage = {"patch": "autoencoder"}.get(name, name.split()[0])
-    return {"stage": stage, stage: sections[name]}
+    of_teacher = {"diffusion": sections["diffusion"]} if stage == "distill" else {}
+    return {"stage": stage, stage: sections[name], **of_teacher}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +145,7 @@ def of_run(name: str, checkpoint: Path, vae: str) -> dict:
         "patch",
         "vocoder from scratch",
         "vocoder",
+        "distill",
     ],
 )
 def test_what_a_run_does_not_read_is_refused(
@@ -194,6 +201,13 @@ def test_what_a_run_does_not_read_is_refused(
         (
             TrainingConfig(stage="vocoder", scenes=SceneConfig(duration_s=2.0, kinds=("dog",))),
             "scenes.duration_s",
+        ),
+        (
+            TrainingConfig(
+                stage="distill",
+                diffusion=DiffusionConfig(init_from="x", text_dropout=0.5, scheduler={"a": 1}),
+            ),
+            "diffusion.scheduler, diffusion.text_dropout",
         ),
         (
             TrainingConfig(stage="vocoder", diffusion=DiffusionConfig(init_from="x", name="y")),

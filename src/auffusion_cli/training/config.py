@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from auffusion_cli.config import MAX_STEPS, SETTING_LIMITS
 from auffusion_cli.errors import UsageError
 from auffusion_cli.training.checks import check, check_unused
 from auffusion_cli.training.diffusion_config import DiffusionConfig
@@ -20,8 +21,10 @@ MAX_FIT_IMAGES = 100_000
 """Which fit into memory."""
 MAX_SEGMENT_SAMPLES = 960_000
 """A minute."""
+MAX_STUDENT_STEPS = 32
+"""Beyond these the teacher's solver has nothing to gain from a student."""
 
-StageName = Literal["autoencoder", "vocoder", "diffusion"]
+StageName = Literal["autoencoder", "vocoder", "diffusion", "distill"]
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class SceneConfig:
     """Length of a scene: the window of the model."""
     n_cached: int | None = None
     """Diffusion: scenes that are composed once and kept as latents; none: one for each clip; 0: no
-    latents are kept, every training sample is a new scene."""
+    latents are kept, every training sample is a new scene. Distill: trajectories."""
     kinds: tuple[str, ...] = ()
     """Kinds of clips that are used; empty: all."""
     mix_probability: float = 0.0
@@ -281,6 +284,35 @@ class VocoderConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """Settings of the distill stage: a student of `diffusion.init_from` that takes few steps."""
+
+    steps: int = 4
+    """Steps of the student, one call of the UNet each."""
+    teacher_steps: int | None = None
+    """Steps of the teacher, a multiple of `steps`; none: those of `--steps auto`, rounded up."""
+    guidance_scale: float | None = None
+    """Guidance of the teacher, which the student has without a second call; none: its default."""
+
+    def __post_init__(self) -> None:
+        of_teacher = self.teacher_steps
+        limits = SETTING_LIMITS["guidance_scale"]
+        checks = {
+            "steps": (1 <= self.steps <= MAX_STUDENT_STEPS, f"between 1 and {MAX_STUDENT_STEPS}"),
+            "teacher_steps": (
+                of_teacher is None
+                or (1 <= of_teacher <= MAX_STEPS and of_teacher % self.steps == 0),
+                f"a multiple of distill.steps, {self.steps}, from 1 to {MAX_STEPS}",
+            ),
+            "guidance_scale": (
+                self.guidance_scale is None or limits.allow(self.guidance_scale),
+                str(limits),
+            ),
+        }
+        check("distill", self, checks)
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """Settings of a run. `data` and `output` usually come from the command line."""
 
@@ -303,6 +335,7 @@ class TrainingConfig:
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -28,6 +28,19 @@ LORA_RUN: dict[str, Any] = {
     },
 }
 """Without --config, with --lora: a few clips, in minutes. The scenes are other crops of them."""
+DISTILL_RUN: dict[str, Any] = {
+    "scenes": {"n_cached": 1_000},
+    "loop": {
+        "batch_size": 8,
+        "max_steps": 2_000,
+        "warmup_steps": 50,
+        "decay_steps": 500,
+        "ema_decay": 0.99,
+        "checkpoint_every_steps": 100,
+        "log_every_steps": 10,
+    },
+}
+"""Without --config, on stage distill: a student of the embedded model."""
 IMAGE_MODEL_RUN: dict[str, Any] = {
     "diffusion": {"vocoder": "auffusion", "gradient_checkpointing": True},
     "loop": {

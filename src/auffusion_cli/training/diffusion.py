@@ -6,7 +6,6 @@ The codec and the text encoders are frozen; their outputs come from `latents`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,14 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
 from auffusion_cli.checkpoints.lora import save_lora
-from auffusion_cli.checkpoints.save import save_model
 from auffusion_cli.errors import UsageError
-from auffusion_cli.files import replace_folder
 from auffusion_cli.model import Model
-from auffusion_cli.pictures.spectrogram import save_spectrogram
 from auffusion_cli.requests.loras import LORA_NAME
-from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
-from auffusion_cli.signal.audio import write_audio
-from auffusion_cli.tasks.generate import generate
 from auffusion_cli.training.diffusion_config import DiffusionConfig
 from auffusion_cli.training.latents import ExampleSource
 from auffusion_cli.training.lora import add_lora, lora_changes, without_lora
+from auffusion_cli.training.outputs import Previews, export_model
 from auffusion_cli.training.prior import Prior
-from auffusion_cli.training.run_folder import RESULT_NAME
 from auffusion_cli.training.samples import Sample, scene_seed
 from auffusion_cli.training.stage import Losses
 
@@ -37,8 +30,6 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 VALIDATION_BATCH = 8
 VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
 """Fractions of the noise schedule at which every held-out sample is denoised."""
-MAX_PREVIEW_STEPS = 25
-"""Of previews without `diffusion.preview.steps`."""
 
 
 class DiffusionStage:
@@ -59,15 +50,7 @@ class DiffusionStage:
         self.config = config
         self.source = source
         self.n_items = len(source)
-        self.preview_requests = [GenerateRequest(p, seed=0) for p in config.preview_prompts]
-        few_steps = min(model.defaults.steps, MAX_PREVIEW_STEPS)
-        asked = {name: value for name, value in asdict(config.preview).items() if value is not None}
-        try:
-            self.preview_settings = GenerateSettings.from_defaults(
-                model.defaults, **{"steps": few_steps} | asked
-            )
-        except UsageError as error:
-            raise UsageError(f"diffusion.preview: {error.message}", hint=error.hint) from error
+        self.previews = Previews(model, config)
         self.scheduler = DDPMScheduler.from_config({**model.scheduler_config, "clip_sample": False})
         if self.scheduler.config.prediction_type not in PREDICTION_TYPES:
             raise UsageError(
@@ -203,28 +186,11 @@ class DiffusionStage:
             trigger, base = self.config.lora.trigger, self.config.init_from
             save_lora(lora_changes(self.unet), folder / LORA_NAME, trigger=trigger, base=base)
             return
-        self.unet.eval()
-        unfinished = folder / RESULT_NAME
-        for part in save_model(self.model, unfinished, overwrite=True).iterdir():
-            if part.is_dir():
-                replace_folder(part, folder / part.name)
-            else:
-                part.replace(folder / part.name)
-        unfinished.rmdir()
-        self.unet.train()
+        export_model(self.model, folder)
 
     def preview(self, folder: Path, step: int) -> None:
         """Write the preview prompts' sounds and spectrograms, always from the same noise."""
-        self.unet.eval()
-        folder.mkdir(parents=True, exist_ok=True)
-        results = generate(self.model, self.preview_requests, self.preview_settings)
-        for index, result in enumerate(results):
-            path = folder / f"step-{step:08d}-{index}.wav"
-            write_audio(path, result.waveform, result.sample_rate_hz)
-            save_spectrogram(
-                result.log_mel, path.with_suffix(".png"), self.model.codec.spectrogram_config
-            )
-        self.unet.train()
+        self.previews.write(folder, step)
 
 
 class _Denoiser(nn.Module):

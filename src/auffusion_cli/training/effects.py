@@ -11,6 +11,19 @@ from typing import get_args
 from auffusion_cli.errors import UsageError
 from auffusion_cli.training.checks import changed, check_unused
 from auffusion_cli.training.config import StageName, TrainingConfig
+from auffusion_cli.training.diffusion_config import DiffusionConfig
+
+OF_STUDENT = (
+    "init_from",
+    "name",
+    "licence",
+    "gradient_checkpointing",
+    "preview_prompts",
+    "preview",
+)
+"""Keys of `diffusion` that the distill stage reads."""
+OF_CAPTIONS = ("duration_s", "n_cached", "kinds", "phrase_probability", "kind_balance")
+"""Keys of `scenes` that it reads."""
 
 
 def check_effects(config: TrainingConfig) -> None:
@@ -18,12 +31,15 @@ def check_effects(config: TrainingConfig) -> None:
     stage = config.stage
     for other in get_args(StageName):
         section = getattr(config, other)
-        if other != stage and (keys := sorted(changed(section))):
+        read = other == stage or (stage, other) == ("distill", "diffusion")
+        if not read and (keys := sorted(changed(section))):
             named = ", ".join(f"{other}.{key}" for key in keys)
             raise UsageError(
                 f"{named}: without effect on stage: {stage}",
                 hint=f"Remove {'it' if len(keys) == 1 else 'them'}, or: --stage {other}.",
             )
+    if stage == "distill":
+        _check_student(config.diffusion)
     _check_scenes(config)
     loop = config.loop
     check_unused(
@@ -32,8 +48,19 @@ def check_effects(config: TrainingConfig) -> None:
     silent = loop.preview_every_steps is None
     reason = "without loop.preview_every_steps"
     check_unused("diffusion", config.diffusion, silent, reason, ("preview_prompts", "preview"))
-    if stage == "diffusion" and not silent and not config.diffusion.preview_prompts:
+    if stage in ("diffusion", "distill") and not silent and not config.diffusion.preview_prompts:
         raise UsageError("loop.preview_every_steps needs diffusion.preview_prompts")
+
+
+def _check_student(diffusion: DiffusionConfig) -> None:
+    """A student has all of its teacher's but the weights of the UNet and the defaults."""
+    if diffusion.init_from is None:
+        raise UsageError(
+            "stage: distill needs diffusion.init_from, the teacher",
+            hint="For example: --from embedded.",
+        )
+    reason = "on stage: distill, where a student is as its teacher"
+    check_unused("diffusion", diffusion, True, reason, changed(diffusion) - set(OF_STUDENT))
 
 
 def _check_scenes(config: TrainingConfig) -> None:
@@ -41,6 +68,15 @@ def _check_scenes(config: TrainingConfig) -> None:
     if stage == "vocoder":
         of_others = changed(scenes) - {"kinds"}
         check_unused("scenes", scenes, True, "on stage: vocoder", of_others)
+        return
+    if stage == "distill":
+        if scenes.n_cached == 0:
+            raise UsageError("scenes.n_cached: 0: the trajectories of stage: distill are kept")
+        reason = "on stage: distill, which reads captions alone"
+        check_unused("scenes", scenes, True, reason, changed(scenes) - set(OF_CAPTIONS))
+        one_each = not scenes.n_cached
+        reason = "where every clip has a trajectory (scenes.n_cached)"
+        check_unused("scenes", scenes, one_each, reason, ("kind_balance",))
         return
     if stage == "autoencoder":
         reason = "on stage: autoencoder"

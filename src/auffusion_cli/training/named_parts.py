@@ -16,7 +16,7 @@ def named_parts(config: TrainingConfig) -> Iterator[tuple[str, str, tuple[str, .
 
     The key of the checkpoint that gives the UNet is --from.
     """
-    if config.stage == "diffusion":
+    if config.stage in ("diffusion", "distill"):
         diffusion = config.diffusion
         if diffusion.init_from is not None:
             yield "--from", diffusion.init_from, ()

@@ -70,7 +70,7 @@ def prepare_prior(
     prompts = [known[i * len(known) // n if n < len(known) else i % len(known)] for i in range(n)]
     steps = min(model.defaults.steps, MAX_STEPS)
     settings = GenerateSettings.from_defaults(model.defaults, steps=steps)
-    path = cache / f"prior-{_digest(model, prompts, settings, seed)}.npy"
+    path = cache / f"prior-{model_digest(model, prompts, asdict(settings), seed)}.npy"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         latents = _generate(model, prompts, settings, seed, on_progress)
@@ -102,8 +102,11 @@ def _generate(
     return np.concatenate(batches)
 
 
-def _digest(model: Model, prompts: Sequence[str], settings: GenerateSettings, seed: int) -> str:
-    digest = hashlib.sha256(repr((prompts, asdict(settings), seed)).encode())
-    for name, tensor in model.networks.unet.state_dict().items():
-        digest.update(f"{name}{tensor.double().sum().item():.12g}".encode())
+def model_digest(model: Model, *facts: object) -> str:
+    """The name of a cache of what `model` makes of `facts`: it changes with either."""
+    digest = hashlib.sha256(repr(facts).encode())
+    networks = model.networks
+    for module in (networks.unet, networks.text_encoders, networks.adapters):
+        for name, tensor in () if module is None else module.state_dict().items():
+            digest.update(f"{name}{tensor.double().sum().item():.12g}".encode())
     return digest.hexdigest()[:16]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -57,7 +58,7 @@ def run(
     `loop.validate_every_steps`.
 
     `output` receives checkpoints, logs and caches, and at the end the trained part: a whole
-    checkpoint folder (diffusion), `vae/` (autoencoder) or `vocoder/` (vocoder).
+    checkpoint folder (diffusion, distill), `vae/` (autoencoder) or `vocoder/` (vocoder).
 
     Raises:
         UsageError: a setting is impossible, alone or on this device.
@@ -83,9 +84,11 @@ def run(
     # Before the stage is built: fresh weights are drawn there.
     set_seed(config.seed)
     quiet = None if not accelerator.is_main_process else on_prepare
-    # Latents are encoded by all processes together. Other caches are filled by the main process,
-    # and read by the others.
-    together = config.stage == "diffusion" and config.scenes.n_cached != 0
+    # Latents and trajectories are computed by all processes together. Other caches are filled by
+    # the main process, and read by the others.
+    together = config.stage == "distill" or (
+        config.stage == "diffusion" and config.scenes.n_cached != 0
+    )
     with nullcontext() if together else accelerator.main_process_first():
         stage = build_stage(config, clips, output, accelerator.device, quiet, processes, held_out)
     return train(
@@ -118,6 +121,8 @@ def build_stage(
         if n_workers:
             store.preload(None if on_prepare is None else partial(on_prepare, "reading sounds"))
 
+    if config.stage == "distill":
+        return _build_distillation(config, store, output, device, on_prepare, processes)
     if config.stage == "diffusion":
         from auffusion_cli.training.diffusion import DiffusionStage
         from auffusion_cli.training.latents import FreshScenes, prepare
@@ -143,7 +148,8 @@ def build_stage(
             )
         lora, prior = config.diffusion.lora, None
         if lora.rank is not None and lora.prior_weight:
-            kinds = vocabulary_of_start(config.diffusion)
+            vocabulary = vocabulary_of_start(config.diffusion)
+            kinds = () if vocabulary is None else vocabulary.kinds
             cache = output / CACHE_NAME
             prior = prepare_prior(model, lora, kinds, cache, config.seed, on_prepare)
         unseen = None
@@ -173,6 +179,39 @@ def build_stage(
     from auffusion_cli.training.autoencoder import AutoencoderStage
 
     return AutoencoderStage(config, store, device)
+
+
+def _build_distillation(
+    config: TrainingConfig,
+    store: ClipStore,
+    output: Path,
+    device: torch.device,
+    on_prepare: OnPrepare | None,
+    processes: PartialState | None,
+) -> Stage:
+    """The teacher's trajectories, and the student, which begins as the teacher."""
+    from auffusion_cli.training.distill import DistillStage
+    from auffusion_cli.training.start import build_model, vocabulary_of_start
+    from auffusion_cli.training.trajectories import (
+        draw_captions,
+        prepare_trajectories,
+        student_of,
+    )
+
+    teacher = build_model(config.diffusion, device, config.scenes.duration_s)
+    # Of the text nothing changes, so that the wordings that the teacher knows are its own.
+    teacher = replace(teacher, vocabulary=vocabulary_of_start(config.diffusion))
+    trajectories = prepare_trajectories(
+        teacher,
+        draw_captions(store, config.scenes, config.seed),
+        config.distill,
+        output / CACHE_NAME,
+        config.seed,
+        on_prepare,
+        processes,
+    )
+    student = student_of(teacher, config.distill.steps)
+    return DistillStage(student, trajectories, config.diffusion)
 
 
 def _of_kinds(clips: tuple[Clip, ...], kinds: tuple[str, ...]) -> tuple[Clip, ...]:

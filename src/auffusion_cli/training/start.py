@@ -55,6 +55,7 @@ from auffusion_cli.codec.vocoder import HiFiGAN, check_vocoder
 from auffusion_cli.config import SCHEDULERS, GenerationDefaults
 from auffusion_cli.diffusion.adapter import ConditionAdapter
 from auffusion_cli.diffusion.text import TextConditioner, TextEncoder
+from auffusion_cli.diffusion.vocabulary import Vocabulary
 from auffusion_cli.engines.torch_networks import TorchNetworks
 from auffusion_cli.errors import AuffusionWarning, UsageError
 from auffusion_cli.model import Model
@@ -120,10 +121,9 @@ def build_model(config: DiffusionConfig, device: torch.device, window_s: float) 
     )
 
 
-def vocabulary_of_start(config: DiffusionConfig) -> tuple[str, ...]:
-    """The kinds of sound that `init_from` states, as prompts; none where it states none."""
-    vocabulary = load_vocabulary(resolve(config.init_from).folder)
-    return () if vocabulary is None else vocabulary.kinds
+def vocabulary_of_start(config: DiffusionConfig) -> Vocabulary | None:
+    """The wordings that `init_from` states; None where it states none."""
+    return load_vocabulary(resolve(config.init_from).folder)
 
 
 def _read_start(config: DiffusionConfig) -> _Start:

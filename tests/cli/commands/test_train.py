@@ -446,3 +446,24 @@ def test_the_best_on_held_out_data_is_kept(run, clips, tmp_path):
     result = run("-o", "out", "--max-steps", "2", *SMALL, *measuring, data=tmp_path / "data")
     assert result.exit_code == 0, result.output
     assert Path("out/checkpoints/best.safetensors").is_file() and Path("out/unet").is_dir()
+
+
+def test_a_student_is_distilled_and_used(run, tiny_checkpoint):
+    options = ["--stage", "distill", "-o", "turbo", "--max-steps", "1", *SMALL]
+    few = ["--set", "scenes.n_cached=2", "--set", "distill.steps=2"]
+    result = run(*options, *few)
+    assert result.exit_code == 0, result.output
+    assert "training the distill stage on 20 clips" in result.stderr
+    assert "--model turbo" in result.stderr
+    settled = load_config(Path("turbo/training.yaml"), {})
+    assert settled.diffusion.init_from == str(tiny_checkpoint)
+    assert settled.scenes.duration_s == 1.28  # the teacher's window
+    words = ["generate", "noise", "--model", "turbo", "-o", "noise.wav", "--device", "cpu"]
+    for more in ([], ["--steps", "auto", "--overwrite"]):
+        made = CliRunner().invoke(build_app(), words + more)
+        assert made.exit_code == 0, made.output
+        settings = read_record(Path("noise.wav")).settings
+        assert (settings.steps, settings.guidance_scale) == (2, 1.0)
+        assert settings.scheduler == "ddim"
+    refused = run(*options, "--lora", "4", "--overwrite")
+    assert refused.exit_code == 2 and "diffusion.lora: without effect on stage" in refused.stderr

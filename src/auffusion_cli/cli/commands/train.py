@@ -1,4 +1,4 @@
-"""`auffusion train`: the three stages, from a data folder to a checkpoint folder."""
+"""`auffusion train`: its stages, from a data folder to a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from auffusion_cli.parsing import parse_yaml
 from auffusion_cli.training.config import TrainingConfig
 from auffusion_cli.training.config_file import dump_config, load_config, parse_config
 from auffusion_cli.training.data import Clip, Manifest, load_clips
-from auffusion_cli.training.default_runs import DEFAULT_RUN, IMAGE_MODEL_RUN, LORA_RUN
+from auffusion_cli.training.default_runs import (
+    DEFAULT_RUN,
+    DISTILL_RUN,
+    IMAGE_MODEL_RUN,
+    LORA_RUN,
+)
 from auffusion_cli.training.effects import check_effects
 from auffusion_cli.training.list_values import Reading
 from auffusion_cli.training.named_parts import is_image_model, named_parts
@@ -62,8 +67,12 @@ def train(
         typer.Option("--output", "-o", help="Folder for checkpoints, logs and the result."),
     ] = None,
     stage: Annotated[
-        Literal["autoencoder", "vocoder", "diffusion"] | None,
-        typer.Option("--stage", help="Part to train; by default that of --config, else diffusion."),
+        Literal["autoencoder", "vocoder", "diffusion", "distill"] | None,
+        typer.Option(
+            "--stage",
+            help="Part to train; by default that of --config, else diffusion. distill: a student "
+            "of --from that takes few steps.",
+        ),
     ] = None,
     config: Annotated[
         Path | None,
@@ -76,7 +85,7 @@ def train(
             "--model",
             "-m",
             metavar="NAME|HUB_ID|FOLDER",
-            help="Checkpoint to start from; diffusion without --config: embedded. An image model, "
+            help="Checkpoint to start from; without --config the embedded one. An image model, "
             "such as stable-diffusion-v1-5, gets an adapter and a vocoder.",
         ),
     ] = None,
@@ -130,6 +139,7 @@ def train(
       auffusion train -o runs/mine --resume
       auffusion train --from stable-diffusion-v1-5 --data audiocaps/ -o runs/sd
       auffusion train --lora 16 --data my-ten-clips/ -o runs/bells
+      auffusion train --stage distill --data audiocaps/ -o runs/turbo
       auffusion train --stage vocoder --config vocoder.yaml --data sounds/ -o runs/vocoder
       auffusion generate "rain" --model runs/mine -o rain.wav
     """
@@ -231,7 +241,7 @@ def _report(
     console.print_line(f"{folder}: {n_steps} steps")
     if not finished:
         console.note(f"stopped early; auffusion train -o {folder} --resume continues")
-    if config.stage == "diffusion":
+    if config.stage in ("diffusion", "distill"):
         base = config.diffusion.init_from
         options = (
             f"--model {folder}"
@@ -251,18 +261,27 @@ def _settle(
         settled = load_config(config, overrides)
         if init_from is None:
             return settled
-        part = replace(getattr(settled, settled.stage), init_from=init_from)
-        return replace(settled, **{settled.stage: part})
+        section = _section_of_start(settled.stage)
+        part = replace(getattr(settled, section), init_from=init_from)
+        return replace(settled, **{section: part})
     stage = overrides.get("stage", "diffusion")
-    if stage == "diffusion":
-        init_from = init_from or "embedded"
+    section = _section_of_start(stage)
+    if section == "diffusion":
+        init_from = init_from or overrides.get("diffusion.init_from", "embedded")
     run = DEFAULT_RUN if overrides.get("diffusion.lora.rank") is None else LORA_RUN
+    if stage == "distill":
+        run = DISTILL_RUN
     if stage == "diffusion" and is_image_model(init_from):
         run = copy.deepcopy(IMAGE_MODEL_RUN)
         run["diffusion"]["text_encoders"] = [{"path": init_from}]
     if init_from is not None:
-        overrides = {f"{stage}.init_from": init_from} | overrides
+        overrides = {f"{section}.init_from": init_from} | overrides
     return parse_config(run, overrides, where="--set")
+
+
+def _section_of_start(stage: str) -> str:
+    """The section whose `init_from` is --from."""
+    return "diffusion" if stage == "distill" else stage
 
 
 def _parse_setting(setting: str) -> tuple[str, Any]:
