@@ -22,6 +22,7 @@ from auffusion_cli.diffusion.schedule import Scheduler
 from auffusion_cli.diffusion.schedulers import make_scheduler
 from auffusion_cli.diffusion.text import TextConditioner
 from auffusion_cli.diffusion.vocabulary import Unknown, Vocabulary
+from auffusion_cli.diffusion.whole_prompts import WholePrompts
 from auffusion_cli.diffusion.windows import OVERLAP_SHARE, windowed_denoiser
 from auffusion_cli.engines.networks import Networks
 from auffusion_cli.errors import AuffusionError
@@ -50,7 +51,7 @@ class Model:
     """Its name, or where it is stated."""
     networks: Networks
     codec: Codec
-    text: TextConditioner
+    text: TextConditioner | WholePrompts
     scheduler_config: dict[str, Any]
     defaults: GenerationDefaults
     credits: str | None = None

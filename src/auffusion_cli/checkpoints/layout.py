@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from auffusion_cli import parsing
+from auffusion_cli.checkpoints.families import find_family
 from auffusion_cli.checkpoints.foreign import recognise
 from auffusion_cli.config import (
     ADAPTER_HEADS,
@@ -82,7 +83,8 @@ def read_identity(folder: Path) -> Identity:
     """`auffusion.json` of `folder`, checked; the paper's defaults where it has none."""
     path = folder / "auffusion.json"
     if not path.exists():
-        return Identity()
+        family = find_family(folder)
+        return Identity() if family is None else Identity(defaults=family.defaults)
     content = read_json(path)
     if content.get("format_version") != 1:
         raise CheckpointError(
@@ -235,6 +237,10 @@ def is_adapter_layout(folder: Path) -> bool:
     """True for Auffusion's layout, False for Stable Diffusion's; CheckpointError for neither."""
     if (folder / "condition_config.json").is_file():
         return True
+    if family := find_family(folder):
+        raise CheckpointError(
+            f"{folder}: {family.name}, which makes sounds, but is not trained or converted"
+        )
     if (folder / "model_index.json").is_file():
         return False
     description, hint = recognise(folder)
@@ -310,11 +316,7 @@ def part_folders(folder: Path, vocoder: str = "auto") -> PartFolders:
 def describe(folder: Path) -> dict[str, Any]:
     """Description of a checkpoint from its configs and the sizes of its files."""
     identity = read_identity(folder)
-    adapters = is_adapter_layout(folder)
-    if adapters:
-        encoder_folders = [folder / c.text_encoder_name for c in read_conditions(folder)]
-    else:
-        encoder_folders = [folder / "text_encoder"]
+    layout, encoder_folders = _layout(folder)
     unet = read_json(folder / "unet" / "config.json")
     vocoder = choose_vocoder(folder, "auto", identity.defaults)
     weight_files = [path for path in model_files(folder) if path.suffix in WEIGHT_SUFFIXES]
@@ -322,7 +324,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "licence": identity.licence,
         "credits": credits_path(folder),
         "model_card": str(card) if (card := folder / MODEL_CARD_NAME).is_file() else None,
-        "layout": "adapter" if adapters else "Stable Diffusion",
+        "layout": layout,
         "text_encoders": [_architecture(encoder / "config.json") for encoder in encoder_folders],
         "cross_attention_dim": unet.get("cross_attention_dim"),
         "unet_channels": unet.get("block_out_channels"),
@@ -332,6 +334,15 @@ def describe(folder: Path) -> dict[str, Any]:
         "weights_bytes": sum(path.stat().st_size for path in weight_files),
         "generation": asdict(replace(identity.defaults, vocoder=vocoder)),
     }
+
+
+def _layout(folder: Path) -> tuple[str, list[Path]]:
+    """(name of the layout or family, folders of the text encoders)"""
+    if family := find_family(folder):
+        return family.name, [folder / part.encoder for part in family.text]
+    if is_adapter_layout(folder):
+        return "adapter", [folder / c.text_encoder_name for c in read_conditions(folder)]
+    return "Stable Diffusion", [folder / "text_encoder"]
 
 
 def model_files(folder: Path) -> Iterator[Path]:

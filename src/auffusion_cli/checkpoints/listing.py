@@ -122,7 +122,10 @@ def needed_files(paths: Iterable[str]) -> list[str]:
     if "condition_config.json" in paths:
         parts = r"unet|vae|scheduler|vocoder|text_encoder_\w+|condition_adapter_\w+"
     elif "model_index.json" in paths:
-        parts = r"unet|vae|scheduler|vocoder|text_encoder|tokenizer"
+        parts = (
+            r"unet|vae|scheduler|vocoder|text_encoder(?:_2)?|tokenizer(?:_2)?"
+            "|projection_model|language_model"
+        )
     elif "config.json" in paths:
         return _files_of_network(paths)
     else:

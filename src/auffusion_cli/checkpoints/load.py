@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from auffusion_cli.checkpoints.download import Confirm, Report, resolve
+from auffusion_cli.checkpoints.families import Family, find_family
 from auffusion_cli.checkpoints.layout import (
     choose_vocoder,
     part_folders,
@@ -24,8 +25,9 @@ from auffusion_cli.checkpoints.text import load_text
 from auffusion_cli.checkpoints.vocabulary import load_vocabulary
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.diffusion.text import TextConditioner, TextReader
+from auffusion_cli.diffusion.text import TextConditioner, TextEncoder, TextReader
 from auffusion_cli.diffusion.vocabulary import Vocabulary
+from auffusion_cli.diffusion.whole_prompts import WholePrompts
 from auffusion_cli.engines.choose import Choice, choose_engine
 from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.model import Model
@@ -120,11 +122,13 @@ def load_model(
     check_loras(loras)
     checkpoint = resolve(name_or_path, confirm=confirm, on_progress=on_progress)
     folder = checkpoint.folder
+    if loras and (family := find_family(folder)):
+        raise family.refuse("a LoRA")
     needs_torch = "a LoRA" if loras else None
     chosen = choose_engine_of(folder, engine, device, dtype, needs_torch=needs_torch)
     loader = choose_loader(chosen.engine, device, dtype)
     text = text or TextPart(folder)
-    identity = read_identity(folder)
+    identity, family = read_identity(folder), find_family(folder)
     scheduler_config = read_scheduler_config(folder)
     encoders = text.reader.encoders
     has_vocoder = _has_vocoder(folder, vocoder, identity.defaults)
@@ -139,8 +143,8 @@ def load_model(
         revision=checkpoint.revision,
         licence=identity.licence or checkpoint.licence,
         networks=networks,
-        codec=Codec(networks),
-        text=TextConditioner(encoders, networks),
+        codec=Codec(networks, spectrogram_config=family.spectrogram if family else None),
+        text=_conditioner(encoders, networks, family),
         scheduler_config=scheduler_config,
         defaults=identity.defaults,
         credits=read_credits(folder),
@@ -164,6 +168,11 @@ def load_codec(
 
     has_vocoder = _has_vocoder(folder, vocoder, defaults)
     torch_device = choose_device(device)
+    if family := find_family(folder):
+        from auffusion_cli.checkpoints.load_families import load_family_codec
+
+        networks = load_family_codec(folder, torch_device, torch.float32, vocoder=has_vocoder)
+        return Codec(networks, spectrogram_config=family.spectrogram)
     return Codec(load_codec_networks(folder, torch_device, torch.float32, vocoder=has_vocoder))
 
 
@@ -187,10 +196,20 @@ def choose_engine_of(
     needs_torch: str | None = None,
 ) -> Choice:
     """The engine for the checkpoint in `folder`; see `engines.choose.choose_engine`."""
+    if family := find_family(folder):
+        return choose_engine(engine, device=device, dtype=dtype, needs_torch=family.name)
     missing = None if engine == "torch" else part_folders(folder).missing()
     return choose_engine(
         engine, device=device, dtype=dtype, missing_graph=missing, needs_torch=needs_torch
     )
+
+
+def _conditioner(
+    encoders: Sequence[TextEncoder], networks: Networks, family: Family | None
+) -> TextConditioner | WholePrompts:
+    if family is None:
+        return TextConditioner(encoders, networks)
+    return WholePrompts(encoders, networks.condition)
 
 
 def _has_vocoder(folder: Path, vocoder: Vocoder, defaults: GenerationDefaults) -> bool:

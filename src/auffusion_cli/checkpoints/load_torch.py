@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from auffusion_cli.checkpoints.families import find_family
 from auffusion_cli.checkpoints.layout import read_json
 from auffusion_cli.checkpoints.meta import build, check_total, try_forward
 from auffusion_cli.checkpoints.text_encoders import load_text_networks
@@ -56,6 +57,10 @@ class TorchLoader:
         return networks.to(self.device)
 
     def whole(self, folder: Path, text: TorchNetworks | None, *, vocoder: bool) -> TorchNetworks:
+        if family := find_family(folder):
+            from auffusion_cli.checkpoints.load_families import load_family
+
+            return load_family(folder, family, self.device, self.dtype, vocoder=vocoder)
         # The UNet comes last: by then what the smaller parts needed for a moment is free again.
         text = text or self.text(folder)
         codec = load_codec_networks(folder, self.device, self.dtype, vocoder=vocoder)
@@ -214,14 +219,15 @@ def load_vocoder(folder: str | Path, *, weight_norm: bool = False) -> HiFiGAN:
     weights = {name: tensor.float() for name, tensor in named_tensors(content, path).items()}
     weights = fold_weight_norm(weights, path)
     vocoder = build(lambda: HiFiGAN(config), len(weights), config_path)
-    _check_tensors(weights, vocoder.state_dict(), path)
+    check_tensors(weights, vocoder.state_dict(), path)
     vocoder.load_state_dict(weights, assign=True)
     if weight_norm:
         vocoder.add_weight_norm()
     return vocoder.eval()
 
 
-def _check_tensors(weights: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+def check_tensors(weights: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+    """Raise a CheckpointError unless names and shapes are exactly those of the vocoder."""
     for name, tensor in expected.items():
         if name not in weights:
             raise CheckpointError(f"{path}: {name} is missing")

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from auffusion_cli.checkpoints.families import AUDIOLDM, AUDIOLDM2, Family, find_family
 from auffusion_cli.checkpoints.foreign import recognise
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.parsing import parse_yaml, read_text
@@ -28,6 +29,8 @@ class KnownCheckpoint:
     approximate_bytes: int
     makes_sound: bool = True
     """False: a model of images, which a training starts from."""
+    family: Family | None = None
+    """Of another system than Auffusion."""
 
 
 KNOWN: dict[str, KnownCheckpoint] = {
@@ -75,8 +78,46 @@ KNOWN: dict[str, KnownCheckpoint] = {
             approximate_bytes=4_300_000_000,
             makes_sound=False,
         ),
+        KnownCheckpoint(
+            name="audioldm",
+            description="AudioLDM, small (421 M parameters)",
+            licence="CC-BY-NC-SA-4.0",
+            repo_id="cvssp/audioldm",
+            revision="main",
+            approximate_bytes=1_700_000_000,
+            family=AUDIOLDM,
+        ),
+        KnownCheckpoint(
+            name="audioldm-m-full",
+            description="AudioLDM, medium (652 M parameters)",
+            licence="CC-BY-NC-SA-4.0",
+            repo_id="cvssp/audioldm-m-full",
+            revision="main",
+            approximate_bytes=2_600_000_000,
+            family=AUDIOLDM,
+        ),
+        KnownCheckpoint(
+            name="audioldm2",
+            description="AudioLDM 2 (1.1 G parameters)",
+            licence="CC-BY-NC-SA-4.0",
+            repo_id="cvssp/audioldm2",
+            revision="main",
+            approximate_bytes=4_400_000_000,
+            family=AUDIOLDM2,
+        ),
+        KnownCheckpoint(
+            name="audioldm2-large",
+            description="AudioLDM 2, large (1.5 G parameters)",
+            licence="CC-BY-NC-SA-4.0",
+            repo_id="cvssp/audioldm2-large",
+            revision="main",
+            approximate_bytes=6_000_000_000,
+            family=AUDIOLDM2,
+        ),
     )
 }
+UNSUPPORTED = ("stable-audio-open", "stable-audio-3-small-sfx", "stable-audio-3-medium")
+"""Names of systems that this program cannot run, which people ask for."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +145,18 @@ def parse_name(text: str) -> HubSource:
     """`auffusion-full`, `org/name` or either with `@revision`; nothing is looked up on the Hub.
 
     Raises:
-        UsageError: it is the name of a file.
+        UsageError: it is the name of a file, or of a system that is not supported.
         CheckpointError: it can be no checkpoint's name.
     """
     base, _, revision = text.partition("@")
     known = KNOWN.get(base)
     if known is not None and known.repo_id is not None:
         return HubSource(base, known.repo_id, revision or known.revision, known.licence)
+    if base in UNSUPPORTED:
+        raise UsageError(
+            f"{base} is not supported: its latents are of waveforms, not of log-mels",
+            hint=f"Systems that are: {', '.join(KNOWN)}.",
+        )
     if os.path.isfile(text):
         description, hint = recognise(Path(text))
         raise UsageError(f"{text}: {description}", hint=hint)
@@ -135,6 +181,20 @@ def require_sound(name: str) -> None:
             f"--model {name} makes pictures",
             hint=f"A sound model is trained from it: auffusion train --from {name} --data SOUNDS/.",
         )
+
+
+def find_family_of(name: str) -> Family | None:
+    """The family of the model called `name`, as far as it is known before a download."""
+    known = KNOWN.get(name.partition("@")[0])
+    if known is not None:
+        return known.family
+    return find_family(Path(name)) if Path(name).is_dir() else None
+
+
+def refuse_family(name: str, task: str) -> None:
+    """Raise a UsageError where `name` is another system's, which `task` is not possible with."""
+    if family := find_family_of(name):
+        raise family.refuse(task)
 
 
 def is_commit(revision: str) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from auffusion_cli.checkpoints.families import TextPart, find_family
 from auffusion_cli.checkpoints.layout import is_adapter_layout, read_conditions, read_json
 from auffusion_cli.diffusion.text import TextEncoder, TextReader, Tokenizer
 from auffusion_cli.errors import CheckpointError, first_line
@@ -37,6 +38,8 @@ def load_text(folder: Path) -> TextReader:
     Raises:
         CheckpointError: a config or a tokenizer is missing or damaged.
     """
+    if family := find_family(folder):
+        return TextReader([_load_part(folder, part) for part in family.text])
     if is_adapter_layout(folder):
         return TextReader(
             [
@@ -71,6 +74,14 @@ def load_text_encoder(folder: Path, max_length: int, source: str = "") -> TextEn
     """The encoder of `folder` in the adapter layout; its output has `max_length` rows."""
     n_positions = count_positions(text_config(folder), folder)
     return TextEncoder(load_tokenizer(folder), max_length, n_positions, source=source)
+
+
+def _load_part(folder: Path, part: TextPart) -> TextEncoder:
+    """A text encoder of a family, which reads as many tokens as its tokenizer says."""
+    n_positions = count_positions(text_config(folder / part.encoder), folder / part.encoder)
+    tokenizer = load_tokenizer(folder / part.tokenizer)
+    n_tokens = min(tokenizer.max_length, n_positions or DEFAULT_N_POSITIONS)
+    return TextEncoder(tokenizer, n_tokens, n_tokens)
 
 
 def text_config(folder: Path) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def _read_text_model(content: dict[str, Any], config_path: Path) -> _TextModel:
             raise ValueError("its weights are quantised; use the same model in fp16 or fp32")
         if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
             raise ValueError(f"architecture {architecture!r} of model_type {model_type!r:.60}")
-        config = CONFIG_MAPPING[model_type].from_dict(_without_dropped(content))
+        config = CONFIG_MAPPING[model_type].from_dict(without_dropped(content))
         if model_type in TEXT_AND_MORE:
             config = config.text_config
         network_class, options = _text_class(architecture, model_type, config)
@@ -162,10 +162,11 @@ def _read_text_model(content: dict[str, Any], config_path: Path) -> _TextModel:
     return _TextModel(config_path, architecture, config, network_class, options)
 
 
-def _without_dropped(content: Any) -> Any:
+def without_dropped(content: Any) -> Any:
+    """A config of transformers without `DROPPED_FIELDS`, however deep."""
     if not isinstance(content, dict):
         return content
-    return {k: _without_dropped(v) for k, v in content.items() if k not in DROPPED_FIELDS}
+    return {k: without_dropped(v) for k, v in content.items() if k not in DROPPED_FIELDS}
 
 
 def _text_class(

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,9 @@ from auffusion_cli.files import open_regular
 MAPPED_BYTES = 128 * 2**20
 """How much of a file stays mapped at once. Mapped pages count as resident memory, and a file in
 float32 is twice the size of the model that is made from it in float16."""
+
+Rename = Callable[[str], str | None]
+"""A tensor's name in a file -> its name in the network; None for one that is not the network's."""
 
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 """Prefixes that `DataParallel` and `torch.compile` give to the names of a wrapped network."""
@@ -263,15 +266,21 @@ def load_weights(
     files: Sequence[Path],
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
+    *,
+    rename: Rename = lambda name: name,
 ) -> None:
     """Fill `module`, which may be on the meta device, with the tensors of `files`.
 
-    Names and shapes must be exactly the module's. Floating-point tensors become `dtype`.
+    Names, once renamed, and shapes must be exactly the module's. Floating-point tensors become
+    `dtype`.
     """
-    check_header(read_header(files), module.state_dict())
+    header = {rename(name): info for name, info in read_header(files).items()}
+    header.pop(None, None)
+    check_header(header, module.state_dict())
     loaded = {
-        name: converted(tensor, dtype, f"{path}: tensor {name!r}", device, copy=True)
+        ours: converted(tensor, dtype, f"{path}: tensor {name!r}", device, copy=True)
         for path, name, tensor in read_tensors(files)
+        if (ours := rename(name)) is not None
     }
     module.load_state_dict(loaded, assign=True)
 

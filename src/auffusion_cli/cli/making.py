@@ -155,21 +155,25 @@ def set_up(
         UsageError: a setting or an engine is impossible, or there is no such model.
     """
     from auffusion_cli.checkpoints.lora_file import check_loras
-    from auffusion_cli.checkpoints.names import require_sound
+    from auffusion_cli.checkpoints.names import refuse_family, require_sound
     from auffusion_cli.cli import resolve
     from auffusion_cli.requests.loras import parse_loras
     from auffusion_cli.requests.request import GenerateSettings
 
     GenerateSettings.from_defaults(GenerationDefaults(), **asked)  # before anything is downloaded
     require_sound(loading.model)
+    needs_torch = needs_torch or ("a LoRA" if loading.lora else None)
+    if needs_torch:
+        refuse_family(loading.model, needs_torch)
     check_loras(choices := parse_loras(loading.lora))
     loras = tuple(lora.record() for lora in choices)
     resolve.check_device(loading.engine, loading.device)
     checkpoint = (
         resolve.find(loading.model) if run.dry_run else resolve.fetch(loading.model, yes=run.yes)
     )
-    defaults, vocoder = resolve.describe(checkpoint, loading.vocoder)
+    if needs_torch and checkpoint:
+        refuse_family(str(checkpoint.folder), needs_torch)
+    defaults, vocoder = resolve.describe(checkpoint, loading.vocoder, loading.model)
     settings = GenerateSettings.from_defaults(defaults, **asked)
-    needs_torch = needs_torch or ("a LoRA" if loras else None)
     engine = resolve.choose_engine(checkpoint, loading, needs_torch)
     return Setup(loading, checkpoint, defaults, settings, vocoder, engine, loras)

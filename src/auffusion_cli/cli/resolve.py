@@ -119,12 +119,16 @@ class DownloadProgress:
 # --- what is known before the weights are loaded
 
 
-def describe(checkpoint: Checkpoint | None, vocoder: str) -> tuple[GenerationDefaults, str]:
-    """(the checkpoint's defaults, the vocoder that will be used)."""
+def describe(
+    checkpoint: Checkpoint | None, vocoder: str, name: str = ""
+) -> tuple[GenerationDefaults, str]:
+    """(the checkpoint's defaults, the vocoder that will be used); it is called `name`."""
     from auffusion_cli.checkpoints.layout import choose_vocoder, read_identity
+    from auffusion_cli.checkpoints.names import find_family_of
 
     if checkpoint is None:  # not downloaded yet: those of the published checkpoints
-        defaults = GenerationDefaults()
+        family = find_family_of(name)
+        defaults = GenerationDefaults() if family is None else family.defaults
         return defaults, defaults.vocoder if vocoder == "auto" else vocoder
     defaults = read_identity(checkpoint.folder).defaults
     return defaults, choose_vocoder(checkpoint.folder, vocoder, defaults)

@@ -118,15 +118,15 @@ class TorchNetworks:
 
     def adapt(self, encoder: int, hidden_states: np.ndarray) -> np.ndarray:
         adapter = self.adapters[encoder]
-        return self._computed(lambda: adapter(_like(hidden_states, adapter.proj.weight)))
+        return self._computed(lambda: adapter(like(hidden_states, adapter.proj.weight)))
 
     def predict(self, latents: np.ndarray, timestep: float, text: np.ndarray) -> np.ndarray:
         weight = next(self.unet.parameters())
 
         def run() -> Tensor:
             time = torch.tensor(timestep, dtype=torch.float32, device=weight.device)
-            text_states = _like(text, weight)
-            return self.unet(_like(latents, weight), time, encoder_hidden_states=text_states).sample
+            text_states = like(text, weight)
+            return self.unet(like(latents, weight), time, encoder_hidden_states=text_states).sample
 
         return self._computed(run)
 
@@ -147,10 +147,10 @@ class TorchNetworks:
 
     def vocode(self, log_mel: np.ndarray) -> np.ndarray:
         weight = next(self.vocoder.parameters())
-        return self._computed(lambda: self.vocoder(_like(log_mel, weight)))
+        return self._computed(lambda: self.vocoder(like(log_mel, weight)))
 
     def _image(self, values: np.ndarray) -> Tensor:
-        return _like(values, next(self.autoencoder.parameters()))
+        return like(values, next(self.autoencoder.parameters()))
 
     def _computed(self, run: Callable[[], Tensor]) -> np.ndarray:
         """The result of `run` as a float32 array; one transfer."""
@@ -165,6 +165,6 @@ class TorchNetworks:
         raise DeviceMemoryError(f"The memory of {self.device} does not suffice")
 
 
-def _like(values: np.ndarray, weight: Tensor) -> Tensor:
+def like(values: np.ndarray, weight: Tensor) -> Tensor:
     """An array as a tensor of the device and precision of `weight`."""
     return torch.from_numpy(np.ascontiguousarray(values)).to(weight.device, weight.dtype)

@@ -38,8 +38,9 @@ def save_spectrogram(
     *,
     overwrite: bool = True,
 ) -> None:
-    """Write a PNG of a log-mel (256, T): time in seconds to the right, kHz upwards (mel scale)."""
-    picture = draw_spectrogram(log_mel, config or SpectrogramConfig())
+    """Write a PNG of a log-mel (n_mels, T): seconds to the right, kHz upwards (mel scale)."""
+    config = config or SpectrogramConfig(n_mels=len(log_mel))
+    picture = draw_spectrogram(log_mel, config)
     save_png(picture, Path(path), overwrite=overwrite)
 
 
@@ -101,7 +102,7 @@ def draw_spectrogram(
 
 
 def colour(log_mel: np.ndarray, quiet_db: float = -np.inf) -> np.ndarray:
-    """(256, T) log-mel -> (256, T, 3) bytes, high frequencies first as pictures have it.
+    """(n_mels, T) log-mel -> (n_mels, T, 3) bytes, high frequencies first as pictures have it.
 
     The loudest cell is the brightest, unless it is below `quiet_db`: then all is darker by as much.
     """

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from auffusion_cli.diffusion.attention import AttentionRecorder, WordMaps, attending, cross_layers
 from auffusion_cli.diffusion.schedulers import make_scheduler
 from auffusion_cli.diffusion.tokens import rows_of_words
+from auffusion_cli.engines.mel_networks import MelNetworks
 from auffusion_cli.engines.torch_networks import TorchNetworks
 from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.files import atomic_file
@@ -126,6 +127,8 @@ def torch_unet(model: Model) -> UNet2DConditionModel:
             f"--engine {model.networks.engine} cannot read or change attention",
             hint="Take --engine torch.",
         )
+    if isinstance(model.networks, MelNetworks):
+        raise UsageError(f"attention cannot be read or changed in {model.name}")
     return model.networks.unet
 
 

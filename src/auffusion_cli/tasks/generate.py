@@ -52,7 +52,7 @@ class GenerateResult:
     """(N,) float32 in -1..1."""
     sample_rate_hz: int
     log_mel: np.ndarray
-    """(256, T) float32: the vocoder's input, cut like the waveform."""
+    """(n_mels, T) float32: the vocoder's input, cut like the waveform."""
     part: Part
     """The part of all that the model made which the sound is, in samples."""
     request: GenerateRequest | EditRequest

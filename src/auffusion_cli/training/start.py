@@ -38,6 +38,7 @@ from auffusion_cli.checkpoints.load_torch import (
     try_unet,
 )
 from auffusion_cli.checkpoints.meta import MAX_SIZE
+from auffusion_cli.checkpoints.names import refuse_family
 from auffusion_cli.checkpoints.text import (
     count_positions,
     load_text,
@@ -135,6 +136,7 @@ def _read_start(config: DiffusionConfig) -> _Start:
                 hint="or name a checkpoint to start from: diffusion.init_from",
             )
         return _Start(None, None, GenerationDefaults(), FIRST_SCHEDULE)
+    refuse_family(config.init_from, "training")
     checkpoint = resolve(config.init_from)
     identity = read_identity(checkpoint.folder)
     return _Start(

@@ -338,9 +338,11 @@ def convert(
     if output.exists() and not overwrite:
         raise OutputExistsError(f"--output {output} exists", hint="--overwrite replaces it.")
     from auffusion_cli.checkpoints.lora_file import check_loras
+    from auffusion_cli.checkpoints.names import refuse_family
     from auffusion_cli.cli.outputs import check_writable
     from auffusion_cli.requests.loras import parse_loras
 
+    refuse_family(name, "convert")
     check_writable([output / "auffusion.json"], "--output")
     if to == "onnx":
         from auffusion_cli.checkpoints.onnx_export import check_installed

@@ -1,0 +1,117 @@
+"""Other published systems behind the same commands, on small random ones."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from auffusion_cli.cli.app import build_app
+from published_systems import write_audioldm, write_audioldm2
+
+SYSTEMS = {"AudioLDM": write_audioldm, "AudioLDM 2": write_audioldm2}
+
+
+@pytest.fixture(scope="module", params=SYSTEMS)
+def system(request, tmp_path_factory):
+    """(name, folder)"""
+    folder = tmp_path_factory.mktemp("systems") / "checkpoint"
+    SYSTEMS[request.param](folder)
+    return request.param, folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(build_app(), list(map(str, arguments)))
+
+
+def test_a_sound_is_made_and_made_again(system, run):
+    _, folder = system
+    made = run("generate", "rain", "--seed", 3, "-m", folder, "--device", "cpu", "-o", "rain.wav")
+    assert made.exit_code == 0, made.stderr
+    assert soundfile.info("rain.wav").samplerate == 16_000
+    again = run("reproduce", "rain.wav", "-m", folder, "--json")
+    assert again.exit_code == 0, again.stderr
+    assert json.loads(again.stdout)["identical"]
+
+
+def test_a_list_is_made_with_pictures(system, run, tmp_path):
+    _, folder = system
+    (tmp_path / "list.txt").write_text("rain\na dog\n")
+    options = ("-m", folder, "--device", "cpu", "--spectrogram", "out/", "-o", "out/")
+    made = run("generate", "--prompts", "list.txt", *options)
+    assert made.exit_code == 0, made.stderr
+    suffixes = sorted(path.suffix for path in (tmp_path / "out").iterdir())
+    assert (suffixes.count(".png"), suffixes.count(".wav")) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("style-transfer", "in.wav", "rain"),
+        ("inpaint", "in.wav", "--prompt", "rain", "--mask", "0.3-0.6s"),
+        ("inpaint", "in.wav", "--prompt", "rain", "--band", "2k-4k"),
+        ("extend", "in.wav", "--by", "0.5s", "--prompt", "rain"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_recordings_are_changed(system, run, command):
+    _, folder = system
+    noise = np.random.default_rng(0).normal(size=16_000) * 0.1
+    soundfile.write("in.wav", noise, 16_000, "PCM_16")
+    result = run(*command, "-m", folder, "--device", "cpu", "-o", "out.wav", "--seed", 1)
+    assert result.exit_code == 0, result.stderr
+    made, before = soundfile.read("out.wav")[0], soundfile.read("in.wav")[0]
+    assert len(made) >= len(before)
+    if "--mask" in command:
+        assert np.array_equal(made[:4000], before[:4000])
+        assert not np.array_equal(made[5000:9000], before[5000:9000])
+
+
+@pytest.mark.parametrize(
+    ("command", "task"),
+    [
+        (("attention", "a dog"), "attention"),
+        (("generate", "a dog", "--lora", "some.safetensors"), "a LoRA"),
+        (("models", "convert"), "convert"),
+        (("generate", "a dog", "--engine", "onnx"), "needs torch"),
+    ],
+    ids=["attention", "lora", "convert", "onnx"],
+)
+def test_what_a_system_cannot_do_is_refused_by_name(system, run, command, task, tmp_path):
+    name, folder = system
+    named = (folder,) if command[0] == "models" else ("-m", folder)
+    result = run(*command, *named, "-o", "out")
+    assert result.exit_code == 2
+    assert name in result.stderr and task in result.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_info_describes_it(system, run):
+    name, folder = system
+    (folder / "auffusion.json").rename(folder / "aside.json")
+    try:
+        description = json.loads(run("models", "info", folder, "--json").stdout)
+    finally:
+        (folder / "aside.json").rename(folder / "auffusion.json")
+    assert description["layout"] == name
+    assert description["generation"]["steps"] == 200
+    assert len(description["text_encoders"]) == (1 if name == "AudioLDM" else 2)
+
+
+@pytest.mark.parametrize(("name", "guidance"), [("audioldm-m-full", 2.5), ("audioldm2", 3.5)])
+def test_a_known_name_has_its_own_defaults_before_it_is_downloaded(run, name, guidance):
+    planned = run("generate", "rain", "-m", name, "--dry-run", "--json", "-o", "x.wav")
+    plan = json.loads(planned.stdout)["settings"]
+    assert (plan["steps"], plan["guidance_scale"], plan["engine"]) == (200, guidance, "torch")
+    refused = run("attention", "rain", "-m", name)
+    assert refused.exit_code == 2 and "AudioLDM" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["stable-audio-open", "stable-audio-3-small-sfx"])
+def test_a_system_that_is_not_supported_is_named(run, name):
+    result = run("generate", "rain", "-m", name)
+    assert result.exit_code == 2
+    assert f"{name} is not supported" in result.stderr
