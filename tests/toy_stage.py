@@ -26,6 +26,7 @@ class ToyStage:
     """Regression of a sample's noise on its index; a second network joins in at step 2."""
 
     n_items = 5
+    shards = None
 
     def __init__(self, fail_at: int | None = None) -> None:
         torch.manual_seed(0)

@@ -30,6 +30,8 @@ LOOP = LoopConfig(
 class FixedExamples:
     """Two latents and captions that need no codec."""
 
+    shards = None
+
     def __init__(self, model):
         generator = torch.Generator().manual_seed(1)
         self.latents = torch.randn(2, 4, 32, 8, generator=generator)

@@ -6,7 +6,6 @@ import socket
 from collections import Counter
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
@@ -20,6 +19,7 @@ from auffusion_cli.training.samples import Sample, scene_seed
 from auffusion_cli.training.scenes import compose
 
 SCENES = SceneConfig(duration_s=0.32)
+SHARD = "00000-0000.safetensors"
 
 
 @pytest.fixture
@@ -39,22 +39,22 @@ def test_it_holds_what_the_codec_and_the_encoders_give(make, tiny_model, store):
     for index in range(2):
         scene = compose(store, SCENES, scene_seed(0, index), clip=index)
         latent = torch.from_numpy(tiny_model.codec.encode(scene.waveform[None].numpy())[0])
-        assert cache.wordings[index] == scene.wordings
-        assert cache.caption(Sample(index, seed=4)) == scene.caption
+        assert cache.wordings(index) == scene.wordings
+        assert cache.draw(Sample(index, seed=4)) == (scene.caption, 0)
         torch.testing.assert_close(cache.latent(index), latent, rtol=2e-3, atol=2e-3)
         expected = [torch.from_numpy(tiny_model.text.hidden_states(0, [scene.caption])[0])]
-        for got, states in zip(cache.hidden_states(scene.caption), expected, strict=True):
+        for got, states in zip(cache.hidden_states(index, scene.caption), expected, strict=True):
             assert got.shape == states.shape and not got[states.any(1).sum() :].any()
             torch.testing.assert_close(got, states, rtol=2e-3, atol=2e-3)
     examples, hidden_states = cache.examples(cache.load([Sample(1, 0), Sample(0, 9), Sample(1, 3)]))
     assert torch.equal(examples[1], cache.latent(0)) and torch.equal(examples[0], examples[2])
-    assert torch.equal(hidden_states[0][1], cache.hidden_states("A noise")[0])
+    assert torch.equal(hidden_states[0][1], cache.hidden_states(0, "A noise")[0])
 
 
 def test_more_scenes_than_clips(make):
     cache = make(replace(SCENES, n_cached=19))  # more than one batch of the encoder
     assert len(cache) == 19
-    assert {wordings.captions for wordings in cache.wordings} == {("A noise",), ("A tone",)}
+    assert {cache.wordings(i).captions for i in range(19)} == {("A noise",), ("A tone",)}
     assert len({cache.latent(i).sum().item() for i in range(19)}) > 10
 
 
@@ -63,18 +63,19 @@ def test_workers_compose_the_same_scenes(make, tmp_path):
     scenes = replace(SCENES, n_cached=37)
     here = make(scenes)
     (folder,) = tmp_path.iterdir()
-    before = [(folder / name).read_bytes() for name in ("latents.npy", "captions.json")]
+    before = (folder / SHARD).read_bytes()
     shutil.rmtree(folder)
     make(scenes, n_workers=2)
-    assert before == [(folder / name).read_bytes() for name in ("latents.npy", "captions.json")]
+    assert before == (folder / SHARD).read_bytes()
     assert here.latent_shape == (4, 32, 4)
 
 
-def test_the_processes_of_a_launch_encode_a_part_each(make, tmp_path):
-    scenes = replace(SCENES, n_cached=37)  # three batches
-    make(scenes)
+def test_the_processes_of_a_launch_encode_a_part_each(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(latents_module, "SHARD_ITEMS", 16)
+    scenes = replace(SCENES, n_cached=37)  # three shards
+    here = make(scenes)
     (folder,) = tmp_path.iterdir()
-    captions, latents = (folder / "captions.json").read_bytes(), np.load(folder / "latents.npy")
+    expected = [(here.wordings(i), here.latent(i)) for i in range(37)]
     shutil.rmtree(folder)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -104,8 +105,10 @@ def test_the_processes_of_a_launch_encode_a_part_each(make, tmp_path):
         children.append(child)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert codes == [2, 1]
-    assert (folder / "captions.json").read_bytes() == captions
-    np.testing.assert_allclose(np.load(folder / "latents.npy"), latents, rtol=2e-3, atol=2e-3)
+    shared = make(scenes)
+    for i, (wordings, latent) in enumerate(expected):
+        assert shared.wordings(i) == wordings
+        torch.testing.assert_close(shared.latent(i), latent, rtol=2e-3, atol=2e-3)
 
 
 def test_each_sample_draws_one_of_all_captions(make, tiny_model, store):
@@ -113,15 +116,15 @@ def test_each_sample_draws_one_of_all_captions(make, tiny_model, store):
     clips = [replace(store.clips[0], captions=captions, phrases=("noise",)), store.clips[1]]
     cache = make(replace(SCENES, phrase_probability=0.25), store=ClipStore(clips, 16000))
     samples = [Sample(0, seed) for seed in range(400)]
-    drawn = Counter(map(cache.caption, samples))
+    drawn = Counter(cache.draw(sample)[0] for sample in samples)
     assert set(drawn) == {*captions, "noise"}
     assert all(count / 400 == pytest.approx(0.25, abs=0.08) for count in drawn.values())
-    assert [cache.caption(sample) for sample in samples[:50]] == [
-        cache.caption(sample) for sample in samples[:50]
+    assert [cache.draw(sample)[0] for sample in samples[:50]] == [
+        cache.draw(sample)[0] for sample in samples[:50]
     ]
     _, (hidden_states, *_) = cache.load(samples[:20])
     for sample, states in zip(samples[:20], hidden_states, strict=True):
-        expected = torch.from_numpy(tiny_model.text.hidden_states(0, [cache.caption(sample)])[0])
+        expected = torch.from_numpy(tiny_model.text.hidden_states(0, [cache.draw(sample)[0]])[0])
         torch.testing.assert_close(states, expected, rtol=2e-3, atol=2e-3)
 
 
@@ -131,7 +134,7 @@ def test_the_second_time_it_is_only_opened(make, monkeypatch):
     def fail(*args):
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(latents_module, "_write_latents", fail)
+    monkeypatch.setattr(latents_module.ShardWriter, "write", fail)
     assert torch.equal(first.latent(1), make().latent(1))
 
 
@@ -164,42 +167,36 @@ def test_a_changed_recording_makes_another(make, store, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1 + 2
 
 
-def test_an_interrupted_preparation_leaves_nothing(make, tmp_path):
+def test_a_preparation_that_was_stopped_goes_on_at_the_shard(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(latents_module, "SHARD_ITEMS", 16)
+    scenes = replace(SCENES, n_cached=37)
+    expected = [make(scenes).latent(i) for i in range(37)]
+    (folder,) = tmp_path.iterdir()
+    shutil.rmtree(folder)
+
     def interrupt(what, done, total):
-        if what == "encoding captions":
+        if done > 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make(on_progress=interrupt)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_killed_preparation_is_done_again(make, tmp_path):
-    make()
-    (folder,) = tmp_path.iterdir()
-    left = folder.rename(folder.with_name("." + 16 * "a" + ".part"))
-    (left / "latents.npy").write_bytes(b"half")
-    make()
-    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
-
-
-def test_the_files_are_what_numpy_reads(make, tmp_path):
-    make()
-    (folder,) = tmp_path.iterdir()
-    assert {p.name for p in folder.iterdir()} == {
-        "latents.npy",
-        "captions.json",
-        "text.json",
-        "text_0.npy",
-    }
-    latents = np.load(folder / "latents.npy", mmap_mode="r")
-    assert latents.dtype == np.float16 and latents.shape == (2, 4, 32, 4)
-
-
-def test_progress_reaches_the_end(make):
+        make(scenes, on_progress=interrupt)
+    assert [path.name for path in folder.iterdir()] == [SHARD]
+    before = (folder / SHARD).stat().st_mtime_ns
     seen = []
-    make(on_progress=lambda *report: seen.append(report))
-    assert seen == [("encoding sounds", 2, 2), ("encoding captions", 2, 2)]
+    cache = make(scenes, on_progress=lambda *report: seen.append(report))
+    assert (folder / SHARD).stat().st_mtime_ns == before
+    assert seen[-1] == ("encoding sounds", 37, 37) and len(seen) == 2
+    assert all(torch.equal(cache.latent(i), latent) for i, latent in enumerate(expected))
+
+
+def test_each_sample_draws_one_of_several_crops(make, store):
+    cache = make(replace(SCENES, n_crops=3))
+    crops = Counter(cache.draw(Sample(0, seed))[1] for seed in range(60))
+    assert set(crops) == {0, 1, 2}
+    assert len({cache.latent(0, crop).sum().item() for crop in crops}) == 3
+    assert torch.equal(cache.latent(0), make().latent(0))  # the first is that of one alone
+    whole = make(replace(SCENES, n_crops=3, duration_s=1.28))  # nothing to crop
+    assert {whole.draw(Sample(1, seed))[1] for seed in range(9)} == {0}
 
 
 def test_fresh_scenes_are_new_each_epoch_and_the_same_after_a_resume(tiny_model, store):

@@ -67,6 +67,8 @@ def build_kl_autoencoder(config: AutoencoderConfig) -> KLAutoencoder:
 class AutoencoderStage:
     """L1 + gradient + KL (+ hinge) losses on scenes; see `stage.Stage`."""
 
+    shards = None
+
     def __init__(self, training: TrainingConfig, store: ClipStore, device: torch.device) -> None:
         """Raises UsageError and CheckpointError like `build_kl_autoencoder`."""
         config, scenes = training.autoencoder, training.scenes

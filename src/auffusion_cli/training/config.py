@@ -17,6 +17,7 @@ from auffusion_cli.training.diffusion_config import DiffusionConfig
 MAX_COUNT = 10**9
 """Of steps, samples and scenes."""
 MAX_WORKERS = 512
+MAX_CROPS = 1_000
 MAX_FIT_IMAGES = 100_000
 """Which fit into memory."""
 MAX_SEGMENT_SAMPLES = 960_000
@@ -134,6 +135,9 @@ class SceneConfig:
     n_cached: int | None = None
     """Diffusion: scenes that are composed once and kept as latents; none: one for each clip; 0: no
     latents are kept, every training sample is a new scene. Distill: trajectories."""
+    n_crops: int = 1
+    """Diffusion, where every clip is a scene: crops of a clip longer than that which are kept as
+    latents; each training sample draws one."""
     kinds: tuple[str, ...] = ()
     """Kinds of clips that are used; empty: all."""
     mix_probability: float = 0.0
@@ -158,6 +162,7 @@ class SceneConfig:
                 self.n_cached is None or 0 <= self.n_cached <= MAX_COUNT,
                 f"between 0 and {MAX_COUNT}",
             ),
+            "n_crops": (1 <= self.n_crops <= MAX_CROPS, f"between 1 and {MAX_CROPS}"),
             "mix_probability": (0 <= self.mix_probability <= 1, "between 0 and 1"),
             "phrase_probability": (0 <= self.phrase_probability <= 1, "between 0 and 1"),
             "kind_balance": (0 <= self.kind_balance <= 1, "between 0 and 1"),

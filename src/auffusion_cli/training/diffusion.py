@@ -49,7 +49,7 @@ class DiffusionStage:
         self.held_out = held_out
         self.config = config
         self.source = source
-        self.n_items = len(source)
+        self.n_items, self.shards = len(source), source.shards
         self.previews = Previews(model, config)
         self.scheduler = DDPMScheduler.from_config({**model.scheduler_config, "clip_sample": False})
         if self.scheduler.config.prediction_type not in PREDICTION_TYPES:

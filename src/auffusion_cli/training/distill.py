@@ -32,6 +32,8 @@ from auffusion_cli.training.trajectories import Trajectories
 class DistillStage:
     """The UNet of a student on its teacher's trajectories; see `stage.Stage`."""
 
+    shards = None
+
     def __init__(self, student: Model, trajectories: Trajectories, config: DiffusionConfig) -> None:
         """Set up the stage; impossible previews are UsageErrors."""
         self.model = student

@@ -80,12 +80,15 @@ def _check_scenes(config: TrainingConfig) -> None:
         return
     if stage == "autoencoder":
         reason = "on stage: autoencoder"
-        check_unused("scenes", scenes, True, reason, ("phrase_probability",))
+        check_unused("scenes", scenes, True, reason, ("phrase_probability", "n_crops"))
     of_mixing = ("max_repeats", "gap_s", "pitch_range", "background_gain_db")
     reason = "with scenes.mix_probability: 0"
     check_unused("scenes", scenes, not scenes.mix_probability, reason, of_mixing)
     is_patch = stage == "autoencoder" and config.autoencoder.kind == "patch"
     composes = stage == "diffusion" and scenes.n_cached == 0
+    composed = scenes.n_cached is not None or scenes.mix_probability
+    reason = "where not every clip is a scene (scenes.n_cached, scenes.mix_probability)"
+    check_unused("scenes", scenes, composed, reason, ("n_crops",))
     one_each = not (scenes.n_cached or composes or is_patch or scenes.mix_probability)
     reason = "where every clip is a scene (scenes.n_cached, scenes.mix_probability)"
     check_unused("scenes", scenes, one_each, reason, ("kind_balance",))

@@ -1,28 +1,27 @@
 """Inputs of the diffusion stage: scenes as latents, captions as text hidden states.
 
-The codec and the text encoders are frozen, so their outputs for a fixed set of scenes are computed
-once and read from disk (`LatentCache`): `latents.npy` (N, C, h, w) float16, `captions.json`, and
-the hidden states of every distinct caption, without their padding. Where a new scene is composed
-for every training sample there is nothing to keep (`FreshScenes`).
+The codec and the text encoders are frozen, so their outputs are computed once and read from shards
+(`LatentCache`; `latent_shards.py` has the format). `prepare` makes those of a fixed set of scenes,
+`streams.py` those of data that is read from end to end. Where a new scene is composed for every
+training sample there is nothing to keep (`FreshScenes`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import random
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -30,19 +29,29 @@ from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.log_mel import LogMelModule, normalize_peak
 from auffusion_cli.codec.tensor_image import log_mel_to_image, pad_image
 from auffusion_cli.diffusion.text import TextConditioner
-from auffusion_cli.files import atomic_folder
 from auffusion_cli.training.captions import Wordings
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig
+from auffusion_cli.training.latent_shards import (
+    INDEX_NAME,
+    SHARD_ITEMS,
+    Index,
+    Item,
+    LatentShards,
+    ShardInfo,
+    read_info,
+    shard_path,
+    write_shard,
+)
 from auffusion_cli.training.loading import read_ahead
-from auffusion_cli.training.samples import Sample, scene_seed
-from auffusion_cli.training.scenes import compose
+from auffusion_cli.training.samples import Sample, Shards, derive_seed, scene_seed
+from auffusion_cli.training.scenes import Scene, compose
 from auffusion_cli.training.stage import OnPrepare
 
 ENCODE_BATCH = 16
 CAPTION_BATCH = 512
 """Captions in a batch, in which those of the same length are encoded together."""
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 """To be raised where a cache of an earlier version would be read wrongly."""
 N_CAPTIONS_KEPT = 1024
 """Captions whose hidden states `FreshScenes` keeps; 250 MB with CLIP."""
@@ -59,6 +68,8 @@ class ExampleSource(Protocol):
 
     latent_shape: tuple[int, int, int]
     """(C, h, w) of every latent."""
+    shards: Shards | None
+    """Where the items lie, if their order has to keep to it."""
 
     def __len__(self) -> int:
         """Items in an epoch."""
@@ -70,39 +81,48 @@ class ExampleSource(Protocol):
 
 
 class LatentCache:
-    """The cached data set: item i is one scene's latent and all of its captions.
+    """Encoded data: item i is one sound's latents, of one crop or several, and all of its captions.
 
-    Each training sample draws one of them, as a function of its seed.
+    Each training sample draws a caption and a crop, as a function of its seed.
     """
 
-    def __init__(self, folder: Path, text: TextConditioner, phrase_probability: float) -> None:
-        self._latents = np.load(folder / "latents.npy", mmap_mode="r")
-        self.wordings = _read_wordings(folder)
-        self._hidden = _HiddenStates(folder, text)
+    def __init__(self, folder: Path, max_lengths: Sequence[int], phrase_probability: float) -> None:
+        self._kept = LatentShards(folder)
+        self.shards = self._kept.shards
+        self.wordings = self._kept.wordings
+        self.latent_shape = self._kept.index.latent_shape
+        self._max_lengths = max_lengths
         self._phrase_probability = phrase_probability
-        self.latent_shape = self._latents.shape[1:]
 
     def __len__(self) -> int:
-        return len(self.wordings)
+        return len(self._kept)
 
-    def latent(self, index: int) -> Tensor:
-        """(C, h, w) float32."""
-        return torch.from_numpy(self._latents[index].astype(np.float32))
-
-    def caption(self, sample: Sample) -> str:
-        """The caption that this sample draws."""
+    def draw(self, sample: Sample) -> tuple[str, int]:
+        """The caption and the crop that this sample draws."""
         rng = random.Random(sample.seed)
-        return self.wordings[sample.index].draw(rng, self._phrase_probability)
+        caption = self.wordings(sample.index).draw(rng, self._phrase_probability)
+        n_crops = self._kept.n_latents(sample.index)
+        return caption, rng.randrange(n_crops) if n_crops > 1 else 0
 
-    def hidden_states(self, caption: str) -> list[Tensor]:
+    def latent(self, index: int, crop: int = 0) -> Tensor:
+        """(C, h, w) float32."""
+        return torch.from_numpy(self._kept.latent(index, crop))
+
+    def hidden_states(self, index: int, caption: str) -> list[Tensor]:
         """One (max_length, D) float32 tensor an encoder, zero beyond the caption's tokens."""
-        return self._hidden[caption]
+        padded = []
+        each = self._kept.hidden_states(index, caption)
+        for rows, length in zip(each, self._max_lengths, strict=True):
+            states = torch.zeros(length, rows.shape[1])
+            states[: len(rows)] = torch.from_numpy(rows)
+            padded.append(states)
+        return padded
 
     def load(self, batch: Sequence[Sample]) -> Examples:
-        latents = torch.stack([self.latent(sample.index) for sample in batch])
-        captions = [self.caption(sample) for sample in batch]
-        hidden_states = zip(*(self.hidden_states(caption) for caption in captions), strict=True)
-        return latents, [torch.stack(of_encoder) for of_encoder in hidden_states]
+        drawn = [(sample.index, *self.draw(sample)) for sample in batch]
+        latents = torch.stack([self.latent(index, crop) for index, _, crop in drawn])
+        each = [self.hidden_states(index, caption) for index, caption, _ in drawn]
+        return latents, [torch.stack(of_encoder) for of_encoder in zip(*each, strict=True)]
 
     def examples(self, loaded: Examples) -> Examples:
         return loaded
@@ -141,6 +161,8 @@ class FreshScenes:
     An item is a clip. With a `kind_balance` the clip is drawn anew.
     """
 
+    shards = None
+
     def __init__(
         self, codec: Codec, text: TextConditioner, store: ClipStore, scenes: SceneConfig
     ) -> None:
@@ -175,6 +197,73 @@ class FreshScenes:
         return latents, stacked
 
 
+SoundBatch = tuple[Tensor, list[int], list[Wordings]]
+"""Waveforms (M, N) of the crops of B sounds, how many each has, and their wordings."""
+
+
+class ShardWriter:
+    """Encodes sounds and their captions into the shards of a folder."""
+
+    def __init__(self, folder: Path, codec: Codec, text: TextConditioner) -> None:
+        self.folder = folder
+        self.encode = SoundEncoder(codec)
+        self._text = text
+        self._states: dict[str, list[np.ndarray]] = {}
+
+    def write(
+        self,
+        part: int,
+        number: int,
+        batches: Iterable[SoundBatch],
+        is_last: Callable[[], bool] = lambda: True,
+        problems: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """Write the shard of these sounds; `is_last` and `problems` are read after the last one."""
+        items = []
+        for waveforms, n_crops, wordings in batches:
+            latents = np.split(self.encode(waveforms).half().cpu().numpy(), np.cumsum(n_crops)[:-1])
+            items += map(Item, latents, wordings)
+        texts = {text for item in items for text in item.wordings.captions + item.wordings.phrases}
+        self._encode_texts(sorted(texts))
+        info = ShardInfo(part, number, len(items), is_last(), dict(problems))
+        write_shard(self.folder, info, items, self._states)
+
+    @torch.no_grad()
+    def _encode_texts(self, texts: Sequence[str]) -> None:
+        """Those of the last shard are kept, as many come again."""
+        states = {text: self._states[text] for text in texts if text in self._states}
+        new = [text for text in texts if text not in states]
+        for start in range(0, len(new), CAPTION_BATCH):
+            some = new[start : start + CAPTION_BATCH]
+            each = [batch.half().numpy() for batch in hidden_states(self._text, some)]
+            for i, text in enumerate(some):
+                # The padding is exactly zero, and no encoder's output for a token is.
+                states[text] = [of[i, : int(of[i].any(axis=1).sum())] for of in each]
+        self._states = states
+
+
+def complete(
+    folder: Path,
+    index: Index,
+    write: Callable[[int, int], None],
+    processes: PartialState | None,
+) -> None:
+    """Make `folder` complete, where it is not: `write(process, n_processes)` writes the shards of
+    one process that are not there, and then the main one writes the index."""
+    if (folder / INDEX_NAME).exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    n, rank = (processes.num_processes, processes.process_index) if processes else (1, 0)
+    write(rank, n)
+    if processes is not None:
+        processes.wait_for_everyone()
+    if rank == 0:
+        found = [read_info(path) for path in sorted(folder.glob("*.safetensors"))]
+        replace(index, shards=tuple(found)).write(folder)
+    if processes is not None:
+        processes.wait_for_everyone()
+
+
 def prepare(
     root: Path,
     codec: Codec,
@@ -191,152 +280,101 @@ def prepare(
 
     `before_composing()` is called before it is made. The scenes do not depend on `n_workers`, the
     number of processes that compose them. `scenes.n_cached` is not 0. The `processes` of a launch,
-    which all call this, encode a part each; the main one writes.
+    which all call this, encode a part each.
     """
     n_scenes = scenes.n_cached or len(store)
-    folder = root / _digest(codec, text, store, scenes, seed, n_scenes)
-    if not folder.exists():
+    inputs = _digest(codec, text, store, scenes, seed, n_scenes)
+    folder = root / inputs
+    batches = _SceneBatches(store, scenes, seed, n_scenes)
+
+    def write(rank: int, n_processes: int) -> None:
         before_composing()
-        batches = _SceneBatches(store, scenes, seed, n_scenes)
-        encoded = _encode(codec, batches, n_workers, processes)
-        if processes is None or processes.is_main_process:
-            shape = (n_scenes, *codec.latent_shape(scenes.duration_s))
-            root.mkdir(parents=True, exist_ok=True)
-            with atomic_folder(folder) as beside:
-                wordings = _write_latents(beside, shape, encoded, on_progress)
-                captions = _write_wordings(beside, wordings)
-                _HiddenStates.write(beside, text, captions, on_progress)
-        else:
-            deque(encoded, maxlen=0)
-        if processes is not None:
-            processes.wait_for_everyone()
-    return LatentCache(folder, text, scenes.phrase_probability)
+        writer = ShardWriter(folder, codec, text)
+        shards = [
+            shard
+            for shard in range(rank, math.ceil(n_scenes / SHARD_ITEMS), n_processes)
+            if not shard_path(folder, shard, 0).exists()
+        ]
+        keys = [key for shard in shards for key in batches.of_shard(shard)]
+        composed = read_ahead(batches, keys, n_workers, writer.encode.device)
+        if on_progress is not None:
+            composed = _reported(composed, on_progress, n_scenes, len(keys), n_processes)
+        for shard in shards:
+            writer.write(shard, 0, islice(composed, len(batches.of_shard(shard))))
+
+    index = index_of(codec, text, scenes.duration_s, inputs)
+    complete(folder, index, write, processes)
+    return LatentCache(folder, index.max_lengths, scenes.phrase_probability)
+
+
+def index_of(codec: Codec, text: TextConditioner, duration_s: float, inputs: str) -> Index:
+    """The index of latents of these networks, without shards."""
+    return Index(
+        format=CACHE_FORMAT,
+        inputs=inputs,
+        networks=digest_of_networks(codec, text).hexdigest()[:16],
+        duration_s=duration_s,
+        latent_shape=codec.latent_shape(duration_s),
+        max_lengths=tuple(encoder.max_length for encoder in text.encoders),
+        shards=(),
+    )
+
+
+def _reported(
+    batches: Iterable[SoundBatch], report: OnPrepare, n_scenes: int, n_left: int, n_processes: int
+) -> Iterator[SoundBatch]:
+    """The batches; the progress is estimated as that of processes that are equally fast."""
+    n_done = max(0, n_scenes - n_left * ENCODE_BATCH * n_processes)
+    for batch in batches:
+        yield batch
+        n_done = min(n_scenes, n_done + len(batch[2]) * n_processes)
+        report("encoding sounds", n_done, n_scenes)
 
 
 class _SceneBatches(Dataset):
-    """The scenes of a cache, `ENCODE_BATCH` at a time: waveforms (B, N) and their wordings."""
+    """The scenes of a cache, `ENCODE_BATCH` at a time."""
 
     def __init__(self, store: ClipStore, scenes: SceneConfig, seed: int, n_scenes: int) -> None:
         self.store, self.scenes, self.seed, self.n_scenes = store, scenes, seed, n_scenes
 
-    def __len__(self) -> int:
-        return math.ceil(self.n_scenes / ENCODE_BATCH)
+    def of_shard(self, shard: int) -> range:
+        """The numbers of the batches of a shard."""
+        per_shard = SHARD_ITEMS // ENCODE_BATCH
+        n_batches = math.ceil(self.n_scenes / ENCODE_BATCH)
+        return range(shard * per_shard, min((shard + 1) * per_shard, n_batches))
 
-    def __getitem__(self, index: int) -> tuple[Tensor, list[Wordings]]:
+    def __getitem__(self, index: int) -> SoundBatch:
         start = index * ENCODE_BATCH
-        batch = [
-            compose(
-                self.store,
-                self.scenes,
-                scene_seed(self.seed, i),
-                clip=None if self.scenes.n_cached else i,
-            )
-            for i in range(start, min(start + ENCODE_BATCH, self.n_scenes))
-        ]
-        return torch.stack([s.waveform for s in batch]), [s.wordings for s in batch]
+        sounds = [self._crops(i) for i in range(start, min(start + ENCODE_BATCH, self.n_scenes))]
+        waveforms = torch.stack([scene.waveform for crops in sounds for scene in crops])
+        return waveforms, [len(crops) for crops in sounds], [crops[0].wordings for crops in sounds]
+
+    def _crops(self, index: int) -> list[Scene]:
+        """The scene of this number, and, where that is a crop of a clip, the others of it."""
+        seeds = seeds_of_crops(scene_seed(self.seed, index), self.scenes.n_crops)
+        clip = None if self.scenes.n_cached else index
+        if len(seeds) > 1:
+            n_samples = round(self.scenes.duration_s * self.store.sample_rate_hz)
+            seeds = seeds[: 1 if self.store[index].numel() <= n_samples else None]
+        return [compose(self.store, self.scenes, seed, clip=clip) for seed in seeds]
 
 
-def _encode(
-    codec: Codec, batches: _SceneBatches, n_workers: int, processes: PartialState | None
-) -> Iterator[tuple[np.ndarray, list[Wordings]]]:
-    """Latents (B, C, h, w) float16 and wordings of each batch, in order.
-
-    Of several processes each computes a part, and all get all.
-    """
-    encode = SoundEncoder(codec)
-    n, index = (processes.num_processes, processes.process_index) if processes else (1, 0)
-    mine = read_ahead(batches, range(index, len(batches), n), n_workers, encode.device)
-    for _ in range(0, len(batches), n):
-        batch = next(mine, None)  # the last round may have none for this process
-        encoded = None if batch is None else (encode(batch[0]).half().cpu().numpy(), batch[1])
-        yield from filter(None, gather_object([encoded]) if n > 1 else [encoded])
+def seeds_of_crops(seed: int, n_crops: int) -> list[int]:
+    return [seed, *(derive_seed(seed, crop) for crop in range(1, n_crops))]
 
 
-def _write_latents(
-    folder: Path,
-    shape: tuple[int, ...],
-    encoded: Iterable[tuple[np.ndarray, list[Wordings]]],
-    on_progress: OnPrepare | None,
-) -> list[Wordings]:
-    """Write `latents.npy`, float16 of `shape` (N, C, h, w); returns the wordings of its scenes."""
-    wordings: list[Wordings] = []
-    # Written from end to end, not mapped: a full disk is then an OSError and not a signal.
-    with (folder / "latents.npy").open("wb") as file:
-        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for latents, of_batch in encoded:
-            assert latents.shape == (len(of_batch), *shape[1:])
-            file.write(latents.tobytes())
-            wordings += of_batch
-            if on_progress is not None:
-                on_progress("encoding sounds", len(wordings), shape[0])
-    return wordings
-
-
-def _write_wordings(folder: Path, wordings: Sequence[Wordings]) -> list[str]:
-    """Write `captions.json`, each text once; returns the texts."""
-    texts = sorted({text for of_scene in wordings for text in of_scene.captions + of_scene.phrases})
-    index = {text: i for i, text in enumerate(texts)}
-    scenes = [
-        [[index[text] for text in group] for group in (of_scene.captions, of_scene.phrases)]
-        for of_scene in wordings
-    ]
-    content = json.dumps({"texts": texts, "scenes": scenes})
-    (folder / "captions.json").write_text(content, encoding="utf-8")
-    return texts
-
-
-def _read_wordings(folder: Path) -> list[Wordings]:
-    content = json.loads((folder / "captions.json").read_text("utf-8"))
-    texts = content["texts"]
-    return [
-        Wordings(*(tuple(texts[i] for i in group) for group in of_scene))
-        for of_scene in content["scenes"]
-    ]
-
-
-class _HiddenStates:
-    """Hidden states of many captions: for each encoder an array of the rows of all captions."""
-
-    def __init__(self, folder: Path, text: TextConditioner) -> None:
-        self._index = json.loads((folder / "text.json").read_text("utf-8"))
-        self._rows = [
-            np.load(folder / f"text_{i}.npy", mmap_mode="r") for i in range(len(text.encoders))
-        ]
-        self._max_lengths = [encoder.max_length for encoder in text.encoders]
-
-    def __getitem__(self, caption: str) -> list[Tensor]:
-        padded = []
-        for rows, (start, count), length in zip(
-            self._rows, self._index[caption], self._max_lengths, strict=True
-        ):
-            states = torch.zeros(length, rows.shape[1])
-            states[:count] = torch.from_numpy(rows[start : start + count].astype(np.float32))
-            padded.append(states)
-        return padded
-
-    @staticmethod
-    @torch.no_grad()
-    def write(
-        folder: Path, text: TextConditioner, captions: list[str], on_progress: OnPrepare | None
-    ) -> None:
-        rows: list[list[np.ndarray]] = [[] for _ in text.encoders]
-        starts = [0] * len(text.encoders)
-        index: dict[str, list[tuple[int, int]]] = {caption: [] for caption in captions}
-        for first in range(0, len(captions), CAPTION_BATCH):
-            some = captions[first : first + CAPTION_BATCH]
-            for i, batch in enumerate(hidden_states(text, some)):
-                for caption, states in zip(some, batch.half(), strict=True):
-                    # The padding is exactly zero, and no encoder's output for a token is.
-                    count = int(states.any(dim=1).sum())
-                    rows[i].append(states[:count].numpy())
-                    index[caption].append((starts[i], count))
-                    starts[i] += count
-            if on_progress is not None:
-                on_progress("encoding captions", first + len(some), len(captions))
-        for i, parts in enumerate(rows):
-            np.save(folder / f"text_{i}.npy", np.concatenate(parts))
-        (folder / "text.json").write_text(json.dumps(index), encoding="utf-8")
+def digest_of_networks(codec: Codec, text: TextConditioner) -> hashlib._Hash:
+    """Of what encodes sounds and captions."""
+    digest = hashlib.sha256(f"format {CACHE_FORMAT}".encode())
+    networks = codec.networks
+    modules = [("", networks.autoencoder), *(("encoder.", e) for e in networks.text_encoders)]
+    for prefix, module in modules:
+        for name, tensor in sorted(module.state_dict(prefix=prefix).items()):
+            # The sums distinguish trained networks, and are faster than a hash of the bytes.
+            total = tensor.cpu().double().sum().item()
+            digest.update(f"{name}{tuple(tensor.shape)}{total:.12g}".encode())
+    digest.update(repr([encoder.max_length for encoder in text.encoders]).encode())
+    return digest
 
 
 def _digest(
@@ -348,18 +386,9 @@ def _digest(
     n_scenes: int,
 ) -> str:
     """The name of a cache, from everything that its content depends on."""
-    digest = hashlib.sha256(f"format {CACHE_FORMAT}".encode())
-    networks = codec.networks
-    modules = [("", networks.autoencoder), *(("encoder.", e) for e in networks.text_encoders)]
-    for prefix, module in modules:
-        for name, tensor in sorted(module.state_dict(prefix=prefix).items()):
-            # The sums distinguish trained networks, and are faster than a hash of the bytes.
-            total = tensor.cpu().double().sum().item()
-            digest.update(f"{name}{tuple(tensor.shape)}{total:.12g}".encode())
+    digest = digest_of_networks(codec, text)
     for clip in store.clips:
         stat = clip.path.stat()
         digest.update(repr((clip, stat.st_size, stat.st_mtime_ns)).encode())
-    digest.update(
-        repr((asdict(scenes), seed, n_scenes, [e.max_length for e in text.encoders])).encode()
-    )
+    digest.update(repr((asdict(scenes), seed, n_scenes)).encode())
     return digest.hexdigest()[:16]

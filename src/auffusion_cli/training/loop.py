@@ -176,12 +176,12 @@ class _Batches(Dataset):
     """The inputs of each step in this process: one result of `Stage.load` for each part."""
 
     def __init__(self, stage: Stage, config: TrainingConfig, accelerator: Accelerator) -> None:
-        self.load, self.n_items = stage.load, stage.n_items
+        self.load, self.n_items, self.shards = stage.load, stage.n_items, stage.shards
         self.loop, self.seed = config.loop, config.seed
         self.process_index, self.n_processes = accelerator.process_index, accelerator.num_processes
 
     def __getitem__(self, step: int) -> list[Any]:
-        batch = samples_at(step, self.loop.batch_size, self.n_items, self.seed)
+        batch = samples_at(step, self.loop.batch_size, self.n_items, self.seed, self.shards)
         # Strided, so that each process takes an equal part of every accumulated part.
         mine = batch[self.process_index :: self.n_processes]
         share = len(mine) // self.loop.gradient_accumulation

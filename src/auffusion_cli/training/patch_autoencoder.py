@@ -56,6 +56,8 @@ class PatchAutoencoderStage:
     see `stage.Stage`.
     """
 
+    shards = None
+
     def __init__(
         self,
         config: TrainingConfig,

@@ -6,10 +6,15 @@ a resumed run continues with the losses of one never stopped, and N processes se
 
 from __future__ import annotations
 
+from bisect import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+SHARDS_TOGETHER = 32
+"""Shards whose items are shuffled among each other, and which are read at the same time."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,59 @@ class Sample:
         return torch.Generator().manual_seed(self.seed)
 
 
-def samples_at(step: int, batch_size: int, n_items: int, seed: int) -> list[Sample]:
+class Shards:
+    """Items that lie in shards: the order of an epoch keeps those of a few shards together.
+
+    The shards are shuffled, and the items of `SHARDS_TOGETHER` shards that follow each other are
+    shuffled among each other. What is remembered does not grow with the number of items.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.starts = np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))])
+        """First item of each shard, and the number of all items."""
+        self._epoch: tuple[tuple[int, int], np.ndarray, list[int]] | None = None
+        self._together: tuple[tuple[int, int, int], np.ndarray] | None = None
+
+    @property
+    def n_items(self) -> int:
+        return int(self.starts[-1])
+
+    def place_of(self, index: int) -> tuple[int, int]:
+        """(shard, place in it) of an item."""
+        shard = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return shard, index - int(self.starts[shard])
+
+    def item_at(self, seed: int, epoch: int, place: int) -> int:
+        """The item at a place of an epoch's order."""
+        if self._epoch is None or self._epoch[0] != (seed, epoch):
+            rng = np.random.default_rng(np.random.SeedSequence((seed, epoch)))
+            order = rng.permutation(len(self.starts) - 1)
+            sizes = np.diff(self.starts)[order]
+            ends = np.cumsum(sizes)[SHARDS_TOGETHER - 1 :: SHARDS_TOGETHER].tolist()
+            self._epoch = (seed, epoch), order, [0, *ends]
+        _, order, starts = self._epoch
+        group = bisect(starts, place) - 1
+        if self._together is None or self._together[0] != (seed, epoch, group):
+            shards = order[group * SHARDS_TOGETHER : (group + 1) * SHARDS_TOGETHER]
+            items = np.concatenate(
+                [np.arange(self.starts[shard], self.starts[shard + 1]) for shard in shards]
+            )
+            rng = np.random.default_rng(np.random.SeedSequence((seed, epoch, group)))
+            self._together = (seed, epoch, group), rng.permutation(items)
+        return int(self._together[1][place - starts[group]])
+
+
+def samples_at(
+    step: int, batch_size: int, n_items: int, seed: int, shards: Shards | None = None
+) -> list[Sample]:
     """The samples of one optimiser step: every epoch is a new permutation of the items."""
     batch = []
     for position in range(step * batch_size, (step + 1) * batch_size):
         epoch, place = divmod(position, n_items)
-        index = int(_permutation(seed, epoch, n_items)[place])
+        if shards is None:
+            index = int(_permutation(seed, epoch, n_items)[place])
+        else:
+            index = shards.item_at(seed, epoch, place)
         batch.append(Sample(index, derive_seed(seed, position)))
     return batch
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from auffusion_cli.training.samples import Sample
+from auffusion_cli.training.samples import Sample, Shards
 
 Losses = Iterator[tuple[Tensor, dict[str, float]]]
 """(loss, numbers to log), one for each backward pass."""
@@ -26,6 +26,8 @@ class Stage(Protocol):
     The loop replaces the entries by their wrapped forms, which `losses` must call."""
     n_items: int
     """Items of the data; an epoch sees each once."""
+    shards: Shards | None
+    """Where they lie, if their order has to keep to it."""
 
     def load(self, batch: Sequence[Sample]) -> Any:
         """Read, compose and draw the inputs of `losses` for a part of a batch, as tensors in tuples

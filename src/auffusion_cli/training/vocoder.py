@@ -104,6 +104,8 @@ class VocoderStage:
     a weight: a step costs a fraction of one with the discriminators.
     """
 
+    shards = None
+
     def __init__(self, training: TrainingConfig, store: ClipStore, device: torch.device) -> None:
         """Raises UsageError and CheckpointError like `build_vocoder`."""
         config = training.vocoder
