@@ -63,6 +63,7 @@ def test_of_edits(task, body, tiny_model, tiny_checkpoint, recording_file, tmp_p
     settings = ask.settings(tiny_model.defaults, duration_s)
     record = model_record(tiny_model, request, settings, tiny_checkpoint)
     resolved, sound = planned(command_line(record, "out.wav", recording_file, tiny_model.defaults))
+    assert not resolved.get("guards")
     assert compared(record).items() <= (resolved | sound).items()
 
 

@@ -1,15 +1,26 @@
 """The best of several sounds, and guards, with sounds that are made up by their seeds."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from auffusion_cli.errors import AuffusionAdvice
 from auffusion_cli.requests.provenance import Provenance
-from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, line_seed
-from auffusion_cli.requests.selection import Choosing
-from auffusion_cli.tasks.choose import Chooser
+from auffusion_cli.requests.request import (
+    ExtendRequest,
+    GenerateRequest,
+    GenerateSettings,
+    InpaintRequest,
+    line_seed,
+)
+from auffusion_cli.requests.selection import Choosing, Rejected
+from auffusion_cli.signal.recording import Recording
+from auffusion_cli.tasks.choose import Chooser, choose_edit
+from auffusion_cli.tasks.edits import EditResult
 from auffusion_cli.tasks.generate import GenerateFailure
+from auffusion_cli.tasks.hear import heard_in
 
 SETTINGS = GenerateSettings(1.0, 2, 3.0, 0.0, "ddim")
 
@@ -155,3 +166,65 @@ def test_a_hostile_selection_is_refused(damage):
     record["selection"] |= damage
     with pytest.raises(AudioError, match="not usable"):
         Provenance.from_dict(record)
+
+
+class Edit:
+    """Fills a recording of pulses of noise at full scale / 2 with sound as loud as `levels`."""
+
+    def __init__(self, levels, rest=0.5, rate_hz=16_000):
+        self.levels, self.rest, self.rate_hz, self.seeds = levels, rest, rate_hz, []
+
+    def __call__(self, request):
+        warnings.warn("tight", AuffusionAdvice, stacklevel=1)
+        self.seeds.append(request.seed)
+        noise = np.random.default_rng(0).uniform(-1, 1, 3 * self.rate_hz)
+        pulses = noise * np.sin(np.arange(len(noise)) / self.rate_hz * 32) ** 2
+        level = np.full(len(noise), self.rest)
+        level[self.rate_hz : 2 * self.rate_hz] = self.levels.get(request.seed, 0.3)
+        samples = np.round(pulses * level * 2**31).astype(np.int32)[:, None]
+        record = Provenance(request, SETTINGS, "m", None, "v", "cpu", "fp32", "0" * 64, None)
+        return EditResult(Recording(samples, self.rate_hz, "PCM_16", ""), record)
+
+
+def choose_one_edit(edit, prompt="a dog", **asked):
+    request = InpaintRequest("a.wav", "0" * 64, 100, masks=("1-2s",), prompt=prompt)
+    chooser = Chooser(Choosing(**asked), LoudnessJudge(), LoudnessJudge())
+    return choose_edit(chooser, edit, request)
+
+
+@pytest.mark.filterwarnings("ignore::auffusion_cli.errors.AuffusionAdvice")
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100])
+def test_of_a_recording_the_new_part_is_judged(rate_hz):
+    edit = Edit({100: 0.2, 101: 0.0, 102: 0.4}, rate_hz=rate_hz)
+    ranked = choose_one_edit(edit, best_of=3)
+    assert [one.provenance.request.seed for one in ranked] == [102, 100, 101]
+    selections = [one.provenance.selection for one in ranked]
+    assert [s.fault for s in selections] == [None, None, "silent"]
+    assert selections[0].score == pytest.approx(0.4, abs=0.06)
+
+
+def test_a_faulty_part_is_made_again_and_advice_is_given_once():
+    edit = Edit({100: 0.0})
+    with pytest.warns(AuffusionAdvice) as told:
+        (one,) = choose_one_edit(edit)
+    assert edit.seeds == [100, line_seed(100, 1)] and len(told) == 1
+    assert one.provenance.request.seed == line_seed(100, 1)
+    assert one.provenance.selection.rejected == (Rejected(100, "silent"),)
+
+
+@pytest.mark.filterwarnings("ignore::auffusion_cli.errors.AuffusionAdvice")
+def test_what_the_recording_has_itself_or_no_word_asks_for_is_no_fault():
+    assert choose_one_edit(Edit({100: 0.0}, rest=0.0))[0].provenance.selection is None
+    assert choose_one_edit(Edit({100: 0.0}), prompt="")[0].provenance.selection is None
+    assert choose_one_edit(Edit({100: 1.0}), prompt="")[0].provenance.selection is not None
+    assert choose_one_edit(Edit({100: 1.0}, rest=1.0))[0].provenance.selection is None
+
+
+@pytest.mark.parametrize(("where", "first"), [("after", 2), ("before", 0), ("loop", 2)])
+def test_of_an_extension_the_new_part_is_heard(where, first):
+    request = ExtendRequest("a.wav", "0" * 64, 1, by_s=1.0, where=where)
+    seconds = np.repeat(np.arange(3), 16_000).astype(np.int32)[:, None] << 28
+    record = Provenance(request, SETTINGS, "m", None, "v", "cpu", "fp32", "0" * 64, None)
+    heard = heard_in(EditResult(Recording(seconds, 16_000, "PCM_32", ""), record))
+    assert np.allclose(heard.waveform, first / 8) and len(heard.waveform) == 14_400
+    assert heard.words == ""

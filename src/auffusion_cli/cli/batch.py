@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from auffusion_cli.cli import console
+from auffusion_cli.cli import chosen, console
 from auffusion_cli.cli.claims import Claims
 from auffusion_cli.cli.launch import Launch
 from auffusion_cli.cli.making import Setup
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from auffusion_cli.requests.finish import Finish
     from auffusion_cli.requests.request import GenerateRequest
     from auffusion_cli.requests.selection import Choosing
-    from auffusion_cli.tasks.choose import Chooser
     from auffusion_cli.tasks.generate import GenerateFailure, GenerateResult
 
 
@@ -71,10 +70,12 @@ class Batch:
         Jobs that other runs are making come last: they are skipped once they are made, and made
         here if those runs end without it.
         """
+        from auffusion_cli.tasks.choose import Chooser
+
         for folder in {path.parent for job in jobs for path in (job.path, job.picture) if path}:
             clear_unfinished(folder)
             self.claims.clear_dead(folder)
-        chooser = _chooser(self.choosing)
+        chooser = Chooser.load(self.choosing)
         best_of = self.choosing.best_of
         one = len(jobs) == best_of == 1
         total, unit = (None, "steps") if one else (len(jobs), "sounds")
@@ -184,9 +185,7 @@ class Batch:
             return
         n_made, n_skipped = (sum(outcome[i] for outcome in outcomes) for i in (0, 1))
         failures = [failure for _, _, some in outcomes for failure in some]
-        if self.faults:
-            kinds = ", ".join(f"{n} {fault}" for fault, n in self.faults.most_common())
-            console.note(f"made again with another seed: {kinds} (--no-guards keeps them)")
+        chosen.note_rejected(self.faults)
         if n_skipped:
             console.note(f"already there and skipped: {n_skipped}")
         for failure in sorted(failures, key=lambda failure: failure["line"] or 0):
@@ -209,7 +208,7 @@ class Batch:
         from auffusion_cli.tasks.finish import finished
 
         result = finished(made[0], self.finish, job.path)
-        self._tell_faults(job, result)
+        self.faults += chosen.tell(job.path, result.provenance.selection)
         try:
             best, *others = job.kept(self.choosing.n_kept)
             for other, candidate in zip(others, made[1:], strict=False):
@@ -252,29 +251,6 @@ class Batch:
             return  # of candidates some of whose files were gone
         with folder_of(job.path):
             result.save(job.path, subtype=self.subtype, overwrite=self.run.overwrite)
-
-    def _tell_faults(self, job: Job, result: GenerateResult) -> None:
-        """Count what the guards rejected, and warn of what they still find."""
-        if (selection := result.provenance.selection) is None:
-            return
-        self.faults.update(one.fault for one in selection.rejected)
-        if selection.fault:
-            console.warn(
-                f"{job.path}: may be {selection.fault}; try other words, or another --seed"
-            )
-        if selection.best_of > 1 and selection.judge is None:
-            console.warn(
-                f"{job.path}: the judge knows none of the words: the first without a fault is kept"
-            )
-
-
-def _chooser(asked: Choosing) -> Chooser:
-    """With the judge and the ear that are needed."""
-    from auffusion_cli.evaluation.judge import load_judge, load_kind_judge
-    from auffusion_cli.tasks.choose import Chooser
-
-    judge = load_judge() if asked.best_of > 1 else None
-    return Chooser(asked, judge, load_kind_judge() if asked.guards else None)
 
 
 def _is_disk_full(error: Exception) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auffusion_cli.cli import console
+from auffusion_cli.cli import chosen, console
 from auffusion_cli.cli.making import Setup
 from auffusion_cli.cli.options import Run
 from auffusion_cli.cli.outputs import place_for
@@ -20,6 +20,7 @@ from auffusion_cli.errors import UsageError
 if TYPE_CHECKING:
     from auffusion_cli.requests.finish import Finish
     from auffusion_cli.requests.request import Request
+    from auffusion_cli.requests.selection import Choosing
     from auffusion_cli.signal.recording import Recording
     from auffusion_cli.tasks.edits import EditResult
 
@@ -147,6 +148,62 @@ def show_requests(
     for path, request in requests.items():
         console.print_line()
         console.print_table(("FILE", str(path)), in_words(asdict(request)))
+
+
+def kept_paths(choosing: Choosing, path: Path, prompt: str) -> list[Path]:
+    """Files of the candidates that are kept, that of the best one first: `path`.
+
+    Raises:
+        UsageError: candidates are asked for, and no words to judge them by.
+    """
+    from auffusion_cli.cli.plan import ranked_path
+
+    if choosing.best_of > 1 and not prompt:
+        raise UsageError(
+            f"--best-of {choosing.best_of}: the judge goes by words, and there are none",
+            hint="Add --prompt with what should be heard.",
+        )
+    return [path, *(ranked_path(path, rank) for rank in range(2, choosing.n_kept + 1))]
+
+
+def make(
+    choosing: Choosing, verb: str, edit: Callable[..., EditResult], request: Request
+) -> list[EditResult]:
+    """What `edit` makes of `request`, as `choosing` asks: the best one first.
+
+    `edit` takes a request, and `on_progress` by name.
+    """
+    from auffusion_cli.tasks.choose import Chooser, choose_edit
+
+    n_made = 0
+    with console.Progress(verb, unit="steps") as progress:
+
+        def make_one(each: Request) -> EditResult:
+            nonlocal n_made
+            nth = n_made % choosing.best_of  # what the guards have made again counts anew
+            n_made += 1
+            return edit(
+                each,
+                on_progress=lambda n_done, n: progress.report(
+                    nth * n + n_done, choosing.best_of * n
+                ),
+            )
+
+        return choose_edit(Chooser.load(choosing), make_one, request)
+
+
+def write_kept(
+    results: Sequence[EditResult], paths: Sequence[Path], run: Run, finish: Finish | None
+) -> None:
+    """Write the results that have a path, the best one last, and tell how it was chosen."""
+    from auffusion_cli.tasks.finish import finished
+
+    best, *others = zip(results, paths, strict=False)
+    for result, path in others:
+        with place_for(path):
+            finished(result, finish, path).save(path, overwrite=run.overwrite)
+    chosen.note_rejected(chosen.tell(best[1], best[0].provenance.selection))
+    write(*best, run, finish)
 
 
 def write(result: EditResult, path: Path, run: Run, finish: Finish | None) -> None:

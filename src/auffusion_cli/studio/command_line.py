@@ -68,9 +68,10 @@ def command_line(
     if task == "generate":
         words += ["--duration", _text(record["duration_s"])]
         words += [] if record["trim"] else ["--no-trim"]
-        words.append("--no-guards")  # as another seed's sound is not wanted
         if record.get("near_seed") is not None:
             words += ["--near", str(record["near_seed"]), "--nearness", _text(record["nearness"])]
+    if task in ("generate", "inpaint", "extend"):
+        words.append("--no-guards")  # as another seed's sound is not wanted
     for name, value in record.get("finish", {}).items():
         words += [FINISH_OPTIONS[name]] if value is True else [FINISH_OPTIONS[name], _text(value)]
     if task != "finish":

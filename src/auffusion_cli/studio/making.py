@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import AuffusionWarning, UsageError
+from auffusion_cli.requests.selection import Choosing, Selection
 from auffusion_cli.studio.asks import (
     AnyAsk,
     EditAsk,
@@ -23,6 +24,8 @@ from auffusion_cli.studio.jobs import Job
 if TYPE_CHECKING:
     from auffusion_cli.evaluation.judge import Judge
     from auffusion_cli.model import Model
+    from auffusion_cli.requests.request import Request
+    from auffusion_cli.tasks.choose import Chooser
     from auffusion_cli.tasks.edits import EditResult
     from auffusion_cli.tasks.finish import FinishResult
 
@@ -41,12 +44,15 @@ class Maker:
         self._load_model = load_model
         self._model: Model | None = None
         self._judge: Judge | None = None
+        self._chooser: Chooser | None = None
 
     def load(self) -> None:
         from auffusion_cli.evaluation.judge import load_judge
+        from auffusion_cli.tasks.choose import Chooser
 
         self._model = self._load_model()
         self._judge = load_judge()
+        self._chooser = Chooser.load(Choosing())
 
     def check(self, ask: AnyAsk) -> None:
         """Raise the error that `ask` would end in, where that can be known.
@@ -115,6 +121,7 @@ class Maker:
 
     def _edit(self, job: Job, report: Report) -> None:
         from auffusion_cli.signal.recording import read_recording
+        from auffusion_cli.tasks.choose import choose_edit
 
         ask: EditAsk = job.ask
         source = self.history.find(ask.source)
@@ -123,7 +130,14 @@ class Maker:
         request = ask.request(path.name, recording.sha256)
         added_s = ask.by_s if isinstance(ask, ExtendAsk) else 0.0
         settings = ask.settings(self.defaults, recording.duration_s + added_s)
-        result = self._task(ask)(self._model, recording, request, settings, on_progress=report)
+        task = self._task(ask)
+
+        def edit(each: Request) -> EditResult:
+            return task(self._model, recording, each, settings, on_progress=report)
+
+        (result,) = choose_edit(self._chooser, edit, request)
+        if selection := result.provenance.selection:
+            job.remarks += _told(selection)
         self._keep_version(job, source, result)
 
     def _finish(self, job: Job) -> None:
@@ -166,6 +180,12 @@ class Maker:
             job.remarks.append(
                 f"the model does not know “{unknown.words}”; nearest: {', '.join(unknown.nearest)}"
             )
+
+
+def _told(selection: Selection) -> list[str]:
+    """What the guards did, in lines."""
+    told = [f"made again with another seed: {one.fault}" for one in selection.rejected]
+    return [*told, f"may be {selection.fault}"] if selection.fault else told
 
 
 @contextmanager

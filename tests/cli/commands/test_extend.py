@@ -94,3 +94,14 @@ def test_a_clip_that_is_too_short_is_told(run):
     soundfile.write("click.wav", np.ones(40), 48000)
     result = run("extend", "click.wav", "--by", "1s")
     assert result.exit_code == 2 and "click.wav lasts 0.000833333 s\n" in result.stderr
+
+
+def test_the_best_of_several_is_kept(run):
+    asked = ("--by", "0.2s", "--prompt", "thunder", "--seed", "3", "--best-of", "2", "--json")
+    result = run("extend", "clip.wav", *asked, "-o", "longer.wav")
+    assert result.exit_code == 0, result.output
+    made = json.loads(result.stdout)
+    assert (made["selection"]["best_of"], made["selection"]["judge"]) == (2, "kinds")
+    assert "identical" in run("reproduce", "longer.wav").stdout
+    result = run("extend", "clip.wav", "--by", "0.2s", "--best-of", "2")
+    assert result.exit_code == 2 and "Add --prompt" in result.stderr

@@ -57,7 +57,7 @@ def test_a_span_is_replaced_shown_and_made_again(run):
     assert "a car horn" in run("info", "clip-inpainted.wav").stdout
     again = run("reproduce", "clip-inpainted.wav", "-o", "again.wav")
     assert again.exit_code == 0, again.output
-    assert again.stdout == "identical: all 48000 samples\n"
+    assert again.stdout == "identical: all 48000 samples\nagain.wav\n"
     Path("clip.wav").rename("elsewhere.wav")
     lost = run("reproduce", "clip-inpainted.wav")
     assert lost.exit_code == 2 and "--source" in lost.stderr
@@ -150,3 +150,31 @@ def test_reproduce_says_that_a_file_was_changed(run):
     assert "this file was changed after it was made" in result.stdout
     as_json = json.loads(run("reproduce", "clip-inpainted.wav", "--json").stdout)
     assert as_json["file_changed"] is True and as_json["identical"] is False
+
+
+def test_the_best_of_several_is_kept_and_the_others_with_their_ranks(run):
+    asked = ("inpaint", "clip.wav", "--mask", "-0.2s", "--prompt", "a theremin", "--seed", "3")
+    result = run(*asked, "--best-of", "2", "--keep-all", "--json", "-o", "new.wav")
+    assert result.exit_code == 0, result.output
+    selection = json.loads(result.stdout)["selection"]
+    assert (selection["first_seed"], selection["best_of"]) == (3, 2)
+    assert "knows none of the words" in result.stderr
+    for name in ("new.wav", "new-rank2.wav"):
+        again = run("reproduce", name)
+        assert again.exit_code == 0 and "identical" in again.stdout, again.output
+    result = run(*asked, "--best-of", "2", "--keep-all", "-o", "new.wav")
+    assert result.exit_code == 2 and "new.wav" in result.stderr
+    assert run(*asked, "--best-of", "2", "-o", "one.wav").exit_code == 0
+    assert not Path("one-rank2.wav").exists()
+
+
+def test_what_the_guards_find_is_made_again_and_told(run, monkeypatch):
+    faults = iter(["silent", None, None])
+    monkeypatch.setattr("auffusion_cli.tasks.choose.Chooser.fault_of", lambda *_: next(faults))
+    asked = ("inpaint", "clip.wav", "--mask", "-0.2s", "--seed", "3", "--json")
+    result = run(*asked, "-o", "a.wav")
+    assert "made again with another seed: 1 silent (--no-guards keeps them)" in result.stderr
+    selection = json.loads(result.stdout)["selection"]
+    assert selection["rejected"] == [{"seed": 3, "fault": "silent"}]
+    again = run("reproduce", "a.wav")
+    assert "identical" in again.stdout, again.output

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,6 +47,7 @@ def extend(
     *,
     sampling: options.Sampling,
     loading: options.Loading,
+    choice: options.Choice,
     finishing: options.Finishing,
     spectrogram: recordings.Picture = None,
     run: options.Run,
@@ -60,6 +62,7 @@ def extend(
     Examples:
       auffusion extend clip.wav --by 5s
       auffusion extend clip.wav --by 3s --before --prompt "footsteps come closer" -o longer.wav
+      auffusion extend clip.wav --by 3s --prompt "thunder" --best-of 4 -o longer.wav
       auffusion extend rain.wav --loop -o rain-loop.wav --spectrogram before-after.png
     """
     from auffusion_cli.cli.making import set_up
@@ -71,7 +74,7 @@ def extend(
     if by_s is None and not loop:
         raise UsageError("Give --by, or --loop", hint="For example: --by 5s.")
     by_s = DEFAULT_LOOP_S if by_s is None else by_s
-    finish = finishing.finish()
+    finish, choosing = finishing.finish(), choice.choosing()
     recording = recordings.read(source)
     duration_s = recording.duration_s + by_s
     if duration_s > MAX_DURATION_S:
@@ -92,25 +95,26 @@ def extend(
     name = "{name}-loop" if loop else "{name}-extended"
     path = recordings.output_path(output, name, source, recording, request)
     recordings.check_no_fades(finish, loop)
-    recordings.check_broadcast(finish, [path])
-    recordings.check_outputs([path], spectrogram, overwrite=run.overwrite)
+    paths = recordings.kept_paths(choosing, path, prompt)
+    recordings.check_broadcast(finish, paths)
+    recordings.check_outputs(paths, spectrogram, overwrite=run.overwrite)
     setup = set_up(loading, sampling.lasting(duration_s), run)
     setup.check_words([prompt], [negative])
     if run.dry_run:
-        recordings.show_plan(setup, {path: request}, as_json=run.json)
+        recordings.show_plan(setup, {path: request}, as_json=run.json, **asdict(choosing))
         return
     if seed is None:
         console.note_seed(request.seed)
     model = setup.load()
     from auffusion_cli.tasks import extend as task
 
-    with console.Progress("extending", unit="steps") as progress:
-        result = task.extend(model, recording, request, setup.settings, on_progress=progress.report)
+    edit = partial(task.extend, model, recording, settings=setup.settings)
+    results = recordings.make(choosing, "extending", edit, request)
     if spectrogram:
-        padded = _padded(recording, result.recording, before=before)
-        titled = [("before", padded), ("after", result.recording)]
+        padded = _padded(recording, results[0].recording, before=before)
+        titled = [("before", padded), ("after", results[0].recording)]
         recordings.draw(spectrogram, titled, overwrite=run.overwrite)
-    recordings.write(result, path, run, finish)
+    recordings.write_kept(results, paths, run, finish)
 
 
 def _padded(recording: Recording, longer: Recording, *, before: bool) -> Recording:

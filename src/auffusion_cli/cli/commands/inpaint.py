@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +64,7 @@ def inpaint(
     *,
     sampling: options.Sampling,
     loading: options.Loading,
+    choice: options.Choice,
     finishing: options.Finishing,
     spectrogram: recordings.Picture = None,
     run: options.Run,
@@ -80,6 +83,7 @@ def inpaint(
       auffusion inpaint speech.wav --mask 3.15-3.65s --room-tone
       auffusion inpaint clip.flac --mask 500-900ms --mask 8s- --spectrogram before-after.png
       auffusion inpaint clip.wav --mask 2-4s --band 0-500 --resample 4 --scheduler ddim
+      auffusion inpaint clip.wav --mask 2-4s --prompt "a dog barking" --best-of 8 --keep-all
     """
     from auffusion_cli.cli.making import set_up
     from auffusion_cli.requests.request import InpaintRequest, draw_seed
@@ -89,7 +93,7 @@ def inpaint(
             "Give --mask, --band, or both",
             hint="For example: --mask 2-4s, or --band 4k-8k.",
         )
-    finish = finishing.finish()
+    finish, choosing = finishing.finish(), choice.choosing()
     recording = recordings.read(source)
 
     from auffusion_cli.tasks.inpaint import check_resample, plan_inpaint
@@ -107,10 +111,11 @@ def inpaint(
         room_tone=room_tone,
     )
     if room_tone:
-        if resample > 1 or any(value is not None for value in asdict(sampling).values()):
+        asked = asdict(sampling).values()
+        if resample > 1 or choosing.best_of > 1 or any(value is not None for value in asked):
             raise UsageError(
                 "--room-tone uses no model, and takes no --steps, --guidance, --guidance-rescale,"
-                " --scheduler or --resample"
+                " --scheduler, --resample or --best-of"
             )
         return _fill_with_room_tone(
             recording, request, source, output, seed, finish, spectrogram, run
@@ -119,8 +124,9 @@ def inpaint(
     # Masks and names are checked before the model is downloaded, whose window only comes after.
     plan_inpaint(request, duration_s, config, GenerationDefaults().max_duration_s)
     path = recordings.output_path(output, "{name}-inpainted", source, recording, request)
-    recordings.check_broadcast(finish, [path])
-    recordings.check_outputs([path], spectrogram, overwrite=run.overwrite)
+    paths = recordings.kept_paths(choosing, path, prompt)
+    recordings.check_broadcast(finish, paths)
+    recordings.check_outputs(paths, spectrogram, overwrite=run.overwrite)
     setup = set_up(loading, sampling.lasting(duration_s), run)
     check_resample(request, setup.settings)
     plan = plan_inpaint(request, duration_s, config, setup.defaults.max_duration_s)
@@ -131,18 +137,17 @@ def inpaint(
             f"--resample {resample}: about {n_steps * resample} steps a window instead of {n_steps}"
         )
     if run.dry_run:
-        recordings.show_plan(setup, {path: request}, as_json=run.json, windows=len(plan.windows))
+        more = {"windows": len(plan.windows), **asdict(choosing)}
+        recordings.show_plan(setup, {path: request}, as_json=run.json, **more)
         return
     if seed is None:
         console.note_seed(request.seed)
     model = setup.load()
     from auffusion_cli.tasks import inpaint as task
 
-    with console.Progress("inpainting", unit="steps") as progress:
-        result = task.inpaint(
-            model, recording, request, setup.settings, on_progress=progress.report
-        )
-    _write(result, recording, path, finish, spectrogram, run)
+    edit = partial(task.inpaint, model, recording, settings=setup.settings)
+    results = recordings.make(choosing, "inpainting", edit, request)
+    _write(results, recording, paths, finish, spectrogram, run)
 
 
 def _fill_with_room_tone(
@@ -168,18 +173,18 @@ def _fill_with_room_tone(
     if seed is None:
         console.note_seed(request.seed)
     result = fill_with_room_tone(recording, request)
-    _write(result, recording, path, finish, spectrogram, run)
+    _write([result], recording, [path], finish, spectrogram, run)
 
 
 def _write(
-    result: EditResult,
+    results: Sequence[EditResult],
     recording: Recording,
-    path: Path,
+    paths: Sequence[Path],
     finish: Finish | None,
     spectrogram: Path | None,
     run: options.Run,
 ) -> None:
     if spectrogram:
-        titled = [("before", recording), ("after", result.recording)]
+        titled = [("before", recording), ("after", results[0].recording)]
         recordings.draw(spectrogram, titled, overwrite=run.overwrite)
-    recordings.write(result, path, run, finish)
+    recordings.write_kept(results, paths, run, finish)
