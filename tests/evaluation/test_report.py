@@ -91,6 +91,18 @@ def test_a_small_set_is_one_file_with_the_measured_sounds_inside(evaluation, tmp
         assert picture.format == "WEBP" and picture.height == report.PICTURE_HEIGHT_PX
 
 
+def test_maps_of_attention_are_inside_with_their_prompts(evaluation, tmp_path):
+    drawn = tmp_path / "map.png"
+    Image.new("RGB", (3, 2), "blue").save(drawn)
+    attention = [(HOSTILE[0], drawn), ("rain", drawn)]
+    write_report(evaluation, tmp_path / "page.html", attention=attention)
+    page = Page((tmp_path / "page.html").read_text("utf-8"))
+    images = [content_of(each["src"]) for tag, each in page.elements if tag == "img"]
+    assert images == [drawn.read_bytes()] * 2
+    regions = [each["aria-label"] for _, each in page.elements if "aria-label" in each]
+    assert regions[-2:] == [HOSTILE[0], "rain"]
+
+
 def test_nothing_is_fetched_from_elsewhere(evaluation, tmp_path):
     path = tmp_path / "report.html"
     write_report(evaluation, path)

@@ -9,7 +9,6 @@ sound has to be the one that was measured. `report_html` escapes all text.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import re
@@ -35,7 +34,7 @@ from auffusion_cli.errors import (
     OutputExistsError,
     UsageError,
 )
-from auffusion_cli.evaluation.report_html import decimals, render, shown
+from auffusion_cli.evaluation.report_html import data_url, decimals, render, shown
 from auffusion_cli.evaluation.result import Evaluation, ScoredClip, System
 from auffusion_cli.files import (
     atomic_file,
@@ -106,6 +105,7 @@ def write_report(
     evaluation: Evaluation,
     path: Path,
     *,
+    attention: Sequence[tuple[str, Path]] = (),
     overwrite: bool = False,
     embedded_bytes: int = EMBEDDED_BYTES,
     on_sound: OnSound | None = None,
@@ -114,7 +114,8 @@ def write_report(
 
     The sounds are read from the folders that the result names. One that is missing or has changed
     since is shown without sound, with an AuffusionWarning. Page and folder appear when they are
-    whole; what was there before stays until then.
+    whole; what was there before stays until then. The PNGs of `attention`, each with its prompt,
+    are inside the page.
 
     Raises:
         UsageError: `path` cannot be written, or exists and `overwrite` is not set.
@@ -129,8 +130,11 @@ def write_report(
         with atomic_file(path) as page, _files_to_fill(folder) as files:
             media = _prepare(sounds, files, quote(os.fsencode(files_folder(path).name)), on_sound)
             clips = _clips_data(evaluation, names, media)
+            drawn = [
+                (prompt, data_url("image/png", file.read_bytes())) for prompt, file in attention
+            ]
             page.write_text(
-                render(evaluation, clips, _sounds_note(folder, n_bytes)), encoding="utf-8"
+                render(evaluation, clips, _sounds_note(folder, n_bytes), drawn), encoding="utf-8"
             )
             written = [page, *(files.iterdir() if files else ())]
             n_written = sum(file.stat().st_size for file in written)
@@ -272,7 +276,7 @@ def _prepare_one(number: int, sound: _Sound, folder: Path | None, url: str) -> _
 
     def address(suffix: str, content: bytes) -> str:
         if folder is None:
-            return f"data:{MEDIA_TYPES[suffix]};base64,{base64.b64encode(content).decode()}"
+            return data_url(MEDIA_TYPES[suffix], content)
         name = f"{number:06d}{suffix}"
         (folder / name).write_bytes(content)
         return f"{url}/{name}"

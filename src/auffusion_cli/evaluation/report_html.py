@@ -29,12 +29,18 @@ ROUNDING = 1e-9
 """Numbers that are not further apart are the same."""
 
 
-def render(evaluation: Evaluation, clips: dict[str, Any], sounds_note: str) -> str:
+def render(
+    evaluation: Evaluation,
+    clips: dict[str, Any],
+    sounds_note: str,
+    attention: Sequence[tuple[str, str]] = (),
+) -> str:
     """The page.
 
     Args:
         clips: the data that its script draws.
         sounds_note: the place of the sounds, in words.
+        attention: prompts and the addresses of their attention maps.
     """
     templates = _templates()
     names = [system.name for system in evaluation.systems]
@@ -52,6 +58,7 @@ def render(evaluation: Evaluation, clips: dict[str, Any], sounds_note: str) -> s
         has_classes=any(clip.classes for system in evaluation.systems for clip in system.rows),
         facts=_facts(evaluation),
         sounds_note=sounds_note,
+        attention=attention,
         style=_inline("page.css"),
         script=_inline("page.js"),
         data=Markup(data),
@@ -81,6 +88,11 @@ def csp_hash(inline: str) -> Markup:
     """The source of a Content-Security-Policy that allows exactly this inline script or style."""
     digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
     return Markup(f"'sha256-{digest}'")
+
+
+def data_url(media_type: str, content: bytes) -> str:
+    """An address that is the file itself."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def _spelled_out(value: object) -> object:
