@@ -1,6 +1,8 @@
 """Small random models of other systems, in the layouts in which they are published."""
 
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -101,6 +103,131 @@ def write_audioldm2(folder: Path) -> AudioLDM2Pipeline:
     return _written(pipeline, folder)
 
 
+@dataclass
+class Tango:
+    """Tango's own parts, and what its code does with them."""
+
+    unet: UNet2DConditionModel
+    text_encoder: T5EncoderModel
+    tokenizer: T5Tokenizer
+    vae: AutoencoderKL
+    vocoder: SpeechT5HifiGan
+    scheduler: DDIMScheduler
+
+    @torch.no_grad()
+    def __call__(self, prompt: str, latents: torch.Tensor, n_steps: int, guidance: float):
+        """(1, C, time, frequency) noise -> (N,) samples: prompts padded to one length, masked."""
+        batch = self.tokenizer(["", prompt], padding=True, return_tensors="pt")
+        states = self.text_encoder(batch.input_ids, attention_mask=batch.attention_mask)[0]
+        mask = batch.attention_mask == 1
+        self.scheduler.set_timesteps(n_steps)
+        for timestep in self.scheduler.timesteps:
+            twice = torch.cat([latents, latents])
+            output = self.unet(twice, timestep, states, encoder_attention_mask=mask).sample
+            without, with_text = output.chunk(2)
+            guided = without + guidance * (with_text - without)
+            latents = self.scheduler.step(guided, timestep, latents).prev_sample
+        log_mel = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return self.vocoder(log_mel.squeeze(1))[0].numpy()
+
+
+def write_tango(folder: Path) -> Tango:
+    """The parts of what is written to `folder` in Tango's layout, with the text encoder's files."""
+    torch.manual_seed(0)
+    tango = Tango(
+        unet=_lively(
+            UNet2DConditionModel(
+                in_channels=N_CHANNELS,
+                out_channels=N_CHANNELS,
+                block_out_channels=(32, 32, 64, 64),
+                attention_head_dim=(1, 1, 1, 1),
+                cross_attention_dim=20,
+                use_linear_projection=True,
+                upcast_attention=True,
+            ),
+            amount=0.01,
+        ),
+        text_encoder=_lively(T5EncoderModel(t5_config())),
+        tokenizer=t5_tokenizer(),
+        vae=_autoencoder(widths=(32, 32, 64), norm_num_groups=32, layers_per_block=2),
+        vocoder=_vocoder(resblock_kernel_sizes=[3, 7, 11], resblock_dilation_sizes=[[1, 3, 5]] * 3),
+        scheduler=DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            prediction_type="v_prediction",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
+    )
+    folder.mkdir()
+    main = {f"unet.{name}": one for name, one in tango.unet.state_dict().items()}
+    main |= {f"text_encoder.{name}": one for name, one in tango.text_encoder.state_dict().items()}
+    torch.save(main, folder / "pytorch_model_main.bin")
+    weights = tango.vae.state_dict().items()
+    vae = {_ldm_name(name): _as_convolution(name, one) for name, one in weights}
+    vae |= {
+        f"vocoder.{name.replace('upsampler.', 'ups.')}": one
+        for name, one in tango.vocoder.state_dict().items()
+        if name not in ("mean", "scale")
+    }
+    torch.save(vae, folder / "pytorch_model_vae.bin")
+    configs = {
+        "main_config": {
+            "text_encoder_name": "google/flan-t5-large",
+            "scheduler_name": "stabilityai/stable-diffusion-2-1",
+            "unet_model_config_path": "configs/diffusion_model_config.json",
+        },
+        "vae_config": {
+            "image_key": "fbank",
+            "subband": 1,
+            "embed_dim": N_CHANNELS,
+            "scale_factor": 0.9,
+            "ddconfig": {
+                "z_channels": N_CHANNELS,
+                "in_channels": 1,
+                "out_ch": 1,
+                "ch": 32,
+                "ch_mult": [1, 1, 2],
+                "num_res_blocks": 2,
+            },
+        },
+    }
+    for name, config in configs.items():
+        (folder / f"{name}.json").write_text(json.dumps(config))
+    tango.text_encoder.config.save_pretrained(folder / "text_encoder")
+    tango.tokenizer.save_pretrained(folder / "text_encoder")
+    write_settings(folder)
+    return tango
+
+
+def _ldm_name(name: str) -> str:
+    """A tensor's name in diffusers' autoencoder -> in latent diffusion's code."""
+    up, resnet = r"decoder\.up_blocks\.(\d)", r"mid_block\.resnets\.(\d)"
+    name = re.sub(up, lambda match: f"decoder.up.{2 - int(match[1])}", name)
+    name = re.sub(resnet, lambda match: f"mid.block_{int(match[1]) + 1}", name)
+    for ours, theirs in (
+        ("down_blocks.", "down."),
+        (".resnets.", ".block."),
+        ("conv_shortcut", "nin_shortcut"),
+        ("downsamplers.0", "downsample"),
+        ("upsamplers.0", "upsample"),
+        ("mid_block.attentions.0", "mid.attn_1"),
+        ("group_norm", "norm"),
+        ("to_out.0", "proj_out"),
+        ("to_", ""),
+        ("conv_norm_out", "norm_out"),
+    ):
+        name = name.replace(ours, theirs)
+    return name
+
+
+def _as_convolution(name: str, weight: torch.Tensor) -> torch.Tensor:
+    """Attention's matrices are 1 x 1 convolutions there."""
+    return weight[..., None, None] if ".to_" in name and name.endswith("weight") else weight
+
+
 def t5_config() -> T5Config:
     return T5Config(
         vocab_size=64,
@@ -181,15 +308,16 @@ def _unet_sizes() -> dict:
     }
 
 
-def _autoencoder() -> AutoencoderKL:
+def _autoencoder(widths=(4, 4, 8), norm_num_groups=2, layers_per_block=1) -> AutoencoderKL:
     return _lively(
         AutoencoderKL(
             in_channels=1,
             out_channels=1,
             down_block_types=("DownEncoderBlock2D",) * 3,
             up_block_types=("UpDecoderBlock2D",) * 3,
-            block_out_channels=(4, 4, 8),
-            norm_num_groups=2,
+            block_out_channels=widths,
+            norm_num_groups=norm_num_groups,
+            layers_per_block=layers_per_block,
             latent_channels=N_CHANNELS,
             scaling_factor=0.9,
         )
@@ -207,7 +335,7 @@ def _scheduler() -> DDIMScheduler:
     )
 
 
-def _vocoder() -> SpeechT5HifiGan:
+def _vocoder(resblock_kernel_sizes=(3,), resblock_dilation_sizes=((1, 3),)) -> SpeechT5HifiGan:
     return _lively(
         SpeechT5HifiGan(
             SpeechT5HifiGanConfig(
@@ -216,8 +344,8 @@ def _vocoder() -> SpeechT5HifiGan:
                 upsample_initial_channel=32,
                 upsample_rates=[5, 4, 2, 2, 2],
                 upsample_kernel_sizes=[16, 16, 8, 4, 4],
-                resblock_kernel_sizes=[3],
-                resblock_dilation_sizes=[[1, 3]],
+                resblock_kernel_sizes=list(resblock_kernel_sizes),
+                resblock_dilation_sizes=[list(each) for each in resblock_dilation_sizes],
                 normalize_before=False,
             )
         ),

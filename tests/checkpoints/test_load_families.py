@@ -1,14 +1,22 @@
 """Other published systems: whole sounds equal those of diffusers' own pipelines."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
+from auffusion_cli.checkpoints import download
+from auffusion_cli.checkpoints.download import looks_complete
+from auffusion_cli.checkpoints.families import TEXT_FILES
+from auffusion_cli.checkpoints.listing import needed_files
 from auffusion_cli.checkpoints.load import load_model
+from auffusion_cli.checkpoints.names import Checkpoint
 from auffusion_cli.diffusion.samplers import initial_noise
+from auffusion_cli.errors import CheckpointError
 from auffusion_cli.requests.request import GenerateRequest
 from auffusion_cli.tasks.generate import generate
-from published_systems import WINDOW_S, write_audioldm, write_audioldm2
+from published_systems import WINDOW_S, write_audioldm, write_audioldm2, write_tango
 
 PROMPTS = (("a dog barks in the rain", ""), ("rain", "dog"), ("a cat", ""))
 SYSTEMS = {"audioldm": write_audioldm, "audioldm2": write_audioldm2}
@@ -66,3 +74,82 @@ def test_a_recording_goes_through_the_latents_upright(system):
         expected = pipeline.vae.encode(rows).latent_dist.mode() * pipeline.vae.config.scaling_factor
     np.testing.assert_allclose(lying(latents), expected, atol=2e-5)
     assert latents.shape == (1, *model.latent_shape(WINDOW_S))
+
+
+@pytest.fixture(scope="module")
+def tango(tmp_path_factory):
+    """(folder, its parts, our model)"""
+    folder = tmp_path_factory.mktemp("systems") / "tango"
+    return folder, write_tango(folder), load_model(folder, device="cpu")
+
+
+@pytest.mark.parametrize("prompt", ["a dog barks in the rain", "rain"])
+def test_sounds_equal_those_of_tangos_own_loop(tango, prompt):
+    _, parts, model = tango
+    noise = initial_noise([7], model.latent_shape(WINDOW_S))
+    expected = parts(prompt, lying(noise), 2, 3.0)
+    (sound,) = generate(model, [GenerateRequest(prompt, seed=7)])
+    assert sound.waveform.std() > 1e-3
+    np.testing.assert_allclose(sound.waveform, expected[: len(sound.waveform)], atol=1e-4)
+
+
+def test_tangos_words_matter_and_batches_do_not(tango):
+    _, _, model = tango
+    requests = [GenerateRequest(prompt, seed=1) for prompt in ("a dog barks", "rain")]
+    together = list(generate(model, requests, batch_size=2))
+    alone = [next(generate(model, [request])) for request in requests]
+    assert np.abs(alone[0].waveform - alone[1].waveform).max() > 0.001
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one.waveform, other.waveform, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("pytorch_model_main.bin", {"group_in.0.weight": torch.zeros(1)}, "UNet of images"),
+        ("pytorch_model_main.bin", {"unet.conv_in.weight": None}, "unet.conv_in.weight"),
+        ("pytorch_model_vae.bin", {"quant_conv.bias": torch.zeros(3)}, "quant_conv.bias"),
+        ("pytorch_model_vae.bin", {"vocoder.ups.0.bias": None}, "upsampler.0.bias"),
+    ],
+)
+def test_a_tango_that_is_wrong_is_told_by_its_tensor(tango, tmp_path, name, change, message):
+    folder = shutil.copytree(tango[0], tmp_path / "tango")
+    weights = torch.load(folder / name, weights_only=True) | change
+    torch.save({k: v for k, v in weights.items() if v is not None}, folder / name)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(folder, device="cpu")
+
+
+def test_a_tango_without_the_files_of_its_text_encoder_says_which(tango, tmp_path):
+    folder = shutil.copytree(tango[0], tmp_path / "tango")
+    shutil.rmtree(folder / "text_encoder")
+    assert not looks_complete(folder)
+    with pytest.raises(CheckpointError, match="text_encoder") as raised:
+        load_model(folder, device="cpu")
+    assert "google/flan-t5-large" in raised.value.hint
+
+
+def test_a_download_of_tango_fetches_the_files_of_its_text_encoder(tango, tmp_path, monkeypatch):
+    folder = shutil.copytree(tango[0], tmp_path / "tango")
+    (folder / "text_encoder").rename(tmp_path / "t5")
+    asked = []
+
+    def pull(source, *, parts):
+        asked.append((source.repo_id, parts))
+        return Checkpoint(source.name, tmp_path / "t5")
+
+    monkeypatch.setattr(download, "pull", pull)
+    monkeypatch.setattr(download, "find_cached", lambda source, parts: None)
+    download._add_text_files(folder)
+    assert asked == [("google/flan-t5-large", TEXT_FILES)]
+    assert looks_complete(folder)
+    paths = [str(path.relative_to(folder)) for path in folder.rglob("*")]
+    assert needed_files(paths) == [
+        "main_config.json",
+        "pytorch_model_main.bin",
+        "pytorch_model_vae.bin",
+        "vae_config.json",
+    ]
+    (folder / "main_config.json").write_text('{"text_encoder_name": "evil/model"}')
+    with pytest.raises(CheckpointError, match="evil/model"):
+        download._add_text_files(folder)

@@ -13,6 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from auffusion_cli.checkpoints.families import (
+    TANGO,
+    TANGO_CONFIG,
+    TANGO_VAE_CONFIG,
+    TEXT_FILES,
+    find_family,
+    text_encoder_of,
+)
 from auffusion_cli.checkpoints.layout import WEIGHT_SUFFIXES
 from auffusion_cli.checkpoints.listing import RemoteFile, announced, download_error
 from auffusion_cli.checkpoints.names import (
@@ -27,11 +35,14 @@ from auffusion_cli.checkpoints.names import (
 from auffusion_cli.checkpoints.transfer import OversizeError, hub_headers, resume
 from auffusion_cli.errors import DownloadError, first_line
 from auffusion_cli.files import clear_unfinished, hash_file, write_text
+from auffusion_cli.parsing import read_text
 
+MAX_TEXT_FILE_BYTES = 20_000_000
 CONFIRM_ABOVE_BYTES = 1_000_000_000
 PART_CONFIGS = {
     "scheduler": "scheduler/scheduler_config.json",
     "tokenizer": "tokenizer/tokenizer_config.json",
+    **{name: name for name in TEXT_FILES},
 }
 """The file that every part of a kind has, where it is not config.json."""
 
@@ -112,7 +123,8 @@ def looks_complete(folder: Path, parts: Sequence[str] = ()) -> bool:
     """
     diffusion = ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"]
     of_parts = [PART_CONFIGS.get(part, f"{part}/config.json") for part in parts]
-    choices = [diffusion, of_parts] if parts else [diffusion]
+    tango = [TANGO_CONFIG, TANGO_VAE_CONFIG, *(f"text_encoder/{name}" for name in TEXT_FILES)]
+    choices = [diffusion, tango, of_parts] if parts else [diffusion, tango]
     is_there = any(all((folder / path).is_file() for path in paths) for paths in choices)
     is_network = (folder / "config.json").is_file() and any(
         path.suffix in WEIGHT_SUFFIXES for path in folder.glob("*")
@@ -176,12 +188,27 @@ def pull(
         progress = _Progress(total - n_bytes, total, on_progress)
         for file in missing:
             _fetch(source, commit, file, folder / file.path, progress)
+        if find_family(folder) is TANGO:
+            _add_text_files(folder)
 
         # By its commit, too: the records of sounds name it, and `reproduce` looks it up.
         clear_unfinished(_record_path(source, commit).parent)
         for revision in (source.revision, commit):
             write_text(_record_path(source, revision), commit)
     return Checkpoint(source.name, folder, commit, licence)
+
+
+def _add_text_files(folder: Path) -> None:
+    """Put beside Tango's weights what its repository leaves to that of its text encoder."""
+    name = text_encoder_of(folder)
+    source = HubSource(name, name, "main")
+    found = find_cached(source, TEXT_FILES) or pull(source, parts=TEXT_FILES)
+    for file_name in TEXT_FILES:
+        text = read_text(
+            found.folder / file_name, max_bytes=MAX_TEXT_FILE_BYTES, raising=DownloadError
+        )
+        (folder / "text_encoder").mkdir(exist_ok=True)
+        write_text(folder / "text_encoder" / file_name, text)
 
 
 def _ask(download: Download, confirm: Confirm | None) -> None:

@@ -6,8 +6,10 @@ here; its networks are in `engines/mel_networks.py`, and `load_families.py` make
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from auffusion_cli.config import GenerationDefaults, SpectrogramConfig
 from auffusion_cli.errors import CheckpointError, UsageError
@@ -31,11 +33,13 @@ class Family:
     """A published system, as far as no network is needed."""
 
     name: str
-    class_name: str
-    """`_class_name` in its model_index.json."""
+    class_name: str | None
+    """`_class_name` in its model_index.json; None in a layout of its own."""
     defaults: GenerationDefaults
     text: tuple[TextPart, ...]
     spectrogram: SpectrogramConfig = MEL_64
+    scheduler_config: Mapping[str, Any] | None = None
+    """The noise schedule, where the folder does not hold it."""
 
     def refuse(self, task: str) -> UsageError:
         """The error for a task about the layers of a UNet, such as "attention"."""
@@ -64,7 +68,31 @@ AUDIOLDM2 = Family(
     text=(TextPart("tokenizer", "text_encoder"), TextPart("tokenizer_2", "text_encoder_2")),
 )
 """arXiv 2308.05734"""
-FAMILIES = (AUDIOLDM, AUDIOLDM2)
+TANGO = Family(
+    name="Tango",
+    class_name=None,
+    defaults=_defaults(3.0),
+    text=(TextPart("text_encoder", "text_encoder"),),
+    # Stable Diffusion 2.1's, which its main_config.json names by a repository that is gone.
+    scheduler_config={
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "v_prediction",
+        "set_alpha_to_one": False,
+    },
+)
+"""arXiv 2304.13731; Tango 2 (arXiv 2404.09956) is the same with other weights."""
+FAMILIES = (AUDIOLDM, AUDIOLDM2, TANGO)
+TANGO_MAIN, TANGO_VAE = "pytorch_model_main", "pytorch_model_vae"
+"""Of Tango's layout: the weights of the UNet and the text encoder; of autoencoder and vocoder."""
+TANGO_CONFIG, TANGO_VAE_CONFIG = "main_config.json", "vae_config.json"
+TEXT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
+"""What Tango's repositories leave to that of the text encoder; here in `text_encoder/`."""
+TEXT_ENCODERS = tuple(f"google/flan-t5-{size}" for size in ("small", "base", "large", "xl", "xxl"))
+"""The repositories that they may name."""
 UNSUPPORTED = (
     "StableAudioPipeline",
     "StableAudio3Pipeline",
@@ -80,6 +108,8 @@ def find_family(folder: Path) -> Family | None:
     Raises:
         CheckpointError: its model_index.json is damaged, or that of a system not supported.
     """
+    if (folder / TANGO_CONFIG).is_file() and (folder / TANGO_VAE_CONFIG).is_file():
+        return TANGO
     path = folder / "model_index.json"
     if (folder / "condition_config.json").is_file() or not path.is_file():
         return None
@@ -91,3 +121,29 @@ def find_family(folder: Path) -> Family | None:
             f"{path}: {class_name} is not supported", hint=f"Auffusion is, and so are {names}."
         )
     return next((family for family in FAMILIES if family.class_name == class_name), None)
+
+
+def check_text_files(folder: Path) -> None:
+    """Raise a CheckpointError where a Tango lacks `TEXT_FILES`, which a download puts there."""
+    for name in TEXT_FILES:
+        path = folder / "text_encoder" / name
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path}: missing", hint=f"That of {text_encoder_of(folder)} belongs there."
+            )
+
+
+def text_encoder_of(folder: Path) -> str:
+    """The repository of the text encoder of a Tango in `folder`.
+
+    Raises:
+        CheckpointError: it names none of `TEXT_ENCODERS`.
+    """
+    path = folder / TANGO_CONFIG
+    config = read_json(path, raising=CheckpointError)
+    name = config.get("text_encoder_name") if isinstance(config, dict) else None
+    if name not in TEXT_ENCODERS:
+        raise CheckpointError(
+            f"{path}: text_encoder_name is {str(name)[:60]!r}; valid: {', '.join(TEXT_ENCODERS)}"
+        )
+    return name

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from auffusion_cli import parsing
-from auffusion_cli.checkpoints.families import find_family
+from auffusion_cli.checkpoints.families import TANGO, find_family
 from auffusion_cli.checkpoints.foreign import recognise
 from auffusion_cli.config import (
     ADAPTER_HEADS,
@@ -125,6 +125,9 @@ def read_scheduler_config(folder: Path) -> dict[str, Any]:
     Every scheduler runs on this schedule: a config that lacks it, or describes another kind of
     schedule, would give a sound on a wrong one.
     """
+    family = find_family(folder)
+    if family is not None and family.scheduler_config is not None:
+        return dict(family.scheduler_config)
     path = folder / "scheduler" / "scheduler_config.json"
     config = read_json(path)
     check_scheduler_config(config, path)
@@ -222,7 +225,8 @@ def choose_vocoder(folder: Path, asked: str, defaults: GenerationDefaults) -> st
     """
     if asked not in ("auto", *VOCODERS):
         raise UsageError(f"--vocoder {asked!r} is not known; valid: auto, {', '.join(VOCODERS)}")
-    has_own = (folder / "vocoder").is_dir()
+    # Tango's is among the weights of its autoencoder.
+    has_own = (folder / "vocoder").is_dir() or find_family(folder) is TANGO
     if asked == "auto":
         return defaults.vocoder if has_own else "griffin-lim"
     if asked == "hifigan" and not has_own:
@@ -317,7 +321,10 @@ def describe(folder: Path) -> dict[str, Any]:
     """Description of a checkpoint from its configs and the sizes of its files."""
     identity = read_identity(folder)
     layout, encoder_folders = _layout(folder)
-    unet = read_json(folder / "unet" / "config.json")
+    unet, vae = (
+        {} if layout == TANGO.name else read_json(folder / part / "config.json")
+        for part in ("unet", "vae")
+    )
     vocoder = choose_vocoder(folder, "auto", identity.defaults)
     weight_files = [path for path in model_files(folder) if path.suffix in WEIGHT_SUFFIXES]
     return {
@@ -328,7 +335,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "text_encoders": [_architecture(encoder / "config.json") for encoder in encoder_folders],
         "cross_attention_dim": unet.get("cross_attention_dim"),
         "unet_channels": unet.get("block_out_channels"),
-        "autoencoder": read_json(folder / "vae" / "config.json").get("_class_name"),
+        "autoencoder": vae.get("_class_name", "AutoencoderKL"),
         "vocoder": vocoder,
         "weight_formats": sorted({path.suffix.removeprefix(".") for path in weight_files}),
         "weights_bytes": sum(path.stat().st_size for path in weight_files),

@@ -10,6 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
+from auffusion_cli.checkpoints.families import (
+    TANGO_CONFIG,
+    TANGO_MAIN,
+    TANGO_VAE,
+    TANGO_VAE_CONFIG,
+)
 from auffusion_cli.checkpoints.layout import MODEL_CARD_NAME, WEIGHT_SUFFIXES
 from auffusion_cli.checkpoints.names import HubSource, is_commit
 from auffusion_cli.checkpoints.transfer import TransferError, fetch_bytes, hub_headers
@@ -119,6 +125,11 @@ def needed_files(paths: Iterable[str]) -> list[str]:
     precision, and for other frameworks.
     """
     paths = set(paths)
+    if TANGO_CONFIG in paths:
+        stems = (
+            f"{stem}{suffix}" for stem in (TANGO_MAIN, TANGO_VAE) for suffix in WEIGHT_SUFFIXES
+        )
+        return sorted({TANGO_CONFIG, TANGO_VAE_CONFIG, MODEL_CARD_NAME, *stems} & paths)
     if "condition_config.json" in paths:
         parts = r"unet|vae|scheduler|vocoder|text_encoder_\w+|condition_adapter_\w+"
     elif "model_index.json" in paths:

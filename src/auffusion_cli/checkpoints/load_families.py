@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from auffusion_cli.checkpoints.families import AUDIOLDM2, MEL_64, Family
+from auffusion_cli.checkpoints.families import AUDIOLDM2, MEL_64, TANGO, Family, find_family
 from auffusion_cli.checkpoints.layout import read_json
 from auffusion_cli.checkpoints.load_torch import check_tensors, load_autoencoder
 from auffusion_cli.checkpoints.meta import build, try_forward
@@ -24,7 +24,12 @@ from auffusion_cli.checkpoints.weights import (
     read_header,
 )
 from auffusion_cli.codec.vocoder import fold_weight_norm
-from auffusion_cli.engines.mel_networks import AudioLDM2Networks, AudioLDMNetworks, MelNetworks
+from auffusion_cli.engines.mel_networks import (
+    AudioLDM2Networks,
+    AudioLDMNetworks,
+    MelNetworks,
+    TangoNetworks,
+)
 from auffusion_cli.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -46,6 +51,10 @@ def load_family(
     Raises:
         CheckpointError: a part is incomplete, damaged, unsafe, or does not fit the others.
     """
+    if family is TANGO:
+        from auffusion_cli.checkpoints.load_tango import load_tango
+
+        return load_tango(folder, dtype, vocoder=vocoder).to(device)
     load = _load_audioldm2 if family is AUDIOLDM2 else _load_audioldm
     parts = {
         "autoencoder": load_mel_autoencoder(folder / "vae", dtype),
@@ -58,6 +67,10 @@ def load_family_codec(
     folder: Path, device: torch.device, dtype: torch.dtype, *, vocoder: bool
 ) -> MelNetworks:
     """The autoencoder and the vocoder of a family alone."""
+    if find_family(folder) is TANGO:
+        from auffusion_cli.checkpoints.load_tango import load_tango_codec
+
+        return TangoNetworks(**load_tango_codec(folder, dtype, vocoder=vocoder)).to(device)
     networks = AudioLDMNetworks(
         autoencoder=load_mel_autoencoder(folder / "vae", dtype),
         vocoder=load_speech_vocoder(folder / "vocoder") if vocoder else None,
@@ -77,7 +90,8 @@ def _load_audioldm(folder: Path, dtype: torch.dtype, parts: dict[str, Any]) -> A
             f"takes {width}"
         )
     networks = AudioLDMNetworks(unet=unet, text_encoders=[clap], **parts)
-    _load_unet(networks, folder / "unet", n_rows=1, dtype=dtype)
+    try_denoise(networks, folder / "unet" / "config.json", n_rows=1)
+    load_weights(unet, find_weights(folder / "unet", DIFFUSERS_STEM, dtype=dtype), dtype)
     return networks
 
 
@@ -98,7 +112,8 @@ def _load_audioldm2(folder: Path, dtype: torch.dtype, parts: dict[str, Any]) -> 
         **parts,
     )
     _check_chain(folder, networks)
-    _load_unet(networks, folder / "unet", n_rows=networks.n_generated + 2, dtype=dtype)
+    try_denoise(networks, folder / "unet" / "config.json", n_rows=networks.n_generated + 2)
+    load_weights(networks.unet, find_weights(folder / "unet", DIFFUSERS_STEM, dtype=dtype), dtype)
     return networks
 
 
@@ -130,8 +145,8 @@ def _empty(
     return build(lambda: from_config(config), n_tensors, folder / "config.json").eval()
 
 
-def _load_unet(networks: MelNetworks, folder: Path, *, n_rows: int, dtype: torch.dtype) -> None:
-    """Fill the UNet of `networks`, once it has taken a latent and `n_rows` of text."""
+def try_denoise(networks: MelNetworks, config_path: Path, *, n_rows: int) -> None:
+    """Raise a CheckpointError unless the empty UNet takes a latent and `n_rows` of text."""
     n_channels = networks.autoencoder.latent_channels
     try_forward(
         lambda: networks.denoise(
@@ -140,9 +155,8 @@ def _load_unet(networks: MelNetworks, folder: Path, *, n_rows: int, dtype: torch
             torch.empty(1, n_rows, networks.text_width),
         ),
         (1, n_channels, 16, 16),
-        folder / "config.json",
+        config_path,
     )
-    load_weights(networks.unet, find_weights(folder, DIFFUSERS_STEM, dtype=dtype), dtype)
 
 
 def load_mel_autoencoder(folder: Path, dtype: torch.dtype) -> KLAutoencoder:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from auffusion_cli.checkpoints.families import AUDIOLDM, AUDIOLDM2, Family, find_family
+from auffusion_cli.checkpoints.families import AUDIOLDM, AUDIOLDM2, TANGO, Family, find_family
 from auffusion_cli.checkpoints.foreign import recognise
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.parsing import parse_yaml, read_text
@@ -113,6 +113,24 @@ KNOWN: dict[str, KnownCheckpoint] = {
             revision="main",
             approximate_bytes=6_000_000_000,
             family=AUDIOLDM2,
+        ),
+        KnownCheckpoint(
+            name="tango",
+            description="Tango, trained on AudioCaps (1.3 G parameters)",
+            licence="CC-BY-NC-SA-4.0",
+            repo_id="declare-lab/tango",
+            revision="main",
+            approximate_bytes=5_300_000_000,
+            family=TANGO,
+        ),
+        KnownCheckpoint(
+            name="tango2",
+            description="Tango 2: Tango aligned with preferences",
+            licence="CC-BY-NC-SA-4.0",
+            repo_id="declare-lab/tango2",
+            revision="main",
+            approximate_bytes=5_300_000_000,
+            family=TANGO,
         ),
     )
 }

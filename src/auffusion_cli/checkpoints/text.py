@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from auffusion_cli.checkpoints.families import TextPart, find_family
+from auffusion_cli.checkpoints.families import TANGO, TextPart, check_text_files, find_family
 from auffusion_cli.checkpoints.layout import is_adapter_layout, read_conditions, read_json
 from auffusion_cli.diffusion.text import TextEncoder, TextReader, Tokenizer
 from auffusion_cli.errors import CheckpointError, first_line
@@ -39,6 +39,8 @@ def load_text(folder: Path) -> TextReader:
         CheckpointError: a config or a tokenizer is missing or damaged.
     """
     if family := find_family(folder):
+        if family is TANGO:
+            check_text_files(folder)
         return TextReader([_load_part(folder, part) for part in family.text])
     if is_adapter_layout(folder):
         return TextReader(

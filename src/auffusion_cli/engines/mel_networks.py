@@ -1,4 +1,4 @@
-"""`Networks` of systems that denoise log-mels of 64 bands: AudioLDM, AudioLDM 2. By torch.
+"""`Networks` of systems that denoise log-mels of 64 bands: AudioLDM, AudioLDM 2, Tango. By torch.
 
 Inside, their images lie on the side: (time, frequency), low frequencies first, log-mels as they
 are. Outside they are what `networks.Networks` says: (frequency, time), low frequencies at the
@@ -189,6 +189,24 @@ class AudioLDM2Networks(MelNetworks):
             "encoder_hidden_states_1": states,
             "encoder_attention_mask_1": states.any(dim=-1),
         }
+
+
+class TangoNetworks(MelNetworks):
+    """Tango's (arXiv 2304.13731): the last hidden states of Flan-T5, by cross-attention."""
+
+    @property
+    def text_width(self) -> int:
+        return self.text_encoders[0].config.d_model
+
+    def condition(
+        self, token_ids: Sequence[np.ndarray], attention_masks: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        (t5,) = self.text_encoders
+        states = self._computed(lambda: _states(t5, token_ids[0], attention_masks[0])[0])
+        return states * attention_masks[0][:, None].astype(np.float32)
+
+    def _text_inputs(self, text: Tensor) -> dict[str, Any]:
+        return {"encoder_hidden_states": text, "encoder_attention_mask": text.any(dim=-1)}
 
 
 def _sentence(clap: torch.nn.Module, token_ids: np.ndarray, attention_mask: np.ndarray) -> Tensor:
