@@ -170,7 +170,8 @@ def test_a_changed_recording_makes_another(make, store, tmp_path):
 def test_a_preparation_that_was_stopped_goes_on_at_the_shard(make, tmp_path, monkeypatch):
     monkeypatch.setattr(latents_module, "SHARD_ITEMS", 16)
     scenes = replace(SCENES, n_cached=37)
-    expected = [make(scenes).latent(i) for i in range(37)]
+    here = make(scenes)
+    expected = [here.latent(i) for i in range(37)]
     (folder,) = tmp_path.iterdir()
     shutil.rmtree(folder)
 

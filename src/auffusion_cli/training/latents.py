@@ -298,7 +298,8 @@ def prepare(
         keys = [key for shard in shards for key in batches.of_shard(shard)]
         composed = read_ahead(batches, keys, n_workers, writer.encode.device)
         if on_progress is not None:
-            composed = _reported(composed, on_progress, n_scenes, len(keys), n_processes)
+            n_left = sum(batches.n_scenes_of(key) for key in keys)
+            composed = _reported(composed, on_progress, n_scenes, n_left, n_processes)
         for shard in shards:
             writer.write(shard, 0, islice(composed, len(batches.of_shard(shard))))
 
@@ -324,11 +325,11 @@ def _reported(
     batches: Iterable[SoundBatch], report: OnPrepare, n_scenes: int, n_left: int, n_processes: int
 ) -> Iterator[SoundBatch]:
     """The batches; the progress is estimated as that of processes that are equally fast."""
-    n_done = max(0, n_scenes - n_left * ENCODE_BATCH * n_processes)
+    n_done = max(0, n_scenes - n_left * n_processes)
     for batch in batches:
-        yield batch
         n_done = min(n_scenes, n_done + len(batch[2]) * n_processes)
         report("encoding sounds", n_done, n_scenes)
+        yield batch
 
 
 class _SceneBatches(Dataset):
@@ -343,9 +344,12 @@ class _SceneBatches(Dataset):
         n_batches = math.ceil(self.n_scenes / ENCODE_BATCH)
         return range(shard * per_shard, min((shard + 1) * per_shard, n_batches))
 
+    def n_scenes_of(self, batch: int) -> int:
+        return min(ENCODE_BATCH, self.n_scenes - batch * ENCODE_BATCH)
+
     def __getitem__(self, index: int) -> SoundBatch:
         start = index * ENCODE_BATCH
-        sounds = [self._crops(i) for i in range(start, min(start + ENCODE_BATCH, self.n_scenes))]
+        sounds = [self._crops(start + i) for i in range(self.n_scenes_of(index))]
         waveforms = torch.stack([scene.waveform for crops in sounds for scene in crops])
         return waveforms, [len(crops) for crops in sounds], [crops[0].wordings for crops in sounds]
 
