@@ -10,6 +10,8 @@ import soundfile
 from starlette.testclient import TestClient
 
 from auffusion_cli import generate
+from auffusion_cli.requests.request import EditRequest
+from auffusion_cli.signal.audio import to_pcm16
 from auffusion_cli.signal.recording import read_recording
 from auffusion_cli.signal.sound_file import read_provenance, read_record
 from auffusion_cli.studio import app as app_module
@@ -17,6 +19,7 @@ from auffusion_cli.studio import files
 from auffusion_cli.studio.app import Studio
 from auffusion_cli.studio.history import History
 from auffusion_cli.studio.making import Maker
+from auffusion_cli.tasks.edit import edit
 
 
 def upload(client, path, name="a clip.wav"):
@@ -69,6 +72,28 @@ def test_edits_are_versions_of_their_source(client, finished, recording_file, hi
     versions = client.get(f"/v1/sounds/{turned['sounds'][0]}/versions").json()["sounds"]
     assert [one["task"] for one in versions] == ["recording", "inpaint", "extend", "style-transfer"]
     assert versions[2]["duration_s"] == pytest.approx(1.7, abs=1e-3)
+
+
+def test_words_are_changed_as_the_library_changes_them(client, finished, tiny_model, history):
+    (source,) = finished("generate", prompt="a dog", seed=5, duration_s=0.8)["sounds"]
+    (made,) = finished("edit", source=source, swaps=["dog=cat"])["sounds"]
+    sound = client.get(f"/v1/sounds/{made}").json()
+    assert sound["remarks"] == [] and sound["title"] == "a cat"  # made again, it was the same
+    path = history.path(history.find(source))
+    request = EditRequest("a dog", 5, swaps=("dog=cat",), trim=True)
+    expected = edit(tiny_model, request, read_record(path).settings).edited
+    made_samples = read_recording(history.path(history.find(made))).samples[:, 0] >> 16
+    assert np.array_equal(made_samples, to_pcm16(expected.waveform))
+
+
+def test_only_words_that_made_the_sound_are_changed(client, finished, recording_file):
+    source = upload(client, recording_file)["id"]
+    (timeline,) = finished("generate", timeline="0-0.6s a dog; 0.5-1s rain", seed=1)["sounds"]
+    sound = client.get(f"/v1/sounds/{timeline}").json()
+    assert (sound["task"], sound["duration_s"]) == ("timeline", 1.0)
+    for one in (source, timeline):
+        answer = client.post("/v1/edit", json={"source": one, "swaps": ["dog=cat"]})
+        assert answer.status_code == 400 and "made from one prompt" in answer.json()["error"]
 
 
 def test_a_sound_is_finished_for_a_project(client, finished, recording_file, history):

@@ -59,4 +59,4 @@ def test_settings_are_the_models_unless_asked_for():
 
 
 def test_the_tasks_are_those_of_the_records():
-    assert list(ASKS) == ["generate", "inpaint", "extend", "style-transfer", "finish"]
+    assert list(ASKS) == [*("generate", "inpaint", "extend", "style-transfer", "edit", "finish")]

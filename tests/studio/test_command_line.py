@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.studio.asks import read_ask
-from auffusion_cli.studio.command_line import command_line
+from auffusion_cli.studio.command_line import Loaded, command_line
 
 
 def planned(command):
@@ -27,18 +27,53 @@ def planned(command):
         {"prompt": 'it\'s "rain" $HOME; rm', "seed": 2**62, "negative_prompt": "wind"},
         {"prompt": "-n", "seed": 7, "trim": False, "duration_s": 0.123456789},
         {"prompt": "rain", "seed": 7, "near_seed": 2**60, "nearness": 0.35},
+        {"prompt": "rain", "seed": 7, "loop": True, "duration_s": 1.0},
+        {"prompt": "wind", "seed": 7, "timeline": "0-0.5s a dog; 0.5-1s rain", "duration_s": 1.0},
+        {"seed": 7, "timeline": "0-0.75s a dog; 0.5-1s it's -rain"},
         {"prompt": "rain", "seed": 7, "steps": 9, "guidance_scale": 2.5, "scheduler": "euler"},
     ],
 )
 def test_of_sounds_from_words(body, tiny_model, tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ask = read_ask("generate", body)
-    settings = ask.settings(tiny_model.defaults, ask.duration_s)
+    settings = ask.settings(tiny_model.defaults, ask.lasting_s())
     (request,) = ask.requests()
     record = model_record(tiny_model, request, settings, tiny_checkpoint)
-    resolved, sound = planned(command_line(record, "out.wav", None, tiny_model.defaults))
+    resolved, sound = planned(command_line(record, "out.wav", None, Loaded(tiny_model.defaults)))
     assert resolved["guards"] is False  # it is this seed's sound that is wanted
-    assert sound["file"] == "out.wav" and compared(record).items() <= (resolved | sound).items()
+    assert sound["file"] == "out.wav"
+    shown = compared(record)
+    if shown.pop("timeline", None):
+        assert sound["timeline"] == record["timeline"]
+    assert shown.items() <= (resolved | sound).items()
+
+
+def test_it_asks_for_the_model_that_the_studio_has(tiny_model, tiny_checkpoint):
+    ask = read_ask("generate", {"prompt": "rain", "seed": 7})
+    (request,) = ask.requests()
+    settings = ask.settings(tiny_model.defaults, 1.0)
+    record = model_record(tiny_model, request, settings, tiny_checkpoint)
+    record["loras"] = [{"file": "bells.safetensors", "sha256": "a" * 64, "weight": 0.8}]
+    paths = {"a" * 64: "/my loras/bells.safetensors"}
+    loaded = Loaded(tiny_model.defaults, paths, ("--engine", "torch"))
+    words = shlex.split(command_line(record, "out.wav", None, loaded))
+    assert words[words.index("--lora") + 1] == "/my loras/bells.safetensors:0.8"
+    assert words[words.index("--engine") + 1] == "torch"
+
+
+def test_of_changed_words(client, finished, history, tiny_checkpoint, monkeypatch):
+    job = finished("generate", prompt="a dog and a dog", seed=5, duration_s=0.8)
+    (source,) = job["sounds"]
+    job = finished("edit", source=source, swaps=["dog#2=big cat"], reweights=["dog=2"])
+    (made,) = job["sounds"]
+    sound = client.get(f"/v1/sounds/{made}").json()
+    assert sound["title"] == "a dog and a big cat" and sound["parent"] == source
+    command = sound["command"].replace("--model tiny", "")
+    monkeypatch.chdir(history.folder)
+    resolved, planned_sound = planned(f"{command} --model {shlex.quote(str(tiny_checkpoint))}")
+    assert resolved["edited_prompt"] == sound["title"]
+    shown = compared(sound["record"])
+    assert {**shown, "model": str(tiny_checkpoint)}.items() <= (resolved | planned_sound).items()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +97,9 @@ def test_of_edits(task, body, tiny_model, tiny_checkpoint, recording_file, tmp_p
     duration_s = 1.2 + (ask.by_s if task == "extend" else 0)
     settings = ask.settings(tiny_model.defaults, duration_s)
     record = model_record(tiny_model, request, settings, tiny_checkpoint)
-    resolved, sound = planned(command_line(record, "out.wav", recording_file, tiny_model.defaults))
+    resolved, sound = planned(
+        command_line(record, "out.wav", recording_file, Loaded(tiny_model.defaults))
+    )
     assert not resolved.get("guards")
     assert compared(record).items() <= (resolved | sound).items()
 
@@ -87,7 +124,7 @@ def test_of_a_finished_sound(tiny_model, recording_file):
     body = {"rate_hz": 44100, "channels": 2, "loudness_lufs": -16.5, "fade_out_s": 0.05}
     ask = read_ask("finish", {"source": "0" * 12, "broadcast": True, **body})
     record = {"task": "finish", "prompt": "rain", "finish": ask.finish().to_dict()}
-    command = command_line(record, "out.wav", recording_file, tiny_model.defaults)
+    command = command_line(record, "out.wav", recording_file, Loaded(tiny_model.defaults))
     result = CliRunner().invoke(
         build_app(), [*shlex.split(command)[1:], "--dry-run", "--json", "--overwrite"]
     )

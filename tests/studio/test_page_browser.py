@@ -217,6 +217,65 @@ def test_everything_can_be_done_by_keyboard(open_page, folder):
     assert page.input_value("#extend-form [name=by_s]") == "0.5"
 
 
+def test_words_are_swapped_and_weighed_by_clicking_on_them(open_page):
+    page = open_page()
+    cards = make(page, "a dog and a dog", n=1)
+    cards.first.get_by_role("button", name="Edit").click()
+    words = page.locator("#prompt-words button")
+    words.nth(4).click()
+    page.fill("#words-form [name=swap]", "big cat")
+    words.nth(2).press("Enter")
+    assert page.input_value("#words-form [name=swap]") == ""
+    page.locator("#weight").fill("1.5")
+    assert page.locator("#prompt-words").text_content() == "a dog and ×1.5 a dog → big cat"
+    page.click("#words-form .main")
+    page.locator("#versions [aria-current]", has_text="other words: a dog and a big cat").wait_for()
+    command = page.locator("#edit-command code").text_content()
+    assert "--swap 'dog#2=big cat' --reweight and=1.5" in command
+    assert page.locator("#words-form").is_hidden()
+
+
+def test_a_timeline_is_made_of_blocks_that_are_dragged(open_page):
+    page = open_page()
+    page.fill("#make-form [name=duration_s]", "2")
+    page.fill("#make-form [name=n]", "1")
+    page.click("#timeline summary")
+    page.get_by_role("button", name="Add a sound").click()
+    page.keyboard.type("a dog; barks")
+    page.get_by_role("button", name="Add a sound").click()
+    page.keyboard.type("rain")
+    first, second = page.locator(".block").all()
+    first.scroll_into_view_if_needed()
+    lane, box = page.locator(".lane").bounding_box(), first.bounding_box()
+    drag(page, box["x"] + box["width"] - 3, box["y"] + 10, lane["width"] * 0.25)
+    drag(page, box["x"] + box["width"] / 2, box["y"] + 10, lane["width"] * 0.1)
+    second.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowRight")
+    start, end, *_ = (
+        float(field.input_value()) for field in page.locator("#timeline [type=number]").all()
+    )
+    assert (start, end) == pytest.approx((0.2, 1.4), abs=0.11)
+    page.click("#make-form .main")
+    card = page.locator(".batch .card").first
+    card.filter(has_text="timeline").wait_for()
+    command = card.locator("code").text_content()
+    assert f"--timeline '{start:g}-{end:g}s a dog barks; 1-1.8s rain'" in command
+    for _ in range(2):
+        page.get_by_role("button", name="Remove").first.click()
+    page.check("#make-form [name=loop]")
+    make(page, "a river", n=1)
+    assert "--loop" in page.locator(".batch .card code").first.text_content()
+
+
+def drag(page, x, y, by):
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + by, y, steps=3)
+    page.mouse.up()
+
+
 def test_all_is_still_there_when_the_page_is_opened_again(open_page):
     page = open_page()
     make(page, "thunder <b>far</b> away", n=1)
@@ -255,6 +314,9 @@ def test_it_can_be_read_and_used_on_a_phone(open_page, scheme):
         if room == "edit":
             page.locator(".card:visible").first.get_by_role("button", name="Edit").click()
             page.locator("#edit-play").wait_for()
+        elif room == "make":
+            page.click("#timeline summary")
+            page.get_by_role("button", name="Add a sound").click()
         else:
             page.click(f"nav a[href='#{room}']")
             page.locator(".card:visible").first.wait_for()

@@ -31,7 +31,7 @@ from auffusion_cli.errors import AuffusionError, UsageError
 from auffusion_cli.parsing import decode, parse_json, plain
 from auffusion_cli.studio import views
 from auffusion_cli.studio.asks import ASKS, MAX_SOUND_S, read_ask, to_dict
-from auffusion_cli.studio.command_line import TASK_OPTIONS, command_line
+from auffusion_cli.studio.command_line import TASK_OPTIONS, Loaded, command_line
 from auffusion_cli.studio.files import MEDIA_TYPES, as_format, bring_in
 from auffusion_cli.studio.guard import Access, Guard
 from auffusion_cli.studio.history import Sound, State, UnknownSoundError
@@ -97,7 +97,14 @@ class Changes:
 class Studio:
     """The endpoints, over one maker, its history and its queue."""
 
-    def __init__(self, maker: Maker, model_name: str, access: Access | None = None) -> None:
+    def __init__(
+        self,
+        maker: Maker,
+        model_name: str,
+        access: Access | None = None,
+        loaded: Loaded | None = None,
+    ) -> None:
+        self.loaded = loaded or Loaded(maker.defaults)
         self.maker, self.history, self.model_name = maker, maker.history, model_name
         self.changes = Changes()
         self.queue = JobQueue(maker.load, maker.work, self.changes.announce)
@@ -181,6 +188,7 @@ class Studio:
         return JSONResponse(
             {
                 "model": self.model_name,
+                "loras": [Path(path).name for path in self.loaded.loras.values()],
                 "defaults": plain(self.maker.defaults),
                 "folder": str(self.history.folder),
                 "max_duration_s": MAX_SOUND_S,
@@ -327,7 +335,7 @@ class Studio:
             source = self.history.source_path(sound)
             if sound.parent is None or source is not None:
                 output = f"{Path(sound.file).stem.rpartition('-')[0]}{Path(sound.file).suffix}"
-                command = command_line(sound.record, output, source, self.maker.defaults)
+                command = command_line(sound.record, output, source, self.loaded)
         return plain(sound) | {"command": command}
 
 

@@ -15,14 +15,17 @@ from auffusion_cli.parsing import decode
 from auffusion_cli.requests.finish import Finish
 from auffusion_cli.requests.request import (
     MAX_SEED,
+    EditRequest,
     ExtendRequest,
     FinishRequest,
     GenerateRequest,
     GenerateSettings,
     InpaintRequest,
     StyleTransferRequest,
+    TimelineRequest,
     draw_seed,
 )
+from auffusion_cli.requests.timeline import parse_timeline, timeline_duration
 
 MAX_CANDIDATES = 64
 MAX_SOUND_S = 600.0
@@ -67,7 +70,7 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateAsk(Ask):
-    """Candidates from words; each has a seed of its own."""
+    """Candidates from words, or of a timeline; each has a seed of its own."""
 
     n: int = 1
     """Number of candidates."""
@@ -77,8 +80,30 @@ class GenerateAsk(Ask):
     nearness: float = 0.0
     """0 to 1: how like that."""
     trim: bool = True
-    """Of a sound shorter than the model's window keep the part with the sound."""
+    """Of a sound shorter than the model's window keep the part with the sound; of a loop or a
+    timeline all is kept."""
+    loop: bool = False
+    """Without a seam, to be played again and again."""
+    timeline: str = ""
+    """Sounds at their times over the prompt, which may then be empty: 0-3s a dog; 2-6s rain."""
     task: ClassVar[str] = "generate"
+
+    @property
+    def title(self) -> str:
+        return " ".join(f"{self.prompt} {self.timeline}".split())
+
+    def lasting_s(self) -> float | None:
+        """The duration that is asked for, or follows from the timeline; None is the model's.
+
+        Raises:
+            UsageError: the timeline cannot be read, or lies outside of the duration.
+        """
+        if not self.timeline:
+            return self.duration_s
+        if self.duration_s is None:
+            return timeline_duration(self.timeline, MAX_SOUND_S)
+        parse_timeline(self.timeline, self.duration_s)
+        return self.duration_s
 
     def requests(self) -> list[GenerateRequest]:
         """One a candidate, of seeds that follow each other, as `auffusion generate -n` has them."""
@@ -86,15 +111,16 @@ class GenerateAsk(Ask):
             raise UsageError(
                 f"{self.n} candidates are not possible", hint=f"Valid: 1 to {MAX_CANDIDATES}."
             )
+        near = {"near_seed": self.near_seed, "nearness": self.nearness}
+        if self.timeline:
+            own = {"timeline": self.timeline, "loop": self.loop, **near}
+            return [
+                TimelineRequest(self.prompt, seed, self.negative_prompt, **own)
+                for seed in self._seeds()
+            ]
+        own = {"trim": self.trim and not self.loop, "loop": self.loop, **near}
         return [
-            GenerateRequest(
-                self.prompt,
-                seed,
-                self.negative_prompt,
-                trim=self.trim,
-                near_seed=self.near_seed,
-                nearness=self.nearness,
-            )
+            GenerateRequest(self.prompt, seed, self.negative_prompt, **own)
             for seed in self._seeds()
         ]
 
@@ -181,6 +207,48 @@ class StyleTransferAsk(EditAsk):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WordsAsk:
+    """A sound made from words, with some of its words swapped or weighed; its seed and settings
+    stay."""
+
+    source: str
+    """Id of a sound of the history."""
+    swaps: tuple[str, ...] = ()
+    """Such as dog=cat; dog#2=cat is the second such word."""
+    refine: str = ""
+    """Such as … in a cathedral."""
+    reweights: tuple[str, ...] = ()
+    """Such as rain=2.0; of the words after the swaps."""
+    cross_steps: float = 0.8
+    self_steps: float = 0.4
+    task: ClassVar[str] = "edit"
+    title: ClassVar[str] = ""
+    seed: ClassVar[int] = 0
+    """The source's."""
+
+    def check(self) -> None:
+        """Raise a UsageError where nothing is asked for."""
+        if not (self.swaps or self.refine or self.reweights):
+            raise UsageError("no word is changed", hint='For example swaps of ["dog=cat"].')
+
+    def request(self, source: GenerateRequest, name: str, sha256: str) -> EditRequest:
+        """Of the sound that `source` asked for, in the file `name`."""
+        return EditRequest(
+            prompt=source.prompt,
+            seed=source.seed,
+            negative_prompt=source.negative_prompt,
+            swaps=self.swaps,
+            refine=self.refine,
+            reweights=self.reweights,
+            cross_steps=self.cross_steps,
+            self_steps=self.self_steps,
+            source=name,
+            source_sha256=sha256,
+            trim=source.trim,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinishAsk:
     """A recording brought to a rate, number of channels and level; no model is used."""
 
@@ -219,9 +287,10 @@ class FinishAsk:
         return FinishRequest(name, sha256, prompt=title, loop=loop)
 
 
-AnyAsk = GenerateAsk | EditAsk | FinishAsk
+AnyAsk = GenerateAsk | EditAsk | WordsAsk | FinishAsk
 ASKS: dict[str, type[AnyAsk]] = {
-    ask.task: ask for ask in (GenerateAsk, InpaintAsk, ExtendAsk, StyleTransferAsk, FinishAsk)
+    ask.task: ask
+    for ask in (GenerateAsk, InpaintAsk, ExtendAsk, StyleTransferAsk, WordsAsk, FinishAsk)
 }
 """Task -> the class of what can be asked of it."""
 
@@ -240,6 +309,9 @@ def read_ask(task: str, body: Any) -> AnyAsk:
         ask = replace(ask, seed=draw_seed())
     if isinstance(ask, GenerateAsk):
         ask.requests()
+        ask.lasting_s()
+    elif isinstance(ask, WordsAsk):
+        ask.check()
     else:
         ask.request("recording.wav", ANY_SHA256)
     return ask

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from auffusion_cli.checkpoints.names import KNOWN
 from auffusion_cli.config import GenerationDefaults
 
 TASK_OPTIONS: dict[str, dict[str, tuple[str, Any]]] = {
     "generate": {},
+    "timeline": {"timeline": ("--timeline", "")},
+    "edit": {
+        "swaps": ("--swap", []),
+        "refine": ("--refine", ""),
+        "reweights": ("--reweight", []),
+        "cross_steps": ("--cross-steps", 0.8),
+        "self_steps": ("--self-steps", 0.4),
+    },
     "inpaint": {
         "masks": ("--mask", []),
         "bands": ("--band", []),
@@ -27,6 +37,8 @@ TASK_OPTIONS: dict[str, dict[str, tuple[str, Any]]] = {
     "style-transfer": {"strength": ("--strength", None), "method": ("--method", "sdedit")},
 }
 """Task -> field of the record -> (option, its default, which is left out)."""
+PROMPTED = ("generate", "timeline", "style-transfer")
+"""Tasks whose command takes the prompt as an argument."""
 FINISH_OPTIONS = {
     "fade_in_s": "--fade-in",
     "fade_out_s": "--fade-out",
@@ -44,17 +56,28 @@ SETTING_OPTIONS = {
 }
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """The model of a studio, as far as commands have to ask for the same."""
+
+    defaults: GenerationDefaults
+    """The model's, which need no option."""
+    loras: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of a LoRA -> its path."""
+    options: tuple[str, ...] = ()
+    """How it computes, where that was said: --engine, --device …"""
+
+
 def command_line(
-    record: Mapping[str, Any], output: str, source: Path | None, defaults: GenerationDefaults
+    record: Mapping[str, Any], output: str, source: Path | None, loaded: Loaded
 ) -> str:
     """The command, quoted for a shell, that makes the sound of `record` and writes `output`.
 
     Args:
         source: the recording that was changed; None for a sound made from words.
-        defaults: the model's, which need no option.
     """
     task = record["task"]
-    words = ["auffusion", task]
+    words = ["auffusion", "generate" if task == "timeline" else task]
     if source is not None:
         words.append(str(source))
     for name, (option, default) in TASK_OPTIONS[task].items():
@@ -63,33 +86,40 @@ def command_line(
             words += [part for value in values for part in (option, _text(value))]
     if record.get("where", "after") != "after":
         words.append(f"--{record['where']}")
-    if record.get("negative_prompt"):
+    if record.get("negative_prompt") and task != "edit":
         words += ["--negative", record["negative_prompt"]]
-    if task == "generate":
+    if task in ("generate", "timeline"):
         words += ["--duration", _text(record["duration_s"])]
-        words += [] if record["trim"] else ["--no-trim"]
+        words += ["--no-trim"] if task == "generate" and not record["trim"] else []
+        words += ["--loop"] if record.get("loop") else []
         if record.get("near_seed") is not None:
             words += ["--near", str(record["near_seed"]), "--nearness", _text(record["nearness"])]
-    if task in ("generate", "inpaint", "extend"):
+    if task in ("generate", "timeline", "inpaint", "extend"):
         words.append("--no-guards")  # as another seed's sound is not wanted
     for name, value in record.get("finish", {}).items():
         words += [FINISH_OPTIONS[name]] if value is True else [FINISH_OPTIONS[name], _text(value)]
-    if task != "finish":
-        words += _sampling(record, defaults)
+    if task == "edit":  # seed and settings are the source's
+        words += [] if record["model"] in KNOWN else ["--model", record["model"]]
+    elif task != "finish":
+        words += _sampling(record, loaded)
     words += ["-o", output]
     # Last, so that one that begins with a hyphen can be told from an option.
-    if prompt := record["prompt"] if task in ("generate", "style-transfer") else "":
+    if prompt := record["prompt"] if task in PROMPTED else "":
         words += ["--", prompt] if prompt.startswith("-") else [prompt]
     return shlex.join(words)
 
 
-def _sampling(record: Mapping[str, Any], defaults: GenerationDefaults) -> list[str]:
+def _sampling(record: Mapping[str, Any], loaded: Loaded) -> list[str]:
     words = []
     for name, option in SETTING_OPTIONS.items():
-        if record[name] != getattr(defaults, name):
+        if record[name] != getattr(loaded.defaults, name):
             words += [option, _text(record[name])]
     words += ["--seed", str(record["seed"])]
-    return words if record["model"] == "embedded" else [*words, "--model", record["model"]]
+    words += [] if record["model"] == "embedded" else ["--model", record["model"]]
+    for lora in record.get("loras", ()):
+        path = loaded.loras.get(lora["sha256"], lora["file"])
+        words += ["--lora", f"{path}:{_text(lora['weight'])}"]
+    return [*words, *loaded.options]
 
 
 def _text(value: Any) -> str:

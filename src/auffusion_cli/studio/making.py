@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import AuffusionWarning, UsageError
+from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.selection import Choosing, Selection
 from auffusion_cli.studio.asks import (
+    ANY_SHA256,
     AnyAsk,
     EditAsk,
     ExtendAsk,
     FinishAsk,
     GenerateAsk,
     InpaintAsk,
+    WordsAsk,
 )
 from auffusion_cli.studio.history import History, Sound
 from auffusion_cli.studio.jobs import Job
@@ -28,20 +31,34 @@ if TYPE_CHECKING:
     from auffusion_cli.tasks.choose import Chooser
     from auffusion_cli.tasks.edits import EditResult
     from auffusion_cli.tasks.finish import FinishResult
+    from auffusion_cli.tasks.generate import GenerateResult
+
+    Result = GenerateResult | EditResult | FinishResult
 
 Report = Callable[[int, int], None]
 """Called with the number of denoising steps done and of all; raises Cancelled."""
 
 
 class Maker:
-    """The work of a studio; `load` is called on the worker's thread, `work` after it."""
+    """The work of a studio; `load` is called on the worker's thread, `work` after it.
+
+    Args:
+        load_model_of_words: called for the first change of words with the model that is loaded;
+            gives the same with an engine whose attention can be changed.
+    """
 
     def __init__(
-        self, load_model: Callable[[], Model], defaults: GenerationDefaults, history: History
+        self,
+        load_model: Callable[[], Model],
+        defaults: GenerationDefaults,
+        history: History,
+        load_model_of_words: Callable[[Model], Model] = lambda model: model,
     ) -> None:
         self.defaults = defaults
         self.history = history
         self._load_model = load_model
+        self._load_model_of_words = load_model_of_words
+        self._model_of_words: Model | None = None
         self._model: Model | None = None
         self._judge: Judge | None = None
         self._chooser: Chooser | None = None
@@ -62,11 +79,14 @@ class Maker:
             UnknownSoundError: its source is not in the history.
         """
         if isinstance(ask, GenerateAsk):
-            ask.settings(self.defaults, ask.duration_s)
+            ask.settings(self.defaults, ask.lasting_s())
         elif isinstance(ask, FinishAsk):
             source = self.history.find(ask.source)
             if source.is_loop and (ask.fade_in_s or ask.fade_out_s):
                 raise UsageError("a loop has no fades")
+        elif isinstance(ask, WordsAsk):
+            source = self.history.find(ask.source)
+            ask.request(_made_from_words(source).request, source.file, ANY_SHA256)
         else:
             self._check_edit(ask, self.history.find(ask.source))
 
@@ -93,14 +113,17 @@ class Maker:
                 self._generate(job, report)
             elif isinstance(job.ask, FinishAsk):
                 self._finish(job)
+            elif isinstance(job.ask, WordsAsk):
+                self._change_words(job, report)
             else:
                 self._edit(job, report)
 
     def _generate(self, job: Job, report: Report) -> None:
         from auffusion_cli.tasks.generate import generate
+        from auffusion_cli.tasks.hear import words_of
 
         ask: GenerateAsk = job.ask
-        settings = ask.settings(self.defaults, ask.duration_s)
+        settings = ask.settings(self.defaults, ask.lasting_s())
         requests = ask.requests()
 
         def on_step(batch, step) -> None:
@@ -112,10 +135,10 @@ class Maker:
             sound = self.history.add(
                 result.save,
                 title=ask.title,
-                task=ask.task,
+                task=result.provenance.request.task,
                 record=result.provenance.to_dict(),
                 remarks=job.remarks,
-                score=self._judge.score(result.waveform, ask.prompt),
+                score=self._judge.score(result.waveform, words_of(result.request)),
             )
             job.sounds.append(sound.id)
 
@@ -140,6 +163,21 @@ class Maker:
             job.remarks += _told(selection)
         self._keep_version(job, source, result)
 
+    def _change_words(self, job: Job, report: Report) -> None:
+        from auffusion_cli.files import hash_file
+        from auffusion_cli.tasks.edit import edit
+
+        ask: WordsAsk = job.ask
+        source = self.history.find(ask.source)
+        made, path = _made_from_words(source), self.history.path(source)
+        request = ask.request(made.request, path.name, hash_file(path))
+        if self._model_of_words is None:
+            self._model_of_words = self._load_model_of_words(self._model)
+        result = edit(self._model_of_words, request, made.settings, on_progress=report)
+        if result.source.provenance.samples_sha256 != made.samples_sha256:
+            job.remarks.append("the sound before, made again, was not the same sample for sample")
+        self._keep_version(job, source, result.edited, title=request.word_edit.prompt)
+
     def _finish(self, job: Job) -> None:
         from auffusion_cli.signal.recording import read_recording
         from auffusion_cli.tasks.finish import finish_recording
@@ -160,10 +198,12 @@ class Maker:
         tasks = {"inpaint": inpaint, "extend": extend, "style-transfer": style_transfer}
         return tasks[ask.task]
 
-    def _keep_version(self, job: Job, source: Sound, result: EditResult | FinishResult) -> None:
+    def _keep_version(
+        self, job: Job, source: Sound, result: Result, *, title: str | None = None
+    ) -> None:
         sound = self.history.add(
             result.save,
-            title=job.ask.title or source.title,
+            title=title or job.ask.title or source.title,
             task=job.ask.task,
             suffix=".flac" if source.file.endswith(".flac") else ".wav",
             parent=source.id,
@@ -174,7 +214,7 @@ class Maker:
 
     def _remark_on_words(self, job: Job) -> None:
         """Tell of words that the model was not taught."""
-        if not job.ask.title or self._model is None:
+        if not job.ask.title or not job.ask.prompt or self._model is None:
             return
         for unknown in self._model.unknown(job.ask.prompt):
             job.remarks.append(
@@ -186,6 +226,23 @@ def _told(selection: Selection) -> list[str]:
     """What the guards did, in lines."""
     told = [f"made again with another seed: {one.fault}" for one in selection.rejected]
     return [*told, f"may be {selection.fault}"] if selection.fault else told
+
+
+def _made_from_words(sound: Sound) -> Provenance:
+    """The record of a sound whose words can be changed.
+
+    Raises:
+        UsageError: it is no such sound.
+    """
+    record = sound.record or {}
+    is_other = record.get("loop") or record.get("loras") or record.get("near_seed") is not None
+    if record.get("task") != "generate" or is_other:
+        raise UsageError(
+            "only the words of a sound that was made from one prompt can be changed",
+            hint="Not those of a recording, a version, a loop, a timeline or a variation, nor of a"
+            " model with a LoRA.",
+        )
+    return Provenance.from_dict(record)
 
 
 @contextmanager

@@ -7,12 +7,17 @@ import webbrowser
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from auffusion_cli.cli import console, options
 from auffusion_cli.errors import AuffusionError
+
+if TYPE_CHECKING:
+    from auffusion_cli.cli.making import Setup
+    from auffusion_cli.model import Model
+    from auffusion_cli.studio.command_line import Loaded
 
 DEFAULT_PORT = 8420
 DEFAULT_FOLDER = Path("~/auffusion-studio")
@@ -57,6 +62,7 @@ def studio(
     Examples:
       auffusion studio
       auffusion studio --folder game-sounds --port 0
+      auffusion studio --lora bells.safetensors:0.8
       auffusion studio --host 0.0.0.0 --no-open
     """
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
@@ -79,7 +85,13 @@ def studio(
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive_use(folder), listen(host, port) as listener:
         history = History(folder)
-        maker = Maker(setup.load, setup.defaults, history)
+
+        def load_model_of_words(model: Model) -> Model:
+            if model.networks.engine == "torch":
+                return model
+            return set_up(loading, {}, options.Run(yes=yes), needs_torch="edit").load()
+
+        maker = Maker(setup.load, setup.defaults, history, load_model_of_words)
         shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         shown_host = f"[{shown_host}]" if ":" in shown_host else shown_host
         address = f"http://{shown_host}:{listener.getsockname()[1]}/"
@@ -93,4 +105,18 @@ def studio(
                 webbrowser.open(address)
 
         with suppress(KeyboardInterrupt):
-            serve(Studio(maker, loading.model, Access(token)).app, listener, on_ready)
+            studio = Studio(maker, loading.model, Access(token), _loaded(setup))
+            serve(studio.app, listener, on_ready)
+
+
+def _loaded(setup: Setup) -> Loaded:
+    """What commands have to ask for, so that they make the same."""
+    from auffusion_cli.requests.loras import parse_loras
+    from auffusion_cli.studio.command_line import Loaded
+
+    loading = setup.loading
+    files = [lora.find().absolute() for lora in parse_loras(loading.lora)]
+    loras = {record.sha256: str(file) for record, file in zip(setup.loras, files, strict=True)}
+    asked = {name: getattr(loading, name) for name in ("vocoder", "engine", "device", "dtype")}
+    given = [(f"--{name}", value) for name, value in asked.items() if value != "auto"]
+    return Loaded(setup.defaults, loras, tuple(part for pair in given for part in pair))

@@ -5,7 +5,7 @@ import { button, copy, element, guarded, notify, seconds } from "./dom.js";
 import { Wave } from "./wave.js";
 
 const NAMES = {
-  generate: "from words", inpaint: "filled", extend: "extended", "style-transfer": "turned into",
+  generate: "from words", timeline: "timeline", edit: "other words", inpaint: "filled", extend: "extended", "style-transfer": "turned into",
   recording: "recording", finish: "finished",
 };
 

@@ -7,9 +7,10 @@ import { button, element, find, guarded, notify, report, seconds } from "./dom.j
 import { addSampling, fieldsOf, SAMPLING_NUMBERS, seedOf } from "./sampling.js";
 import { Selection } from "./selection.js";
 import { Wave } from "./wave.js";
+import { Words } from "./words.js";
 
 const EDGES = ["start", "end", "low", "high"];
-const VERBS = { inpaint: "filled", extend: "extended", "style-transfer": "turned into", finish: "finished" };
+const VERBS = { inpaint: "filled", extend: "extended", "style-transfer": "turned into", edit: "other words", finish: "finished" };
 const FINISH_NUMBERS = ["rate_hz", "channels", "loudness_lufs", "peak_db", "fade_in_s", "fade_out_s"];
 const PULL_STEP_S = 0.5;
 
@@ -24,6 +25,7 @@ export class EditRoom {
     this.extend = find("#extend-form");
     this.turn = find("#turn-form");
     this.finish = find("#finish-form");
+    this.words = new Words(find("#words-form"));
     this.settings = find("#edit-settings");
     addSampling(find("[data-sampling]", this.settings), info.defaults);
     this.#listenToFiles();
@@ -56,6 +58,7 @@ export class EditRoom {
       onClick: (time) => this.wave.play(time).catch(report),
     });
     this.#select({ start: null, end: null, low: null, high: null });
+    this.words.show(sound);
     this.#showFacts();
     this.#showVersions();
     await this.wave.show();
@@ -150,6 +153,7 @@ export class EditRoom {
     });
     listen(this.extend, "extend", () => fieldsOf(this.extend, ["by_s"]));
     listen(this.turn, "style-transfer", () => fieldsOf(this.turn, ["strength"]));
+    listen(this.words.form, "edit", () => this.words.request());
     listen(this.finish, "finish", () => fieldsOf(this.finish, FINISH_NUMBERS));
     this.turn.elements.strength.addEventListener("input", (event) => {
       find("#strength-shown").textContent = event.target.value;
@@ -157,7 +161,7 @@ export class EditRoom {
   }
 
   async #ask(task, request) {
-    const shared = task === "finish" ? {} : fieldsOf(this.settings, SAMPLING_NUMBERS);
+    const shared = ["finish", "edit"].includes(task) ? {} : fieldsOf(this.settings, SAMPLING_NUMBERS);
     if (shared.seed !== undefined) shared.seed = seedOf(shared.seed);
     const job = await api.make(task, { ...shared, ...request, source: this.sound.id });
     this.running.add(job.id);

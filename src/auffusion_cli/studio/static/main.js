@@ -45,7 +45,7 @@ async function start() {
 
   api.watch(
     (state) => {
-      find("#model").textContent = `${info.model} ${STATES[state.state]}`;
+      find("#model").textContent = `${[info.model, ...info.loras].join(" + ")} ${STATES[state.state]}`;
       find("#model").dataset.state = state.state;
       if (state.failure) notify(state.failure);
       showQueue(state.jobs);

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { card } from "./cards.js";
 import { button, element, find, guarded, notify } from "./dom.js";
 import { addSampling, fieldsOf, SAMPLING_NUMBERS, seedOf } from "./sampling.js";
+import { Timeline } from "./timeline.js";
 
 const N_FROM_BEFORE = 24;
 
@@ -15,7 +16,13 @@ export class MakeRoom {
     this.running = new Map(); // id of a job -> its batch
     this.near = null; // the sound that new ones are to be like
     addSampling(find("[data-sampling]", this.form), info.defaults);
-    this.form.elements.duration_s.value = info.defaults.duration_s;
+    const { prompt, duration_s } = this.form.elements;
+    duration_s.value = info.defaults.duration_s;
+    this.timeline = new Timeline(find("#timeline"), {
+      duration_s: () => Number(duration_s.value) || info.defaults.duration_s,
+      onChange: () => { prompt.required = this.timeline.regions.length === 0; },
+    });
+    duration_s.addEventListener("input", () => this.timeline.draw());
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       guarded(() => this.make())();
@@ -38,13 +45,15 @@ export class MakeRoom {
     const { elements } = this.form;
     const request = fieldsOf(this.form, ["duration_s", "n", "nearness", ...SAMPLING_NUMBERS]);
     delete request.lock;
+    request.loop = elements.loop.checked;
+    request.timeline = this.timeline.text;
     if (this.near) request.near_seed = this.near.record.seed;
     else delete request.nearness;
     if (!elements.lock.checked) delete request.seed;
     if (request.seed !== undefined) request.seed = seedOf(request.seed);
     const job = await api.make("generate", request);
     elements.seed.value = job.ask.seed;
-    const list = this.#batch(request.prompt);
+    const list = this.#batch(job.title);
     const waiting = Array.from({ length: request.n }, () =>
       element("div", { class: "pending" }, element("span", {}, "waiting")));
     list.append(...waiting);
