@@ -42,7 +42,7 @@ class MelNetworks(TorchNetworks):
     def sizes(self) -> NetworkSizes:
         return NetworkSizes(
             text_widths=(),
-            cross_attention_dim=self.text_width,
+            cross_attention_dim=self.text_width if self.text_encoders else 0,
             has_adapters=False,
             latent_channels=self.autoencoder.latent_channels,
             downsample=self.autoencoder.downsample,

@@ -78,6 +78,20 @@ def test_recordings_are_changed(folders, run, command):
 
 
 @pytest.mark.parametrize(
+    ("name", "vocoder"), [("AudioLDM", "hifigan"), ("Tango", "auto"), ("Tango", "griffin-lim")]
+)
+def test_a_recording_goes_through_the_codec(folders, run, name, vocoder):
+    noise = np.random.default_rng(0).normal(size=16_000) * 0.1
+    soundfile.write("in.wav", noise, 16_000, "PCM_16")
+    options = ("-m", folders[name], "--vocoder", vocoder, "--device", "cpu", "--json")
+    result = run("codec", "in.wav", "-o", "out.wav", "--through", "latent", *options)
+    assert result.exit_code == 0, result.stderr
+    expected = "hifigan" if vocoder == "auto" else vocoder
+    assert json.loads(result.stdout)["vocoder"] == expected
+    assert soundfile.info("out.wav").frames == 16_000
+
+
+@pytest.mark.parametrize(
     ("command", "task"),
     [
         (("attention", "a dog"), "attention"),
