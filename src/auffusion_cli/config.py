@@ -98,6 +98,11 @@ FEW_STEPS = {"dpm++": 20, "unipc": 20, "ddim": 50, "euler": 50, "pndm": 50}
 `benchmarks/steps.py` measures them; see docs/generate.md."""
 
 
+def default_batch_size(device: str) -> int:
+    """Sounds made at once: one keeps a CPU busy, but not a GPU."""
+    return 8 if device == "cuda" else 1
+
+
 @dataclass(frozen=True)
 class GenerationDefaults:
     """Settings of `generate` that the user leaves open; a checkpoint may carry its own.

@@ -1,5 +1,7 @@
 """The embedded model's graphs in ONNX Runtime give the numbers of its networks in torch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -85,3 +87,15 @@ def test_devices_that_are_not_here_are_refused():
         choose_provider("tpu")
     with pytest.raises(UsageError, match="has no DmlExecutionProvider"):
         choose_provider("directml")
+
+
+def test_graphs_are_read_when_they_are_called(networks, tmp_path):
+    parts = part_folders(embedded_folder())
+    words = replace(parts, unet=tmp_path, vae=tmp_path)
+    for optimised in (True, False):
+        brief = OnnxNetworks(words, "cpu", n_threads=1, optimised=optimised)
+        ids = np.array([[101, 3899, 102]])
+        expected = networks.hidden_states(0, ids, None)
+        np.testing.assert_allclose(brief.hidden_states(0, ids, None), expected, atol=1e-4)
+    with pytest.raises(CheckpointError, match="missing"):
+        brief.read_all()

@@ -43,8 +43,9 @@ Engine = Literal["auto", "torch", "onnx"]
 class EngineLoader(Protocol):
     """How an engine loads networks, on a device and in a precision that it has."""
 
-    def text(self, folder: Path) -> Networks:
-        """Those of the text encoders, with their adapters, alone."""
+    def text(self, folder: Path, *, is_brief: bool = False) -> Networks:
+        """Those of the text encoders, with their adapters, alone; `is_brief` where they are to be
+        called a few times only."""
         ...
 
     def whole(self, folder: Path, text: Networks | None, *, vocoder: bool) -> Networks:
@@ -60,6 +61,8 @@ class TextPart:
     ) -> None:
         self.folder = folder
         self._place = engine, device, dtype
+        self.is_brief = False
+        """Whether the conditioner is wanted for a few prompts, and nothing after them."""
         self.networks: Networks | None = None
         """Of the text encoders, once `conditioner` has been asked for."""
 
@@ -75,8 +78,7 @@ class TextPart:
     @cached_property
     def conditioner(self) -> TextConditioner:
         """The text encoders with their networks."""
-        self.networks = choose_loader(*self._place).text(self.folder)
-        self.check_vocabulary(self.networks.sizes)
+        self.networks = choose_loader(*self._place).text(self.folder, is_brief=self.is_brief)
         return TextConditioner(self.reader.encoders, self.networks)
 
     def check_vocabulary(self, sizes: NetworkSizes) -> None:

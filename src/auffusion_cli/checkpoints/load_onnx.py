@@ -24,19 +24,18 @@ class OnnxLoader:
         self.device = choose_provider(device)
         check_onnx_dtype(dtype)
 
-    def text(self, folder: Path) -> OnnxNetworks:
-        """All networks but the vocoder: none takes memory before it is called."""
-        networks = OnnxNetworks(
-            part_folders(folder, "griffin-lim"), self.device, n_threads=usable_cores()
-        )
-        _check_fit(folder, networks)
-        return networks
+    def text(self, folder: Path, *, is_brief: bool = False) -> OnnxNetworks:
+        """All networks but the vocoder: none is read, or takes memory, before it is called."""
+        parts = part_folders(folder, "griffin-lim")
+        return OnnxNetworks(parts, self.device, n_threads=usable_cores(), optimised=not is_brief)
 
     def whole(self, folder: Path, text: OnnxNetworks | None, *, vocoder: bool) -> OnnxNetworks:
         networks = text or self.text(folder)
         if vocoder:
             _check_vocoder(folder / "vocoder" / "config.json")
             networks.add_vocoder(folder / "vocoder")
+        networks.read_all()
+        _check_fit(folder, networks)
         return networks
 
 

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from auffusion_cli.requests.request import GenerateSettings
 
 
+FEW_PROMPTS = 25
+"""So many are embedded sooner than the text encoder is optimised."""
+
+
 @dataclass(frozen=True)
 class Setup:
     """Model and settings, resolved; nothing is loaded."""
@@ -37,6 +41,8 @@ class Setup:
     vocoder: str
     engine: Choice
     loras: tuple[LoraRecord, ...] = ()
+    is_plan: bool = False
+    """Whether nothing will be loaded: a dry run."""
 
     def to_dict(self) -> dict[str, Any]:
         """For `--dry-run`."""
@@ -104,17 +110,9 @@ class Setup:
 
         if self.checkpoint is None:
             return {}
+        prompts = list(prompts)
+        self._text.is_brief = self.is_plan and len(prompts) <= FEW_PROMPTS
         return warn_of_unknown_words(self._text, prompts)
-
-    def layers(self, prompts: Iterable[str]) -> dict[str, list[str]]:
-        """The prompts that are made of two sounds, each by itself, with those."""
-        from auffusion_cli.diffusion.layers import layers_of
-
-        if self.checkpoint is None or self._text.vocabulary is None:
-            return {}
-        text = self._text
-        found = {p: layers_of(p, text.vocabulary, text.conditioner) for p in prompts if p}
-        return {p: [one.prompt for one in some] for p, some in found.items() if len(some) > 1}
 
     def load(self) -> Model:
         """Load the weights that `check_vocabulary` has not loaded."""
@@ -176,4 +174,4 @@ def set_up(
     defaults, vocoder = resolve.describe(checkpoint, loading.vocoder, loading.model)
     settings = GenerateSettings.from_defaults(defaults, **asked)
     engine = resolve.choose_engine(checkpoint, loading, needs_torch)
-    return Setup(loading, checkpoint, defaults, settings, vocoder, engine, loras)
+    return Setup(loading, checkpoint, defaults, settings, vocoder, engine, loras, run.dry_run)

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from auffusion_cli.requests.provenance import NO_MODEL
-
 NAMES = {
     "guidance_scale": "guidance",
     "near_seed": "near the seed",
@@ -35,6 +33,8 @@ IDLE = {"guidance_rescale": 0.0, "first_sample": 0, "best_of": 1, "resample": 1,
 
 def in_words(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(name, value) of the fields that matter, in their order."""
+    from auffusion_cli.requests.provenance import NO_MODEL
+
     shown = dict(values)
     if shown.get("near_seed") is None:
         shown.pop("nearness", None)

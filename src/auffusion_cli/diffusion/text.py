@@ -180,16 +180,14 @@ class TextConditioner(TextReader):
         return np.zeros((self.n_rows, self.networks.sizes.cross_attention_dim), np.float32)
 
     def hidden_states(self, encoder: int, prompts: Sequence[str]) -> np.ndarray:
-        """B prompts -> (B, T_i, D_i): the last hidden states of one encoder, padded.
+        """B prompts, at least one -> (B, T_i, D_i): the last hidden states of one encoder, padded.
 
         Like one by one up to rounding, but many times faster: prompts with equally many tokens
         share a batch. Padding would change the others' attention.
         """
         reader = self.encoders[encoder]
         tokens = [reader.ids(prompt) for prompt in prompts]
-        states = np.zeros(
-            (len(prompts), reader.max_length, self.networks.sizes.text_widths[encoder]), np.float32
-        )
+        states: np.ndarray | None = None
         by_length: dict[int, list[int]] = {}
         for i, ids in enumerate(tokens):
             length = reader.max_length if reader.pads_tokens else len(ids)
@@ -205,6 +203,9 @@ class TextConditioner(TextReader):
                 hides = reader.pads_tokens and reader.hides_padding
                 found = self.networks.hidden_states(encoder, padded, mask if hides else None)
                 found = found[:, : reader.max_length]
+                if states is None:
+                    shape = (len(prompts), reader.max_length, found.shape[-1])
+                    states = np.zeros(shape, np.float32)
                 states[some, : found.shape[1]] = found
         return states
 

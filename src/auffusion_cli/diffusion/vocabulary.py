@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from auffusion_cli.diffusion.text import TextConditioner
+from auffusion_cli.errors import CheckpointError
 
 N_NEAREST = 3
 JOINTS = re.compile(
@@ -67,7 +68,7 @@ class Vocabulary:
 
     def meanings(self, text: TextConditioner, sounds: Sequence[str]) -> list[Meaning]:
         """The kind of the nearest wording of each of `sounds`, which are not empty."""
-        similarity = sentences_of(text, sounds) @ self.sentences.T
+        similarity = self._cosines(text, sounds)
         of_no_kind = self.kind_of < 0
         of_a_kind = np.where(of_no_kind, -1, similarity)
         kinds = [self.kinds[i] for i in self.kind_of[of_a_kind.argmax(axis=1)]]
@@ -87,7 +88,7 @@ class Vocabulary:
         parts = list(dict.fromkeys(part for part in parts if re.search(r"\w", part)))
         if not parts:
             return {}
-        similarity = sentences_of(text, parts) @ self.sentences.T
+        similarity = self._cosines(text, parts)
         of_no_kind = self.kind_of < 0
         bare = (similarity * of_no_kind).max(axis=1) >= SAME
         return {
@@ -95,6 +96,16 @@ class Vocabulary:
             for part, row, is_bare in zip(parts, similarity, bare, strict=True)
             if not is_bare
         }
+
+    def _cosines(self, text: TextConditioner, sentences: Sequence[str]) -> np.ndarray:
+        """(B, N)"""
+        rows = sentences_of(text, sentences)
+        if rows.shape[1] != self.sentences.shape[1]:
+            raise CheckpointError(
+                f"text encoder 0 gives {rows.shape[1]} channels, but the vocabulary's sentences "
+                f"have {self.sentences.shape[1]}"
+            )
+        return rows @ self.sentences.T
 
     def _nearest(self, similarity: np.ndarray) -> tuple[str, ...]:
         """(N,) -> the names of the kinds whose wordings are most like it."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auffusion_cli.codec.codec import decoding_noise
+from auffusion_cli.config import default_batch_size
 from auffusion_cli.diffusion.denoiser import Denoise
 from auffusion_cli.diffusion.samplers import Step, initial_noise, sample, turned_noise
 from auffusion_cli.errors import AuffusionError, AuffusionWarning, DeviceMemoryError
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 OnStep = Callable[[Sequence[GenerateRequest], Step], None]
 """Called after every step of the loop with the batch that it belongs to."""
-
-CUDA_BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -166,11 +165,6 @@ def _key(request: GenerateRequest) -> tuple[bool, str | None, bool]:
     """Loop or not, the timeline if any, and whether there is a bed below it."""
     timeline = request.timeline if isinstance(request, TimelineRequest) else None
     return request.loop, timeline, timeline is not None and bool(request.prompt)
-
-
-def default_batch_size(device: str) -> int:
-    """One sound keeps a CPU busy, but not a GPU."""
-    return CUDA_BATCH_SIZE if device == "cuda" else 1
 
 
 def _generate_batch(

@@ -156,9 +156,6 @@ def generate(
             resolved["finish"] = finish.to_dict()
         if regions:
             resolved["timeline"] = [f"{r.start_s:g}-{r.end_s:g}s {r.prompt}" for r in regions]
-        listed = dict.fromkeys(job.request.prompt for job in jobs[:N_LISTED])
-        for prompt, layers in setup.layers(() if timeline else listed).items():
-            remarks.setdefault(prompt, {})["layers"] = layers
         _show_plan(setup, resolved, jobs, finished, failures, remarks, as_json=run.json)
         raise typer.Exit(1 if failures else 0)
 
@@ -254,7 +251,7 @@ def _find_player(jobs: Sequence[Job]) -> list[str]:
 
 
 def _resolved(setup: Setup, batch_size: int | None) -> dict[str, Any]:
-    from auffusion_cli.tasks.generate import default_batch_size
+    from auffusion_cli.config import default_batch_size
 
     resolved = setup.to_dict()
     return resolved | {"batch_size": batch_size or default_batch_size(resolved["device"])}
@@ -292,9 +289,6 @@ def _show_plan(
     _print_sounds(setup, jobs)
     if len(jobs) > N_LISTED:
         console.print_line(f"and {len(jobs) - N_LISTED} more")
-    for prompt, remark in remarks.items():
-        if layers := remark.get("layers"):
-            console.note(f"{prompt!r} is made in layers: {', '.join(layers)}")
     if finished:
         console.note(f"{len(finished)} are there already")
     for failure in failures:
