@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import (
     ClapConfig,
@@ -15,18 +16,22 @@ from transformers import (
     CLIPModel,
 )
 
+from auffusion_cli.checkpoints.layout import read_conditions
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.checkpoints.save import save_model
 from auffusion_cli.codec.autoencoder import KLAutoencoder
 from auffusion_cli.errors import AuffusionWarning, DownloadError, UsageError
 from auffusion_cli.requests.request import GenerateRequest
+from auffusion_cli.tasks.attention import generate_with_attention
 from auffusion_cli.tasks.generate import generate
+from auffusion_cli.training.config import LoopConfig, TrainingConfig
 from auffusion_cli.training.diffusion import DiffusionStage
 from auffusion_cli.training.diffusion_config import (
     DiffusionConfig,
     GenerationConfig,
     TextEncoderConfig,
 )
+from auffusion_cli.training.loop import train
 from auffusion_cli.training.start import build_model
 from layouts import as_stable_diffusion, write_encoder
 
@@ -264,6 +269,46 @@ def test_an_image_model_gets_any_text_encoders(parts, encoders, tmp_path):
     assert len(loaded.text.encoders) == len(encoders)
     (sound,) = generate(loaded, [GenerateRequest("a dog", seed=0)])
     assert np.isfinite(np.asarray(sound.waveform)).all() and len(sound.waveform) == 8000
+
+
+class Drawn:
+    """Two examples of drawn latents."""
+
+    latent_shape, shards = (4, 32, 8), None
+
+    def __init__(self, model):
+        self.latents = torch.randn(2, *self.latent_shape)
+        states = (model.text.hidden_states(i, ["a dog"]) for i in range(len(model.text.encoders)))
+        self.hidden_states = [torch.from_numpy(rows[0]) for rows in states]
+
+    def __len__(self):
+        return 2
+
+    def load(self, batch):
+        return self.latents[: len(batch)], [
+            rows.expand(len(batch), *rows.shape) for rows in self.hidden_states
+        ]
+
+    def examples(self, loaded):
+        return loaded
+
+
+@pytest.mark.parametrize("encoders", [("sd",), ("clap",), ("t5",), ("sd", "t5")])
+def test_an_image_model_is_trained_with_any_text_encoders(parts, encoders, tmp_path):
+    model = from_image_model(parts, encoders)
+    stage = DiffusionStage(model, Drawn(model), DiffusionConfig(name="trained"))
+    loop = LoopConfig(batch_size=2, max_steps=1, ema_decay=None, tensorboard=False)
+    accelerator = Accelerator(cpu=True)
+    train(stage, TrainingConfig(loop=loop), accelerator, tmp_path / "run", resume=False)
+
+    conditions = read_conditions(tmp_path / "run")
+    assert [c.text_encoder_name for c in conditions] == [
+        f"text_encoder_{i}" for i in range(len(encoders))
+    ]
+    loaded = load_model(tmp_path / "run", device="cpu")
+    result = generate_with_attention(loaded, GenerateRequest("a dog", seed=0))
+    assert "dog" in result.words and np.isfinite(result.maps).all()
+    assert len(result.sound.waveform) == 8000
 
 
 def load_file_of(folder):

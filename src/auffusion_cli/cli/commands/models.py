@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from auffusion_cli.cli import console, options, resolve
+from auffusion_cli.cli.commands.compose import compose
+from auffusion_cli.cli.commands.push import push
 from auffusion_cli.cli.usage import SuggestingGroup
 
 if TYPE_CHECKING:
@@ -29,14 +31,12 @@ def register(app: typer.Typer) -> None:
     """Add `auffusion models` and its subcommands."""
     models = typer.Typer(
         cls=SuggestingGroup,
-        help="List, fetch, inspect and convert checkpoints.",
+        help="List, fetch, inspect, convert, compose and publish checkpoints.",
         no_args_is_help=True,
     )
     models.command("list")(list_models)
-    models.command("pull")(pull)
-    models.command("info")(info)
-    models.command("kinds")(kinds)
-    models.command("convert")(convert)
+    for command in (pull, info, kinds, convert, compose, push):
+        models.command()(command)
     app.add_typer(models, name="models")
 
 
