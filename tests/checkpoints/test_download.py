@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auffusion_cli.checkpoints import download, listing, names, transfer
+from auffusion_cli.checkpoints.families import TEXT_FILES
 from auffusion_cli.errors import AuffusionError, CheckpointError, DownloadError, UsageError
 from hub_server import COMMIT, HubServer
 
@@ -319,3 +320,36 @@ def test_a_model_of_images_makes_no_sound():
         names.require_sound("stable-diffusion-v1-5")
     names.require_sound("auffusion")
     names.require_sound("org/model")
+
+
+def test_of_a_text_encoder_only_the_named_files_are_fetched(server):
+    server.files = {name: b"{}" for name in (*TEXT_FILES, "model.safetensors", "spiece.model")}
+    folder = download.resolve("org/model", parts=TEXT_FILES).folder
+    assert sorted(path.name for path in folder.iterdir()) == sorted(TEXT_FILES)
+    server.requests.clear()
+    assert download.resolve("org/model", parts=TEXT_FILES).folder == folder
+    assert server.requests == []
+
+
+def test_tango_is_complete_with_the_files_of_its_text_encoder(server, tmp_path):
+    cache = tmp_path / "cache" / "models--google--flan-t5-large"
+    for path, content in {
+        "refs/auffusion--main": COMMIT,
+        **{f"snapshots/{COMMIT}/{name}": f'{{"of": "{name}"}}' for name in TEXT_FILES},
+    }.items():
+        (cache / path).parent.mkdir(parents=True, exist_ok=True)
+        (cache / path).write_text(content)
+    server.files = {
+        "main_config.json": b'{"text_encoder_name": "google/flan-t5-large"}',
+        "vae_config.json": b"{}",
+        "pytorch_model_main.bin": b"weights",
+        "pytorch_model_vae.bin": b"more weights",
+        "pytorch_model_stft.bin": b"not needed",
+    }
+    folder = download.resolve("org/model").folder
+    assert not (folder / "pytorch_model_stft.bin").exists()
+    texts = {name: (folder / "text_encoder" / name).read_text() for name in TEXT_FILES}
+    assert texts == {name: f'{{"of": "{name}"}}' for name in TEXT_FILES}
+    server.requests.clear()
+    assert download.resolve("org/model").folder == folder
+    assert server.requests == []

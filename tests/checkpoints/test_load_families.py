@@ -1,10 +1,12 @@
 """Other published systems: whole sounds equal those of diffusers' own pipelines."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from auffusion_cli.checkpoints import download
 from auffusion_cli.checkpoints.download import looks_complete
@@ -153,3 +155,41 @@ def test_a_download_of_tango_fetches_the_files_of_its_text_encoder(tango, tmp_pa
     (folder / "main_config.json").write_text('{"text_encoder_name": "evil/model"}')
     with pytest.raises(CheckpointError, match="evil/model"):
         download._add_text_files(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("vocoder/config.json", {"model_in_dim": 80}, "80 bands"),
+        ("vocoder/config.json", {"upsample_rates": [5, 4, 2, 2]}, "vocoder/config.json"),
+        ("unet/config.json", {"projection_class_embeddings_input_dim": 20}, "16 channels"),
+        ("unet/config.json", {"in_channels": 8}, "unet/config.json"),
+        ("text_encoder/config.json", {"projection_dim": 10**9}, "projection_dim"),
+        ("model_index.json", {"_class_name": "StableAudioPipeline"}, "not supported"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(broken, part, change, message):
+    path = broken / part
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match=message):
+        load_model(broken, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("systems") / "whole"
+    write_audioldm(folder)
+    return folder
+
+
+@pytest.fixture
+def broken(whole, tmp_path):
+    """A copy of AudioLDM, to be broken."""
+    return shutil.copytree(whole, tmp_path / "broken")
+
+
+def test_a_text_encoder_without_a_pooler_is_refused(broken):
+    path = broken / "text_encoder" / "model.safetensors"
+    save_file({k: v for k, v in load_file(path).items() if "pooler" not in k}, path)
+    with pytest.raises(CheckpointError, match="pooler"):
+        load_model(broken, device="cpu")
