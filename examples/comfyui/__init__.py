@@ -1,0 +1,5 @@
+"""ComfyUI nodes for a running `auffusion studio`: copy this folder into ComfyUI's custom_nodes/."""
+
+from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
