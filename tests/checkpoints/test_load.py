@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -182,10 +183,26 @@ def test_a_saved_model_loads_as_the_same(layout, request, tmp_path):
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert again.scheduler_config == model.scheduler_config
     assert again.defaults == model.defaults
+    unet = UNet2DConditionModel.from_pretrained(saved / "unet", local_files_only=True)
+    for name, weights in model.networks.unet.state_dict().items():
+        assert torch.equal(unet.state_dict()[name], weights)
     if layout == "sd":
         from diffusers import StableDiffusionPipeline
 
         assert StableDiffusionPipeline.from_pretrained(saved, local_files_only=True)
+
+
+@pytest.mark.parametrize("has_positions", [True, False])
+def test_positions_that_older_versions_of_transformers_saved_do_no_harm(checkpoint, has_positions):
+    path = checkpoint / "text_encoder_0" / "pytorch_model.bin"
+    expected = load_model(checkpoint, device="cpu").text.encode(["dog barking"]).cond
+    tensors = torch.load(path, weights_only=True)
+    name = "text_model.embeddings.position_ids"
+    tensors.pop(name, None)
+    if has_positions:
+        tensors[name] = torch.arange(77)[None]
+    torch.save(tensors, path)
+    assert_close(load_model(checkpoint, device="cpu").text.encode(["dog barking"]).cond, expected)
 
 
 def test_a_taught_adapter_is_saved_and_the_published_layout_does_not_know_of_it(

@@ -1,6 +1,7 @@
 """The autoencoder stage, alone and in the loop."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from auffusion_cli.training.autoencoder import AutoencoderStage, build_kl_autoen
 from auffusion_cli.training.config import AutoencoderConfig, LoopConfig, SceneConfig, TrainingConfig
 from auffusion_cli.training.loop import train
 from auffusion_cli.training.samples import Sample
+from layouts import as_stable_diffusion
 
 TINY = {
     "in_channels": 16,
@@ -165,3 +167,13 @@ def test_a_model_that_cannot_be_is_told(tmp_path):
         build_kl_autoencoder(AutoencoderConfig(model={**TINY, "in_channels": 5}))
     with pytest.raises(CheckpointError):
         build_kl_autoencoder(AutoencoderConfig(init_from=str(tmp_path)))
+
+
+def test_the_autoencoder_of_an_image_model_is_gone_on_with(tiny_checkpoint, tmp_path):
+    """Of Stable Diffusion's folder its `vae`."""
+    folder = as_stable_diffusion(shutil.copytree(tiny_checkpoint, tmp_path / "sd"))
+    expected = load_autoencoder(folder / "vae").state_dict()
+    for name in (folder, folder / "vae"):
+        found = build_kl_autoencoder(AutoencoderConfig(init_from=str(name))).state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in expected)

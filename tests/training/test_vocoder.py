@@ -230,3 +230,14 @@ def test_a_segment_is_whole_frames(store):
 def test_decoded_mels_need_an_autoencoder():
     with pytest.raises(UsageError, match=r"vocoder\.autoencoder"):
         load_frozen_autoencoder(VocoderConfig(mels="decoded"))
+
+
+def test_a_published_vocoder_is_gone_on_with(tiny_checkpoint):
+    """That of a checkpoint, named as a whole or by its folder."""
+    expected = load_vocoder(tiny_checkpoint / "vocoder")
+    for name in (tiny_checkpoint, tiny_checkpoint / "vocoder"):
+        vocoder = build_vocoder(VocoderConfig(init_from=str(name)))
+        assert vocoder.config == expected.config
+        log_mel = torch.randn(1, vocoder.config.num_mels, 8)
+        with torch.no_grad():
+            torch.testing.assert_close(vocoder(log_mel), expected(log_mel), rtol=1e-4, atol=1e-5)
