@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from auffusion_cli.cli.app import build_app
-from auffusion_cli.errors import AuffusionError, UsageError
+from auffusion_cli.errors import AuffusionError, AuffusionWarning, UsageError
 from auffusion_cli.evaluation.result import Evaluation, System
 from auffusion_cli.files import atomic_folder
 from auffusion_cli.parsing import decode, read_yaml
@@ -295,7 +296,9 @@ def time_model(config: TrainingConfig, n_tokens: int, device_name: str) -> tuple
     from auffusion_cli.training.start import build_model
 
     device, loop = choose_device(device_name), config.loop
-    model = build_model(config.diffusion, device, config.scenes.duration_s)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AuffusionWarning)  # `train` says them
+        model = build_model(config.diffusion, device, config.scenes.duration_s)
     unet, defaults = model.networks.unet.train(), model.defaults
     n_samples = loop.batch_size // loop.gradient_accumulation
     latents = torch.randn(n_samples, *model.codec.latent_shape(config.scenes.duration_s))
