@@ -23,7 +23,10 @@ MAX_RATIO = 1000
 
 
 def read_audio(
-    path: str | Path, sample_rate_hz: int | None = None, mono: bool = False
+    path: str | Path,
+    sample_rate_hz: int | None = None,
+    mono: bool = False,
+    content: bytes | None = None,
 ) -> tuple[np.ndarray, int]:
     """The samples of a file, (C, N) float32, and their rate.
 
@@ -31,13 +34,14 @@ def read_audio(
         path: wav, flac, ogg, mp3 or whatever else libsndfile reads, of any width.
         sample_rate_hz: resample to this; None leaves the file's rate.
         mono: mix the channels to one, C = 1, by their mean.
+        content: the bytes of a file that lies in another; `path` is then its name in messages.
 
     Full scale is -1..1, which floating-point files may exceed.
     Raises AudioError, naming the file and the reason: missing, not audio, cut short, without
     sound, too long, with NaN or infinity, or of an absurd rate.
     """
     path = Path(path)
-    with open_sound(path) as sound:
+    with open_sound(path, content=content) as sound:
         rate_hz = sound.samplerate
         # libsndfile takes several times as long to make the same floats of 16 bits itself.
         dtype, scale = ("int16", 2.0**-15) if sound.subtype == "PCM_16" else ("float32", 1.0)

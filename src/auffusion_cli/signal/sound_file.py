@@ -105,10 +105,16 @@ def check_end(path: str | Path) -> None:
 
 
 @contextmanager
-def open_sound(path: Path, *, check_whole: bool = True) -> Iterator[soundfile.SoundFile]:
-    """A file, opened by libsndfile and of a believable size; its failures are AudioErrors."""
+def open_sound(
+    path: Path, *, check_whole: bool = True, content: bytes | None = None
+) -> Iterator[soundfile.SoundFile]:
+    """A file, opened by libsndfile and of a believable size; its failures are AudioErrors.
+
+    With `content`, the bytes of a file that lies in another, `path` is only its name in messages.
+    """
     try:
-        with open_regular(path) as file, _sound_file(path, file) as sound:
+        opened = open_regular(path) if content is None else io.BytesIO(content)
+        with opened as file, _sound_file(path, file) as sound:
             if not MIN_RATE_HZ <= sound.samplerate <= MAX_RATE_HZ:
                 raise AudioError(
                     f"{path}: its sample rate is {sound.samplerate:,} Hz; "
@@ -119,7 +125,7 @@ def open_sound(path: Path, *, check_whole: bool = True) -> Iterator[soundfile.So
                     f"{path}: it has {sound.channels} channels; there can be up to {MAX_CHANNELS}"
                 )
             if check_whole:
-                _check_whole(path, sound.format)
+                _check_whole(path, sound.format, content)
             yield sound
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise MissingAudioError(f"{path}: cannot be read: {error.strerror}") from error
@@ -164,7 +170,8 @@ def _check_length(path: Path, sound: soundfile.SoundFile, n_frames: int) -> None
 def _sound_file(path: Path, file: BinaryIO) -> soundfile.SoundFile:
     try:
         # By descriptor: libsndfile reads it without a call into Python for every few bytes.
-        return soundfile.SoundFile(file.fileno(), closefd=False)
+        in_memory = isinstance(file, io.BytesIO)
+        return soundfile.SoundFile(file if in_memory else file.fileno(), closefd=False)
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         file.seek(0)
         head = file.read(HEAD_BYTES)
@@ -181,9 +188,9 @@ def _reason(error: Exception) -> str:
     return text.rstrip(".") or type(error).__name__
 
 
-def _check_whole(path: Path, format_name: str) -> None:
+def _check_whole(path: Path, format_name: str, content: bytes | None) -> None:
     """libsndfile reads a file that was cut short as if it ended there; that is an error."""
-    with open_regular(path) as file:
+    with open_regular(path) if content is None else io.BytesIO(content) as file:
         if format_name == "OGG":
             if not _ends_with_whole_ogg_page(file):
                 raise AudioError(f"{path}: cut short: the last page of the ogg stream is not whole")

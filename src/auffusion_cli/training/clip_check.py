@@ -20,6 +20,9 @@ from auffusion_cli.training.clip_store import cut
 from auffusion_cli.training.data import Clip, Manifest, Problem
 
 PCM16_FULL_SCALE = 32768
+MIN_DURATION_S = 0.1
+SILENCE_PEAK = 1e-3
+"""-60 dB of full scale."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class _Measurement:
 def check_clips(
     manifest: Manifest,
     *,
-    min_duration_s: float = 0.1,
-    silence_peak: float = 1e-3,
+    min_duration_s: float = MIN_DURATION_S,
+    silence_peak: float = SILENCE_PEAK,
     cache_file: Path | None = None,
     n_threads: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,

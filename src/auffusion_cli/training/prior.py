@@ -22,7 +22,7 @@ from auffusion_cli.files import atomic_file
 from auffusion_cli.model import Model
 from auffusion_cli.requests.request import GenerateSettings
 from auffusion_cli.training.diffusion_config import LoraConfig
-from auffusion_cli.training.latents import hidden_states
+from auffusion_cli.training.encoding import hidden_states
 from auffusion_cli.training.samples import scene_seed
 from auffusion_cli.training.stage import OnPrepare
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -23,9 +24,16 @@ from auffusion_cli.training.data import Clip
 from auffusion_cli.training.effects import check_effects
 from auffusion_cli.training.loading import choose_workers
 from auffusion_cli.training.loop import StepReport, train
+from auffusion_cli.training.records import RecordSet
 from auffusion_cli.training.run_folder import CACHE_NAME
 from auffusion_cli.training.stage import OnPrepare, Stage
 
+if TYPE_CHECKING:
+    from auffusion_cli.model import Model
+    from auffusion_cli.training.latents import LatentCache
+
+Sounds = tuple[Clip, ...] | RecordSet | Path
+"""Clips that were checked; sounds that are read one after the other; a folder of latents."""
 PREPARATION_LIMIT = timedelta(days=2)
 """Time limit of the other processes while the main one checks clips or fills caches, for which
 torch's default of some minutes is too short."""
@@ -44,12 +52,12 @@ def join_processes(device: str) -> PartialState:
 
 def run(
     config: TrainingConfig,
-    clips: tuple[Clip, ...],
+    clips: Sounds,
     output: Path,
     *,
     device: str = "auto",
     resume: bool,
-    held_out: tuple[Clip, ...] = (),
+    held_out: Sounds = (),
     on_prepare: OnPrepare | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
@@ -105,15 +113,16 @@ def run(
 
 def build_stage(
     config: TrainingConfig,
-    clips: tuple[Clip, ...],
+    clips: Sounds,
     output: Path,
     device: torch.device,
     on_prepare: OnPrepare | None,
     processes: PartialState | None = None,
-    held_out: tuple[Clip, ...] = (),
+    held_out: Sounds = (),
 ) -> Stage:
     """The stage that `config` describes, its frozen inputs computed and cached."""
-    store = ClipStore(_of_kinds(clips, config.scenes.kinds), SpectrogramConfig().sample_rate_hz)
+    listed = clips if isinstance(clips, tuple) else ()
+    store = ClipStore(_of_kinds(listed, config.scenes.kinds), SpectrogramConfig().sample_rate_hz)
     n_workers = choose_workers(config.loop.workers, device)
 
     def read_clips() -> None:
@@ -125,7 +134,7 @@ def build_stage(
         return _build_distillation(config, store, output, device, on_prepare, processes)
     if config.stage == "diffusion":
         from auffusion_cli.training.diffusion import DiffusionStage
-        from auffusion_cli.training.latents import FreshScenes, prepare
+        from auffusion_cli.training.latents import FreshScenes
         from auffusion_cli.training.prior import prepare_prior
         from auffusion_cli.training.start import build_model, vocabulary_of_start
 
@@ -134,37 +143,25 @@ def build_stage(
             read_clips()
             source = FreshScenes(model.codec, model.text, store, config.scenes)
         else:
-            source = prepare(
-                output / CACHE_NAME,
-                model.codec,
-                model.text,
-                store,
-                config.scenes,
-                config.seed,
-                on_prepare,
-                n_workers,
-                read_clips,
-                processes,
-            )
+            root = output / CACHE_NAME
+            source = _latents(config, clips, model, root, on_prepare, processes, store, read_clips)
         lora, prior = config.diffusion.lora, None
         if lora.rank is not None and lora.prior_weight:
             vocabulary = vocabulary_of_start(config.diffusion)
-            kinds = () if vocabulary is None else vocabulary.kinds
+            known = () if vocabulary is None else vocabulary.kinds
             cache = output / CACHE_NAME
-            prior = prepare_prior(model, lora, kinds, cache, config.seed, on_prepare)
-        unseen = None
+            prior = prepare_prior(model, lora, known, cache, config.seed, on_prepare)
+        unseen, kinds = None, config.scenes.kinds
         if config.loop.validate_every_steps is not None:
             if config.scenes.n_cached == 0:
                 processes = None  # one after the other
-            unseen = prepare(
+            unseen = _latents(
+                replace(config, scenes=SceneConfig(duration_s=config.scenes.duration_s)),
+                held_out if not isinstance(held_out, tuple) else _of_kinds(held_out, kinds),
+                model,
                 output / CACHE_NAME,
-                model.codec,
-                model.text,
-                ClipStore(_of_kinds(held_out, config.scenes.kinds), store.sample_rate_hz),
-                SceneConfig(duration_s=config.scenes.duration_s),
-                config.seed,
                 on_prepare,
-                processes=processes,
+                processes,
             )
         return DiffusionStage(model, source, config.diffusion, prior, unseen)
     read_clips()
@@ -212,6 +209,73 @@ def _build_distillation(
     )
     student = student_of(teacher, config.distill.steps)
     return DistillStage(student, trajectories, config.diffusion)
+
+
+def precompute(
+    config: TrainingConfig,
+    sounds: Sounds,
+    output: Path,
+    *,
+    device: str = "auto",
+    held_out: Sounds | None = None,
+    on_prepare: OnPrepare | None = None,
+) -> dict[str, int]:
+    """Encode what the diffusion stage needs of `sounds` into `output`; returns how many by split.
+
+    A folder of it is the `Sounds` of a later run, of the same text encoders and autoencoder.
+    Raises as `run` does.
+    """
+    from auffusion_cli.training.start import build_model
+
+    processes = join_processes(device)
+    set_seed(config.seed)
+    quiet = on_prepare if processes.is_main_process else None
+    model = build_model(config.diffusion, processes.device, config.scenes.duration_s)
+    counts = {}
+    for split, of_split in (("train", sounds), ("val", held_out)):
+        if of_split is not None:
+            source = _latents(config, of_split, model, output / split, quiet, processes)
+            counts[split] = len(source)
+    return counts
+
+
+def _latents(
+    config: TrainingConfig,
+    sounds: Sounds,
+    model: Model,
+    root: Path,
+    on_prepare: OnPrepare | None,
+    processes: PartialState | None,
+    store: ClipStore | None = None,
+    before_composing: Callable[[], None] = lambda: None,
+) -> LatentCache:
+    """The latents of `sounds`, which are made under `root` where they are missing."""
+    from auffusion_cli.training.latents import open_latents, prepare
+
+    scenes, seed = config.scenes, config.seed
+    if isinstance(sounds, Path):
+        return open_latents(sounds, model.codec, model.text, scenes)
+    if isinstance(sounds, RecordSet):
+        from auffusion_cli.training.streams import prepare_records
+
+        return prepare_records(
+            root, model, sounds, scenes, seed, config.skip_bad, on_prepare, processes
+        )
+    if store is None:
+        store = ClipStore(_of_kinds(sounds, scenes.kinds), SpectrogramConfig().sample_rate_hz)
+    n_workers = choose_workers(config.loop.workers, model.networks.torch_device)
+    return prepare(
+        root,
+        model.codec,
+        model.text,
+        store,
+        scenes,
+        seed,
+        on_prepare,
+        n_workers,
+        before_composing,
+        processes,
+    )
 
 
 def _of_kinds(clips: tuple[Clip, ...], kinds: tuple[str, ...]) -> tuple[Clip, ...]:

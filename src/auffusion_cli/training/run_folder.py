@@ -15,6 +15,7 @@ from auffusion_cli.checkpoints.layout import (
 )
 from auffusion_cli.errors import OutputExistsError, UsageError
 from auffusion_cli.files import clear_unfinished, exclusive_use
+from auffusion_cli.training.config import TrainingConfig
 
 CONFIG_NAME = "training.yaml"
 CLIP_CHECK_NAME = "clip-check.json"
@@ -57,6 +58,25 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
             f"--output {folder} is not empty",
             hint="name a new folder, or --overwrite to write into this one",
         )
+
+
+def check_precompute(
+    config: TrainingConfig, folder: Path, *, resume: bool, overwrite: bool
+) -> None:
+    """Make sure that there is something to encode, and that it does not get among a run's files.
+
+    Raises:
+        UsageError: the folder is a file or holds a run, or a setting has no effect.
+    """
+    if config.stage != "diffusion" or config.scenes.n_cached == 0:
+        raise UsageError("--precompute: for --stage diffusion, and not with scenes.n_cached: 0")
+    if resume or overwrite:
+        raise UsageError(
+            "--precompute: without --resume and --overwrite",
+            hint="It goes on with what is there, and makes what the inputs changed anew.",
+        )
+    if folder.exists() and (not folder.is_dir() or (folder / CONFIG_NAME).exists()):
+        raise UsageError(f"--output {folder} is a file or holds a run", hint="Name a new folder.")
 
 
 def delete_run(folder: Path) -> None:

@@ -92,6 +92,12 @@ def compose(clips: ClipStore, config: SceneConfig, seed: int, clip: int | None =
     return _lone_scene(window, first)
 
 
+def crop(waveform: Tensor, n_samples: int, rng: random.Random) -> Tensor:
+    """A scene (n_samples,) of one sound (N,) as it is: a random crop, or the sound and silence."""
+    cut = _crop_or_pad(waveform, n_samples, rng)
+    return cut * (PEAK / cut.abs().max().clamp(min=1e-8))
+
+
 def lay_alone(clips: ClipStore, config: SceneConfig, seed: int, clip: int) -> Scene:
     """A scene of one clip alone, placed in the window by its role.
 

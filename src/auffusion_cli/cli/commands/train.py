@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from auffusion_cli.cli import console, options
+from auffusion_cli.cli.training_progress import ProgressLines, interruptible
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.parsing import parse_yaml
 from auffusion_cli.training.config import TrainingConfig
 from auffusion_cli.training.config_file import dump_config, load_config, parse_config
-from auffusion_cli.training.data import Clip, Manifest, load_clips
+from auffusion_cli.training.data import Manifest
 from auffusion_cli.training.default_runs import (
     DEFAULT_RUN,
     DISTILL_RUN,
@@ -32,16 +31,17 @@ from auffusion_cli.training.run_folder import (
     CLIP_CHECK_NAME,
     CONFIG_NAME,
     check_output,
+    check_precompute,
     delete_run,
     only_run,
     require_run,
 )
+from auffusion_cli.training.sources import Found, check_settings, find_data
 
 if TYPE_CHECKING:
-    from auffusion_cli.training.loop import StepReport
+    from auffusion_cli.training.run import Sounds
 
 MAX_LISTED_PROBLEMS = 20
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def register(app: typer.Typer) -> None:
@@ -50,11 +50,13 @@ def register(app: typer.Typer) -> None:
 
 def train(
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--data",
+            metavar="FOLDER|FILE|URL",
             help="AudioCaps's own folder, a folder with metadata.csv or metadata.jsonl, sounds "
-            "with a .txt beside each, or a list (.csv, .tsv, .jsonl, .json).",
+            "with a .txt beside each, a list (.csv, .tsv, .jsonl, .json), WebDataset's tar or "
+            "parquet files, also by URL, or latents of --precompute.",
         ),
     ] = None,
     caption_column: Annotated[
@@ -103,6 +105,13 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the YAML; repeatable."),
     ] = None,
+    precompute: Annotated[
+        bool,
+        typer.Option(
+            "--precompute",
+            help="Only encode the data, into shards in --output that are a --data of later runs.",
+        ),
+    ] = False,
     max_steps: Annotated[
         int | None, typer.Option("--max-steps", min=1, help="Optimiser steps in all.")
     ] = None,
@@ -147,7 +156,7 @@ def train(
         require_run(output)
         config = output / CONFIG_NAME
     named = {
-        "data": None if data is None else str(data),
+        "data": data,
         "caption_column": caption_column,
         "encoding": encoding,
         "skip_bad": skip_bad or None,
@@ -164,17 +173,21 @@ def train(
         raise UsageError("--output is missing", hint="for example: -o runs/mine")
     check_effects(settled)
     folder = Path(settled.output or "")
-    if not dry_run:
+    if precompute:
+        check_precompute(settled, folder, resume=resume, overwrite=overwrite)
+    elif not dry_run:
         check_output(folder, resume=resume, overwrite=overwrite)
     reading = Reading(settled.caption_column, settled.encoding)
     # Before torch, so that mistakes are found at once.
-    listed = load_clips(Path(settled.data), reading=reading)
+    listed = find_data(settled.data, "train", reading)
+    check_settings(settled, listed)
     listed_held_out = None
     if settled.loop.validate_every_steps is not None:
-        listed_held_out = load_clips(Path(settled.data), "val", reading)
+        listed_held_out = find_data(settled.data, "val", reading)
     sets_window = any(setting.startswith("scenes.duration_s=") for setting in settings or [])
 
     from auffusion_cli.training.run import join_processes, run
+    from auffusion_cli.training.run import precompute as encode
 
     processes = join_processes(device)
     is_main = processes.is_main_process
@@ -182,15 +195,15 @@ def train(
     with console.quiet_unless(is_main), only_run(folder) if writes else nullcontext():
         # One process downloads and opens all clips; the others find its results.
         with processes.main_process_first():
-            if writes:  # again, now that nobody else writes
+            if writes and not precompute:  # again, now that nobody else writes
                 check_output(folder, resume=resume, overwrite=overwrite)
             fit_window = config is None and not sets_window
             settled = _with_parts(settled, fit_window=fit_window, download=not dry_run, yes=yes)
             cache_file = None if dry_run else folder / CLIP_CHECK_NAME
-            clips = _check_clips(listed, settled, cache_file)
-            held_out = ()
+            sounds = _checked(listed, settled, cache_file)
+            held_out = None
             if listed_held_out is not None:
-                held_out = _check_clips(listed_held_out, settled, cache_file)
+                held_out = _checked(listed_held_out, settled, cache_file)
             if writes and overwrite:
                 delete_run(folder)
         if dry_run:
@@ -198,16 +211,30 @@ def train(
                 _show_settings(settled, as_json=json)
             return
         n_processes = f"{processes.num_processes} process" + "es" * (processes.num_processes > 1)
-        console.note(f"training the {settled.stage} stage on {len(clips)} clips in {n_processes}")
-        with _interruptible() as stop_requested, _ProgressLines() as progress:
+        work = "encoding" if precompute else f"training the {settled.stage} stage on"
+        console.note(f"{work} {_described(sounds)} in {n_processes}")
+        with interruptible() as stop_requested, ProgressLines() as progress:
+            on_prepare = partial(progress.prepare, stop_requested)
+            if precompute:
+                counts = encode(
+                    settled,
+                    sounds,
+                    folder,
+                    device=device,
+                    held_out=held_out,
+                    on_prepare=on_prepare,
+                )
+                if is_main:
+                    _report_latents(folder, counts, as_json=json)
+                return
             n_steps = run(
                 settled,
-                clips,
+                sounds,
                 folder,
                 device=device,
                 resume=resume,
-                held_out=held_out,
-                on_prepare=partial(progress.prepare, stop_requested),
+                held_out=held_out or (),
+                on_prepare=on_prepare,
                 on_step=progress.step,
                 stop_requested=stop_requested,
             )
@@ -221,6 +248,21 @@ def _show_settings(config: TrainingConfig, *, as_json: bool) -> None:
     else:
         for line in dump_config(config).splitlines():
             console.print_line(line)
+
+
+def _report_latents(folder: Path, counts: dict[str, int], *, as_json: bool) -> None:
+    if as_json:
+        console.print_json({"output": str(folder), "sounds": counts})
+        return
+    shown = ", ".join(f"{count} sounds ({split})" for split, count in counts.items())
+    console.print_line(f"{folder}: {shown}")
+    console.note(f"train on them: auffusion train --data {folder} -o …")
+
+
+def _described(sounds: Sounds) -> str:
+    if isinstance(sounds, tuple):
+        return f"{len(sounds)} clips"
+    return f"the latents in {sounds}" if isinstance(sounds, Path) else f"{len(sounds.parts)} parts"
 
 
 def _report(
@@ -315,14 +357,15 @@ def _with_parts(
     return config
 
 
-def _check_clips(
-    listed: Manifest, config: TrainingConfig, cache_file: Path | None
-) -> tuple[Clip, ...]:
+def _checked(found: Found, config: TrainingConfig, cache_file: Path | None) -> Sounds:
+    """The clips that can be used; what comes one after the other is checked as it comes."""
+    if not isinstance(found, Manifest):
+        return found
     from auffusion_cli.training.clip_check import check_clips
 
     with console.Progress("checking clips", unit="clips") as progress:
         checked = check_clips(
-            listed,
+            found,
             cache_file=cache_file,
             on_progress=progress.report,
         )
@@ -339,73 +382,3 @@ def _check_clips(
     if not checked.clips:
         raise DataError(f"--data {config.data}: no clip can be used")
     return checked.clips
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C (SIGTERM, SIGHUP) ends the loop cleanly; a second one ends at once."""
-    asked = False
-
-    def ask(signum: int, frame: object) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        console.note("stopping after this step; once more to stop at once")
-
-    previous = {
-        signum: signal.signal(signum, ask)
-        for signum in STOP_SIGNALS
-        if signal.getsignal(signum) != signal.SIG_IGN  # `nohup` ignores SIGHUP
-    }
-    try:
-        yield lambda: asked
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
-
-
-class _ProgressLines:
-    """One bar for each part of the preparation, then one for the steps."""
-
-    def __init__(self) -> None:
-        self.losses: dict[str, float] = {}
-        """Smoothed, since those of single steps are noise."""
-        self._bar: console.Progress | None = None
-        self._description: str | None = None
-
-    def __enter__(self) -> _ProgressLines:
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self._show(None)
-
-    def prepare(
-        self, stop_requested: Callable[[], bool], description: str, done: int, total: int
-    ) -> None:
-        if stop_requested():
-            # There is no checkpoint to write yet.
-            raise KeyboardInterrupt
-        self._show(description, unit="")
-        self._bar.update(completed=done, total=total)
-
-    def step(self, report: StepReport) -> None:
-        self._show("training", unit="steps", initial=report.step - 1)
-        for name, value in report.losses.items():
-            self.losses[name] = 0.98 * self.losses.get(name, value) + 0.02 * value
-        numbers = "  ".join(f"{name} {value:.4f}" for name, value in self.losses.items())
-        self._bar.update(
-            completed=report.step,
-            total=report.max_steps,
-            description=f"training  {numbers}  {report.samples_per_second:.1f}/s",
-        )
-
-    def _show(self, description: str | None, unit: str = "", initial: float = 0) -> None:
-        if description == self._description:
-            return
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-        self._description = description
-        self._bar = None
-        if description:
-            self._bar = console.Progress(description, unit=unit, initial=initial).__enter__()

@@ -1,0 +1,85 @@
+"""What a training shows of itself in the terminal, and how it is asked to stop."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from auffusion_cli.cli import console
+
+if TYPE_CHECKING:
+    from auffusion_cli.training.loop import StepReport
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C (SIGTERM, SIGHUP) ends the loop cleanly; a second one ends at once."""
+    asked = False
+
+    def ask(signum: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        console.note("stopping after this step; once more to stop at once")
+
+    previous = {
+        signum: signal.signal(signum, ask)
+        for signum in STOP_SIGNALS
+        if signal.getsignal(signum) != signal.SIG_IGN  # `nohup` ignores SIGHUP
+    }
+    try:
+        yield lambda: asked
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+class ProgressLines:
+    """One bar for each part of the preparation, then one for the steps."""
+
+    def __init__(self) -> None:
+        self.losses: dict[str, float] = {}
+        """Smoothed, since those of single steps are noise."""
+        self._bar: console.Progress | None = None
+        self._description: str | None = None
+
+    def __enter__(self) -> ProgressLines:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._show(None)
+
+    def prepare(
+        self, stop_requested: Callable[[], bool], description: str, done: int, total: int
+    ) -> None:
+        if stop_requested():
+            # There is no checkpoint to write yet.
+            raise KeyboardInterrupt
+        self._show(description, unit="")
+        self._bar.update(completed=done, total=total)
+
+    def step(self, report: StepReport) -> None:
+        self._show("training", unit="steps", initial=report.step - 1)
+        for name, value in report.losses.items():
+            self.losses[name] = 0.98 * self.losses.get(name, value) + 0.02 * value
+        numbers = "  ".join(f"{name} {value:.4f}" for name, value in self.losses.items())
+        self._bar.update(
+            completed=report.step,
+            total=report.max_steps,
+            description=f"training  {numbers}  {report.samples_per_second:.1f}/s",
+        )
+
+    def _show(self, description: str | None, unit: str = "", initial: float = 0) -> None:
+        if description == self._description:
+            return
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+        self._description = description
+        self._bar = None
+        if description:
+            self._bar = console.Progress(description, unit=unit, initial=initial).__enter__()

@@ -1,0 +1,72 @@
+"""What `--data` is: listed clips, data that is read from end to end, or latents. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from auffusion_cli.errors import DataError
+from auffusion_cli.training.checks import changed, check_unused
+from auffusion_cli.training.config import TrainingConfig
+from auffusion_cli.training.data import SPLIT_NAMES, TABLE_SUFFIXES, Manifest, load_clips
+from auffusion_cli.training.list_values import Reading
+from auffusion_cli.training.records import RecordSet, find_records
+
+LATENTS_NAME = "latents.json"
+"""Index of a complete folder of latents."""
+OF_RECORDS = ("duration_s", "n_crops", "phrase_probability")
+"""Keys of `scenes` that are read where sounds come one after the other."""
+
+Found = Manifest | RecordSet | Path
+"""Clips; sounds one after the other; a folder of latents."""
+
+
+def find_data(data: str, split: str, reading: Reading) -> Found:
+    """What `--data` is, by its content. Raises as `load_clips` and `find_records` do."""
+    folder = Path(data)
+    if (latents := find_latents(folder, split)) is not None:
+        return latents
+    has_table = any(
+        (folder / f"{name}{suffix}").is_file()
+        for name in ("metadata", *SPLIT_NAMES[split])
+        for suffix in (".jsonl", *TABLE_SUFFIXES)
+    )
+    records = None if has_table else find_records(data, split, reading)
+    return load_clips(folder, split, reading) if records is None else records
+
+
+def find_latents(folder: Path, split: str) -> Path | None:
+    """The latents of a split that `train --precompute` wrote into `folder`; None: it holds none.
+
+    Raises:
+        DataError: it holds those of another split, or of several kinds of input.
+    """
+    if (folder / LATENTS_NAME).is_file():
+        return folder
+    found = sorted(path.parent for path in folder.glob(f"*/*/{LATENTS_NAME}"))
+    found = [path for path in found if path.parent.name in SPLIT_NAMES]
+    if not found:
+        return None
+    of_split = [path for path in found if path.parent.name == split]
+    if not of_split:
+        raise DataError(f"--data {folder} has latents, but none of the split {split!r}")
+    if len(of_split) > 1:
+        raise DataError(
+            f"--data {folder} has latents of {len(of_split)} kinds of input",
+            hint=f"Name one: --data {of_split[0]}, or delete the others.",
+        )
+    return of_split[0]
+
+
+def check_settings(config: TrainingConfig, found: Found) -> None:
+    """Raise a UsageError for settings that have no effect on such data."""
+    if isinstance(found, Manifest):
+        return
+    reason = "on latents" if isinstance(found, Path) else "on data that is read from end to end"
+    read = {"duration_s", "phrase_probability"} if isinstance(found, Path) else set(OF_RECORDS)
+    others = changed(config.scenes) - read
+    check_unused("scenes", config.scenes, True, reason, others)
+    if config.stage != "diffusion":
+        raise DataError(
+            f"--data {config.data}: stage: {config.stage} needs listed sound files",
+            hint="Tar, parquet and latents are for the diffusion stage; tar xf unpacks.",
+        )

@@ -1,0 +1,132 @@
+"""Tar and parquet files read from end to end: what is in them, and what must not be believed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from auffusion_cli.errors import AuffusionError, DataError, UsageError
+from auffusion_cli.training import records as records_module
+from auffusion_cli.training.data import Problem
+from auffusion_cli.training.list_values import Reading
+from auffusion_cli.training.records import Record, find_records
+from tar_files import sound, write_tar
+
+
+def read(data, split="train", reading=Reading(), part=0):  # noqa: B008
+    return list(find_records(str(data), split, reading).records(part))
+
+
+PAIR = {"a/01.flac": sound(1), "a/01.json": json.dumps({"text": ["A dog", "Woof"]}).encode()}
+
+
+@pytest.mark.parametrize(("name", "mode"), [("x.tar", "w"), ("x.tar.gz", "w:gz")])
+def test_a_webdataset(tmp_path, name, mode):
+    files = PAIR | {
+        "a/02.flac": sound(2),
+        "a/02.txt": b"Rain\nHeavy rain\n",
+        "a/02.jpg": b"x",
+        "b/02.flac": sound(3),
+        "c/03.m4a": b"y",
+        "c/03.txt": b"no",
+    }
+    path = write_tar(tmp_path / name, files, mode)
+    one, two, lone, foreign = read(path)
+    assert one == Record(f"{path}: a/01.flac", sound(1), ("A dog", "Woof"))
+    assert two.audio == sound(2) and two.captions == ("Rain", "Heavy rain")
+    assert isinstance(lone, Problem) and lone.reason == "captionless"
+    assert foreign.reason == "unreadable" and ".m4a" in foreign.detail
+    with pytest.raises(DataError, match="'nothing'"):
+        read(path, reading=Reading(caption_column="nothing"))
+
+
+def test_parts_by_pattern_and_folder(tmp_path):
+    for name in ("train-00.tar", "train-01.tar", "val/7.tar", "extra.tar"):
+        write_tar(tmp_path / name, PAIR)
+
+    def parts(data, split="train"):
+        return [Path(part).name for part in find_records(str(data), split, Reading()).parts]
+
+    assert parts(f"{tmp_path}/train-{{00..01}}.tar") == ["train-00.tar", "train-01.tar"]
+    assert parts(f"{tmp_path}/*.tar") == ["extra.tar", "train-00.tar", "train-01.tar"]
+    assert parts(tmp_path) == ["train-00.tar", "train-01.tar"]
+    assert parts(tmp_path, "val") == ["7.tar"]
+    assert parts("https://host.example/a-{8..10}.tar?x=1")[2] == "a-10.tar?x=1"
+    assert find_records(str(tmp_path / "list.csv"), "train", Reading()) is None
+    with pytest.raises(DataError, match="no 'test'"):
+        parts(tmp_path, "test")
+    for wrong in ("/a-{9..1}.tar", "/a-{0..999999999}.tar", "/none.tar"):
+        with pytest.raises(UsageError):
+            parts(f"{tmp_path}{wrong}")
+
+
+def test_a_tar_is_read_within_bounds_and_nothing_is_extracted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_tar(tmp_path / "in/x.tar", {"../../evil.flac": sound(), "../../evil.txt": b"a dog"})
+    (record,) = read(tmp_path / "in/x.tar")
+    assert record.captions == ("a dog",) and list(tmp_path.iterdir()) == [tmp_path / "in"]
+    monkeypatch.setattr(records_module, "MAX_SOUND_BYTES", 100)
+    (problem,) = read(tmp_path / "in/x.tar")
+    assert problem.reason == "unreadable" and "larger than 100" in problem.detail
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[1]", b'{"text": 3}', b"\xff", b'{"text"'])
+def test_captions_that_are_none(tmp_path, content):
+    path = write_tar(tmp_path / "x.tar", {"1.flac": sound(), "1.json": content})
+    with pytest.raises(DataError, match=r"1\.flac"):
+        read(path)
+
+
+@pytest.mark.parametrize("keep", [700, 3000, 5000])
+def test_a_tar_that_was_cut_short(tmp_path, keep):
+    path = write_tar(tmp_path / "x.tar", {"1.flac": sound(1), "2.flac": sound(2)})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match="damaged or cut short"):
+        read(path)
+
+
+def test_parquet_as_datasets_writes_it(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = {
+        "id": [1, 2, 3, 4],
+        "audio": [
+            {"bytes": sound(1, "WAV"), "path": "1.wav"},
+            {"bytes": None, "path": "here.wav"},
+            {"bytes": None, "path": None},
+            {"bytes": sound(4), "path": None},
+        ],
+        "text": ["A dog", "Rain", "x", ""],
+        "many": [["a", "b"], ["c"], [], []],
+    }
+    path = tmp_path / "data/train-00000-of-00001.parquet"
+    path.parent.mkdir()
+    (path.parent / "here.wav").write_bytes(sound(2))
+    parquet.write_table(pyarrow.table(rows), path, row_group_size=2)
+    one, two, missing, captionless = read(tmp_path)
+    assert (one.audio, one.captions) == (sound(1, "WAV"), ("A dog",))
+    assert (two.audio, two.captions) == (sound(2), ("Rain",))
+    assert (missing.reason, captionless.reason) == ("missing", "captionless")
+    assert read(tmp_path, reading=Reading(caption_column="many"))[0].captions == ("a", "b")
+    with pytest.raises(DataError, match="no column other"):
+        read(path, reading=Reading(caption_column="other"))
+
+    rows["audio"][1]["path"] = "../../etc/passwd"
+    parquet.write_table(pyarrow.table(rows), path)
+    with pytest.raises(DataError, match="leaves the data folder"):
+        read(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(AuffusionError, match=r"damaged|cannot be read"):
+        read(path)
+
+
+def test_a_url_by_fsspec(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    local = write_tar(tmp_path / "x.tar", PAIR)
+    with fsspec.open("memory://set/0.tar", "wb") as file:
+        file.write(local.read_bytes())
+    (record,) = read("memory://set/{0..0}.tar")
+    assert record.captions == ("A dog", "Woof")
+    with pytest.raises(DataError, match=r"memory://set/9\.tar: cannot be read"):
+        read("memory://set/9.tar")

@@ -1,0 +1,121 @@
+"""Tar files -> latents -> training, through the command; stopped, resumed and shared."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from auffusion_cli.cli.app import build_app
+from auffusion_cli.training import encoding, streams
+from auffusion_cli.training.config import SceneConfig
+from auffusion_cli.training.latents import open_latents
+from auffusion_cli.training.list_values import Reading
+from auffusion_cli.training.records import find_records
+from auffusion_cli.training.samples import Sample
+from auffusion_cli.training.streams import prepare_records
+from tar_files import sound, write_tar
+
+SCENES = SceneConfig(duration_s=0.32)
+
+
+@pytest.fixture
+def tars(tmp_path) -> Path:
+    """Two parts of five sounds and one that is no sound."""
+    for part in range(2):
+        files = {}
+        for i in range(5):
+            files[f"{i}.flac"] = sound(10 * part + i)
+            files[f"{i}.txt"] = f"Noise {part} {i}\nhiss".encode()
+        files |= {"9.flac": b"nothing", "9.txt": b"x"}
+        write_tar(tmp_path / f"data/{part}.tar", files)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def make(tiny_model, tars, tmp_path):
+    def make(scenes=SCENES, root="out", **options):
+        records = find_records(str(tars), "train", Reading())
+        options = {"seed": 0, "skip_bad": True} | options
+        return prepare_records(tmp_path / root, tiny_model, records, scenes, **options)
+
+    return make
+
+
+def latents(cache):
+    return [(cache.wordings(i), cache.latent(i)) for i in range(len(cache))]
+
+
+def test_a_stopped_run_goes_on_where_it_was(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "SHARD_ITEMS", 3)
+    whole = make()
+    assert len(whole) == 10 and whole.wordings(6).captions == ("Noise 1 1", "hiss")
+
+    written, write = [], encoding.write_shard
+
+    def stop(folder, info, items, states):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append((info.part, info.number))
+        write(folder, info, items, states)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(encoding, "write_shard", stop)
+        make(root="parts")
+    assert written == [(0, 0), (0, 1), (1, 0)]
+    (folder,) = (tmp_path / "parts").iterdir()
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    parts = make(root="parts")
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert before.items() <= after.items() and len(after) == 5
+    for (wordings, latent), (again, other) in zip(latents(whole), latents(parts), strict=True):
+        assert wordings == again
+        torch.testing.assert_close(latent, other, rtol=2e-3, atol=2e-3)
+    assert json.loads((folder / "latents.json").read_text())["shards"][1]["problems"] == {
+        "unreadable": 1
+    }
+
+
+def test_the_command_encodes_once_and_later_runs_train(tars, tiny_checkpoint, tmp_path):
+    app = build_app()
+
+    def train(*arguments, data=tars):
+        options = ["--device", "cpu", "--model", str(tiny_checkpoint), "--data", str(data)]
+        options += ["--set", "loop.batch_size=2", "--set", "scenes.duration_s=0.32"]
+        return CliRunner().invoke(app, ["train", *options, *map(str, arguments)])
+
+    made = tmp_path / "made"
+    bad = train("--precompute", "-o", made)
+    assert bad.exit_code == 1 and "--skip-bad" in bad.stderr and "9.flac" in bad.stderr
+    result = train("--precompute", "-o", made, "--skip-bad", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {"output": str(made), "sounds": {"train": 10}}
+    result = train("-o", tmp_path / "run", "--max-steps", 2, data=made)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run/unet").is_dir() and not (tmp_path / "run/cache").exists()
+    direct = train("-o", tmp_path / "direct", "--max-steps", 1, "--skip-bad")
+    assert direct.exit_code == 0, direct.output
+
+    other = train("--set", "scenes.duration_s=0.64", "-o", tmp_path / "b", data=made)
+    assert other.exit_code == 1 and "latents of 0.32 s" in other.stderr
+    unread = train("--set", "scenes.mix_probability=0.5", "-o", tmp_path / "c", data=made)
+    assert unread.exit_code == 2 and "scenes.mix_probability" in unread.stderr
+    vocoder = train("--stage", "vocoder", "-o", tmp_path / "d")
+    assert vocoder.exit_code != 0
+
+
+def test_each_crop_of_a_long_sound_is_another(make, tiny_model):
+    cache = make(SceneConfig(duration_s=0.16, n_crops=2))
+    assert not torch.equal(cache.latent(0), cache.latent(0, 1))
+    loaded = cache.load([Sample(0, seed) for seed in range(8)])
+    assert loaded[0].shape[0] == 8 and len({latent.sum().item() for latent in loaded[0]}) == 2
+
+
+def test_latents_of_other_networks_are_refused(make, tiny_model, tmp_path):
+    make()
+    (folder,) = (tmp_path / "out").iterdir()
+    index = json.loads((folder / "latents.json").read_text())
+    (folder / "latents.json").write_text(json.dumps(index | {"networks": "other"}))
+    with pytest.raises(Exception, match="another autoencoder"):
+        open_latents(folder, tiny_model.codec, tiny_model.text, SCENES)
