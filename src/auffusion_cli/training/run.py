@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import reprlib
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +19,7 @@ from accelerate.utils import set_seed
 
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.device import choose_device
-from auffusion_cli.errors import DataError, UsageError
+from auffusion_cli.errors import AuffusionWarning, DataError, UsageError
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig, TrainingConfig
 from auffusion_cli.training.data import Clip
@@ -29,6 +31,7 @@ from auffusion_cli.training.run_folder import CACHE_NAME
 from auffusion_cli.training.stage import OnPrepare, Stage
 
 if TYPE_CHECKING:
+    from auffusion_cli.diffusion.text import TextReader
     from auffusion_cli.model import Model
     from auffusion_cli.training.latents import LatentCache
 
@@ -139,6 +142,8 @@ def build_stage(
         from auffusion_cli.training.start import build_model, vocabulary_of_start
 
         model = build_model(config.diffusion, device, config.scenes.duration_s)
+        if processes is None or processes.is_main_process:
+            warn_of_long_captions(model.text, store.clips)
         if config.scenes.n_cached == 0:
             read_clips()
             source = FreshScenes(model.codec, model.text, store, config.scenes)
@@ -209,6 +214,20 @@ def _build_distillation(
     )
     student = student_of(teacher, config.distill.steps)
     return DistillStage(student, trajectories, config.diffusion)
+
+
+def warn_of_long_captions(text: TextReader, clips: Iterable[Clip]) -> None:
+    """Warn once of captions of which the text encoders see only a part."""
+    captions = dict.fromkeys(caption for clip in clips for caption in clip.captions)
+    long = [caption for caption in captions if text.overflow(caption)]
+    if long:
+        warnings.warn(
+            f"{len(long)} of {len(captions)} captions are longer than the text encoder's "
+            f"{text.n_rows} tokens and are cut, the first of them "
+            f"{reprlib.repr(long[0])}",
+            AuffusionWarning,
+            stacklevel=2,
+        )
 
 
 def precompute(
