@@ -295,7 +295,7 @@ def test_all_is_still_there_when_the_page_is_opened_again(open_page):
 def test_an_impossible_wish_is_answered_in_words(open_page, complaints):
     page = open_page()
     page.fill("#make-form [name=prompt]", "rain")
-    page.click("#make-form summary")
+    page.get_by_text("Steps and guidance").click()
     page.fill("#make-form [name=guidance_scale]", "1")
     page.evaluate("document.querySelector('#make-form [name=n]').removeAttribute('max')")
     page.fill("#make-form [name=n]", "65")
