@@ -120,6 +120,8 @@ def find_family(folder: Path) -> Family | None:
         raise CheckpointError(
             f"{path}: {class_name} is not supported", hint=f"Auffusion is, and so are {names}."
         )
+    if class_name is None:  # Tango has no name of a class, and no such file
+        return None
     return next((family for family in FAMILIES if family.class_name == class_name), None)
 
 
