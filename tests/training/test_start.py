@@ -42,6 +42,7 @@ class NoExamples:
     """A stage that is only exported needs none."""
 
     latent_shape = (4, 32, 8)
+    shards = None
 
     def __len__(self):
         return 1
