@@ -7,6 +7,7 @@ Notation: alpha and sigma are the shares of signal and noise in the latents, alp
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -27,7 +28,7 @@ ONLY: dict[str, tuple[Any, ...]] = {
 """The values of a config's field that are implemented; for all schedulers."""
 
 
-class Scheduler:
+class Scheduler(ABC):
     """The noise schedule of a config, and one solver on it; for one run at a time."""
 
     only: ClassVar[Mapping[str, tuple[Any, ...]]] = ONLY
@@ -61,9 +62,9 @@ class Scheduler:
         alpha_bar = self._alpha_bar(timestep)
         return math.sqrt(alpha_bar) * clean + math.sqrt(1 - alpha_bar) * noise
 
+    @abstractmethod
     def step(self, output: np.ndarray, timestep: float, latents: np.ndarray) -> np.ndarray:
         """The model's output for the latents of `timestep` -> the latents of the next one."""
-        raise NotImplementedError
 
     def _spaced(self, n_steps: int) -> np.ndarray:
         """(n_steps,) whole time steps; Lin et al. 2023 (arXiv 2305.08891), table 2."""
