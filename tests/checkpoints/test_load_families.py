@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from safetensors.torch import load_file, save_file
 
 from auffusion_cli.checkpoints import download
@@ -17,6 +19,7 @@ from auffusion_cli.checkpoints.names import Checkpoint
 from auffusion_cli.diffusion.samplers import initial_noise
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.requests.request import GenerateRequest
+from auffusion_cli.tasks.attention import generate_with_attention
 from auffusion_cli.tasks.generate import generate
 from published_systems import WINDOW_S, write_audioldm, write_audioldm2, write_tango
 
@@ -103,6 +106,42 @@ def test_tangos_words_matter_and_batches_do_not(tango):
     assert np.abs(alone[0].waveform - alone[1].waveform).max() > 0.001
     for one, other in zip(together, alone, strict=True):
         np.testing.assert_allclose(one.waveform, other.waveform, atol=1e-4)
+
+
+def test_maps_of_tangos_words_are_those_of_its_own_unet(tango, monkeypatch):
+    _, parts, model = tango
+    prompt = "a dog in rain"
+    result = generate_with_attention(model, GenerateRequest(prompt, seed=7))
+    (sound,) = generate(model, [GenerateRequest(prompt, seed=7)])
+    assert np.array_equal(result.sound.waveform, sound.waveform)
+
+    unet, tokens = parts.unet, parts.tokenizer(prompt).input_ids
+    layer = unet.mid_block.attentions[0].transformer_blocks[0].attn2
+    compute, seen = Attention.get_attention_scores, []
+
+    def watched(attention, *scores):
+        shares = compute(attention, *scores)
+        if attention is layer:
+            seen.append(shares[-attention.heads :].mean(dim=0))
+        return shares
+
+    monkeypatch.setattr(Attention, "get_attention_scores", watched)
+    unet.set_attn_processor(AttnProcessor())
+    try:
+        parts(prompt, lying(initial_noise([7], model.latent_shape(WINDOW_S))), 2, 3.0)
+    finally:
+        unet.set_attn_processor(AttnProcessor2_0())
+    spelled = parts.tokenizer.convert_ids_to_tokens(tokens)
+    dog = spelled.index("d") - 1
+    assert spelled[dog : dog + 4] == ["▁", "d", "o", "g"]
+    (of_latents,) = generate_with_attention(
+        model, GenerateRequest(prompt, seed=7), layers=["mid"]
+    ).on_latents.by_layer
+    n_times, n_bands = (-(-side // 8) for side in reversed(model.latent_shape(WINDOW_S)[1:]))
+    expected = torch.stack(seen)[:, :, dog : dog + 4].sum(dim=2).mean(dim=0)
+    expected = expected.reshape(1, 1, n_times, n_bands).mT  # lowest frequency first
+    expected = F.interpolate(expected, of_latents.shape[1:], mode="bilinear")
+    torch.testing.assert_close(of_latents[1], expected[0, 0], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

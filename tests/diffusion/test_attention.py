@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from auffusion_cli.diffusion.attention import (
     AttentionRecorder,
+    Layer,
     attending,
     cross_layers,
     grid_of,
@@ -46,7 +47,7 @@ def denoiser(unet, text, prompt, guidance_scale=3.0):
     return guided_denoiser(predict, text.encode([prompt]), guidance_scale)
 
 
-def plain(layer, queries, keys, values):
+def plain(layer, queries, keys, values, bias):
     return F.scaled_dot_product_attention(queries, keys, values)
 
 
@@ -121,7 +122,7 @@ def explicit_maps(control, edit, takes_cross, takes_self):
     """Prompt-to-prompt as the paper writes it, on the maps themselves: section 3.2."""
     moved, own, weights = map(torch.from_numpy, (edit.moved, edit.own, edit.weights))
 
-    def attend(layer, queries, keys, values):
+    def attend(layer, queries, keys, values, bias):
         maps = (queries @ keys.mT / math.sqrt(queries.shape[-1])).softmax(dim=-1)
         if control["is_source"]:
             control[layer] = maps[1:]
@@ -200,11 +201,11 @@ def test_maps_are_the_conditional_branchs_own(unet, text, latents):
     layer = next(iter(cross_layers(unet)))
     seen = []
 
-    def watch(which, queries, keys, values):
+    def watch(which, queries, keys, values, bias):
         if which.is_cross and which.name == layer:
             scores = queries[-1, 1] @ keys[-1, 1].mT / math.sqrt(queries.shape[-1])
             seen.append(scores.softmax(dim=-1))
-        return plain(which, queries, keys, values)
+        return plain(which, queries, keys, values, bias)
 
     with attending(unet, watch):
         denoiser(unet, text, PROMPT)(latents[:1], TIME)
@@ -216,6 +217,20 @@ def test_maps_are_the_conditional_branchs_own(unet, text, latents):
 def test_steps_are_chosen(unet, text, latents):
     maps, _ = recorded(unet, text, latents, steps=[1])
     assert maps.steps == (1,) and maps.by_step.shape[0] == 1 and maps.by_step.any()
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_maps_stand_upright_and_count_no_hidden_token(lies):
+    """2 tokens that are shown, 1 that is not; a layer of (frequency, time) = (2, 3)."""
+    scores = torch.arange(6.0).reshape(2, 3)  # of the word, highest frequency first
+    seen = scores.flip(0).T if lies else scores
+    queries = torch.stack([seen.flatten(), torch.ones(6)], dim=1)[None, None]
+    keys = torch.tensor([[math.sqrt(2), 0.0], [0.0, 0.0], [9.0, 9.0]])[None, None]
+    bias = torch.tensor([0.0, 0.0, -1e9])[None, None, None]
+    recorder = AttentionRecorder([[0]], 8, (2, 3), [0], ["a"], lies=lies)
+    recorder(Layer("a", is_cross=True), queries, keys, keys, bias)
+    maps = recorder.word_maps(["dog"]).mean[0]
+    torch.testing.assert_close(maps, scores.sigmoid().flip(0))
 
 
 def test_a_layers_grid():

@@ -40,12 +40,17 @@ class Family:
     spectrogram: SpectrogramConfig = MEL_64
     scheduler_config: Mapping[str, Any] | None = None
     """The noise schedule, where the folder does not hold it."""
+    unet_tasks: tuple[str, ...] = ()
+    """The tasks about the layers of a UNet that it can do."""
 
     def refuse(self, task: str) -> UsageError:
         """The error for a task about the layers of a UNet, such as "attention"."""
+        others = [family.name for family in FAMILIES if task in family.unet_tasks]
+        also = f", and with {' and '.join(others)}" if others else ""
         return UsageError(
             f"{task} is not possible with {self.name}",
-            hint="It is with Auffusion's models: --model embedded, auffusion or auffusion-full.",
+            hint="It is with Auffusion's models: --model embedded, auffusion or auffusion-full"
+            f"{also}.",
         )
 
 
@@ -83,6 +88,7 @@ TANGO = Family(
         "prediction_type": "v_prediction",
         "set_alpha_to_one": False,
     },
+    unet_tasks=("attention",),
 )
 """arXiv 2304.13731; Tango 2 (arXiv 2404.09956) is the same with other weights."""
 FAMILIES = (AUDIOLDM, AUDIOLDM2, TANGO)

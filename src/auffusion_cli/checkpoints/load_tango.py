@@ -60,11 +60,9 @@ def load_tango(folder: Path, dtype: torch.dtype, *, vocoder: bool) -> TangoNetwo
     """
     files = find_weights(folder, TANGO_MAIN)
     header = read_header(files)
-    if any(name.startswith("group_in.") for name in header):
-        raise CheckpointError(f"{files[0]}: a Tango on a UNet of images, which is not supported")
     # Flan-T5 leaves the range of float16.
     text_dtype = torch.float32 if dtype == torch.float16 else dtype
-    unet = _empty_unet(header, files[0])
+    unet = empty_tango_unet(folder)
     encoder = _load_text_encoder(folder, files, header, text_dtype)
     networks = TangoNetworks(
         unet=unet, text_encoders=[encoder], **load_tango_codec(folder, dtype, vocoder=vocoder)
@@ -95,9 +93,14 @@ def _size(header: Mapping[str, TensorInfo | Tensor], name: str, axis: int, path:
     return int(header[name].shape[axis])
 
 
-def _empty_unet(header: Mapping[str, TensorInfo], path: Path) -> UNet2DConditionModel:
+def empty_tango_unet(folder: Path) -> UNet2DConditionModel:
+    """The UNet without its weights."""
     from diffusers import UNet2DConditionModel
 
+    files = find_weights(folder, TANGO_MAIN)
+    header, path = read_header(files), files[0]
+    if any(name.startswith("group_in.") for name in header):
+        raise CheckpointError(f"{path}: a Tango on a UNet of images, which is not supported")
     levels = [f"unet.down_blocks.{i}.resnets.0.conv1.weight" for i in range(N_LEVELS)]
     widths = tuple(_size(header, name, 0, path) for name in levels)
     keys = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from auffusion_cli.checkpoints.families import find_family
+from auffusion_cli.checkpoints.families import TANGO, find_family
 from auffusion_cli.checkpoints.layout import read_json
 from auffusion_cli.checkpoints.meta import build, check_total, try_forward
 from auffusion_cli.checkpoints.text_encoders import load_text_networks
@@ -257,6 +257,10 @@ def empty_unet(folder: Path, dtype: torch.dtype = torch.float32) -> UNet2DCondit
     """The UNet without its weights, for the names and sizes of its layers."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+    if find_family(folder) is TANGO:
+        from auffusion_cli.checkpoints.load_tango import empty_tango_unet
+
+        return empty_tango_unet(folder)
     config_path = folder / "unet" / "config.json"
     config = read_json(config_path)
     files = find_weights(folder / "unet", "diffusion_pytorch_model", dtype=dtype)

@@ -211,7 +211,8 @@ def find_family_of(name: str) -> Family | None:
 
 def refuse_family(name: str, task: str) -> None:
     """Raise a UsageError where `name` is another system's, which `task` is not possible with."""
-    if family := find_family_of(name):
+    family = find_family_of(name)
+    if family is not None and task not in family.unet_tasks:
         raise family.refuse(task)
 
 

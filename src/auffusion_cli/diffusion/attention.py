@@ -46,10 +46,11 @@ class Layer:
     """To the words, or else of the positions to each other."""
 
 
-Attend = Callable[[Layer, Tensor, Tensor, Tensor], Tensor]
-"""(layer, queries (R, heads, N, d), keys and values (R, heads, M, d)) -> output (R, heads, N, d).
+Attend = Callable[[Layer, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""(layer, queries (R, heads, N, d), keys and values (R, heads, M, d), bias) -> (R, heads, N, d).
 
-M is T in cross-attention and N in self-attention.
+M is T in cross-attention and N in self-attention. The bias (R, heads, 1, M) is added to the scores,
+so that padding is hidden; None where nothing is.
 """
 
 
@@ -96,8 +97,16 @@ class _Processor:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """(R, N, C) positions, and (R, T, D) tokens for cross-attention -> (R, N, C)"""
+        """(R, N, C) positions, and (R, T, D) tokens for cross-attention -> (R, N, C)
+
+        `attention_mask` (R, 1, T) is added to the scores.
+        """
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        bias = None
+        if attention_mask is not None:
+            n_rows, n_keys, _ = context.shape
+            bias = attn.prepare_attention_mask(attention_mask, n_keys, n_rows)
+            bias = bias.unflatten(0, (n_rows, attn.heads))
         if encoder_hidden_states is not None and attn.norm_cross:
             context = attn.norm_encoder_hidden_states(context)
         queries, keys, values = (
@@ -108,7 +117,7 @@ class _Processor:
             queries = attn.norm_q(queries)
         if attn.norm_k is not None:
             keys = attn.norm_k(keys)
-        output = self.attend(self.layer, queries, keys, values)
+        output = self.attend(self.layer, queries, keys, values, bias)
         project, dropout = attn.to_out
         return dropout(project(output.transpose(1, 2).flatten(2)))
 
@@ -187,7 +196,10 @@ class _PromptToPrompt:
         self.has_own = bool(edit.own.any())
         self.kept: dict[Layer, tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, layer: Layer, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def __call__(
+        self, layer: Layer, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        assert bias is None  # no model whose words are edited hides tokens
         takes = self.takes_cross if layer.is_cross else self.takes_self
         if not layer.is_cross and queries.shape[-2] > MAX_SELF_POSITIONS:
             takes = False
@@ -250,11 +262,12 @@ class AttentionRecorder:
 
     Args:
         word_rows: the tokens of each word, as `rows_of_words` gives them.
-        n_tokens: T.
+        n_tokens: T, or more: what is behind the last word's does not matter.
         grid: (h, w) of the latents.
         steps: the denoising steps to record, counted from 0.
         layers: the layers to record, of `cross_layers`.
         heads: the heads to record of each layer; None is all.
+        lies: whether the UNet sees latents on the side, as `engines.mel_networks` has them.
     """
 
     def __init__(
@@ -265,6 +278,8 @@ class AttentionRecorder:
         steps: Sequence[int],
         layers: Sequence[str],
         heads: Sequence[int] | None = None,
+        *,
+        lies: bool = False,
     ) -> None:
         self.token_to_word = torch.zeros(n_tokens, len(word_rows))
         for word, rows in enumerate(word_rows):
@@ -273,29 +288,40 @@ class AttentionRecorder:
         self.steps = tuple(steps)
         self.layers = tuple(layers)
         self.heads = None if heads is None else list(heads)
+        self.lies = lies
         self._n_calls = dict.fromkeys(self.layers, 0)
         shape = (len(word_rows), *grid)
         self._by_step = {step: torch.zeros(shape) for step in self.steps}
         self._by_layer = {layer: torch.zeros(shape) for layer in self.layers}
 
-    def __call__(self, layer: Layer, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def __call__(
+        self, layer: Layer, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
+    ) -> Tensor:
         if layer.is_cross and layer.name in self._n_calls:
             step = self._n_calls[layer.name]
             self._n_calls[layer.name] += 1
             if step in self._by_step:
-                maps = self._word_maps(queries[-1], keys[-1]).cpu()
+                hidden = None if bias is None else bias[-1]
+                maps = self._word_maps(queries[-1], keys[-1], hidden).cpu()
                 self._by_step[step] += maps / len(self.layers)
                 self._by_layer[layer.name] += maps / len(self.steps)
-        return F.scaled_dot_product_attention(queries, keys, values)
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
 
-    def _word_maps(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """(heads, N, d), (heads, T, d) -> (W, h, w)"""
-        if self.heads is not None:
-            queries, keys = queries[self.heads], keys[self.heads]
+    def _word_maps(self, queries: Tensor, keys: Tensor, bias: Tensor | None) -> Tensor:
+        """(heads, N, d), (heads, T, d), (heads, 1, T) -> (W, h, w)"""
         scores = queries.float() @ keys.float().mT / math.sqrt(queries.shape[-1])
+        if bias is not None:
+            scores = scores + bias.float()
+        if self.heads is not None:
+            scores = scores[self.heads]
+        n_positions, n_tokens = scores.shape[1:]
         shares = scores.softmax(dim=-1).mean(dim=0)
         self.token_to_word = self.token_to_word.to(shares.device)
-        maps = (shares @ self.token_to_word).T.unflatten(-1, grid_of(shares.shape[0], self.grid))
+        of_words = (shares @ self.token_to_word[:n_tokens]).T
+        if self.lies:
+            maps = of_words.unflatten(-1, grid_of(n_positions, self.grid[::-1])).mT.flip(-2)
+        else:
+            maps = of_words.unflatten(-1, grid_of(n_positions, self.grid))
         if maps.shape[1:] == self.grid:
             return maps
         return F.interpolate(maps[None], self.grid, mode="bilinear", align_corners=False)[0]

@@ -37,6 +37,8 @@ class MelNetworks(TorchNetworks):
     """
 
     image_config = ImageConfig()
+    sees_tokens = False
+    """Whether the UNet attends to a prompt's tokens one by one, and to nothing else."""
 
     @cached_property
     def sizes(self) -> NetworkSizes:
@@ -193,6 +195,8 @@ class AudioLDM2Networks(MelNetworks):
 
 class TangoNetworks(MelNetworks):
     """Tango's (arXiv 2304.13731): the last hidden states of Flan-T5, by cross-attention."""
+
+    sees_tokens = True
 
     @property
     def text_width(self) -> int:

@@ -31,18 +31,19 @@ class AttentionColumn:
 
     title: str
     log_mel: np.ndarray
-    """(256, T)"""
+    """(n_mels, T)"""
     maps: np.ndarray
-    """(W, 256, T), lowest frequency first."""
+    """(W, n_mels, T), lowest frequency first."""
     shares: Sequence[float]
     """(W,), 0..1"""
+    config: SpectrogramConfig
+    """Of `log_mel`."""
 
 
 def save_attention(
     words: Sequence[str],
     columns: Sequence[AttentionColumn],
     path: str | Path,
-    config: SpectrogramConfig | None = None,
     *,
     record: str | None = None,
     overwrite: bool = True,
@@ -51,18 +52,15 @@ def save_attention(
 
     `read_png_record` gives `record` back.
     """
-    picture = draw_attention(words, columns, config or SpectrogramConfig())
-    save_png(picture, Path(path), record=record, overwrite=overwrite)
+    save_png(draw_attention(words, columns), Path(path), record=record, overwrite=overwrite)
 
 
-def draw_attention(
-    words: Sequence[str], columns: Sequence[AttentionColumn], config: SpectrogramConfig
-) -> Image.Image:
+def draw_attention(words: Sequence[str], columns: Sequence[AttentionColumn]) -> Image.Image:
     """The picture itself, RGB."""
     title_font, word_font, note_font = (
         ImageFont.load_default(size) for size in (TITLE_SIZE_PX, WORD_SIZE_PX, NOTE_SIZE_PX)
     )
-    spectrograms = [draw_spectrogram(column.log_mel, config) for column in columns]
+    spectrograms = [draw_spectrogram(column.log_mel, column.config) for column in columns]
     word_px = max(round(word_font.getlength(word)) for word in words) + 2 * GAP_PX
     margin = max(word_px - LEFT_PX + GAP_PX, 0)  # beyond the room that the frequency axis has
     pitches = [picture.width - RIGHT_PX + SHARE_PX for picture in spectrograms]

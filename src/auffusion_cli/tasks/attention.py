@@ -94,7 +94,7 @@ def generate_with_attention(
     settings = settings or GenerateSettings.from_defaults(model.defaults)
     check_window(settings, model.defaults.max_duration_s)
     steps = choose_steps(phase, count_steps(settings, model.scheduler_config))
-    unet = torch_unet(model)
+    unet = torch_unet(model, is_changed=False)
     chosen = choose_layers(cross_layers(unet), layers, heads)
     recorder = AttentionRecorder(
         choose_rows(model.text, request.prompt),
@@ -103,6 +103,7 @@ def generate_with_attention(
         steps=steps,
         layers=chosen,
         heads=heads or None,
+        lies=isinstance(model.networks, MelNetworks),
     )
     tell = on_progress or (lambda n_done, n: None)
     with attending(unet, recorder):
@@ -116,19 +117,22 @@ def generate_with_attention(
     return AttentionResult(sound, on_latents, sound.part.of(maps.numpy(), hop))
 
 
-def torch_unet(model: Model) -> UNet2DConditionModel:
-    """The UNet whose attention is read or changed.
+def torch_unet(model: Model, *, is_changed: bool) -> UNet2DConditionModel:
+    """The UNet whose attention is read, or changed.
 
     Raises:
-        UsageError: the engine has no access to its insides.
+        UsageError: the engine has no access to its insides, or they are another system's of which
+            this is not possible.
     """
     if not isinstance(model.networks, TorchNetworks):
         raise UsageError(
             f"--engine {model.networks.engine} cannot read or change attention",
             hint="Take --engine torch.",
         )
-    if isinstance(model.networks, MelNetworks):
-        raise UsageError(f"attention cannot be read or changed in {model.name}")
+    if isinstance(model.networks, MelNetworks) and (is_changed or not model.networks.sees_tokens):
+        raise UsageError(
+            f"attention cannot be {'changed' if is_changed else 'read'} in {model.name}"
+        )
     return model.networks.unet
 
 

@@ -65,7 +65,7 @@ def edit(
         for prompt in (words.source, words.prompt)
     )
     with prompt_to_prompt(
-        torch_unet(model),
+        torch_unet(model, is_changed=True),
         denoise_source,
         denoise_edited,
         tokens,

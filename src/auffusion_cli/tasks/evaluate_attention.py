@@ -242,10 +242,10 @@ def word_attention(result: AttentionResult) -> tuple[WordAttention, ...]:
 
 def _draw(result: AttentionResult, model: Model, picture: Path, record: str) -> None:
     title = f"{result.sound.request.prompt}, seed {result.sound.request.seed}"
-    column = AttentionColumn(title, result.sound.log_mel, result.maps, result.shares)
+    config = model.codec.spectrogram_config
+    column = AttentionColumn(title, result.sound.log_mel, result.maps, result.shares, config)
     with folder_of(picture):
-        config = model.codec.spectrogram_config
-        save_attention(result.words, [column], picture, config, record=record)
+        save_attention(result.words, [column], picture, record=record)
 
 
 def _with_scores(system: System, watched: dict[str, RecordedAttention]) -> System:

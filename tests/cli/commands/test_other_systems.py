@@ -1,15 +1,18 @@
 """Other published systems behind the same commands, on small random ones."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 from typer.testing import CliRunner
 
 from auffusion_cli.cli.app import build_app
 from published_systems import write_audioldm, write_audioldm2, write_tango
 
+TINY_AUFFUSION = Path(__file__).parents[2] / "golden" / "tiny-auffusion"
 SYSTEMS = {"AudioLDM": write_audioldm, "AudioLDM 2": write_audioldm2, "Tango": write_tango}
 
 
@@ -94,12 +97,12 @@ def test_a_recording_goes_through_the_codec(folders, run, name, vocoder):
 @pytest.mark.parametrize(
     ("command", "task"),
     [
-        (("attention", "a dog"), "attention"),
+        (("edit", "--prompt", "a dog", "--seed", "1", "--swap", "dog=cat"), "edit"),
         (("generate", "a dog", "--lora", "some.safetensors"), "a LoRA"),
         (("models", "convert"), "convert"),
         (("generate", "a dog", "--engine", "onnx"), "needs torch"),
     ],
-    ids=["attention", "lora", "convert", "onnx"],
+    ids=["edit", "lora", "convert", "onnx"],
 )
 def test_what_a_system_cannot_do_is_refused_by_name(system, run, command, task, tmp_path):
     name, folder = system
@@ -108,6 +111,34 @@ def test_what_a_system_cannot_do_is_refused_by_name(system, run, command, task, 
     assert result.exit_code == 2
     assert name in result.stderr and task in result.stderr
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["AudioLDM", "AudioLDM 2"])
+def test_attention_is_refused_before_a_seed_is_drawn(folders, run, name):
+    refused = run("attention", "a dog", "-m", folders["Tango"], "-m", folders[name])
+    assert refused.exit_code == 2
+    assert f"attention is not possible with {name}" in refused.stderr
+    assert "Tango" in refused.stderr and "seed" not in refused.stderr
+
+
+def test_attention_of_auffusion_and_tango_is_drawn_side_by_side(folders, run):
+    models = ("-m", TINY_AUFFUSION, "-m", folders["Tango"])
+    options = ("--steps", 2, "--duration", 0.5, "--device", "cpu", "--seed", 1, "--json")
+    made = run("attention", "dog in rain", *models, *options, "-o", "maps.png")
+    assert made.exit_code == 0, made.stderr
+    sounds = json.loads(made.stdout)["sounds"]
+    assert [[each["word"] for each in sound["shares"]] for sound in sounds] == [
+        ["dog", "in", "rain"]
+    ] * 2
+    assert all(0 < each["share"] < 1 for sound in sounds for each in sound["shares"])
+    assert Image.open("maps.png").width > Image.open("maps.png").height
+
+
+def test_layers_of_tango_are_checked_before_it_is_loaded(folders, run):
+    options = ("-m", folders["Tango"], "--layers", "left", "--dry-run")
+    planned = run("attention", "dog", *options)
+    assert planned.exit_code == 2
+    assert "--layers 'left'" in planned.stderr and "mid_block.attentions.0" in planned.stderr
 
 
 def test_info_describes_it(system, run):
@@ -127,7 +158,7 @@ def test_a_known_name_has_its_own_defaults_before_it_is_downloaded(run, name, gu
     planned = run("generate", "rain", "-m", name, "--dry-run", "--json", "-o", "x.wav")
     plan = json.loads(planned.stdout)["settings"]
     assert (plan["steps"], plan["guidance_scale"], plan["engine"]) == (200, guidance, "torch")
-    refused = run("attention", "rain", "-m", name)
+    refused = run("generate", "rain", "-m", name, "--lora", "some.safetensors")
     assert refused.exit_code == 2 and "is not possible with" in refused.stderr
 
 

@@ -20,6 +20,8 @@ from auffusion_cli.signal.formats import WRITTEN
 
 if TYPE_CHECKING:
     from auffusion_cli.cli.making import Setup
+    from auffusion_cli.config import SpectrogramConfig
+    from auffusion_cli.pictures.attention import AttentionColumn
     from auffusion_cli.requests.request import GenerateRequest
     from auffusion_cli.tasks.attention import AttentionResult
 
@@ -109,14 +111,17 @@ def attention(
       auffusion attention "dog barking in rain" -o attention.png --seed 3
       auffusion attention rain.wav --data attention.npz --words dog,rain
       auffusion attention "dog barking in rain" --layers up --phase 0-0.5 --audio rain.wav
-      auffusion attention "dog barking in rain" --model embedded --model runs/mine
+      auffusion attention "dog barking in rain" --model auffusion-full --model tango
     """
+    from auffusion_cli.checkpoints.names import refuse_family
     from auffusion_cli.cli.making import set_up
 
     chosen = averages.parsed()
     if len(models or ()) > MAX_MODELS:
         raise UsageError(f"--model: {len(models)} of them; at most {MAX_MODELS} are drawn")
     named_model = models[0] if models else None
+    for name in models or ():
+        refuse_family(name, "attention")
     given = {"--seed": seed, "--negative": negative, "--trim": trim}
     origin = _origin(source, named_model, given, sampling.lasting(duration_s))
     names = models or [origin.loading.model]
@@ -135,9 +140,10 @@ def attention(
 
     from auffusion_cli.pictures.attention import save_attention
 
-    results = []
+    results, configs = [], []
     for number, setup in enumerate(setups):
         result, config = _generate(setup, origin.request, chosen)
+        configs.append(config)
         results.append(result)
         if files.data:
             with place_for(files.data[number]):
@@ -148,12 +154,12 @@ def attention(
     drawn_words = _fewer_words(drawn_words, results)
     titles = names if len(names) > 1 else [origin.request.prompt]
     columns = [
-        _column(f"{title}, seed {origin.request.seed}", result, drawn_words)
-        for title, result in zip(titles, results, strict=True)
+        _column(f"{title}, seed {origin.request.seed}", result, config, drawn_words)
+        for title, result, config in zip(titles, results, configs, strict=True)
     ]
     with place_for(files.picture):
         shown = [word for word, _ in drawn_words]
-        save_attention(shown, columns, files.picture, config, overwrite=run.overwrite)
+        save_attention(shown, columns, files.picture, overwrite=run.overwrite)
     _report(files, names, results, as_json=run.json)
 
 
@@ -172,7 +178,7 @@ def _origin(
 
 def _generate(
     setup: Setup, request: GenerateRequest, averages: dict[str, Any]
-) -> tuple[AttentionResult, Any]:
+) -> tuple[AttentionResult, SpectrogramConfig]:
     """(the sound with its maps, the spectrogram's config); the model is not kept in memory."""
     from auffusion_cli.tasks.attention import generate_with_attention
 
@@ -198,12 +204,12 @@ def _check_averages(
     text = setup.check_words([request.prompt], [request.negative_prompt])
     if text is None:
         return
-    from auffusion_cli.checkpoints.layout import read_json
+    from auffusion_cli.checkpoints.layout import read_scheduler_config
     from auffusion_cli.checkpoints.load_torch import empty_unet
     from auffusion_cli.diffusion.attention import cross_layers
 
     folder = setup.checkpoint.folder
-    schedule = read_json(folder / "scheduler" / "scheduler_config.json")
+    schedule = read_scheduler_config(folder)
     task.choose_steps(phase, task.count_steps(setup.settings, schedule))
     task.choose_layers(cross_layers(empty_unet(folder)), layers, heads)
     task.choose_rows(text, request.prompt)
@@ -262,7 +268,9 @@ def _fewer_words(
     return sorted(most[:MAX_DRAWN_WORDS], key=lambda word: word[1])
 
 
-def _column(title: str, result: AttentionResult, words: list[tuple[str, int]]) -> Any:
+def _column(
+    title: str, result: AttentionResult, config: SpectrogramConfig, words: list[tuple[str, int]]
+) -> AttentionColumn:
     from auffusion_cli.pictures.attention import AttentionColumn
 
     numbers = [number for _, number in words]
@@ -271,6 +279,7 @@ def _column(title: str, result: AttentionResult, words: list[tuple[str, int]]) -
         log_mel=result.sound.log_mel,
         maps=result.maps[numbers],
         shares=[result.shares[number] for number in numbers],
+        config=config,
     )
 
 
