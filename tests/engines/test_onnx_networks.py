@@ -9,13 +9,13 @@ import torch
 from auffusion_cli.checkpoints.layout import part_folders
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.checkpoints.names import embedded_folder
-from auffusion_cli.engines.onnx_networks import OnnxNetworks, choose_provider
+from auffusion_cli.engines.onnx_networks import OnnxNetworks, Runtime, choose_provider
 from auffusion_cli.errors import CheckpointError, UsageError
 
 
 @pytest.fixture(scope="module")
 def networks() -> OnnxNetworks:
-    return OnnxNetworks(part_folders(embedded_folder()), "cpu", n_threads=1)
+    return OnnxNetworks(part_folders(embedded_folder()), "cpu", n_threads=2)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,18 @@ def test_a_step(networks, model, n_sounds, width):
         encoder_hidden_states=torch.from_numpy(text),
     ).sample
     assert_same(networks.predict(latents, 123.75, text), expected)
+
+
+def test_calls_at_once_share_a_session(monkeypatch):
+    made = []
+    make = Runtime.session
+    monkeypatch.setattr(Runtime, "session", lambda self, *args: made.append(0) or make(self, *args))
+    networks = OnnxNetworks(part_folders(embedded_folder()), "cpu", n_threads=2, optimised=False)
+    latents, text = normal(3, 32, 16, 8), normal(3, 5, 256)
+    together = networks.predict(latents, 500.0, text)
+    alone = [networks.predict(latents[[i]], 500.0, text[[i]]) for i in range(3)]
+    np.testing.assert_allclose(together, np.concatenate(alone), rtol=0, atol=1e-5)
+    assert len(made) == 1
 
 
 @torch.no_grad()
