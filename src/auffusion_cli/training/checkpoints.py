@@ -62,7 +62,7 @@ class TrainingState:
                 lr=loop.learning_rate,
                 betas=loop.betas,
                 weight_decay=loop.weight_decay,
-                fused=accelerator.device.type == "cuda",
+                fused=True,
             )
             for name, network in networks.items()
         }
@@ -209,7 +209,7 @@ def load_checkpoint(folder: Path, state: TrainingState) -> None:
         with _reading(folder / f"{name}.optimizer.pt") as path:
             state.optimizers[name].load_state_dict(_load_pickle(path))
             for group in state.optimizers[name].param_groups:
-                group["fused"] = device.type == "cuda"  # of this machine
+                group["fused"] = True  # not so in files of earlier versions
     if state.ema is not None:
         with _reading(folder / "ema.pt") as path:
             state.ema.load_state_dict(_load_pickle(path))
