@@ -1,6 +1,7 @@
 """Small random models of other systems, in the layouts in which they are published."""
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,15 @@ from diffusers import (
     AudioLDM2ProjectionModel,
     AudioLDM2UNet2DConditionModel,
     AutoencoderKL,
+    AutoencoderOobleck,
     DDIMScheduler,
+    EDMDPMSolverMultistepScheduler,
+    StableAudioDiTModel,
+    StableAudioPipeline,
     UNet2DConditionModel,
 )
 from diffusers.pipelines.deprecated.audioldm.pipeline_audioldm import AudioLDMPipeline
+from diffusers.pipelines.stable_audio import StableAudioProjectionModel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     ClapAudioConfig,
@@ -34,6 +40,8 @@ from transformers import (
 )
 
 WINDOW_S = 1.28
+WAVE_COLUMNS = 16
+WAVE_WINDOW_S = WAVE_COLUMNS * 1024 / 44_100
 N_CHANNELS = 4
 """Of the latents."""
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -351,3 +359,66 @@ def _vocoder(resblock_kernel_sizes=(3,), resblock_dilation_sizes=((1, 3),)) -> S
         ),
         amount=0.15,
     )
+
+
+class Deterministic(EDMDPMSolverMultistepScheduler):
+    """The schedule of CosineDPMSolverMultistepScheduler with a solver that adds no noise."""
+
+    def precondition_noise(self, sigma):
+        return torch.as_tensor(sigma).atan() / math.pi * 2
+
+    @property
+    def init_noise_sigma(self):
+        return (self.config.sigma_max**2 + 1) ** 0.5
+
+
+def write_stable_audio(folder: Path) -> StableAudioPipeline:
+    """The pipeline of what is written to `folder`, with a window of `WAVE_COLUMNS`."""
+    torch.manual_seed(0)
+    levels = {
+        "sigma_min": 0.3,
+        "sigma_max": 500,
+        "sigma_data": 1.0,
+        "sigma_schedule": "exponential",
+        "prediction_type": "v_prediction",
+    }
+    tokenizer = t5_tokenizer()
+    tokenizer.model_max_length = 12
+    pipeline = StableAudioPipeline(
+        vae=_lively(
+            AutoencoderOobleck(
+                encoder_hidden_size=4,
+                downsampling_ratios=[2, 4, 4, 4, 8],
+                channel_multiples=[1, 1, 1, 1, 1],
+                decoder_channels=4,
+                decoder_input_channels=8,
+            )
+        ),
+        text_encoder=_lively(T5EncoderModel(t5_config())),
+        projection_model=_lively(StableAudioProjectionModel(20, 24, 0, 512)),
+        tokenizer=tokenizer,
+        transformer=_lively(
+            StableAudioDiTModel(
+                sample_size=WAVE_COLUMNS,
+                in_channels=8,
+                out_channels=8,
+                num_layers=1,
+                attention_head_dim=8,
+                num_attention_heads=4,
+                num_key_value_attention_heads=2,
+                cross_attention_dim=16,
+                cross_attention_input_dim=24,
+                global_states_input_dim=48,
+                time_proj_dim=16,
+            )
+        ),
+        scheduler=Deterministic(**levels),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(folder)
+    published = {"_class_name": "CosineDPMSolverMultistepScheduler", "solver_order": 2, **levels}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(published))
+    write_settings(
+        folder, duration_s=WAVE_WINDOW_S, max_duration_s=WAVE_WINDOW_S, scheduler="dpm++"
+    )
+    return pipeline

@@ -23,10 +23,12 @@ MODELS = (
     "audioldm2-large",
     "tango",
     "tango2",
+    "stable-audio-open",
     "auffusion",
     "auffusion-full",
 )
-"""Systems of the paper's main table that are published, and Tango 2, which came later."""
+"""Systems of the paper's main table that are published; Tango 2 and Stable Audio Open, which came
+later."""
 SEED = 1
 
 

@@ -91,6 +91,8 @@ SCHEDULERS: dict[str, str] = {
     "euler": "EulerDiscreteScheduler",
 }
 """Name on the command line -> class in diffusers. As set up here all of them are deterministic."""
+CONTINUOUS_SCHEDULE = "CosineDPMSolverMultistepScheduler"
+"""Class in diffusers of a noise schedule along the level of noise, without numbered time steps."""
 
 
 FEW_STEPS = {"dpm++": 20, "unipc": 20, "ddim": 50, "euler": 50, "pndm": 50}

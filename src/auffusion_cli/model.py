@@ -1,9 +1,10 @@
 """`Model`: a loaded checkpoint, with all that tasks see of it.
 
-Tasks go through `analyze`, `encode`, `decode` and `vocode` between waveform, log-mel and latents,
-through the codec for shapes, texture and a spectrogram of one window, and through `denoiser`. They
-do not touch what lies below: the networks, whichever engine computes them. Only attention, read or
-edited, is installed in the UNet itself.
+Tasks go through `encode`, `decode` and `sound` between latents and what the autoencoder sees of a
+sound, its view; through `analyze` and `vocode` where that is a log-mel; through the codec for
+shapes, texture and a spectrogram of one window; and through `denoiser`. They do not touch what lies
+below: the networks, whichever engine computes them. Only attention, read or edited, is installed in
+the UNet itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auffusion_cli.codec.codec import Codec
+from auffusion_cli.codec.waves import WaveCodec
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
 from auffusion_cli.diffusion.layers import Layer, layers_of
@@ -22,7 +24,7 @@ from auffusion_cli.diffusion.schedule import Scheduler
 from auffusion_cli.diffusion.schedulers import make_scheduler
 from auffusion_cli.diffusion.text import TextConditioner
 from auffusion_cli.diffusion.vocabulary import Unknown, Vocabulary
-from auffusion_cli.diffusion.whole_prompts import WholePrompts
+from auffusion_cli.diffusion.whole_prompts import TimedPrompts, WholePrompts
 from auffusion_cli.diffusion.windows import OVERLAP_SHARE, windowed_denoiser
 from auffusion_cli.engines.networks import Networks
 from auffusion_cli.errors import AuffusionError
@@ -50,8 +52,8 @@ class Model:
     licence: str | None
     """Its name, or where it is stated."""
     networks: Networks
-    codec: Codec
-    text: TextConditioner | WholePrompts
+    codec: Codec | WaveCodec
+    text: TextConditioner | WholePrompts | TimedPrompts
     scheduler_config: dict[str, Any]
     defaults: GenerationDefaults
     credits: str | None = None
@@ -100,20 +102,33 @@ class Model:
         """(C, h, w) of the latents of a sound; the model always fills at least its window."""
         return self.codec.latent_shape(max(duration_s, self.defaults.max_duration_s))
 
-    # --- waveform <-> log-mel <-> latents, of any length
+    # --- waveform <-> view <-> latents, of any length
 
     def analyze(self, waveform: np.ndarray) -> np.ndarray:
         """(N,) samples -> (n_mels, T) log-mel of the peak-normalised sound: T = ceil(N / hop)."""
         return self.codec.analyze(waveform[None])[0]
 
-    def encode(self, log_mel: np.ndarray) -> np.ndarray:
-        """(B, n_mels, T) log-mel -> (B, C, h, w) latents."""
-        f = self.codec.width_multiple
-        return in_windows(self.codec.encode_log_mel, log_mel, self.window * f, self.overlap * f)
+    def encode(self, view: np.ndarray) -> np.ndarray:
+        """(B, ..., T) views, such as log-mels (B, n_mels, T) -> (B, C, h, w) latents."""
+        f = self.codec.view_multiple
+        return in_windows(self.codec.encode_view, view, self.window * f, self.overlap * f)
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
-        """(B, C, h, w) latents -> (B, n_mels, w * downsample) log-mel."""
-        return in_windows(self.codec.decode_log_mel, latents, self.window, self.overlap)
+        """(B, C, h, w) latents -> (B, ..., w * view_multiple) views."""
+        return in_windows(self.codec.decode_view, latents, self.window, self.overlap)
+
+    def sound(
+        self, views: np.ndarray, gains_db: Sequence[float], noise: Noise
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(L, ..., T) views of L layers -> the samples (N,) or (channels, N) of their mix, and its
+        log-mel (n_mels, T'); `gains_db` is one for each layer, or one for all.
+
+        Raises:
+            AuffusionError: they are not finite.
+        """
+        waveform, log_mel = self.codec.sound(views, np.asarray(gains_db), noise)
+        self._check_finite(waveform)
+        return waveform, log_mel
 
     def vocode(self, log_mel: np.ndarray, noise: Noise) -> np.ndarray:
         """(B, n_mels, T) log-mel -> (B, T * hop) samples; see `Codec.vocode`.
@@ -122,12 +137,15 @@ class Model:
             AuffusionError: they are not finite.
         """
         waveform = self.codec.vocode(log_mel, noise)
+        self._check_finite(waveform)
+        return waveform
+
+    def _check_finite(self, waveform: np.ndarray) -> None:
         if not np.isfinite(waveform).all():
             raise AuffusionError(
                 f"The sound is not finite in {self.dtype}",
                 hint="Try --dtype fp32 or bf16.",
             )
-        return waveform
 
     # --- denoising
 
@@ -139,9 +157,10 @@ class Model:
         self, prompts: Sequence[str], negative_prompts: Sequence[str], settings: GenerateSettings
     ) -> Denoise:
         """`denoise` for as many latents as there are prompts, each one window wide."""
+        told = self.text.told(min(settings.duration_s, self.defaults.max_duration_s))
         return guided_denoiser(
             self.networks.predict,
-            self.text.encode(prompts, negative_prompts),
+            told.encode(prompts, negative_prompts),
             settings.guidance_scale,
             settings.guidance_rescale,
         )
@@ -176,5 +195,6 @@ class Model:
             loras=self.loras,
             samples_sha256=hash_samples(samples),
             gain_reduction_db=gain_reduction_db,
+            model_rate_hz=self.codec.spectrogram_config.sample_rate_hz,
             versions=versions,
         )

@@ -32,6 +32,7 @@ class Sound:
     request: GenerateRequest
     waveform: np.ndarray
     provenance: Provenance
+    sample_rate_hz: int = 16_000
 
 
 class Maker:

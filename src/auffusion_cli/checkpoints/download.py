@@ -121,10 +121,13 @@ def looks_complete(folder: Path, parts: Sequence[str] = ()) -> bool:
 
     With `parts` these are enough.
     """
-    diffusion = ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"]
+    common = ["vae/config.json", "scheduler/scheduler_config.json"]
+    diffusion, transformer = (
+        [f"{denoiser}/config.json", *common] for denoiser in ("unet", "transformer")
+    )
     of_parts = [PART_CONFIGS.get(part, f"{part}/config.json") for part in parts]
     tango = [TANGO_CONFIG, TANGO_VAE_CONFIG, *(f"text_encoder/{name}" for name in TEXT_FILES)]
-    choices = [diffusion, tango, of_parts] if parts else [diffusion, tango]
+    choices = [diffusion, transformer, tango, *([of_parts] if parts else [])]
     is_there = any(all((folder / path).is_file() for path in paths) for paths in choices)
     is_network = (folder / "config.json").is_file() and any(
         path.suffix in WEIGHT_SUFFIXES for path in folder.glob("*")

@@ -11,13 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from auffusion_cli.config import GenerationDefaults, SpectrogramConfig
+from auffusion_cli.config import SCHEDULERS, GenerationDefaults, SpectrogramConfig
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.parsing import read_json
 
 MEL_64 = SpectrogramConfig(n_fft_samples=1024, n_mels=64, peak=0.5)
 """The log-mels of AudioLDM (arXiv 2301.12503, section 4), whose autoencoder and vocoder the others
 took over."""
+WAVES = SpectrogramConfig(
+    sample_rate_hz=44_100,
+    n_fft_samples=4096,
+    win_length_samples=2048,
+    hop_length_samples=512,
+    n_mels=128,
+    fmax_hz=22_050.0,
+)
+"""The pictures of systems that work on waveforms."""
+AUTOENCODER = "autoencoder"
+"""In the place of a vocoder, where latents become waveforms at once."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,12 @@ class Family:
     """The noise schedule, where the folder does not hold it."""
     unet_tasks: tuple[str, ...] = ()
     """The tasks about the layers of a UNet that it can do."""
+    denoiser: str = "unet"
+    """The folder of the network that denoises."""
+    schedulers: tuple[str, ...] = tuple(SCHEDULERS)
+    """Those that can follow its noise schedule."""
+    codes_waveforms: bool = False
+    """Whether latents are of waveforms, at whose place `spectrogram` is for pictures alone."""
 
     def refuse(self, task: str) -> UsageError:
         """The error for a task about the layers of a UNet, such as "attention"."""
@@ -52,6 +69,22 @@ class Family:
             hint="It is with Auffusion's models: --model embedded, auffusion or auffusion-full"
             f"{also}.",
         )
+
+    def refuse_waveforms(self, task: str) -> UsageError:
+        """The error for a task about log-mels of a system that has none."""
+        names = ", ".join(each.name for each in FAMILIES if not each.codes_waveforms)
+        return UsageError(
+            f"{task} is not possible with {self.name}, which works on waveforms",
+            hint=f"It is with Auffusion's models, {names}.",
+        )
+
+    def check_scheduler(self, name: str) -> None:
+        """Raise a UsageError where the scheduler called `name` cannot follow the noise schedule."""
+        if name not in self.schedulers:
+            raise UsageError(
+                f"--scheduler {name} cannot follow the noise schedule of {self.name}",
+                hint=f"Valid schedulers: {', '.join(self.schedulers)}.",
+            )
 
 
 def _defaults(guidance_scale: float) -> GenerationDefaults:
@@ -91,7 +124,24 @@ TANGO = Family(
     unet_tasks=("attention",),
 )
 """arXiv 2304.13731; Tango 2 (arXiv 2404.09956) is the same with other weights."""
-FAMILIES = (AUDIOLDM, AUDIOLDM2, TANGO)
+STABLE_AUDIO = Family(
+    name="Stable Audio Open",
+    class_name="StableAudioPipeline",
+    defaults=GenerationDefaults(
+        max_duration_s=47.55,
+        steps=100,
+        guidance_scale=7.0,
+        scheduler="dpm++",
+        vocoder=AUTOENCODER,
+    ),
+    text=(TextPart("tokenizer", "text_encoder"),),
+    spectrogram=WAVES,
+    denoiser="transformer",
+    schedulers=("dpm++", "unipc", "euler"),
+    codes_waveforms=True,
+)
+"""arXiv 2407.14358"""
+FAMILIES = (AUDIOLDM, AUDIOLDM2, TANGO, STABLE_AUDIO)
 TANGO_MAIN, TANGO_VAE = "pytorch_model_main", "pytorch_model_vae"
 """Of Tango's layout: the weights of the UNet and the text encoder; of autoencoder and vocoder."""
 TANGO_CONFIG, TANGO_VAE_CONFIG = "main_config.json", "vae_config.json"
@@ -100,7 +150,6 @@ TEXT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 TEXT_ENCODERS = tuple(f"google/flan-t5-{size}" for size in ("small", "base", "large", "xl", "xxl"))
 """The repositories that they may name."""
 UNSUPPORTED = (
-    "StableAudioPipeline",
     "StableAudio3Pipeline",
     "MusicLDMPipeline",
     "LongCatAudioDiTPipeline",

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from auffusion_cli import parsing
-from auffusion_cli.checkpoints.families import TANGO, find_family
+from auffusion_cli.checkpoints.families import AUTOENCODER, TANGO, find_family
 from auffusion_cli.checkpoints.foreign import recognise
 from auffusion_cli.config import (
     ADAPTER_HEADS,
+    CONTINUOUS_SCHEDULE,
     MAX_DURATION_S,
     MAX_STEPS,
     SCHEDULERS,
@@ -43,6 +44,8 @@ SCHEDULE_CLASSES = (
 )
 """Classes of diffusers whose configs describe one and the same kind of noise schedule."""
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+MAX_LEVEL = 1e6
+"""Of noise to signal, which such a schedule begins with."""
 MAX_CREDITS_BYTES = 10_000_000
 
 CREDITS_NAME = "CREDITS.md"
@@ -137,6 +140,9 @@ def read_scheduler_config(folder: Path) -> dict[str, Any]:
 def check_scheduler_config(config: Mapping[str, Any], path: Path | str) -> None:
     """Raise a CheckpointError, which names `path`, for a noise schedule that cannot be used."""
     class_name = config.get("_class_name")
+    if class_name == CONTINUOUS_SCHEDULE:
+        _check_continuous(config, path)
+        return
     if class_name is not None and class_name not in SCHEDULE_CLASSES:
         raise CheckpointError(
             f"{path}: _class_name is {str(class_name)[:60]!r}, which is not known to run on a "
@@ -168,6 +174,27 @@ def check_scheduler_config(config: Mapping[str, Any], path: Path | str) -> None:
             "network that predicts the noise (epsilon) cannot start from",
             hint='"prediction_type": "v_prediction" is what such a network is trained with.',
         )
+
+
+def _check_continuous(config: Mapping[str, Any], path: Path | str) -> None:
+    low, high = config.get("sigma_min"), config.get("sigma_max")
+    if not (_is_level(low) and _is_level(high) and low < high):
+        raise CheckpointError(
+            f"{path}: sigma_min is {str(low)[:20]} and sigma_max {str(high)[:20]}; "
+            f"0 < sigma_min < sigma_max <= {MAX_LEVEL:g} must hold"
+        )
+    for name, valid in (
+        ("prediction_type", "v_prediction"),
+        ("sigma_schedule", "exponential"),
+        ("sigma_data", 1.0),
+    ):
+        if config.get(name, valid) != valid:
+            raise CheckpointError(f"{path}: {name} is {str(config[name])[:60]!r}; valid: {valid}")
+
+
+def _is_level(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value <= MAX_LEVEL
 
 
 def _check_betas(config: Mapping[str, Any], n_steps: int, path: Path | str) -> None:
@@ -223,10 +250,18 @@ def choose_vocoder(folder: Path, asked: str, defaults: GenerationDefaults) -> st
     Raises:
         UsageError: there is no such vocoder, or the checkpoint has none of its own.
     """
+    family = find_family(folder)
+    if family is not None and family.codes_waveforms:
+        if asked in ("auto", AUTOENCODER):
+            return AUTOENCODER
+        raise UsageError(
+            f"--vocoder {asked}: the autoencoder of {family.name} makes the waveform",
+            hint="Leave it out.",
+        )
     if asked not in ("auto", *VOCODERS):
         raise UsageError(f"--vocoder {asked!r} is not known; valid: auto, {', '.join(VOCODERS)}")
     # Tango's is among the weights of its autoencoder.
-    has_own = (folder / "vocoder").is_dir() or find_family(folder) is TANGO
+    has_own = (folder / "vocoder").is_dir() or family is TANGO
     if asked == "auto":
         return defaults.vocoder if has_own else "griffin-lim"
     if asked == "hifigan" and not has_own:
@@ -321,9 +356,10 @@ def describe(folder: Path) -> dict[str, Any]:
     """Description of a checkpoint from its configs and the sizes of its files."""
     identity = read_identity(folder)
     layout, encoder_folders = _layout(folder)
+    family = find_family(folder)
     unet, vae = (
-        {} if layout == TANGO.name else read_json(folder / part / "config.json")
-        for part in ("unet", "vae")
+        {} if family is TANGO else read_json(folder / part / "config.json")
+        for part in ("unet" if family is None else family.denoiser, "vae")
     )
     vocoder = choose_vocoder(folder, "auto", identity.defaults)
     weight_files = [path for path in model_files(folder) if path.suffix in WEIGHT_SUFFIXES]

@@ -135,7 +135,7 @@ def needed_files(paths: Iterable[str]) -> list[str]:
     elif "model_index.json" in paths:
         parts = (
             r"unet|vae|scheduler|vocoder|text_encoder(?:_2)?|tokenizer(?:_2)?"
-            "|projection_model|language_model"
+            "|projection_model|language_model|transformer"
         )
     elif "config.json" in paths:
         return _files_of_network(paths)
@@ -197,7 +197,8 @@ def download_error(source: HubSource, error: Exception, path: str = "") -> Auffu
     if code == "GatedRepo" or status == 403:
         return DownloadError(
             f"{what}: the Hub asks for permission first ({status})",
-            hint="Accept its conditions on its page, then set HF_TOKEN to a token of yours.",
+            hint=f"Accept its conditions at https://huggingface.co/{source.repo_id}, then log in"
+            " with `hf auth login`, or set HF_TOKEN to a token of yours.",
         )
     if code == "RevisionNotFound":
         return DownloadError(f"{what}: has no revision {source.revision!r}")

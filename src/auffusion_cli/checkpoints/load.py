@@ -24,10 +24,11 @@ from auffusion_cli.checkpoints.lora_file import check_loras
 from auffusion_cli.checkpoints.text import load_text
 from auffusion_cli.checkpoints.vocabulary import load_vocabulary
 from auffusion_cli.codec.codec import Codec
+from auffusion_cli.codec.waves import WaveCodec
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.diffusion.text import TextConditioner, TextEncoder, TextReader
 from auffusion_cli.diffusion.vocabulary import Vocabulary
-from auffusion_cli.diffusion.whole_prompts import WholePrompts
+from auffusion_cli.diffusion.whole_prompts import TimedPrompts, WholePrompts
 from auffusion_cli.engines.choose import Choice, choose_engine
 from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.model import Model
@@ -145,7 +146,7 @@ def load_model(
         revision=checkpoint.revision,
         licence=identity.licence or checkpoint.licence,
         networks=networks,
-        codec=Codec(networks, spectrogram_config=family.spectrogram if family else None),
+        codec=_codec(networks, family),
         text=_conditioner(encoders, networks, family),
         scheduler_config=scheduler_config,
         defaults=identity.defaults,
@@ -171,6 +172,8 @@ def load_codec(
     has_vocoder = _has_vocoder(folder, vocoder, defaults)
     torch_device = choose_device(device)
     if family := find_family(folder):
+        if family.codes_waveforms:
+            raise family.refuse_waveforms("codec")
         from auffusion_cli.checkpoints.load_families import load_family_codec
 
         networks = load_family_codec(folder, torch_device, torch.float32, vocoder=has_vocoder)
@@ -206,18 +209,27 @@ def choose_engine_of(
     )
 
 
+def _codec(networks: Networks, family: Family | None) -> Codec | WaveCodec:
+    if family is None:
+        return Codec(networks)
+    if family.codes_waveforms:
+        return WaveCodec(networks, family.spectrogram)
+    return Codec(networks, spectrogram_config=family.spectrogram)
+
+
 def _conditioner(
     encoders: Sequence[TextEncoder], networks: Networks, family: Family | None
-) -> TextConditioner | WholePrompts:
+) -> TextConditioner | WholePrompts | TimedPrompts:
     if family is None:
         return TextConditioner(encoders, networks)
-    return WholePrompts(encoders, networks.condition)
+    kind = TimedPrompts if family.codes_waveforms else WholePrompts
+    return kind(encoders, networks.condition)
 
 
 def _has_vocoder(folder: Path, vocoder: Vocoder, defaults: GenerationDefaults) -> bool:
     """Whether the checkpoint's own vocoder is used, with a warning where auto finds none."""
     chosen = choose_vocoder(folder, vocoder, defaults)
-    if vocoder == "auto" and chosen != defaults.vocoder:
+    if vocoder == "auto" and chosen == "griffin-lim" != defaults.vocoder:
         warnings.warn(
             f"{folder} has no vocoder: the sound is made with Griffin-Lim",
             AuffusionWarning,

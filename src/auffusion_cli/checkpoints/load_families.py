@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from auffusion_cli.checkpoints.families import AUDIOLDM2, MEL_64, TANGO, Family, find_family
+from auffusion_cli.checkpoints.families import (
+    AUDIOLDM2,
+    MEL_64,
+    STABLE_AUDIO,
+    TANGO,
+    Family,
+    find_family,
+)
 from auffusion_cli.checkpoints.layout import read_json
 from auffusion_cli.checkpoints.load_torch import check_tensors, load_autoencoder
 from auffusion_cli.checkpoints.meta import build, try_forward
@@ -30,6 +37,7 @@ from auffusion_cli.engines.mel_networks import (
     MelNetworks,
     TangoNetworks,
 )
+from auffusion_cli.engines.torch_networks import TorchNetworks
 from auffusion_cli.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -45,7 +53,7 @@ MAX_GENERATED = 64
 
 def load_family(
     folder: Path, family: Family, device: torch.device, dtype: torch.dtype, *, vocoder: bool
-) -> MelNetworks:
+) -> TorchNetworks:
     """The networks of `family` in `folder`; the vocoder in float32, if wanted.
 
     Raises:
@@ -55,6 +63,10 @@ def load_family(
         from auffusion_cli.checkpoints.load_tango import load_tango
 
         return load_tango(folder, dtype, vocoder=vocoder).to(device)
+    if family is STABLE_AUDIO:
+        from auffusion_cli.checkpoints.load_waves import load_stable_audio
+
+        return load_stable_audio(folder, dtype).to(device)
     load = _load_audioldm2 if family is AUDIOLDM2 else _load_audioldm
     parts = {
         "autoencoder": load_mel_autoencoder(folder / "vae", dtype),
@@ -66,7 +78,7 @@ def load_family(
 def load_family_codec(
     folder: Path, device: torch.device, dtype: torch.dtype, *, vocoder: bool
 ) -> MelNetworks:
-    """The autoencoder and the vocoder of a family alone."""
+    """The autoencoder and the vocoder of a family of log-mels alone."""
     if find_family(folder) is TANGO:
         from auffusion_cli.checkpoints.load_tango import load_tango_codec
 
@@ -81,7 +93,7 @@ def load_family_codec(
 def _load_audioldm(folder: Path, dtype: torch.dtype, parts: dict[str, Any]) -> AudioLDMNetworks:
     from diffusers import UNet2DConditionModel
 
-    unet = _empty(UNet2DConditionModel.from_config, folder / "unet", DIFFUSERS_STEM)
+    unet = empty_network(UNet2DConditionModel.from_config, folder / "unet", DIFFUSERS_STEM)
     clap = _load_clap(folder / "text_encoder", dtype)
     width = unet.config.projection_class_embeddings_input_dim
     if width != clap.config.projection_dim:
@@ -99,10 +111,14 @@ def _load_audioldm2(folder: Path, dtype: torch.dtype, parts: dict[str, Any]) -> 
     from diffusers import AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel
 
     projection_folder = folder / "projection_model"
-    projection = _empty(AudioLDM2ProjectionModel.from_config, projection_folder, DIFFUSERS_STEM)
+    projection = empty_network(
+        AudioLDM2ProjectionModel.from_config, projection_folder, DIFFUSERS_STEM
+    )
     load_weights(projection, find_weights(projection_folder, DIFFUSERS_STEM, dtype=dtype), dtype)
     networks = AudioLDM2Networks(
-        unet=_empty(AudioLDM2UNet2DConditionModel.from_config, folder / "unet", DIFFUSERS_STEM),
+        unet=empty_network(
+            AudioLDM2UNet2DConditionModel.from_config, folder / "unet", DIFFUSERS_STEM
+        ),
         text_encoders=[
             _load_clap(folder / "text_encoder", dtype),
             load_text_encoder(folder / "text_encoder_2", dtype),
@@ -136,7 +152,7 @@ def _check_chain(folder: Path, networks: AudioLDM2Networks) -> None:
             )
 
 
-def _empty(
+def empty_network(
     from_config: Callable[[dict[str, Any]], nn.Module], folder: Path, *stems: str
 ) -> nn.Module:
     """The network of the config.json in `folder` without its weights, which have one of `stems`."""
@@ -181,7 +197,7 @@ def _load_language_model(folder: Path, dtype: torch.dtype) -> GPT2Model:
     """GPT-2 without its words: what comes before the choice of the next one."""
     from transformers import GPT2Config, GPT2Model
 
-    model = _empty(
+    model = empty_network(
         lambda config: GPT2Model(GPT2Config.from_dict(without_dropped(config))),
         folder,
         *TRANSFORMERS_STEMS,
@@ -210,7 +226,7 @@ def load_speech_vocoder(folder: Path) -> SpeechT5HifiGan:
     """The HiFi-GAN of a folder in transformers' layout; float32."""
     from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
-    vocoder = _empty(
+    vocoder = empty_network(
         lambda config: SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(without_dropped(config))),
         folder,
         *TRANSFORMERS_STEMS,

@@ -7,7 +7,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from auffusion_cli.checkpoints.families import AUDIOLDM, AUDIOLDM2, TANGO, Family, find_family
+from auffusion_cli.checkpoints.families import (
+    AUDIOLDM,
+    AUDIOLDM2,
+    STABLE_AUDIO,
+    TANGO,
+    Family,
+    find_family,
+)
 from auffusion_cli.checkpoints.foreign import recognise
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.parsing import parse_yaml, read_text
@@ -132,9 +139,18 @@ KNOWN: dict[str, KnownCheckpoint] = {
             approximate_bytes=5_300_000_000,
             family=TANGO,
         ),
+        KnownCheckpoint(
+            name="stable-audio-open",
+            description="Stable Audio Open 1.0: 44.1 kHz stereo, up to 47 s (1.3 G parameters)",
+            licence="Stability AI Community License",
+            repo_id="stabilityai/stable-audio-open-1.0",
+            revision="main",
+            approximate_bytes=5_300_000_000,
+            family=STABLE_AUDIO,
+        ),
     )
 }
-UNSUPPORTED = ("stable-audio-open", "stable-audio-3-small-sfx", "stable-audio-3-medium")
+UNSUPPORTED = ("stable-audio-3-small-sfx", "stable-audio-3-medium")
 """Names of systems that this program cannot run, which people ask for."""
 
 
@@ -214,6 +230,16 @@ def refuse_family(name: str, task: str) -> None:
     family = find_family_of(name)
     if family is not None and task not in family.unet_tasks:
         raise family.refuse(task)
+
+
+def refuse_waveforms(name: str, task: str) -> None:
+    """Raise a UsageError where `name` is a system on waveforms, which `task` is not possible with.
+
+    `task` is about log-mels.
+    """
+    family = find_family_of(name)
+    if family is not None and family.codes_waveforms:
+        raise family.refuse_waveforms(task)
 
 
 def is_commit(revision: str) -> bool:

@@ -242,7 +242,12 @@ class Batch:
 
             with folder_of(job.picture), suppress(OutputExistsError):
                 # The plan found no such picture: another run, which makes this sound, draws it.
-                save_spectrogram(result.log_mel, job.picture, overwrite=self.run.overwrite)
+                save_spectrogram(
+                    result.log_mel,
+                    job.picture,
+                    result.spectrogram_config,
+                    overwrite=self.run.overwrite,
+                )
         # The sound comes last: where it is there, a list that is taken up again leaves it out.
         self._save(result, job)
 

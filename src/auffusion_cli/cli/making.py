@@ -145,32 +145,51 @@ def set_up(
     run: options.Run,
     *,
     needs_torch: str | None = None,
+    needs_log_mels: str | None = None,
 ) -> Setup:
     """Check what is `asked` of `GenerateSettings`, and find the model, or download it unless it is
-    a dry run. `needs_torch` names what of the task only torch can do.
+    a dry run. `needs_torch` names what of the task only torch can do, `needs_log_mels` what is
+    about log-mels.
 
     Raises:
         UsageError: a setting or an engine is impossible, or there is no such model.
     """
     from auffusion_cli.checkpoints.lora_file import check_loras
-    from auffusion_cli.checkpoints.names import refuse_family, require_sound
+    from auffusion_cli.checkpoints.names import (
+        find_family_of,
+        refuse_family,
+        refuse_waveforms,
+        require_sound,
+    )
     from auffusion_cli.cli import resolve
+    from auffusion_cli.engines.choose import choose_engine
     from auffusion_cli.requests.loras import parse_loras
     from auffusion_cli.requests.request import GenerateSettings
 
     GenerateSettings.from_defaults(GenerationDefaults(), **asked)  # before anything is downloaded
     require_sound(loading.model)
     needs_torch = needs_torch or ("a LoRA" if loading.lora else None)
-    if needs_torch:
-        refuse_family(loading.model, needs_torch)
+
+    def refuse(name: str) -> None:
+        if needs_torch:
+            refuse_family(name, needs_torch)
+        if needs_log_mels:
+            refuse_waveforms(name, needs_log_mels)
+        if family := find_family_of(name):
+            if loading.engine == "onnx":
+                choose_engine(loading.engine, needs_torch=family.name)
+            if asked.get("scheduler"):
+                family.check_scheduler(asked["scheduler"])
+
+    refuse(loading.model)
     check_loras(choices := parse_loras(loading.lora))
     loras = tuple(lora.record() for lora in choices)
     resolve.check_device(loading.engine, loading.device)
     checkpoint = (
         resolve.find(loading.model) if run.dry_run else resolve.fetch(loading.model, yes=run.yes)
     )
-    if needs_torch and checkpoint:
-        refuse_family(str(checkpoint.folder), needs_torch)
+    if checkpoint:
+        refuse(str(checkpoint.folder))
     defaults, vocoder = resolve.describe(checkpoint, loading.vocoder, loading.model)
     settings = GenerateSettings.from_defaults(defaults, **asked)
     engine = resolve.choose_engine(checkpoint, loading, needs_torch)

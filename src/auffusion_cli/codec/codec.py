@@ -2,6 +2,9 @@
 
 waveform --LogMel--> log-mel --image--> image --autoencoder--> latent
 latent --autoencoder--> image --image--> log-mel --texture, vocoder--> waveform
+
+What an autoencoder sees of a sound is called its view. Here it is the log-mel; in `waves.WaveCodec`
+it is the waveform. Tasks that say nothing of log-mels work with both.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from auffusion_cli.config import ImageConfig, SpectrogramConfig
 from auffusion_cli.signal.griffin_lim import GriffinLim
 from auffusion_cli.signal.noise import Noise
 from auffusion_cli.signal.overlap import OVERLAP_S, sound_in_windows
-from auffusion_cli.signal.spectrogram import LogMel, analyze
+from auffusion_cli.signal.spectrogram import DB_PER_NEPER, LogMel, analyze, mix_log_mels
 
 if TYPE_CHECKING:
     from auffusion_cli.engines.networks import Networks
@@ -56,6 +59,11 @@ class Codec:
         """An image's width in columns is a multiple of this."""
         return self.networks.sizes.downsample
 
+    @property
+    def view_multiple(self) -> int:
+        """Columns of the log-mel in one of the latent."""
+        return self.width_multiple
+
     def latent_shape(self, duration_s: float) -> tuple[int, int, int]:
         """(C, h, w) of the latent of a sound that lasts `duration_s`."""
         n_columns = self.spectrogram_config.seconds_to_frames(duration_s)
@@ -81,6 +89,25 @@ class Codec:
     def decode_log_mel(self, latent: np.ndarray) -> np.ndarray:
         """(B, C, h, w) latent -> (B, n_mels, w * downsample) log-mel."""
         return image_to_log_mel(self.networks.decode_latents(latent), self.image_config)
+
+    encode_view, decode_view = encode_log_mel, decode_log_mel
+
+    def silence(self, n_columns: int) -> np.ndarray:
+        """(1, n_mels, T): the view of silence, `n_columns` of the latent long."""
+        shape = (1, self.spectrogram_config.n_mels, n_columns * self.width_multiple)
+        return np.full(shape, self.image_config.log_mel_min, np.float32)
+
+    def sound(
+        self, views: np.ndarray, gains_db: np.ndarray, noise: Noise
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(L, n_mels, T) log-mels of L layers, with gains (L,) or (1,) -> the sound (N,), and its
+        log-mel.
+
+        `noise` draws its texture and first phases; see `decoding_noise`.
+        """
+        layers = views + gains_db.astype(np.float32)[:, None, None] / DB_PER_NEPER
+        log_mel = self.add_texture(mix_log_mels(layers)[None], noise)
+        return self.vocode(log_mel, noise)[0], log_mel[0]
 
     def add_texture(self, log_mel: np.ndarray, noise: Noise | None = None) -> np.ndarray:
         """(B, n_mels, T) decoded log-mel -> the same with the texture that its latent lacks.

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from auffusion_cli.config import CONTINUOUS_SCHEDULE
 from auffusion_cli.errors import UsageError
 
 STEPS_OFFSET = 1
@@ -34,6 +35,8 @@ class Scheduler(ABC):
     only: ClassVar[Mapping[str, tuple[Any, ...]]] = ONLY
     default_spacing: ClassVar[str] = "leading"
     default_alpha_to_one: ClassVar[bool] = True
+    goes_along_s: ClassVar[bool] = False
+    """Whether it can follow a continuous schedule."""
     init_noise_sigma: float = 1.0
     """Standard deviation of the latents to begin with, which the noise is multiplied by."""
 
@@ -78,6 +81,11 @@ class Scheduler(ABC):
     def _alpha_bar(self, timestep: float) -> float:
         """Of a whole time step; below 0 lies the sound."""
         return float(self.alphas_bar[int(timestep)]) if timestep >= 0 else self.final_alpha_bar
+
+
+def is_continuous(config: Mapping[str, Any]) -> bool:
+    """Whether a config's schedule is of s in a range, not of numbered time steps."""
+    return config.get("_class_name") == CONTINUOUS_SCHEDULE
 
 
 def _alphas_bar(config: Mapping[str, Any]) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from auffusion_cli.config import SCHEDULERS
-from auffusion_cli.diffusion.schedule import ONLY, Scheduler
+from auffusion_cli.diffusion.schedule import ONLY, Scheduler, is_continuous
 from auffusion_cli.diffusion.sigma_schedulers import DPMSolver, Euler, UniPC
 from auffusion_cli.errors import UsageError
 
@@ -119,6 +119,9 @@ CLASSES: dict[str, type[Scheduler]] = {
     "euler": Euler,
 }
 
+CONTINUOUS_SCHEDULERS = tuple(name for name, kind in CLASSES.items() if kind.goes_along_s)
+"""Those that can follow a continuous schedule."""
+
 
 def make_scheduler(name: str, scheduler_config: Mapping[str, Any]) -> Scheduler:
     """The scheduler called `name` on the noise schedule of a checkpoint's scheduler_config.json.
@@ -146,6 +149,11 @@ def make_inverse(scheduler_config: Mapping[str, Any]) -> DDIMInverse:
 
 
 def _check(kind: type[Scheduler], config: Mapping[str, Any], name: str) -> None:
+    if is_continuous(config) and not kind.goes_along_s:
+        raise UsageError(
+            f"--scheduler {name} needs numbered time steps, which this checkpoint's schedule lacks",
+            hint=f"Valid schedulers: {', '.join(CONTINUOUS_SCHEDULERS)}.",
+        )
     for field, values in kind.only.items():
         if field in config and config[field] not in values:
             raise UsageError(

@@ -1,5 +1,8 @@
 """Solvers along s, the ratio of noise to signal: Euler's, DPM-Solver++ and UniPC.
 
+On a continuous schedule s falls evenly in its logarithm, and the model is told of it by 2 / pi *
+atan(s) (Stable Audio Open, arXiv 2407.14358; Salimans and Ho 2022, arXiv 2202.00512, appendix D).
+
 Sources: Karras et al. 2022 (arXiv 2206.00364), Lu et al. 2022 (arXiv 2211.01095), Zhao et al. 2023
 (arXiv 2302.04867). Notation as in `schedule`.
 """
@@ -12,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from auffusion_cli.diffusion.schedule import ONLY, STEPS_OFFSET, Scheduler
+from auffusion_cli.diffusion.schedule import ONLY, STEPS_OFFSET, Scheduler, is_continuous
 
 ALMOST_NO_SIGNAL = 2.0**-24
 """alpha_bar in place of 0, where s would be infinite."""
@@ -25,6 +28,8 @@ ONLY_SIGMAS: dict[str, tuple[Any, ...]] = {
     "use_beta_sigmas": (False,),
     "use_flow_sigmas": (False,),
     "final_sigmas_type": ("zero", "sigma_min"),
+    "sigma_schedule": ("exponential",),
+    "sigma_data": (1.0,),
 }
 ONLY_MULTISTEP: dict[str, tuple[Any, ...]] = {
     "solver_order": (1, 2),
@@ -36,6 +41,8 @@ ONLY_MULTISTEP: dict[str, tuple[Any, ...]] = {
 class _Sigmas(Scheduler):
     """A solver along s, at `timesteps` that end at s = 0 or at the schedule's lowest."""
 
+    goes_along_s = True
+
     only = ONLY | ONLY_SIGMAS
     default_spacing = "linspace"
 
@@ -46,9 +53,15 @@ class _Sigmas(Scheduler):
 
     def set_timesteps(self, n_steps: int) -> None:
         super().set_timesteps(n_steps)
-        s = np.sqrt((1 - self.alphas_bar) / self.alphas_bar)
-        last = s[0] if self.config.get("final_sigmas_type", "zero") == "sigma_min" else 0.0
-        at_timesteps = np.interp(self.timesteps, np.arange(len(s)), s)
+        if is_continuous(self.config):
+            lowest = self.config["sigma_min"]
+            at_timesteps = np.geomspace(self.config["sigma_max"], lowest, n_steps)
+            self.timesteps = 2 / math.pi * np.arctan(at_timesteps)
+        else:
+            s = np.sqrt((1 - self.alphas_bar) / self.alphas_bar)
+            lowest = s[0]
+            at_timesteps = np.interp(self.timesteps, np.arange(len(s)), s)
+        last = lowest if self.config.get("final_sigmas_type", "zero") == "sigma_min" else 0.0
         self.s: list[float] = [*at_timesteps.tolist(), float(last)]
 
     def _index(self, timestep: float) -> int:

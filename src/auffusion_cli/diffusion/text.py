@@ -134,6 +134,10 @@ class TextReader:
     def __init__(self, encoders: Sequence[TextEncoder]) -> None:
         self.encoders = list(encoders)
 
+    def told(self, duration_s: float) -> TextReader:
+        """The same for sounds that last `duration_s`, where a system is told of it."""
+        return self
+
     @property
     def n_rows(self) -> int:
         """T"""

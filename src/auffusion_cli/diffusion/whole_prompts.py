@@ -7,6 +7,8 @@ filled up with zeros, which stand for no text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -14,6 +16,21 @@ from auffusion_cli.diffusion.text import Conditioning, TextEncoder, TextReader
 
 Condition = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray]
 """(tokens (n_i,), attention masks (n_i,)) of one prompt, one of each a text encoder -> (T, D)."""
+
+
+class TimedCondition(Protocol):
+    """A `Condition` that is told how long the sound is to last."""
+
+    def __call__(
+        self,
+        token_ids: Sequence[np.ndarray],
+        attention_masks: Sequence[np.ndarray],
+        *,
+        n_rows: int,
+        duration_s: float,
+    ) -> np.ndarray:
+        """`n_rows` of text, whatever the prompt's length, and what tells the duration: (T, D)."""
+        ...
 
 
 class WholePrompts(TextReader):
@@ -54,6 +71,18 @@ class WholePrompts(TextReader):
             self.condition(ids, [np.ones_like(tokens) for tokens in ids]),
             self.condition(negative_ids, masks),
         )
+
+
+class TimedPrompts(TextReader):
+    """Text encoders of a system that is told how long a sound is to last; see `told`."""
+
+    def __init__(self, encoders: Sequence[TextEncoder], condition: TimedCondition) -> None:
+        super().__init__(encoders)
+        self.condition = condition
+
+    def told(self, duration_s: float) -> WholePrompts:
+        condition = partial(self.condition, n_rows=self.n_rows, duration_s=duration_s)
+        return WholePrompts(self.encoders, condition)
 
 
 def _fill_up(rows: np.ndarray, n_rows: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from auffusion_cli.config import ImageConfig
 from auffusion_cli.engines.networks import NetworkSizes
-from auffusion_cli.engines.torch_networks import TorchNetworks, like
+from auffusion_cli.engines.torch_networks import TorchNetworks, like, text_states
 
 if TYPE_CHECKING:
     from diffusers import AudioLDM2ProjectionModel
@@ -161,7 +161,7 @@ class AudioLDM2Networks(MelNetworks):
 
         def run() -> Tensor:
             sentence = _sentence(clap, token_ids[0], attention_masks[0])
-            states = _states(t5, token_ids[1], attention_masks[1])
+            states = text_states(t5, token_ids[1], attention_masks[1])
             mask = torch.from_numpy(attention_masks[1][None]).to(states.device)
             generated = self._generate(sentence, states, mask)
             shown = states * mask[..., None]
@@ -206,7 +206,7 @@ class TangoNetworks(MelNetworks):
         self, token_ids: Sequence[np.ndarray], attention_masks: Sequence[np.ndarray]
     ) -> np.ndarray:
         (t5,) = self.text_encoders
-        states = self._computed(lambda: _states(t5, token_ids[0], attention_masks[0])[0])
+        states = self._computed(lambda: text_states(t5, token_ids[0], attention_masks[0])[0])
         return states * attention_masks[0][:, None].astype(np.float32)
 
     def _text_inputs(self, text: Tensor) -> dict[str, Any]:
@@ -217,12 +217,6 @@ def _sentence(clap: torch.nn.Module, token_ids: np.ndarray, attention_mask: np.n
     """(n,) tokens -> (1, 1, D): CLAP's embedding of the whole prompt, of length 1."""
     ids, mask = (torch.from_numpy(x[None]).to(clap.device) for x in (token_ids, attention_mask))
     return F.normalize(clap(input_ids=ids, attention_mask=mask).text_embeds, dim=-1)[:, None]
-
-
-def _states(encoder: torch.nn.Module, token_ids: np.ndarray, attention_mask: np.ndarray) -> Tensor:
-    """(n,) tokens -> (1, n, D): the last hidden states."""
-    ids, mask = (torch.from_numpy(x[None]).to(encoder.device) for x in (token_ids, attention_mask))
-    return encoder(input_ids=ids, attention_mask=mask).last_hidden_state
 
 
 def _lying(image: Tensor) -> Tensor:

@@ -165,6 +165,14 @@ class TorchNetworks:
         raise DeviceMemoryError(f"The memory of {self.device} does not suffice")
 
 
+def text_states(
+    encoder: PreTrainedModel, token_ids: np.ndarray, attention_mask: np.ndarray
+) -> Tensor:
+    """(n,) tokens -> (1, n, D): the last hidden states."""
+    ids, mask = (torch.from_numpy(x[None]).to(encoder.device) for x in (token_ids, attention_mask))
+    return encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+
+
 def like(values: np.ndarray, weight: Tensor) -> Tensor:
     """An array as a tensor of the device and precision of `weight`."""
     return torch.from_numpy(np.ascontiguousarray(values)).to(weight.device, weight.dtype)

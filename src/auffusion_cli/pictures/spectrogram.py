@@ -25,7 +25,7 @@ MIN_PLOT_WIDTH_PX, MAX_PLOT_WIDTH_PX = 480, 1600
 LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 64, 24, 16, 52
 FONT_SIZE_PX = 16
 TITLE_PX = 28
-TICKS_KHZ = (0.25, 0.5, 1, 2, 4, 8)
+TICKS_KHZ = (0.25, 0.5, 1, 2, 4, 8, 16)
 COLOURS = np.array(  # from silence to the loudest, evenly spaced
     [(0, 0, 8), (52, 16, 96), (140, 38, 110), (222, 82, 74), (252, 166, 74), (252, 248, 190)]
 )
@@ -94,6 +94,8 @@ def draw_spectrogram(
     draw.text((LEFT_PX + width / 2, floor + 30), "seconds", fill="black", font=font, anchor="mt")
 
     for khz in TICKS_KHZ:
+        if khz * 1000 > config.fmax_hz:
+            break
         y = floor - 1 - round(_height(khz * 1000, config) * (PLOT_HEIGHT_PX - 1))
         draw.line([(LEFT_PX - 5, y), (LEFT_PX, y)], fill="black")
         draw.text((LEFT_PX - 9, y), f"{khz:g}", fill="black", font=font, anchor="rm")

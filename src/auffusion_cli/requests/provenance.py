@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import AudioError, UsageError
 from auffusion_cli.parsing import decode
 from auffusion_cli.requests.finish import Finish
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 MAX_FIELD_CHARACTERS = 1_000
 MAX_LAYERS = 10
+RATES_HZ = range(1, 384_001)
 NO_MODEL = "none"
 DEFAULT_ENGINE = "torch"
 """Of records that name none: there was no other."""
@@ -73,6 +75,8 @@ class Provenance:
     layers: tuple[str, ...] = ()
     """The prompts of its layers, where the words are of two sounds that were made each by itself;
     they follow from the model and the prompt."""
+    model_rate_hz: int = SpectrogramConfig.sample_rate_hz
+    """The sample rate that the model works at."""
     versions: dict[str, str] = field(default_factory=current_versions)
 
     @classmethod
@@ -109,6 +113,8 @@ class Provenance:
             own["loras"] = [asdict(lora) for lora in self.loras]
         if self.layers:
             own["layers"] = list(self.layers)
+        if self.model_rate_hz != SpectrogramConfig.sample_rate_hz:
+            own["model_rate_hz"] = self.model_rate_hz
         if self.finish is not None:
             own["finish"] = self.finish.to_dict()
         if self.selection is not None:
@@ -162,6 +168,9 @@ class Provenance:
                 raise ValueError("layers is not a short list")
             for layer in layers:
                 _check_field("layers", layer)
+            rate_hz = record.get("model_rate_hz", SpectrogramConfig.sample_rate_hz)
+            if not isinstance(rate_hz, int) or rate_hz not in RATES_HZ:
+                raise ValueError("model_rate_hz is not a whole number from 1 to 384,000")
             finish = record.get("finish")
             if finish is None and task == "finish":
                 raise KeyError("finish")
@@ -175,6 +184,7 @@ class Provenance:
                 gain_reduction_db=gain_reduction_db,
                 loras=tuple(decode(LoraRecord, each, "loras") for each in loras),
                 layers=tuple(layers),
+                model_rate_hz=rate_hz,
                 **own,
             )
         except KeyError as error:

@@ -16,12 +16,13 @@ def join_s(duration_s: float) -> float:
 
 
 def close_loop(waveform: np.ndarray, n: int) -> np.ndarray:
-    """(n + m,) samples -> a loop (n,): what follows its end fades into its start, by equal powers.
+    """(..., n + m) samples -> a loop (..., n).
 
-    The first sample of the loop is the one that follows the last one: there is no seam.
+    What follows its end fades into its start, by equal powers. The first sample of the loop is the
+    one that follows the last one: there is no seam.
     """
-    loop, beyond = waveform[:n].copy(), waveform[n:]
-    m = len(beyond)
+    loop, beyond = waveform[..., :n].copy(), waveform[..., n:]
+    m = beyond.shape[-1]
     angle = np.pi / 2 * np.arange(m, dtype=np.float32) / max(m, 1)
-    loop[:m] = np.sin(angle) * loop[:m] + np.cos(angle) * beyond
+    loop[..., :m] = np.sin(angle) * loop[..., :m] + np.cos(angle) * beyond
     return loop

@@ -66,16 +66,16 @@ def find_part(waveform: np.ndarray, n_samples: int, rate_hz: int) -> Part:
 
 
 def trim(waveform: np.ndarray, part: Part, rate_hz: int) -> np.ndarray:
-    """`part` of (N,) samples, faded at its end, its peak at -1 dB of full scale."""
+    """`part` of (..., N) samples, faded at its end, its peak at -1 dB of full scale."""
     sound = part.of(waveform)
-    n_in = min(round(FADE_IN_S * rate_hz), len(sound) // 2)
+    n_in = min(round(FADE_IN_S * rate_hz), sound.shape[-1] // 2)
     if part.start > 0 and n_in:
-        sound[:n_in] *= np.linspace(0, 1, n_in, dtype=sound.dtype)
+        sound[..., :n_in] *= np.linspace(0, 1, n_in, dtype=sound.dtype)
     # The end of the sound: of the part, or of the waveform where that ends before.
-    end = min(len(sound), len(waveform) - part.start)
-    n_out = min(round(FADE_SHARE * len(sound)), round(MAX_FADE_S * rate_hz), end)
+    end = min(sound.shape[-1], waveform.shape[-1] - part.start)
+    n_out = min(round(FADE_SHARE * sound.shape[-1]), round(MAX_FADE_S * rate_hz), end)
     if n_out:
         angle = np.linspace(0, math.pi, n_out, dtype=sound.dtype)
-        sound[end - n_out : end] *= 0.5 + 0.5 * np.cos(angle)
+        sound[..., end - n_out : end] *= 0.5 + 0.5 * np.cos(angle)
     peak = np.abs(sound).max()
     return sound * (PEAK / peak) if peak > 0 else sound

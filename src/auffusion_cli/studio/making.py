@@ -120,7 +120,7 @@ class Maker:
 
     def _generate(self, job: Job, report: Report) -> None:
         from auffusion_cli.tasks.generate import generate
-        from auffusion_cli.tasks.hear import words_of
+        from auffusion_cli.tasks.hear import heard_in
 
         ask: GenerateAsk = job.ask
         settings = ask.settings(self.defaults, ask.lasting_s())
@@ -132,13 +132,14 @@ class Maker:
             report(n_made * step.n_steps + share, len(requests) * step.n_steps)
 
         for result in generate(self._model, requests, settings, on_step=on_step):
+            heard = heard_in(result)
             sound = self.history.add(
                 result.save,
                 title=ask.title,
                 task=result.provenance.request.task,
                 record=result.provenance.to_dict(),
                 remarks=job.remarks,
-                score=self._judge.score(result.waveform, words_of(result.request)),
+                score=self._judge.score(heard.waveform, heard.words),
             )
             job.sounds.append(sound.id)
 

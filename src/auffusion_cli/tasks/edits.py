@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from auffusion_cli.codec.waves import WaveCodec
+from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.signal.recording import Recording, write_recording
 
@@ -34,6 +36,12 @@ class EditResult:
         write_recording(
             path, self.recording, provenance=self.provenance.to_dict(), overwrite=overwrite
         )
+
+
+def require_log_mels(model: Model, task: str) -> None:
+    """Raise a UsageError where `model` works on waveforms, which `task` is not possible with."""
+    if isinstance(model.codec, WaveCodec):
+        raise UsageError(f"{task} is not possible with {model.name}, which works on waveforms")
 
 
 def edit_result(

@@ -7,6 +7,7 @@ a timeline the words change over time. Two sounds that a model's vocabulary know
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auffusion_cli.codec.codec import decoding_noise
-from auffusion_cli.config import default_batch_size
+from auffusion_cli.config import SpectrogramConfig, default_batch_size
 from auffusion_cli.diffusion.denoiser import Denoise
 from auffusion_cli.diffusion.samplers import Step, initial_noise, sample, turned_noise
 from auffusion_cli.errors import AuffusionError, AuffusionWarning, DeviceMemoryError
@@ -32,7 +33,6 @@ from auffusion_cli.requests.request import (
 )
 from auffusion_cli.signal.audio import to_pcm16, write_audio
 from auffusion_cli.signal.loop import close_loop, join_s
-from auffusion_cli.signal.spectrogram import DB_PER_NEPER, mix_log_mels
 from auffusion_cli.signal.trim import Part, find_part, trim
 from auffusion_cli.tasks.timeline import layer_seeds, layers_of_sounds, timeline_denoiser
 
@@ -48,10 +48,12 @@ class GenerateResult:
     """One sound, with everything needed to make it again."""
 
     waveform: np.ndarray
-    """(N,) float32 in -1..1."""
+    """(N,) float32 in -1..1; (C, N) of a model that makes several channels."""
     sample_rate_hz: int
     log_mel: np.ndarray
-    """(n_mels, T) float32: the vocoder's input, cut like the waveform."""
+    """(n_mels, T) float32: of the whole sound, cut like the waveform; a vocoder's input."""
+    spectrogram_config: SpectrogramConfig
+    """Of `log_mel`."""
     part: Part
     """The part of all that the model made which the sound is, in samples."""
     request: GenerateRequest | EditRequest
@@ -239,8 +241,10 @@ def sample_latents(
     """
     scheduler = model.scheduler(settings)
 
+    made = replace(settings, duration_s=_made_s(requests[0], settings))
+
     def denoiser(prompts: Sequence[str]) -> Denoise:
-        return model.denoiser(prompts, [request.negative_prompt for request in requests], settings)
+        return model.denoiser(prompts, [request.negative_prompt for request in requests], made)
 
     after_step = None
     if isinstance(requests[0], TimelineRequest):
@@ -271,12 +275,11 @@ def decode(
     """
     config = model.codec.spectrogram_config
     noise = decoding_noise(request.seed)
-    layers = model.decode(latents) + np.float32(gains_db)[:, None, None] / DB_PER_NEPER
-    log_mel = model.codec.add_texture(mix_log_mels(layers)[None], noise)
-    waveform = model.vocode(log_mel, noise)[0]
+    waveform, log_mel = model.sound(model.decode(latents), gains_db, noise)
     n_samples = round(settings.duration_s * config.sample_rate_hz)
     if request.trim and settings.duration_s < model.defaults.max_duration_s:
-        part = part or find_part(waveform, n_samples, config.sample_rate_hz)
+        mono = waveform if waveform.ndim == 1 else waveform.mean(axis=0)
+        part = part or find_part(mono, n_samples, config.sample_rate_hz)
         waveform = trim(waveform, part, config.sample_rate_hz)
     else:
         n_made = round(_made_s(request, settings) * config.sample_rate_hz)
@@ -285,14 +288,14 @@ def decode(
         # Griffin-Lim knows no full scale, and a file would clip what is beyond. HiFi-GAN's tanh
         # stays within it.
         waveform = waveform / np.abs(waveform).max(initial=1)
-    silence = model.codec.image_config.log_mel_min
-    log_mel = part.of(log_mel[0], config.hop_length_samples, silence)
+    log_mel = part.of(log_mel, config.hop_length_samples, math.log(config.mel_floor))
     return GenerateResult(
         waveform=waveform,
         sample_rate_hz=config.sample_rate_hz,
         log_mel=log_mel,
+        spectrogram_config=config,
         part=part,
         request=request,
         settings=settings,
-        provenance=model.provenance(request, settings, to_pcm16(waveform)),
+        provenance=model.provenance(request, settings, to_pcm16(waveform).T),
     )

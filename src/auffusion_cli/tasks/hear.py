@@ -35,9 +35,11 @@ class Heard:
 def heard_in(result: GenerateResult | EditResult) -> Heard:
     """What is listened to of `result`."""
     request = result.provenance.request
+    rate_hz = SpectrogramConfig.sample_rate_hz
     if not isinstance(result, EditResult):
-        return Heard(result.waveform, words_of(request))
-    recording, rate_hz = result.recording, SpectrogramConfig.sample_rate_hz
+        mono = result.waveform if result.waveform.ndim == 1 else result.waveform.mean(axis=0)
+        return Heard(resample(mono, result.sample_rate_hz, rate_hz), words_of(request))
+    recording = result.recording
     mono = resample(recording.waveform().mean(axis=0), recording.sample_rate_hz, rate_hz)
     is_new = np.zeros(len(mono), bool)
     spans = _new_spans(request, recording.duration_s)

@@ -45,7 +45,7 @@ from auffusion_cli.signal.loudness import SILENT, Ceiling
 from auffusion_cli.signal.noise import Noise
 from auffusion_cli.signal.recording import Recording, to_full_scale
 from auffusion_cli.signal.room_tone import RoomTone
-from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
+from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result, require_log_mels
 
 if TYPE_CHECKING:
     from auffusion_cli.config import SpectrogramConfig
@@ -124,6 +124,7 @@ def inpaint(
         UsageError: masks, bands or settings that do not fit the clip or the model.
         AuffusionError: the result is not finite.
     """
+    require_log_mels(model, "inpaint")
     check_resample(request, settings)
     config = model.codec.spectrogram_config
     plan = plan_inpaint(request, source.duration_s, config, model.defaults.max_duration_s)

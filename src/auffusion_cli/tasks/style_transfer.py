@@ -26,7 +26,7 @@ from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.request import GenerateSettings, StyleTransferRequest
 from auffusion_cli.signal.audio import resample
 from auffusion_cli.signal.recording import Recording
-from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
+from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result, require_log_mels
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -65,6 +65,7 @@ def style_transfer(
         UsageError: settings that do not fit each other.
         AuffusionError: the result is not finite.
     """
+    require_log_mels(model, "style-transfer")
     check_method(request, settings)
     config = model.codec.spectrogram_config
     channels = resample(source.waveform(), source.sample_rate_hz, config.sample_rate_hz)

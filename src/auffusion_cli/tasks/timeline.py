@@ -95,8 +95,5 @@ def timeline_denoiser(
 
 def silent_latent(model: Model) -> np.ndarray:
     """(1, C, h, 1): the latent of silence, far from the ends of a window."""
-    codec = model.codec
-    shape = (1, codec.spectrogram_config.n_mels, model.window * codec.width_multiple)
-    silence = np.full(shape, codec.image_config.log_mel_min, np.float32)
     middle = model.window // 2
-    return model.encode(silence)[..., middle : middle + 1]
+    return model.encode(model.codec.silence(model.window))[..., middle : middle + 1]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.requests.provenance import Provenance, hash_samples
 from auffusion_cli.requests.request import EditRequest, FinishRequest, GenerateRequest
 from auffusion_cli.signal.formats import LOSSY_SUFFIXES
@@ -20,7 +19,7 @@ LENGTH_TOLERANCE_S = 0.1
 def made_rate_hz(recorded: Provenance) -> int:
     """Sample rate of the file of a sound that was made from words, or finished."""
     finish = recorded.finish
-    return (finish and finish.rate_hz) or SpectrogramConfig.sample_rate_hz
+    return (finish and finish.rate_hz) or recorded.model_rate_hz
 
 
 def is_changed(recorded: Provenance, path: Path) -> bool:

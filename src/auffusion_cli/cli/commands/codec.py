@@ -46,6 +46,7 @@ def codec_command(
       auffusion codec in.flac -o out.flac --through latent --model auffusion
       auffusion codec in.wav -o out.wav --vocoder griffin-lim --json
     """
+    from auffusion_cli.checkpoints.names import refuse_waveforms
     from auffusion_cli.cli import resolve
     from auffusion_cli.cli.outputs import check_free, check_writable
     from auffusion_cli.config import SpectrogramConfig
@@ -58,6 +59,7 @@ def codec_command(
     from auffusion_cli.signal.formats import format_of
 
     format_of(output)
+    refuse_waveforms(model, "codec")
     rate_hz = SpectrogramConfig().sample_rate_hz
     waveform = _read(path, rate_hz)
     checkpoint = resolve.fetch(model, yes=yes)

@@ -127,7 +127,7 @@ def inpaint(
     paths = recordings.kept_paths(choosing, path, prompt)
     recordings.check_broadcast(finish, paths)
     recordings.check_outputs(paths, spectrogram, overwrite=run.overwrite)
-    setup = set_up(loading, sampling.lasting(duration_s), run)
+    setup = set_up(loading, sampling.lasting(duration_s), run, needs_log_mels="inpaint")
     check_resample(request, setup.settings)
     plan = plan_inpaint(request, duration_s, config, setup.defaults.max_duration_s)
     setup.check_words([prompt], [negative])
