@@ -14,6 +14,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from auffusion_cli.errors import AuffusionError, CheckpointError
 from auffusion_cli.files import atomic_file, atomic_folder, delete_folder
 from auffusion_cli.training.config import LoopConfig
+from auffusion_cli.training.sharding import Sharding, split, split_like, whole
 
 DAMAGE = (
     OSError,
@@ -46,35 +48,44 @@ class TrainingState:
     """The changing state of a run: networks, optimisers, moving average, loss scale."""
 
     def __init__(
-        self, networks: dict[str, nn.Module], loop: LoopConfig, accelerator: Accelerator
+        self,
+        networks: dict[str, nn.Module],
+        loop: LoopConfig,
+        accelerator: Accelerator,
+        sharding: Sharding | None = None,
     ) -> None:
-        """Replaces the entries of `networks` by their wrapped forms."""
+        """Replaces the entries of `networks` by their wrapped forms, or by split copies."""
         self.networks = networks
+        self.is_split = sharding is not None
+        self._plain = dict(networks)
         self.accelerator = accelerator
         self.step = 0
         self.in_step = False
         """True while the weights are partly updated."""
+        for name, network in self._plain.items():
+            if sharding is not None:
+                networks[name] = split(network, sharding, accelerator)
+                continue
+            if loop.compile:
+                network.compile()
+            networks[name] = accelerator.prepare(network)
         # The optimisers stay unwrapped: accelerate's adjust the fp16 scale once for each of them,
         # but it may change only between steps.
         self.optimizers = {
             name: torch.optim.AdamW(
-                _trained(network),
+                _trained(self.unwrapped(name)),
                 lr=loop.learning_rate,
                 betas=loop.betas,
                 weight_decay=loop.weight_decay,
                 fused=True,
             )
-            for name, network in networks.items()
+            for name in networks
         }
         self.ema = None
         if loop.ema_decay is not None:
-            parameters = _trained(next(iter(networks.values())))
-            self.ema = EMAModel(parameters, decay=loop.ema_decay, foreach=True)
+            decay, foreach = loop.ema_decay, not self.is_split
+            self.ema = EMAModel(self._main_parameters(), decay=decay, foreach=foreach)
             self.ema.to(accelerator.device)
-        for name, network in networks.items():
-            if loop.compile:
-                network.compile()
-            networks[name] = accelerator.prepare(network)
 
     def update(self, trained: Sequence[str], learning_rate: float) -> None:
         """Step the optimisers of the `trained` networks, then the moving average."""
@@ -96,27 +107,47 @@ class TrainingState:
         self.step += 1
         self.in_step = False
 
+    @property
+    def takes_part(self) -> bool:
+        """Whether this process has to enter `averaged`, and call `save_checkpoint`."""
+        return self.is_split or self.accelerator.is_main_process
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """A block in which the first network has its moving average as weights, if it has one."""
-        if self.ema is None:
-            yield
-            return
+        """A block in which the first network has its moving average as weights, if it has one.
+
+        Where networks are split, the stage's own one has them then, too, in the main process.
+        """
         parameters = self._main_parameters()
-        self.ema.store(parameters)
+        if self.ema is not None:
+            self.ema.store(parameters)
         try:
-            self.ema.copy_to(parameters)
+            if self.ema is not None:
+                self.ema.copy_to(parameters)
+            if self.is_split:
+                weights = whole(self.unwrapped(self._main).state_dict())
+                if self.accelerator.is_main_process:
+                    self.main_network.load_state_dict(weights)
             yield
         finally:
-            self.ema.restore(parameters)
+            if self.ema is not None:
+                self.ema.restore(parameters)
+
+    def unwrapped(self, name: str) -> nn.Module:
+        """The network whose parameters are trained."""
+        return self.accelerator.unwrap_model(self.networks[name])
+
+    @property
+    def _main(self) -> str:
+        return next(iter(self.networks))
 
     @property
     def main_network(self) -> nn.Module:
-        """The first network, unwrapped."""
-        return self.accelerator.unwrap_model(next(iter(self.networks.values())))
+        """The first network as the stage knows it."""
+        return self._plain[self._main]
 
     def _main_parameters(self) -> list[nn.Parameter]:
-        return _trained(self.main_network)
+        return _trained(self.unwrapped(self._main))
 
 
 def _trained(network: nn.Module) -> list[nn.Parameter]:
@@ -144,9 +175,15 @@ def _find_checkpoints(folder: Path) -> list[Path]:
 def save_checkpoint(checkpoints: Path, state: TrainingState, *, keep: int) -> None:
     """Write the state into a new folder; of the older ones the newest `keep` - 1 stay.
 
+    Where networks are split all processes have to call it; the main one writes.
+
     Raises:
         AuffusionError: it cannot be written; the older ones are as they were.
     """
+    if not state.accelerator.is_main_process:
+        for _ in _contents(state):
+            pass
+        return
     final = checkpoints / f"step-{state.step:08d}"
     try:
         checkpoints.mkdir(parents=True, exist_ok=True)
@@ -162,21 +199,29 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, *, keep: int) -> No
 
 
 def _write_state(folder: Path, state: TrainingState) -> None:
-    for name, network in state.networks.items():
-        weights = _weights(state.accelerator.unwrap_model(network))
-        save_file(weights, folder / f"{name}.safetensors")
-        torch.save(state.optimizers[name].state_dict(), folder / f"{name}.optimizer.pt")
-    if state.ema is not None:
-        torch.save(state.ema.state_dict(), folder / "ema.pt")
-    if state.accelerator.scaler is not None:
-        torch.save(state.accelerator.scaler.state_dict(), folder / "scaler.pt")
+    for file_name, content in _contents(state):
+        if file_name.endswith(".safetensors"):
+            save_file(content, folder / file_name)
+        else:
+            torch.save(content, folder / file_name)
     (folder / "state.json").write_text(json.dumps({"step": state.step}), encoding="utf-8")
+
+
+def _contents(state: TrainingState) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(file name, what it holds), one after the other; collective where networks are split."""
+    for name in state.networks:
+        yield f"{name}.safetensors", _weights(state.unwrapped(name))
+        yield f"{name}.optimizer.pt", whole(state.optimizers[name].state_dict())
+    if state.ema is not None:
+        yield "ema.pt", whole(state.ema.state_dict())
+    if state.accelerator.scaler is not None:
+        yield "scaler.pt", state.accelerator.scaler.state_dict()
 
 
 def _weights(network: nn.Module) -> dict[str, Tensor]:
     frozen = _frozen(network)
     return {
-        key: value.detach().cpu().contiguous()
+        key: whole(value).detach().cpu().contiguous()
         for key, value in network.state_dict().items()
         if key not in frozen
     }
@@ -202,23 +247,40 @@ def load_checkpoint(folder: Path, state: TrainingState) -> None:
         CheckpointError: a file of it is damaged, or of another network; the message names it.
     """
     device = state.accelerator.device
-    for name, network in state.networks.items():
+    for name in state.networks:
+        network = state.unwrapped(name)
         with _reading(folder / f"{name}.safetensors") as path:
-            network = state.accelerator.unwrap_model(network)
-            network.load_state_dict(_frozen(network) | load_file(path))
+            own = network.state_dict()
+            weights = {
+                key: split_like(value, own.get(key)) for key, value in load_file(path).items()
+            }
+            network.load_state_dict(_frozen(network) | weights)
         with _reading(folder / f"{name}.optimizer.pt") as path:
-            state.optimizers[name].load_state_dict(_load_pickle(path))
+            content = _load_pickle(path)
+            if state.is_split:
+                _split_moments(content, _trained(network))
+            state.optimizers[name].load_state_dict(content)
             for group in state.optimizers[name].param_groups:
                 group["fused"] = True  # not so in files of earlier versions
     if state.ema is not None:
         with _reading(folder / "ema.pt") as path:
-            state.ema.load_state_dict(_load_pickle(path))
+            content = _load_pickle(path)
+            pairs = zip(content["shadow_params"], state.ema.shadow_params, strict=True)
+            content["shadow_params"] = [split_like(value, own) for value, own in pairs]
+            state.ema.load_state_dict(content)
             state.ema.to(device)
     if state.accelerator.scaler is not None and (folder / "scaler.pt").exists():
         with _reading(folder / "scaler.pt") as path:
             state.accelerator.scaler.load_state_dict(_load_pickle(path))
     with _reading(folder / "state.json") as path:
         state.step = int(json.loads(path.read_text(encoding="utf-8"))["step"])
+
+
+def _split_moments(content: dict[str, Any], parameters: Sequence[nn.Parameter]) -> None:
+    """Split the moments in the state of an optimiser of `parameters` as these are."""
+    for index, moments in content["state"].items():
+        for key, value in moments.items():
+            moments[key] = split_like(value, parameters[index])
 
 
 @contextmanager

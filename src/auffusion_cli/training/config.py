@@ -66,7 +66,7 @@ class LoopConfig:
     """Processes that read and compose the next batches in advance; none: on a GPU one less than the
     cores, at most 16 (on Linux), on a CPU 0. The result does not depend on it."""
     log_every_steps: int = 50
-    """Interval of the TensorBoard log."""
+    """Interval of the logs."""
     checkpoint_every_steps: int = 2_000
     """Interval of the checkpoints; a last one is written at the end of a run, however it ends."""
     keep_checkpoints: int = 2
@@ -82,6 +82,9 @@ class LoopConfig:
     """Interval of sample sounds and pictures in `previews/`; none: there are none."""
     tensorboard: bool = True
     """Write a TensorBoard log to `logs/`."""
+    wandb: str | None = None
+    """Weights & Biases project of another log, in `logs/wandb/`: offline, for `wandb sync`, unless
+    the environment says `WANDB_MODE=online`; none: there is none."""
 
     def __post_init__(self) -> None:
         whole = {

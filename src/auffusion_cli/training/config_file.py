@@ -70,6 +70,7 @@ HARMLESS_CHANGES = (
     "loop.keep_checkpoints",
     "loop.preview_every_steps",
     "loop.tensorboard",
+    "loop.wandb",
     "loop.workers",
     "loop.compile",
     "diffusion.preview_prompts",

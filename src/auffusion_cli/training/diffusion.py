@@ -13,6 +13,7 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from auffusion_cli.checkpoints.lora import save_lora
 from auffusion_cli.errors import UsageError
@@ -58,6 +59,7 @@ class DiffusionStage:
                 f"is not one of {', '.join(PREDICTION_TYPES)}"
             )
         self._velocity = self.scheduler.config.prediction_type == "v_prediction"
+        self.device = model.networks.torch_device
         self.unet = model.networks.unet
         if config.lora.rank is not None:
             add_lora(self.unet, config.lora.rank)
@@ -111,7 +113,7 @@ class DiffusionStage:
         return latents, [torch.cat([mine, of_prior.to(mine.device)]) for mine, of_prior in pairs]
 
     def losses(self, loaded: tuple[Any, Tensor, Tensor, Tensor], step: int) -> Losses:
-        device = self.model.networks.torch_device
+        device = self.device
         clean, hidden_states = self._examples(loaded[0])
         clean, noise, timesteps, kept = (
             x.to(device, non_blocking=True) for x in (clean, *loaded[1:])
@@ -149,10 +151,12 @@ class DiffusionStage:
     @torch.no_grad()
     def validation_loss(self) -> float:
         """The mean squared error on the held-out data; noise, time steps and captions are fixed."""
-        device = self.model.networks.torch_device
+        device, network = self.device, self.networks["denoiser"]
+        if not isinstance(network, FSDPModule):
+            network = self.denoiser  # as it is, in one process
         samples = [Sample(index, scene_seed(0, index)) for index in range(len(self.held_out))]
         errors = []
-        self.unet.eval()
+        network.unet.eval()
         for first in range(0, len(samples), VALIDATION_BATCH):
             batch = samples[first : first + VALIDATION_BATCH]
             clean, states = self.held_out.examples(self.held_out.load(batch))
@@ -163,9 +167,9 @@ class DiffusionStage:
                 timestep = int(time * self.scheduler.config.num_train_timesteps)
                 timesteps = torch.full((len(batch),), timestep, device=device)
                 noisy, target = self._noisy_and_target(clean, noise.to(device), timesteps)
-                output = self.denoiser(noisy, timesteps, states, kept)
+                output = network(noisy, timesteps, states, kept)
                 errors.append((output.float() - target).square().mean(dim=(1, 2, 3)))
-        self.unet.train()
+        network.unet.train()
         return torch.cat(errors).mean().item()
 
     def _weights(self, timesteps: Tensor, velocity: bool) -> Tensor | float:
@@ -202,6 +206,12 @@ class _Denoiser(nn.Module):
         self.adapters = model.networks.adapters
         unconditional = torch.from_numpy(model.text.unconditional())
         self._unconditional = unconditional.to(model.networks.torch_device)
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """The classes of modules that FSDP keeps together, as accelerate asks for them."""
+        there = {type(module).__name__ for module in self.unet.modules()}
+        return [name for name in self.unet._no_split_modules if name in there]
 
     def forward(
         self, noisy: Tensor, timesteps: Tensor, hidden_states: list[Tensor], kept: Tensor

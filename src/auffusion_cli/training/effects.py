@@ -6,6 +6,7 @@ What follows from one section alone is checked where the section is (`config.py`
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import get_args
 
 from auffusion_cli.errors import UsageError
@@ -50,6 +51,11 @@ def check_effects(config: TrainingConfig) -> None:
     check_unused("diffusion", config.diffusion, silent, reason, ("preview_prompts", "preview"))
     if stage in ("diffusion", "distill") and not silent and not config.diffusion.preview_prompts:
         raise UsageError("loop.preview_every_steps needs diffusion.preview_prompts")
+    if loop.wandb is not None and find_spec("wandb") is None:
+        raise UsageError(
+            "loop.wandb: the package wandb is not installed",
+            hint='Install it (pip install "auffusion[wandb]"), or leave the key out.',
+        )
 
 
 def _check_student(diffusion: DiffusionConfig) -> None:

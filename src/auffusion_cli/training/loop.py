@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from auffusion_cli.training.checkpoints import (
 from auffusion_cli.training.config import LoopConfig, TrainingConfig
 from auffusion_cli.training.config_file import changed_settings, dump_config, load_config
 from auffusion_cli.training.loading import choose_workers, read_ahead
+from auffusion_cli.training.logs import Log, StepReport
 from auffusion_cli.training.run_folder import (
     CHECKPOINTS_NAME,
     CONFIG_NAME,
@@ -35,26 +35,9 @@ from auffusion_cli.training.run_folder import (
     PREVIEWS_NAME,
 )
 from auffusion_cli.training.samples import derive_seed, samples_at
+from auffusion_cli.training.sharding import Sharding, whole
 from auffusion_cli.training.stage import Stage
 from auffusion_cli.training.validation import Validation
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """Losses and speed of a finished step."""
-
-    step: int
-    max_steps: int
-    losses: dict[str, float]
-    """Means over the samples of the step."""
-    gradient_norms: dict[str, float]
-    """Norm by network, from before it was clipped."""
-    learning_rate: float
-    samples_per_second: float
-    """Mean since the loop began."""
-    elapsed_minutes: float
-    validation_loss: float | None = None
-    """On held-out data, where it was measured after this step."""
 
 
 def train(
@@ -64,12 +47,13 @@ def train(
     output: Path,
     *,
     resume: bool,
+    sharding: Sharding | None = None,
     started_s: float | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> int:
     """Run `stage` until `max_steps`, `max_minutes`, `early_stop` or `stop_requested()`; returns the
-    steps done.
+    steps done. With `sharding` its networks are split over the processes.
 
     `output/checkpoints/` holds whole checkpoints only: each is written beside and renamed, a last
     one at the end, however it comes. Unless it comes by an exception, `output/` itself then
@@ -85,23 +69,24 @@ def train(
     _check_batch_size(loop, accelerator)
     started_s = time.monotonic() if started_s is None else started_s
     checkpoints = output / CHECKPOINTS_NAME
-    state = TrainingState(stage.networks, loop, accelerator)
+    state = TrainingState(stage.networks, loop, accelerator, sharding)
     if resume and (newest := newest_checkpoint(checkpoints)) is not None:
         load_checkpoint(newest, state)
         if accelerator.is_main_process:
             _warn_of_changes(output / CONFIG_NAME, config)
     if accelerator.is_main_process:
         write_text(output / CONFIG_NAME, dump_config(config))
-    log = _Log(output / LOGS_NAME, loop, accelerator, state.step)
+    log = Log(output / LOGS_NAME, loop, state.step) if accelerator.is_main_process else None
 
     validation = Validation(stage, loop, state, checkpoints)
 
     def save() -> None:
-        if accelerator.is_main_process:
+        if state.takes_part:
             save_checkpoint(checkpoints, state, keep=loop.keep_checkpoints)
 
     loop_started_s = time.monotonic()
     first_step = saved_step = state.step
+    is_over = False
     batches = read_ahead(
         _Batches(stage, config, accelerator),
         range(state.step, loop.max_steps),
@@ -135,28 +120,34 @@ def train(
                 learning_rate=learning_rate,
                 samples_per_second=n_samples / (time.monotonic() - loop_started_s),
                 elapsed_minutes=(time.monotonic() - started_s) / 60,
-                validation_loss=validation.measure() if accelerator.is_main_process else None,
+                validation_loss=validation.measure() if state.takes_part else None,
             )
             if on_step is not None and accelerator.is_main_process:
                 on_step(report)
-            log.write(report)
+            if log is not None:
+                log.write(report)
             if state.step % loop.checkpoint_every_steps == 0:
                 save()
                 saved_step = state.step
             previews = loop.preview_every_steps and state.step % loop.preview_every_steps == 0
-            if previews and accelerator.is_main_process:
+            if previews and state.takes_part:
                 with state.averaged():
-                    stage.preview(output / PREVIEWS_NAME, state.step)
+                    if accelerator.is_main_process:
+                        stage.preview(output / PREVIEWS_NAME, state.step)
+        is_over = True
     finally:
         batches.close()
-        # Only between steps: after a Ctrl-C in the middle of one the last checkpoint stands.
-        if state.step > saved_step and not state.in_step:
+        # Only between steps: after a Ctrl-C in the middle of one the last checkpoint stands; and
+        # not where a network of which the others have parts would wait for them.
+        if state.step > saved_step and not state.in_step and (is_over or not state.is_split):
             save()
-        log.close()
-    if accelerator.is_main_process:
+        if log is not None:
+            log.close()
+    if state.takes_part:
         with state.averaged():
-            validation.take_best()
-            stage.export(output)
+            if accelerator.is_main_process:
+                validation.take_best()
+                stage.export(output)
     # Once, at the end: while the main process saves, the others wait for its next gradients.
     accelerator.wait_for_everyone()
     return state.step
@@ -223,7 +214,7 @@ def _clip_gradients(state: TrainingState, name: str, loop: LoopConfig) -> float:
     if state.accelerator.scaler is not None:
         state.accelerator.scaler.unscale_(state.optimizers[name])
     limit = math.inf if loop.max_grad_norm is None else loop.max_grad_norm
-    return nn.utils.clip_grad_norm_(state.networks[name].parameters(), limit).item()
+    return float(whole(nn.utils.clip_grad_norm_(state.networks[name].parameters(), limit)))
 
 
 def _check_finite(
@@ -257,44 +248,6 @@ def _any_process(flag: bool, accelerator: Accelerator) -> bool:
         return flag
     count = torch.tensor(float(flag), device=accelerator.device)
     return bool(accelerator.reduce(count, reduction="sum") > 0)
-
-
-class _Log:
-    """TensorBoard log of the main process; empty where it is off or not installed."""
-
-    def __init__(self, folder: Path, loop: LoopConfig, accelerator: Accelerator, step: int) -> None:
-        self._writer, self._every_steps = None, loop.log_every_steps
-        if not (loop.tensorboard and accelerator.is_main_process):
-            return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            warnings.warn(
-                "no TensorBoard log is written: install auffusion[train], or set "
-                "loop.tensorboard: no",
-                AuffusionWarning,
-                stacklevel=3,
-            )
-            return
-        # Entries of a killed run beyond its last checkpoint are hidden.
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
-
-    def write(self, report: StepReport) -> None:
-        if self._writer is None:
-            return
-        if report.validation_loss is not None:
-            self._writer.add_scalar("loss/validation", report.validation_loss, report.step)
-        if report.step % self._every_steps:
-            return
-        for key, value in report.losses.items():
-            self._writer.add_scalar(f"loss/{key}", value, report.step)
-        for name, norm in report.gradient_norms.items():
-            self._writer.add_scalar(f"gradient_norm/{name}", norm, report.step)
-        self._writer.add_scalar("learning_rate", report.learning_rate, report.step)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
 
 
 def _warn_of_changes(path: Path, config: TrainingConfig) -> None:

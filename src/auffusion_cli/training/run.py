@@ -28,6 +28,7 @@ from auffusion_cli.training.loading import choose_workers
 from auffusion_cli.training.loop import StepReport, train
 from auffusion_cli.training.records import RecordSet
 from auffusion_cli.training.run_folder import CACHE_NAME
+from auffusion_cli.training.sharding import Sharding
 from auffusion_cli.training.stage import OnPrepare, Stage
 
 if TYPE_CHECKING:
@@ -61,12 +62,13 @@ def run(
     device: str = "auto",
     resume: bool,
     held_out: Sounds = (),
+    sharding: Sharding | None = None,
     on_prepare: OnPrepare | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> int:
     """Train `config.stage` on `clips`; returns the number of steps done. `held_out` are for
-    `loop.validate_every_steps`.
+    `loop.validate_every_steps`. With `sharding` networks are split over the processes.
 
     `output` receives checkpoints, logs and caches, and at the end the trained part: a whole
     checkpoint folder (diffusion, distill), `vae/` (autoencoder) or `vocoder/` (vocoder).
@@ -108,6 +110,7 @@ def run(
         accelerator,
         output,
         resume=resume,
+        sharding=sharding,
         started_s=started_s,
         on_step=on_step,
         stop_requested=stop_requested,

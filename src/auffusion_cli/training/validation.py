@@ -19,7 +19,10 @@ BEST_NAME = "best.safetensors"
 
 
 class Validation:
-    """The loss of a stage every `loop.validate_every_steps` steps; the main process's alone."""
+    """The loss of a stage every `loop.validate_every_steps` steps.
+
+    It is the main process's alone, but for networks that are split, which all measure together.
+    """
 
     def __init__(
         self, stage: Stage, loop: LoopConfig, state: TrainingState, checkpoints: Path
@@ -39,9 +42,9 @@ class Validation:
             loss = self._stage.validation_loss()
             if self._loop.keep_best and loss < self._best_loss:
                 self._best_step, self._best_loss = self._state.step, loss
-                save_main_weights(
-                    self._path, self._state, {"step": str(self._best_step), "loss": repr(loss)}
-                )
+                if self._state.accelerator.is_main_process:
+                    numbers = {"step": str(self._best_step), "loss": repr(loss)}
+                    save_main_weights(self._path, self._state, numbers)
         return loss
 
     @property

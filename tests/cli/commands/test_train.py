@@ -16,6 +16,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -346,12 +347,11 @@ def test_kill_9_leaves_a_whole_checkpoint_to_go_on_from(run, clips, tiny_checkpo
         torch.testing.assert_close(got[key], tensor, rtol=1e-5, atol=1e-6)
 
 
-def test_two_processes_give_what_one_gives(run, clips, tiny_checkpoint, tmp_path):
-    """Through torch's own launcher, which `accelerate launch` wraps."""
+def launch_two(arguments, **variables) -> list[tuple[str, str]]:
+    """(stdout, stderr) of two processes, as torch's launcher starts them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    arguments = ("--max-steps", "2", "--json")
     processes = []
     for rank in range(2):
         environment = os.environ | {
@@ -365,8 +365,8 @@ def test_two_processes_give_what_one_gives(run, clips, tiny_checkpoint, tmp_path
         }
         processes.append(
             subprocess.Popen(
-                command(clips, tiny_checkpoint, tmp_path / "two", *arguments),
-                env=environment,
+                arguments,
+                env=environment | variables,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -375,6 +375,12 @@ def test_two_processes_give_what_one_gives(run, clips, tiny_checkpoint, tmp_path
     outputs = [process.communicate(timeout=600) for process in processes]
     for process, (_, stderr) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, stderr
+    return outputs
+
+
+def test_two_processes_give_what_one_gives(run, clips, tiny_checkpoint, tmp_path):
+    arguments = ("--max-steps", "2", "--json")
+    outputs = launch_two(command(clips, tiny_checkpoint, tmp_path / "two", *arguments))
     assert outputs[1][0] == ""  # one of them speaks
     assert "training the" not in outputs[1][1] and "clips in 2 processes" in outputs[0][1]
 
@@ -387,6 +393,81 @@ def test_two_processes_give_what_one_gives(run, clips, tiny_checkpoint, tmp_path
     for key, expected in one_weights.items():
         torch.testing.assert_close(two_weights[key], expected, rtol=0, atol=1e-5)
     assert len(list((tmp_path / "two/cache").iterdir())) == 1
+
+
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+}
+"""As `accelerate launch --use_fsdp --fsdp_version 2` sets them."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "expected"),
+    [
+        ((), {"FSDP_VERSION": "1"}, "version 1 is not supported"),
+        (("--stage", "vocoder"), {}, "--stage vocoder does not go with FSDP"),
+        (("--lora", "2"), {}, "--lora does not go"),
+        (("--set", "loop.compile=true"), {}, "loop.compile does not go"),
+        ((), {"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params does not go"),
+        ((), {"FSDP_AUTO_WRAP_POLICY": "ELSEWHERE"}, "ELSEWHERE"),
+    ],
+)
+def test_what_does_not_go_with_fsdp_is_told_at_once(
+    run, no_training, monkeypatch, arguments, variables, expected
+):
+    for name, value in (FSDP | variables).items():
+        monkeypatch.setenv(name, value)
+    without_model = {"model": None} if "vocoder" in arguments else {}
+    result = run("-o", "out", "--max-steps", "1", *arguments, **without_model)
+    assert result.exit_code == 2 and expected in result.stderr
+
+
+def test_a_network_split_over_two_processes_gives_what_a_whole_one_gives(
+    run, clips, tiny_checkpoint, tmp_path
+):
+    """One step whole, a second one split, a third one whole again: checkpoints are the same."""
+    data = tmp_path / "data"
+    for split, numbers in (("train", range(6)), ("val", range(6, 8))):
+        (data / split).mkdir(parents=True)
+        for i in numbers:
+            shutil.copy(clips / f"{i}.wav", data / split)
+            (data / split / f"{i}.txt").write_text("Noise")
+    every = ("loop.validate_every_steps=2", "loop.keep_best=true", "loop.checkpoint_every_steps=1")
+    settings = [part for setting in every for part in ("--set", setting)]
+    mixed, whole = tmp_path / "mixed", tmp_path / "whole"
+
+    def train(output, max_steps, *arguments):
+        settled = ("--set", "loop.batch_size=4", "--set", "loop.tensorboard=false", *settings)
+        total = ("--max-steps", str(max_steps), *arguments)
+        result = run("-o", str(output), *settled, *total, data=data)
+        assert result.exit_code == 0, result.output
+
+    train(mixed, 1)
+    second = command(data, tiny_checkpoint, mixed, *settings, "--resume", "--max-steps", "2")
+    (_, told), _ = launch_two(second, **FSDP)
+    assert "in 2 processes, its networks split over them" in told
+    exported = [load_file(file) for file in mixed.glob("unet/*.safetensors")]
+    train(mixed, 3, "--resume")
+    train(whole, 3)
+
+    of_mixed, of_whole = mixed / "checkpoints", whole / "checkpoints"
+    for step in ("step-00000002", "step-00000003"):
+        ours, theirs = (load_file(x / step / "denoiser.safetensors") for x in (of_mixed, of_whole))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        for name in ("denoiser.optimizer.pt", "ema.pt"):
+            ours, theirs = (
+                torch.load(x / step / name, weights_only=True) for x in (of_mixed, of_whole)
+            )
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    best = []
+    for folder in (of_mixed, of_whole):
+        with safe_open(folder / "best.safetensors", "pt") as file:
+            best.append(float(file.metadata()["loss"]))
+    assert best[0] == pytest.approx(best[1], rel=1e-5)
+    (unet,) = (load_file(file) for file in whole.glob("unet/*.safetensors"))
+    torch.testing.assert_close(exported[0], unet, rtol=0, atol=1e-5)
 
 
 def test_a_lora_from_clips_to_a_sound_and_again(run, tiny_checkpoint):

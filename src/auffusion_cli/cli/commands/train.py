@@ -188,7 +188,9 @@ def train(
 
     from auffusion_cli.training.run import join_processes, run
     from auffusion_cli.training.run import precompute as encode
+    from auffusion_cli.training.sharding import find_sharding
 
+    sharding = None if precompute or dry_run else find_sharding(settled)
     processes = join_processes(device)
     is_main = processes.is_main_process
     writes = is_main and not dry_run
@@ -212,7 +214,9 @@ def train(
             return
         n_processes = f"{processes.num_processes} process" + "es" * (processes.num_processes > 1)
         work = "encoding" if precompute else f"training the {settled.stage} stage on"
-        console.note(f"{work} {_described(sounds)} in {n_processes}")
+        is_split = sharding is not None and processes.num_processes > 1
+        how = ", its networks split over them" if is_split else ""
+        console.note(f"{work} {_described(sounds)} in {n_processes}{how}")
         with interruptible() as stop_requested, ProgressLines() as progress:
             on_prepare = partial(progress.prepare, stop_requested)
             if precompute:
@@ -234,6 +238,7 @@ def train(
                 device=device,
                 resume=resume,
                 held_out=held_out or (),
+                sharding=sharding if is_split else None,
                 on_prepare=on_prepare,
                 on_step=progress.step,
                 stop_requested=stop_requested,
