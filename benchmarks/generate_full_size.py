@@ -5,9 +5,10 @@
 Both sides have the same random weights (860 M parameters in the UNet), the same precision, PNDM,
 guidance of 7.5, and make sounds of 10 s through the same HiFi-GAN. The one side is what the
 original's scripts do: a prompt after the other through `StableDiffusionPipeline`. The other is
-`tasks.generate`, one at a time and in batches. Loading and the first sound of either are not
-counted. Also shown: how many sounds a second the embedded model makes on the same device. On a CPU
-one sound of two steps is enough to compare, and takes minutes.
+`tasks.generate`, one at a time and in batches; on a CPU by ONNX Runtime, too, after `auffusion
+models convert --to onnx`. Loading and the first sound of either are not counted. Also shown: how
+many sounds a second the embedded model makes on the same device. On a CPU one sound of two steps is
+enough to compare, and takes minutes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import torch
 from diffusers import PNDMScheduler, StableDiffusionPipeline
+from generate import AUFFUSION
 from load_memory import WRITE
 from transformers import CLIPTokenizer
 
@@ -58,29 +60,52 @@ def main() -> None:
 def measure_full_size(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="auffusion-full-size-") as temporary:
         subprocess.run([sys.executable, "-c", WRITE, temporary, "float16"], check=True)
-        model = load_model(
-            Path(temporary, "sd"), engine="torch", device=options.device, dtype=options.dtype
+        theirs_s = measure_torch(options, Path(temporary, "sd"))
+        if options.device == "cpu":
+            measure_onnx(options, Path(temporary, "sd"), theirs_s)
+
+
+def measure_torch(options: argparse.Namespace, folder: Path) -> float:
+    """Show both sides by torch; the seconds a sound of diffusers' pipeline."""
+    model = load_model(folder, engine="torch", device=options.device, dtype=options.dtype)
+    pipeline = as_pipeline(model, CLIPTokenizer.from_pretrained(folder / "tokenizer"))
+    prompts, settings = asked(options)
+    print(f"\npublished size, {options.steps} steps    seconds a sound   ratio")
+    theirs_s = seconds(lambda part: by_pipeline(model, pipeline, part, settings), prompts, 1)
+    show("diffusers, one at a time", theirs_s, theirs_s)
+    for batch_size in dict.fromkeys((1, default_batch_size(model.device))):
+        ours_s = seconds(
+            lambda part, n=batch_size: by_us(model, part, settings, n), prompts, batch_size
         )
-        tokenizer = CLIPTokenizer.from_pretrained(Path(temporary, "sd", "tokenizer"))
-    pipeline = as_pipeline(model, tokenizer)
+        show(f"ours, {batch_size} at once", ours_s, theirs_s)
+    if model.device == "cuda":
+        print(f"peak of the GPU's memory: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
+    return theirs_s
+
+
+def measure_onnx(options: argparse.Namespace, folder: Path, theirs_s: float) -> None:
+    with_graphs = folder.with_name("onnx")
+    convert = [AUFFUSION, "models", "convert", str(folder), "-o", str(with_graphs)]
+    subprocess.run([*convert, "--to", "onnx"], check=True, stdout=subprocess.DEVNULL)
+    model = load_model(with_graphs, engine="onnx", device="cpu")
+    prompts, settings = asked(options)
+    ours_s = seconds(lambda part: by_us(model, part, settings, 1), prompts, 1)
+    show("ours, by ONNX Runtime", ours_s, theirs_s)
+
+
+def asked(options: argparse.Namespace) -> tuple[list[str], GenerateSettings]:
     prompts = [f"dog barking in rain, number {i}" for i in range(options.sounds)]
-    settings = GenerateSettings(
+    return prompts, GenerateSettings(
         duration_s=DURATION_S,
         steps=options.steps,
         guidance_scale=GUIDANCE_SCALE,
         guidance_rescale=0.0,
         scheduler="pndm",
     )
-    print(f"\npublished size, {options.steps} steps    seconds a sound   ratio")
-    theirs_s = seconds(lambda part: by_pipeline(model, pipeline, part, settings), prompts, 1)
-    print(f"diffusers, one at a time {theirs_s:19.2f} {1:9.2f}", flush=True)
-    for batch_size in dict.fromkeys((1, default_batch_size(model.device))):
-        ours_s = seconds(
-            lambda part, n=batch_size: by_us(model, part, settings, n), prompts, batch_size
-        )
-        print(f"ours, {batch_size} at once {ours_s:28.2f} {theirs_s / ours_s:9.2f}", flush=True)
-    if model.device == "cuda":
-        print(f"peak of the GPU's memory: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
+
+
+def show(side: str, sound_s: float, theirs_s: float) -> None:
+    print(f"{side:<25}{sound_s:19.2f}{sound_s / theirs_s:10.2f}", flush=True)
 
 
 def measure_embedded(options: argparse.Namespace) -> None:
