@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from auffusion_cli import __version__
 from auffusion_cli.cli import app as entry
-from auffusion_cli.cli.app import COMMANDS, build_app
+from auffusion_cli.cli.app import COMMANDS, build_app, called_commands
 from auffusion_cli.errors import AudioError, AuffusionWarning, UsageError
 
 AUFFUSION = str(Path(sys.executable).with_name("auffusion"))
@@ -39,6 +39,22 @@ def raise_(error: BaseException):
 def test_help_lists_every_command():
     help_text = CliRunner().invoke(build_app(), ["--help"]).stdout
     assert all(f"\n  {name} " in help_text for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("generate rain --help", ["generate"]),
+        ("--debug models list", ["models"]),
+        ("genrate rain", COMMANDS),  # a suggestion is looked for among all of them
+        ("--help", COMMANDS),
+        ("", COMMANDS),
+    ],
+)
+def test_only_the_command_that_is_called_is_imported(line, names):
+    assert called_commands(line.split()) == names
+    app = build_app(names)
+    assert len(app.registered_commands) + len(app.registered_groups) == len(names)
 
 
 def test_no_arguments_show_the_help():
@@ -132,7 +148,7 @@ def test_a_run_is_ended_by_a_signal_as_by_ctrl_c(name):
         "from auffusion_cli.cli import app as a\n"
         "app = a.build_app()\n"
         "app.command('probe')(lambda: (print('ready', flush=True), time.sleep(60)))\n"
-        "a.build_app = lambda: app\n"
+        "a.build_app = lambda names: app\n"
         "a.main()\n"
     )
     process = subprocess.Popen(
@@ -220,7 +236,7 @@ def test_a_bug_is_called_one(monkeypatch, capsys, debug):
     monkeypatch.setattr(sys, "argv", ["auffusion", *(["--debug"] if debug else []), "probe"])
     built = build_app()
     built.command("probe")(lambda: raise_(ZeroDivisionError("division by zero")))
-    monkeypatch.setattr(app_module, "build_app", lambda: built)
+    monkeypatch.setattr(app_module, "build_app", lambda names: built)
     if debug:
         with pytest.raises(ZeroDivisionError):
             app_module.main()
@@ -236,7 +252,7 @@ def test_a_reader_that_goes_away_is_no_error():
         "from auffusion_cli.cli import app as a\n"
         "app = a.build_app()\n"
         "app.command('probe')(lambda: [print('x' * 1000, flush=True) for _ in range(1000)])\n"
-        "a.build_app = lambda: app\n"
+        "a.build_app = lambda names: app\n"
         "a.main()\n"
     )
     process = subprocess.Popen(
@@ -282,7 +298,7 @@ def test_waiting_threads_sleep_unless_the_user_lets_them_spin(monkeypatch, asked
         "app = a.build_app()\n"
         "probe = lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)\n"
         "app.command('probe')(probe)\n"
-        "a.build_app = lambda: app\n"
+        "a.build_app = lambda names: app\n"
         "a.main()\n"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

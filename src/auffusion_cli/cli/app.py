@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated
 
@@ -173,8 +174,8 @@ def _root(
         typer.echo(ctx.get_help())
 
 
-def build_app() -> typer.Typer:
-    """The application with all its commands."""
+def build_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
+    """The application with the commands of these names."""
     app = typer.Typer(
         name="auffusion",
         cls=FailureReportingGroup,
@@ -184,9 +185,15 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback(invoke_without_command=True)(_root)
-    for name in COMMANDS:
+    for name in names:
         import_module(f"auffusion_cli.cli.commands.{name.replace('-', '_')}").register(app)
     return app
+
+
+def called_commands(arguments: Sequence[str]) -> Sequence[str]:
+    """The commands that a command line needs: the one it calls; all, where it calls none."""
+    words = [word for word in arguments if not word.startswith("-")]
+    return words[:1] if words and words[0] in COMMANDS else COMMANDS
 
 
 def end_like_ctrl_c() -> None:
@@ -226,7 +233,7 @@ def main() -> None:
     end_like_ctrl_c()
     share_processors()
     try:
-        build_app()(prog_name="auffusion")
+        build_app(called_commands(sys.argv[1:]))(prog_name="auffusion")
     except Exception as error:
         if "--debug" in sys.argv:
             raise
