@@ -23,8 +23,9 @@ from auffusion_cli.errors import (
     UsageError,
 )
 from auffusion_cli.evaluation import report
+from auffusion_cli.evaluation.pages import shown
 from auffusion_cli.evaluation.report import files_folder, write_report
-from auffusion_cli.evaluation.report_html import shown, stands_apart
+from auffusion_cli.evaluation.report_html import stands_apart
 from auffusion_cli.evaluation.result import Evaluation, FlaggedFile, Metric
 from auffusion_cli.signal.audio import read_audio
 from report_sets import HOSTILE, make_evaluation

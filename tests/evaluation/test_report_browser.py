@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from auffusion_cli.evaluation.pages import shown
 from auffusion_cli.evaluation.report import write_report
-from auffusion_cli.evaluation.report_html import shown
 from auffusion_cli.evaluation.result import ClassProbability, WordAttention
 from browsers import CONTRAST, chromium
 from report_sets import HOSTILE, make_evaluation

@@ -1,6 +1,9 @@
 """Tar and parquet files read from end to end: what is in them, and what must not be believed."""
 
 import json
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -130,3 +133,43 @@ def test_a_url_by_fsspec(tmp_path):
     assert record.captions == ("A dog", "Woof")
     with pytest.raises(DataError, match=r"memory://set/9\.tar: cannot be read"):
         read("memory://set/9.tar")
+
+
+class FolderByHttp(SimpleHTTPRequestHandler):
+    """Files by ranges, as stores of data sets give them; seeking in parquet asks for these."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        content = Path(self.translate_path(self.path)).read_bytes()
+        first, last = 0, len(content) - 1
+        asked = self.headers.get("Range")
+        if asked:
+            start, _, end = asked.removeprefix("bytes=").partition("-")
+            first, last = int(start), min(int(end or last), last)
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.send_header("Content-Length", str(last - first + 1))
+        self.end_headers()
+        self.wfile.write(content[first : last + 1])
+
+
+def test_parts_by_url(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    for number in range(2):
+        write_tar(tmp_path / f"{number}.tar", {"a.flac": sound(number), "a.txt": b"A dog"})
+    rows = {"audio": [{"bytes": sound(i), "path": "x"} for i in range(3)], "text": ["A dog"] * 3}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "0.parquet", row_group_size=1)
+    handler = partial(FolderByHttp, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        tars = find_records(f"{url}/{{0..1}}.tar", "train", Reading())
+        assert [one.audio for part in (0, 1) for one in tars.records(part)] == [sound(0), sound(1)]
+        assert [one.audio for one in read(f"{url}/0.parquet")] == [sound(i) for i in range(3)]
+        with pytest.raises(DataError, match=r"7\.tar: cannot be read"):
+            read(f"{url}/7.tar")
+        server.shutdown()

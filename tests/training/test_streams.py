@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from auffusion_cli.cli.app import build_app
+from auffusion_cli.errors import DataError
+from auffusion_cli.requests.shards import Shard
 from auffusion_cli.training import encoding, streams
 from auffusion_cli.training.config import SceneConfig
 from auffusion_cli.training.latents import open_latents
@@ -77,6 +80,37 @@ def test_a_stopped_run_goes_on_where_it_was(make, tmp_path, monkeypatch):
     }
 
 
+def test_two_processes_read_parts_of_their_own(make, monkeypatch):
+    """One after the other, without waiting; a launch that does is in `test_latents.py`."""
+    whole, read = make(), []
+    real = streams._write_part
+    monkeypatch.setattr(streams, "_write_part", lambda *a: read.append(a[2]) or real(*a))
+
+    def process(rank):
+        return SimpleNamespace(num_processes=2, process_index=rank, wait_for_everyone=lambda: None)
+
+    with pytest.raises(DataError, match=r"latents\.json"):  # which the main one writes
+        make(root="two", processes=process(1))
+    shared = make(root="two", processes=process(0))
+    assert read == [1, 0]
+    for (wordings, latent), (again, same) in zip(latents(whole), latents(shared), strict=True):
+        assert wordings == again and torch.equal(latent, same)
+
+
+def test_shards_of_a_job_array_together_are_the_whole(make, tmp_path, monkeypatch):
+    whole = make()
+    encoded = []
+    real = streams._write_part
+    monkeypatch.setattr(streams, "_write_part", lambda *a: encoded.append(a[2]) or real(*a))
+    for job in (2, 3, 1):  # in any order; of three one has nothing to do
+        assert make(root="jobs", share=Shard(job, 3)) is None
+        assert not list((tmp_path / "jobs").glob("*/latents.json"))
+    assert encoded == [1, 0]
+    completed = make(root="jobs")
+    for (wordings, latent), (again, other) in zip(latents(whole), latents(completed), strict=True):
+        assert wordings == again and torch.equal(latent, other)
+
+
 def test_the_command_encodes_once_and_later_runs_train(tars, tiny_checkpoint, tmp_path):
     app = build_app()
 
@@ -88,6 +122,12 @@ def test_the_command_encodes_once_and_later_runs_train(tars, tiny_checkpoint, tm
     made = tmp_path / "made"
     bad = train("--precompute", "-o", made)
     assert bad.exit_code == 1 and "--skip-bad" in bad.stderr and "9.flac" in bad.stderr
+    part = train("--precompute", "-o", made, "--skip-bad", "--shard", "2/2", "--json")
+    assert part.exit_code == 0, part.output
+    assert json.loads(part.stdout) == {"output": str(made), "sounds": {}, "shard": "2/2"}
+    assert train("-o", tmp_path / "a", "--max-steps", 1, data=made).exit_code == 1
+    alone = train("-o", tmp_path / "a", "--shard", "1/2")
+    assert alone.exit_code == 2 and "--precompute" in alone.stderr
     result = train("--precompute", "-o", made, "--skip-bad", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == {"output": str(made), "sounds": {"train": 10}}

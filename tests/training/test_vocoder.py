@@ -2,20 +2,27 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import save_file
 
 import auffusion_cli.training.vocoder as vocoder_stage
 from auffusion_cli.checkpoints.load_torch import load_vocoder
 from auffusion_cli.codec.log_mel import LogMelModule
-from auffusion_cli.errors import UsageError
+from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.signal.spectrogram import mel_error_db
 from auffusion_cli.training.config import LoopConfig, TrainingConfig, VocoderConfig
 from auffusion_cli.training.loop import train
 from auffusion_cli.training.samples import Sample
-from auffusion_cli.training.vocoder import VocoderStage, build_vocoder, load_frozen_autoencoder
+from auffusion_cli.training.vocoder import (
+    VocoderStage,
+    build_discriminator,
+    build_vocoder,
+    load_frozen_autoencoder,
+)
 
 TINY = {
     "upsample_initial_channel": 32,
@@ -241,3 +248,18 @@ def test_a_published_vocoder_is_gone_on_with(tiny_checkpoint):
         log_mel = torch.randn(1, vocoder.config.num_mels, 8)
         with torch.no_grad():
             torch.testing.assert_close(vocoder(log_mel), expected(log_mel), rtol=1e-4, atol=1e-5)
+
+
+def test_the_discriminators_of_a_run_are_gone_on_with(tiny_checkpoint, tmp_path):
+    run = shutil.copytree(tiny_checkpoint, tmp_path / "run")
+    newest = run / "checkpoints/step-00000001"
+    newest.mkdir(parents=True)
+    (newest / "state.json").write_text('{"step": 1}')
+    config = VocoderConfig(init_from=str(run), discriminator_width=0.05)
+    fresh = build_discriminator(config).state_dict()
+    kept = {name: torch.full_like(values, 0.5) for name, values in fresh.items()}
+    save_file(kept, newest / "discriminator.safetensors")
+    torch.testing.assert_close(dict(build_discriminator(config).state_dict()), kept)
+    with pytest.raises(CheckpointError, match=r"discriminator\.safetensors") as caught:
+        build_discriminator(dataclasses.replace(config, discriminator_width=0.1))
+    assert "discriminator_width" in caught.value.hint

@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auffusion_cli.cli import console
 
 if TYPE_CHECKING:
+    from auffusion_cli.requests.shards import Shard
     from auffusion_cli.training.loop import StepReport
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -83,3 +85,20 @@ class ProgressLines:
         self._bar = None
         if description:
             self._bar = console.Progress(description, unit=unit, initial=initial).__enter__()
+
+
+def report_latents(
+    folder: Path, counts: dict[str, int], shard: Shard | None, *, as_json: bool
+) -> None:
+    """What was encoded; of a shard nothing is known but that it was."""
+    if as_json:
+        part = {} if shard is None else {"shard": str(shard)}
+        console.print_json({"output": str(folder), "sounds": counts} | part)
+        return
+    if shard is not None:
+        console.print_line(f"{folder}: part {shard}")
+        console.note("once all parts are made, the same command without --shard completes them")
+        return
+    shown = ", ".join(f"{count} sounds ({split})" for split, count in counts.items())
+    console.print_line(f"{folder}: {shown}")
+    console.note(f"train on them: auffusion train --data {folder} -o …")

@@ -14,19 +14,16 @@ import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from auffusion_cli.errors import AuffusionWarning, OutputExistsError, UsageError
 from auffusion_cli.evaluation.captions import match_captions
 from auffusion_cli.evaluation.clips import clip_name, find_sounds, prompt_inside
 from auffusion_cli.evaluation.listening import HIGHEST, LOWEST, Key, Trial
-from auffusion_cli.evaluation.report_html import csp_hash, shown
+from auffusion_cli.evaluation.pages import render_page, shown
 from auffusion_cli.files import atomic_folder, folder_of, write_text
 from auffusion_cli.parsing import plain
 from auffusion_cli.requests.finish import Finish
@@ -245,32 +242,6 @@ def _interrupted_noise(shape: tuple[int, int], rate_hz: int) -> np.ndarray:
 
 def render(title: str, data: Mapping[str, Any], n_given: int) -> str:
     """The page: `data` is what its script reads."""
-    templates = _templates()
-    # `<` never appears in the data, so no text in it can end the script element.
-    text = json.dumps(data, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
-    return templates.get_template("page.html").render(
-        title=shown(title),
-        n_given=n_given,
-        lowest=LOWEST,
-        highest=HIGHEST,
-        style=_inline("page.css"),
-        script=_inline("page.js"),
-        data=Markup(text),
+    return render_page(
+        "listening_test", data, title=title, n_given=n_given, lowest=LOWEST, highest=HIGHEST
     )
-
-
-@cache
-def _templates() -> Environment:
-    templates = Environment(
-        loader=PackageLoader("auffusion_cli.evaluation", "listening_test"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    templates.filters["csp_hash"] = csp_hash
-    return templates
-
-
-def _inline(name: str) -> Markup:
-    source, _, _ = _templates().loader.get_source(_templates(), name)
-    return Markup(source)

@@ -4,7 +4,7 @@ The numbers are in the page as text; the clips are data that `report_page/page.j
 come into view. Small sets carry their sounds inside the page, larger ones in a folder beside it.
 
 Everything in a result comes from outside: paths have to stay in the folder of their set, and a
-sound has to be the one that was measured. `report_html` escapes all text.
+sound has to be the one that was measured. `pages` escapes all text.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from auffusion_cli.errors import (
     OutputExistsError,
     UsageError,
 )
-from auffusion_cli.evaluation.report_html import data_url, decimals, render, shown
+from auffusion_cli.evaluation.pages import data_url, shown
+from auffusion_cli.evaluation.report_html import decimals, render
 from auffusion_cli.evaluation.result import Evaluation, ScoredClip, System
 from auffusion_cli.files import (
     atomic_file,

@@ -1,25 +1,18 @@
 """The page of an evaluation as HTML: the numbers, the guards and what it was measured with.
 
-Texts come from outside. Jinja2 escapes each, invisible characters are spelled out, and the page
-forbids the browser to run or load anything but its own style and script.
+`pages.py` renders it, and escapes all text.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from auffusion_cli.evaluation.clips import counts
+from auffusion_cli.evaluation.pages import render_page
 from auffusion_cli.evaluation.result import ClipSet, Evaluation, Metric, System
 
 MAX_LISTED = 200
@@ -42,11 +35,11 @@ def render(
         sounds_note: the place of the sounds, in words.
         attention: prompts and the addresses of their attention maps.
     """
-    templates = _templates()
     names = [system.name for system in evaluation.systems]
-    # `<` never appears in the data, so no text in it can end the script element.
-    data = json.dumps(clips, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
-    return templates.get_template("page.html").render(
+    return render_page(
+        "report_page",
+        clips,
+        {"thousands": lambda n: f"{n:,}"},
         evaluation=evaluation,
         title=_title(evaluation, names),
         n_clips=len(clips["clips"]),
@@ -59,55 +52,6 @@ def render(
         facts=_facts(evaluation),
         sounds_note=sounds_note,
         attention=attention,
-        style=_inline("page.css"),
-        script=_inline("page.js"),
-        data=Markup(data),
-    )
-
-
-@cache
-def _templates() -> Environment:
-    templates = Environment(
-        loader=PackageLoader("auffusion_cli.evaluation", "report_page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        finalize=_spelled_out,
-    )
-    templates.filters["thousands"] = lambda n: f"{n:,}"
-    templates.filters["csp_hash"] = csp_hash
-    return templates
-
-
-def _inline(name: str) -> Markup:
-    source, _, _ = _templates().loader.get_source(_templates(), name)
-    return Markup(source)
-
-
-def csp_hash(inline: str) -> Markup:
-    """The source of a Content-Security-Policy that allows exactly this inline script or style."""
-    digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
-    return Markup(f"'sha256-{digest}'")
-
-
-def data_url(media_type: str, content: bytes) -> str:
-    """An address that is the file itself."""
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-def _spelled_out(value: object) -> object:
-    is_text = isinstance(value, str) and not isinstance(value, Markup)
-    return shown(value) if is_text else value
-
-
-def shown(value: str) -> str:
-    """`value` with what is invisible or turns text around spelled out: \\u202e.
-
-    The joiners and marks that emoji and some scripts need stay.
-    """
-    return "".join(
-        c if c.isprintable() or c in "\u200c\u200d\u200e\u200f" else f"\\u{ord(c):04x}"
-        for c in value
     )
 
 

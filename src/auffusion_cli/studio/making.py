@@ -174,6 +174,8 @@ class Maker:
         request = ask.request(made.request, path.name, hash_file(path))
         if self._model_of_words is None:
             self._model_of_words = self._load_model_of_words(self._model)
+        if (engine := self._model_of_words.networks.engine) != self._model.networks.engine:
+            job.remarks.append(f"made with {engine}, which changes of words need")
         result = edit(self._model_of_words, request, made.settings, on_progress=report)
         again = result.source.provenance
         if again.engine == made.engine and again.samples_sha256 != made.samples_sha256:

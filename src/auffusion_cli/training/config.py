@@ -247,8 +247,8 @@ class VocoderConfig:
     """Settings of the vocoder stage, HiFi-GAN (Kong et al. 2020, section 3)."""
 
     init_from: str | None = None
-    """Name, Hub id or folder of a vocoder, a checkpoint or a run to start from; none: from
-    scratch."""
+    """Name, Hub id or folder of a vocoder, a checkpoint or a run to start from, of the latter with
+    its discriminators; none: from scratch."""
     model: dict[str, Any] = field(default_factory=dict)
     """From scratch: fields of `vocoder.HiFiGANConfig`."""
     segment_samples: int = 5120

@@ -18,6 +18,7 @@ from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.log_mel import LogMelModule, normalize_peak
 from auffusion_cli.codec.tensor_image import log_mel_to_image, pad_image
 from auffusion_cli.diffusion.text import TextConditioner
+from auffusion_cli.requests.shards import Shard as Part
 from auffusion_cli.training.captions import Wordings
 from auffusion_cli.training.latent_shards import (
     INDEX_NAME,
@@ -111,17 +112,22 @@ def complete(
     index: Index,
     write: Callable[[int, int], None],
     processes: PartialState | None,
+    part: Part | None = None,
 ) -> None:
-    """Make `folder` complete, where it is not: `write(process, n_processes)` writes the shards of
-    one process that are not there, and then the main one writes the index."""
+    """Make `folder` complete, where it is not: `write(k, n)` writes every n-th shard from k, as far
+    as they are not there, and then the main process writes the index.
+
+    With a `part` only this one of the shards is written, and no index.
+    """
     if (folder / INDEX_NAME).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     n, rank = (processes.num_processes, processes.process_index) if processes else (1, 0)
-    write(rank, n)
+    mine = (part or Part()).part(Part(rank + 1, n))
+    write(mine.index - 1, mine.count)
     if processes is not None:
         processes.wait_for_everyone()
-    if rank == 0:
+    if rank == 0 and part is None:
         found = [read_info(path) for path in sorted(folder.glob("*.safetensors"))]
         replace(index, shards=tuple(found)).write(folder)
     if processes is not None:

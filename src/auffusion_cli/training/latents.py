@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.diffusion.text import TextConditioner
 from auffusion_cli.errors import DataError
+from auffusion_cli.requests.shards import Shard as Part
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig
 from auffusion_cli.training.encoding import (
@@ -175,8 +176,11 @@ def prepare(
     n_workers: int = 0,
     before_composing: Callable[[], None] = lambda: None,
     processes: PartialState | None = None,
-) -> LatentCache:
+    part: Part | None = None,
+) -> LatentCache | None:
     """Open the cache of exactly these inputs under `root`, which is made if it is missing.
+
+    With a `part` only this one of it is made, and None returned.
 
     `before_composing()` is called before it is made. The scenes do not depend on `n_workers`, the
     number of processes that compose them. `scenes.n_cached` is not 0. The `processes` of a launch,
@@ -204,7 +208,9 @@ def prepare(
             writer.write(shard, 0, islice(composed, len(batches.of_shard(shard))))
 
     index = index_of(codec, text, scenes.duration_s, inputs)
-    complete(folder, index, write, processes)
+    complete(folder, index, write, processes, part)
+    if part is not None:
+        return None
     return LatentCache(folder, index.max_lengths, scenes.phrase_probability)
 
 

@@ -20,6 +20,7 @@ from accelerate.utils import set_seed
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.device import choose_device
 from auffusion_cli.errors import AuffusionWarning, DataError, UsageError
+from auffusion_cli.requests.shards import Shard as Part
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig, TrainingConfig
 from auffusion_cli.training.data import Clip
@@ -240,11 +241,13 @@ def precompute(
     *,
     device: str = "auto",
     held_out: Sounds | None = None,
+    part: Part | None = None,
     on_prepare: OnPrepare | None = None,
 ) -> dict[str, int]:
     """Encode what the diffusion stage needs of `sounds` into `output`; returns how many by split.
 
-    A folder of it is the `Sounds` of a later run, of the same text encoders and autoencoder.
+    A folder of it is the `Sounds` of a later run, of the same text encoders and autoencoder. With a
+    `part` only this one of the shards is made; once all are, a run without it makes it whole.
     Raises as `run` does.
     """
     from auffusion_cli.training.start import build_model
@@ -256,8 +259,10 @@ def precompute(
     counts = {}
     for split, of_split in (("train", sounds), ("val", held_out)):
         if of_split is not None:
-            source = _latents(config, of_split, model, output / split, quiet, processes)
-            counts[split] = len(source)
+            root = output / split
+            source = _latents(config, of_split, model, root, quiet, processes, part=part)
+            if source is not None:
+                counts[split] = len(source)
     return counts
 
 
@@ -270,8 +275,10 @@ def _latents(
     processes: PartialState | None,
     store: ClipStore | None = None,
     before_composing: Callable[[], None] = lambda: None,
-) -> LatentCache:
-    """The latents of `sounds`, which are made under `root` where they are missing."""
+    part: Part | None = None,
+) -> LatentCache | None:
+    """The latents of `sounds`, which are made under `root` where they are missing; None for only a
+    `part` of them."""
     from auffusion_cli.training.latents import open_latents, prepare
 
     scenes, seed = config.scenes, config.seed
@@ -281,7 +288,7 @@ def _latents(
         from auffusion_cli.training.streams import prepare_records
 
         return prepare_records(
-            root, model, sounds, scenes, seed, config.skip_bad, on_prepare, processes
+            root, model, sounds, scenes, seed, config.skip_bad, on_prepare, processes, part
         )
     if store is None:
         store = ClipStore(_of_kinds(sounds, scenes.kinds), SpectrogramConfig().sample_rate_hz)
@@ -297,6 +304,7 @@ def _latents(
         n_workers,
         before_composing,
         processes,
+        part,
     )
 
 

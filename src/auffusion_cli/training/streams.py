@@ -23,6 +23,7 @@ from accelerate import PartialState
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import AudioError, DataError
 from auffusion_cli.model import Model
+from auffusion_cli.requests.shards import Shard as Part
 from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.training.captions import Wordings
 from auffusion_cli.training.clip_check import MIN_DURATION_S, SILENCE_PEAK
@@ -66,8 +67,11 @@ def prepare_records(
     skip_bad: bool,
     on_progress: OnPrepare | None = None,
     processes: PartialState | None = None,
-) -> LatentCache:
+    share: Part | None = None,
+) -> LatentCache | None:
     """Open the latents of exactly these inputs under `root`, which are made as far as missing.
+
+    With a `share` of the parts only these are encoded, and None returned.
 
     Of the `processes` of a launch, which all call this, each reads parts of its own.
 
@@ -92,7 +96,9 @@ def prepare_records(
         if on_progress is not None and parts:
             on_progress("encoding parts", len(parts), len(parts))
 
-    complete(folder, index, write, processes)
+    complete(folder, index, write, processes, share)
+    if share is not None:
+        return None
     cache = LatentCache(folder, index.max_lengths, scenes.phrase_probability)
     if not len(cache):
         raise DataError(f"{records.parts[0]} … hold no sound that can be used")

@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,9 +24,10 @@ from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
 from auffusion_cli.codec.tensor_image import image_to_log_mel, log_mel_to_image
 from auffusion_cli.codec.vocoder import HiFiGAN, HiFiGANConfig
 from auffusion_cli.config import SpectrogramConfig
-from auffusion_cli.errors import UsageError
+from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.signal.spectrogram import mel_error_db
+from auffusion_cli.training.checkpoints import newest_checkpoint
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import TrainingConfig, VocoderConfig
 from auffusion_cli.training.discriminators import WaveformDiscriminator, discriminate, frozen
@@ -35,6 +38,7 @@ from auffusion_cli.training.losses import (
     multi_resolution_stft_loss,
 )
 from auffusion_cli.training.parts import as_setting, part_folder
+from auffusion_cli.training.run_folder import CHECKPOINTS_NAME
 from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.stage import Losses
 
@@ -46,6 +50,8 @@ TRUE_CONTEXT_FRAMES = 4
 window extends 592 samples, less than 4 hops of 160, beyond a frame's own."""
 DECODED_CONTEXT_FRAMES = 64
 """The same for decoded mels, as the autoencoder's receptive field is much wider."""
+DISCRIMINATOR = "discriminator"
+"""Name of the discriminators among the networks, and in checkpoints of a run."""
 N_PREVIEWS = 4
 PREVIEW_S = 5.0
 
@@ -78,6 +84,25 @@ def build_vocoder(config: VocoderConfig) -> HiFiGAN:
             f"vocoder: (num_mels, hop_size, sampling_rate) is {given}; it must be {wanted}"
         )
     return vocoder
+
+
+def build_discriminator(config: VocoderConfig) -> WaveformDiscriminator:
+    """The discriminators: fresh ones, or the newest of the run that `init_from` is.
+
+    Raises:
+        CheckpointError: those of the run are damaged, or of another width.
+    """
+    discriminator = WaveformDiscriminator(config.discriminator_width)
+    newest = config.init_from and newest_checkpoint(Path(config.init_from) / CHECKPOINTS_NAME)
+    if newest and (path := newest / f"{DISCRIMINATOR}.safetensors").is_file():
+        try:
+            discriminator.load_state_dict(load_file(path))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{path}: cannot be gone on with: {' '.join(str(error).split())[:120]}",
+                hint="vocoder.discriminator_width has to be that run's.",
+            ) from error
+    return discriminator
 
 
 def load_frozen_autoencoder(config: VocoderConfig) -> KLAutoencoder | PatchAutoencoder | None:
@@ -130,12 +155,12 @@ class VocoderStage:
         self.networks: dict[str, nn.Module] = {"vocoder": self.vocoder}
         self.discriminator = None
         if config.adversarial_start_step is not None:
-            self.discriminator = WaveformDiscriminator(config.discriminator_width).to(device)
-            self.networks["discriminator"] = self.discriminator
+            self.discriminator = build_discriminator(config).to(device)
+            self.networks[DISCRIMINATOR] = self.discriminator
 
     def trains(self, name: str, step: int) -> bool:
         start = self.config.adversarial_start_step
-        return name != "discriminator" or (start is not None and step >= start)
+        return name != DISCRIMINATOR or (start is not None and step >= start)
 
     def load(self, batch: Sequence[Sample]) -> Tensor:
         """Segments of clips with their context, (B, before + segment + after)."""
@@ -148,10 +173,10 @@ class VocoderStage:
         real, log_mel = self._segments(windows.to(self.device))
         fake = self.networks["vocoder"](log_mel).float()
 
-        adversarial = self.discriminator is not None and self.trains("discriminator", step)
+        adversarial = self.discriminator is not None and self.trains(DISCRIMINATOR, step)
         if adversarial:
             output_of_real, output_of_fake = discriminate(
-                self.networks["discriminator"], real, fake.detach()
+                self.networks[DISCRIMINATOR], real, fake.detach()
             )
             discriminator_loss = lsgan_discriminator_loss(output_of_real, output_of_fake)
             yield discriminator_loss, {"discriminator": discriminator_loss.item()}

@@ -86,8 +86,10 @@ def test_a_dry_run_says_what_would_be_done(watch, tmp_path):
     assert sorted(path.name for path in Path("assets").iterdir()) == ["door.wav"]
 
 
-def test_the_list_is_named_as_it_was_given(watch):
-    result, _ = watch()
+@pytest.mark.parametrize("once", [True, False])
+def test_a_list_that_is_not_there_is_told_at_once(watch, monkeypatch, once):
+    monkeypatch.setattr(command.time, "sleep", lambda duration_s: pytest.fail("watched"))
+    result, _ = watch(once=once)
     assert result.exit_code == 2 and "LIST sounds.csv: No such file" in result.stderr
 
 

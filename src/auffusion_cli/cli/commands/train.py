@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from auffusion_cli.cli import console, options
-from auffusion_cli.cli.training_progress import ProgressLines, interruptible
+from auffusion_cli.cli.training_progress import ProgressLines, interruptible, report_latents
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.parsing import parse_yaml
 from auffusion_cli.training.config import TrainingConfig
@@ -112,6 +112,7 @@ def train(
             help="Only encode the data, into shards in --output that are a --data of later runs.",
         ),
     ] = False,
+    shard: options.Shard = None,
     max_steps: Annotated[
         int | None, typer.Option("--max-steps", min=1, help="Optimiser steps in all.")
     ] = None,
@@ -173,6 +174,8 @@ def train(
         raise UsageError("--output is missing", hint="for example: -o runs/mine")
     check_effects(settled)
     folder = Path(settled.output or "")
+    if shard is not None and not precompute:
+        raise UsageError("--shard encodes a part of the data: it goes with --precompute")
     if precompute:
         check_precompute(settled, folder, resume=resume, overwrite=overwrite)
     elif not dry_run:
@@ -194,7 +197,8 @@ def train(
     processes = join_processes(device)
     is_main = processes.is_main_process
     writes = is_main and not dry_run
-    with console.quiet_unless(is_main), only_run(folder) if writes else nullcontext():
+    is_only = writes and shard is None  # parts are made at the same time
+    with console.quiet_unless(is_main), only_run(folder) if is_only else nullcontext():
         # One process downloads and opens all clips; the others find its results.
         with processes.main_process_first():
             if writes and not precompute:  # again, now that nobody else writes
@@ -226,10 +230,11 @@ def train(
                     folder,
                     device=device,
                     held_out=held_out,
+                    part=shard,
                     on_prepare=on_prepare,
                 )
                 if is_main:
-                    _report_latents(folder, counts, as_json=json)
+                    report_latents(folder, counts, shard, as_json=json)
                 return
             n_steps = run(
                 settled,
@@ -253,15 +258,6 @@ def _show_settings(config: TrainingConfig, *, as_json: bool) -> None:
     else:
         for line in dump_config(config).splitlines():
             console.print_line(line)
-
-
-def _report_latents(folder: Path, counts: dict[str, int], *, as_json: bool) -> None:
-    if as_json:
-        console.print_json({"output": str(folder), "sounds": counts})
-        return
-    shown = ", ".join(f"{count} sounds ({split})" for split, count in counts.items())
-    console.print_line(f"{folder}: {shown}")
-    console.note(f"train on them: auffusion train --data {folder} -o …")
 
 
 def _described(sounds: Sounds) -> str:

@@ -82,7 +82,9 @@ def watch(
     from auffusion_cli.cli.making import set_up
     from auffusion_cli.cli.plan import PlanOptions
     from auffusion_cli.cli.recordings import check_no_fades
+    from auffusion_cli.requests.prompts import read_prompts_file
 
+    read_prompts_file(prompts_file, encoding, "LIST")  # a mistake in its name is told at once
     suffix, subtype = SUFFIX_AND_SUBTYPE[format]
     plan_options = PlanOptions(
         seed=seed,
