@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
-from auffusion_cli.evaluation import bootstrap, measure
+from auffusion_cli.evaluation import bootstrap, clip_scores, measure
 from auffusion_cli.evaluation.captions import match_captions
 from auffusion_cli.evaluation.clips import (
     SoundFile,
@@ -21,14 +19,12 @@ from auffusion_cli.evaluation.clips import (
     without_partner,
 )
 from auffusion_cli.evaluation.embedders import Embedder, TextEmbedder, identity, no_tf32
-from auffusion_cli.evaluation.events import Complexity, complexity, count_events
+from auffusion_cli.evaluation.events import complexity, count_events
 from auffusion_cli.evaluation.features import extract
 from auffusion_cli.evaluation.measure import FolderFeatures
 from auffusion_cli.evaluation.metrics import (
     INCEPTION_SPLITS,
     Activation,
-    clap_scores,
-    probabilities,
 )
 from auffusion_cli.evaluation.notes import caption_cautions, cautions
 from auffusion_cli.evaluation.protocols import Backbone, Protocol
@@ -42,14 +38,10 @@ from auffusion_cli.evaluation.result import (
     ScoredClip,
     System,
 )
-from auffusion_cli.evaluation.rows import blocks
 from auffusion_cli.requests.provenance import current_versions
 from auffusion_cli.requests.shards import Shard
 
 METRIC_ORDER = ("FD", "FAD", "KL", "KL-sigmoid", "IS", "CLAP", "KAD", "FD-inf", "FAD-inf")
-PAIRED_SHARE = 0.99
-"""KL is computed where more than this share of the names of both folders match."""
-N_TOP_CLASSES = 5
 
 Scores = dict[str, dict[str, float]]
 """metric name -> clip name -> the clip's own score"""
@@ -130,7 +122,7 @@ def evaluate(
         metrics, scores = _measure(
             protocol, networks, folder, features, real, reference_features, prompts[name]
         )
-        top = _top_classes(folder, features.classes, networks.classifier, protocol)
+        top = clip_scores.top_classes(folder, features.classes, networks.classifier, protocol)
         evaluated.append(_system(name, folder, real, prompts[name], metrics, scores, top))
 
     return Evaluation(
@@ -236,14 +228,16 @@ def _measure(
         metrics += measure.frechet(named("FD"), named("FD-inf"), backbone, *both)
         metrics.append(measure.kernel(named("KAD"), backbone, *both))
         for kl, activation in _divergences_of(protocol).items():
-            scores[kl] = _divergences(folder, features.classes, real, reference.classes, activation)
-            metrics += _mean_divergence(kl, backbone, scores[kl], groups, folder, real)
+            scores[kl] = clip_scores.divergences(
+                folder, features.classes, real, reference.classes, activation
+            )
+            metrics += clip_scores.mean_divergence(kl, backbone, scores[kl], groups, folder, real)
     if features.frames is not None:
         both = (features.frames, reference.frames)
         metrics += measure.frechet("FAD", "FAD-inf", networks.frames.name, *both)
     if features.sounds is not None:
-        scores["CLAP"] = _alignments(networks.text, features.sounds, folder, prompts)
-        metrics += _mean_alignment(networks.text.name, scores["CLAP"], groups, folder)
+        scores["CLAP"] = clip_scores.alignments(networks.text, features.sounds, folder, prompts)
+        metrics += clip_scores.mean_alignment(networks.text.name, scores["CLAP"], groups, folder)
     return metrics, scores
 
 
@@ -258,89 +252,6 @@ def _divergences_of(protocol: Protocol) -> dict[str, Activation]:
     names = _names(protocol)
     kinds: dict[str, Activation] = {names("KL"): "softmax"}
     return kinds | {names("KL-sigmoid"): "sigmoid"} if protocol.has_several_classes else kinds
-
-
-def _divergences(
-    folder: SoundFolder,
-    classes: FolderFeatures,
-    real: SoundFolder,
-    real_classes: FolderFeatures,
-    activation: Activation,
-) -> dict[str, float]:
-    """clip name -> KL to its partner, of the clips that have one."""
-    row = {clip.name: n for n, clip in enumerate(real.clips)}
-    paired = [(n, clip.name) for n, clip in enumerate(folder.clips) if clip.name in row]
-    if not paired:
-        return {}
-    values = measure.divergences(
-        classes, real_classes, [(n, row[name]) for n, name in paired], activation
-    )
-    return {name: float(value) for (_, name), value in zip(paired, values, strict=True)}
-
-
-def _mean_divergence(
-    name: str,
-    backbone: str,
-    divergences: Mapping[str, float],
-    groups: Mapping[str, Complexity],
-    folder: SoundFolder,
-    real: SoundFolder,
-) -> list[Metric]:
-    n_paired, n_made, n_real = len(divergences), len(folder.clips), len(real.clips)
-    if n_paired <= PAIRED_SHARE * max(n_made, n_real):
-        why = (
-            f"{n_paired} of {n_made} generated and {n_real} reference files have a partner of the"
-            f" same name; it takes more than {PAIRED_SHARE:.0%}"
-        )
-        return [measure.absent(name, backbone, "lower", n_paired, why, "nats")]
-    return measure.mean_score(name, backbone, "lower", "nats", divergences, groups)
-
-
-def _alignments(
-    network: TextEmbedder, sounds: FolderFeatures, folder: SoundFolder, prompts: Mapping[str, str]
-) -> dict[str, float]:
-    """clip name -> CLAP score, of the clips that have a prompt."""
-    asked = [(n, clip.name) for n, clip in enumerate(folder.clips) if clip.name in prompts]
-    if not asked:
-        return {}
-    alignments = {}
-    for block in blocks(len(asked)):
-        part = asked[block]
-        texts = network.embed_texts([prompts[name] for _, name in part])
-        values = clap_scores(sounds.rows[np.array([n for n, _ in part])], texts)
-        alignments |= {name: float(value) for (_, name), value in zip(part, values, strict=True)}
-    return alignments
-
-
-def _mean_alignment(
-    backbone: str,
-    alignments: Mapping[str, float],
-    groups: Mapping[str, Complexity],
-    folder: SoundFolder,
-) -> list[Metric]:
-    if not alignments:
-        why = "no prompts: the files carry none, and no list was given"
-        return [measure.absent("CLAP", backbone, "higher", 0, why, "cosine")]
-    n_without = len(folder.clips) - len(alignments)
-    note = f"{n_without} clips have no prompt and are not in it" if n_without else ""
-    return measure.mean_score("CLAP", backbone, "higher", "cosine", alignments, groups, note)
-
-
-def _top_classes(
-    folder: SoundFolder, features: FolderFeatures, classifier: Embedder, protocol: Protocol
-) -> dict[str, tuple[ClassProbability, ...]]:
-    """clip name -> its most probable classes, where they have names."""
-    names = classifier.class_names
-    if names is None:
-        return {}
-    activation: Activation = "sigmoid" if protocol.has_several_classes else "softmax"
-    found = {}
-    for block in blocks(len(folder.clips)):
-        rows = probabilities(features.logits[block], activation)
-        for clip, row in zip(folder.clips[block], rows, strict=True):
-            first = np.argsort(-row, kind="stable")[:N_TOP_CLASSES]
-            found[clip.name] = tuple(ClassProbability(names[i], float(row[i])) for i in first)
-    return found
 
 
 # --- the result

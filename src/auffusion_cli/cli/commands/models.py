@@ -10,12 +10,11 @@ import typer
 
 from auffusion_cli.cli import console, options, resolve
 from auffusion_cli.cli.commands.compose import compose
+from auffusion_cli.cli.commands.kinds import described, kinds, kinds_of, print_kinds
 from auffusion_cli.cli.commands.push import push
 from auffusion_cli.cli.usage import SuggestingGroup
 
 if TYPE_CHECKING:
-    from auffusion_cli.checkpoints.kinds import Kind
-    from auffusion_cli.checkpoints.names import Checkpoint
     from auffusion_cli.checkpoints.onnx_graph import WrittenGraph
 
 Name = Annotated[
@@ -212,83 +211,16 @@ def info(
     description["size_bytes"] = _folder_bytes(checkpoint.folder)
     if known := names.KNOWN.get(checkpoint.name):
         description["description"] = known.description
-    found = _kinds_of(checkpoint) if show_kinds else []
+    found = kinds_of(checkpoint) if show_kinds else []
     if json:
         if show_kinds:
-            description["kinds"] = [_described(kind) for kind in found]
+            description["kinds"] = [described(kind) for kind in found]
         console.print_json(description)
         return
     _print_fields(description)
     if show_kinds:
         console.print_line()
-        _print_kinds(found)
-
-
-def kinds(
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="WORD...", help="Only kinds with these words.")
-    ] = None,
-    model: options.Model = "embedded",
-    json: options.Json = False,
-) -> None:
-    """Search the kinds of sound that a model was trained on, and the licences of their recordings.
-
-    The last column is a prompt for each. Share-alike terms, such as those of CC-BY-SA and the GPL,
-    ask for the same licence on what is made of a recording.
-
-    \b
-    Examples:
-      auffusion models kinds
-      auffusion models kinds dog
-      auffusion models kinds rain --json
-    """
-    from auffusion_cli.checkpoints.kinds import search_kinds
-    from auffusion_cli.errors import UsageError
-
-    checkpoint = resolve.find(model)
-    if checkpoint is None:
-        raise UsageError(
-            f"--model {model} is not on this machine",
-            hint=f"`auffusion models pull {model}` downloads it.",
-        )
-    found = _kinds_of(checkpoint)
-    if words:
-        found = search_kinds(found, " ".join(words))
-        if not found:
-            raise UsageError(
-                f"no kind of {model} has the words {' '.join(words)!r}",
-                hint="`auffusion models kinds` lists all of them.",
-            )
-    if json:
-        for kind in found:
-            console.print_json(_described(kind))
-    else:
-        _print_kinds(found)
-
-
-def _kinds_of(checkpoint: Checkpoint) -> list[Kind]:
-    from auffusion_cli.checkpoints.kinds import read_kinds
-    from auffusion_cli.errors import UsageError
-
-    found = read_kinds(checkpoint.folder)
-    if found is None:
-        raise UsageError(f"{checkpoint.name} does not list the kinds of sound it was trained on")
-    return found
-
-
-def _described(kind: Kind) -> dict[str, Any]:
-    share_alike = {"share_alike": kind.share_alike}
-    return asdict(kind) | {"n_recordings": kind.n_recordings} | share_alike
-
-
-def _print_kinds(found: list[Kind]) -> None:
-    console.print_table(
-        ("KIND", "RECORDINGS", "SHARE-ALIKE", "PROMPT"),
-        [
-            (kind.name, kind.n_recordings, sum(kind.share_alike.values()), kind.phrases[0])
-            for kind in found
-        ],
-    )
+        print_kinds(found)
 
 
 def _print_fields(description: dict[str, Any]) -> None:
