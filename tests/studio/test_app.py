@@ -1,8 +1,10 @@
 """The HTTP API, over the tiny model: what comes out is what the command line makes."""
 
+import copy
 import io
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,6 +86,20 @@ def test_words_are_changed_as_the_library_changes_them(client, finished, tiny_mo
     expected = edit(tiny_model, request, read_record(path).settings).edited
     made_samples = read_recording(history.path(history.find(made))).samples[:, 0] >> 16
     assert np.array_equal(made_samples, to_pcm16(expected.waveform))
+
+
+def test_an_engine_that_only_changes_of_words_need_is_named(tiny_model, history, wait_for_job):
+    networks = copy.copy(tiny_model.networks)
+    networks.engine = "onnx"
+    loaded = replace(tiny_model, networks=networks)
+    maker = Maker(lambda: loaded, loaded.defaults, history, lambda _: tiny_model)
+    with TestClient(Studio(maker, "tiny").app, base_url="http://127.0.0.1") as client:
+        body = {"prompt": "a dog", "seed": 5, "duration_s": 0.8, "steps": 2}
+        job = wait_for_job(client, client.post("/v1/generate", json=body).json()["id"])
+        body = {"source": job["sounds"][0], "swaps": ["dog=cat"]}
+        job = wait_for_job(client, client.post("/v1/edit", json=body).json()["id"])
+        sound = client.get(f"/v1/sounds/{job['sounds'][0]}").json()
+    assert sound["remarks"] == ["made with torch, which changes of words need"]
 
 
 def test_only_words_that_made_the_sound_are_changed(client, finished, recording_file):
