@@ -89,14 +89,16 @@ SCHEDULERS: dict[str, str] = {
     "dpm++": "DPMSolverMultistepScheduler",
     "unipc": "UniPCMultistepScheduler",
     "euler": "EulerDiscreteScheduler",
+    "ddpm": "DDPMScheduler",
 }
-"""Name on the command line -> class in diffusers. As set up here all of them are deterministic."""
+"""Name on the command line -> class in diffusers. As set up here one seed is one sound."""
 CONTINUOUS_SCHEDULE = "CosineDPMSolverMultistepScheduler"
 """Class in diffusers of a noise schedule along the level of noise, without numbered time steps."""
 
 
 FEW_STEPS = {"dpm++": 20, "unipc": 20, "ddim": 50, "euler": 50, "pndm": 50}
-"""Scheduler -> the steps that give the sound of 100 of PNDM, up to details, the fewest first:
+"""Scheduler -> the steps that give the sound of 100 of PNDM, up to details, the fewest first; DDPM,
+whose noise makes it another one, has none:
 `benchmarks/steps.py` measures them; see docs/generate.md."""
 
 

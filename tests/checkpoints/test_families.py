@@ -24,6 +24,6 @@ def test_a_family_is_found_by_the_name_of_its_pipeline(index, family, tmp_path):
 
 
 def test_a_system_that_is_not_supported_is_named(tmp_path):
-    (tmp_path / "model_index.json").write_text('{"_class_name": "StableAudioPipeline"}')
-    with pytest.raises(CheckpointError, match="StableAudioPipeline is not supported"):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "MusicLDMPipeline"}')
+    with pytest.raises(CheckpointError, match="MusicLDMPipeline is not supported"):
         find_family(tmp_path)

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import DDPMScheduler
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from safetensors.torch import load_file, save_file
 
@@ -17,8 +19,9 @@ from auffusion_cli.checkpoints.listing import needed_files
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.checkpoints.names import Checkpoint
 from auffusion_cli.diffusion.samplers import initial_noise
+from auffusion_cli.diffusion.schedulers import make_scheduler
 from auffusion_cli.errors import CheckpointError
-from auffusion_cli.requests.request import GenerateRequest
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.attention import generate_with_attention
 from auffusion_cli.tasks.generate import generate
 from published_systems import WINDOW_S, write_audioldm, write_audioldm2, write_tango
@@ -88,12 +91,22 @@ def tango(tmp_path_factory):
     return folder, write_tango(folder), load_model(folder, device="cpu")
 
 
+@pytest.mark.parametrize("scheduler", ["ddim", "ddpm"])
 @pytest.mark.parametrize("prompt", ["a dog barks in the rain", "rain"])
-def test_sounds_equal_those_of_tangos_own_loop(tango, prompt):
+def test_sounds_equal_those_of_tangos_own_loop(tango, prompt, scheduler, monkeypatch):
     _, parts, model = tango
     noise = initial_noise([7], model.latent_shape(WINDOW_S))
+    if scheduler == "ddpm":
+        parts = replace(parts, scheduler=DDPMScheduler.from_config(parts.scheduler.config))
+        own = make_scheduler(scheduler, model.scheduler_config)
+        own.begin(noise)
+        monkeypatch.setattr(
+            "diffusers.schedulers.scheduling_ddpm.randn_tensor",
+            lambda *_, **__: lying(own.draw(noise.shape[1:])),
+        )
     expected = parts(prompt, lying(noise), 2, 3.0)
-    (sound,) = generate(model, [GenerateRequest(prompt, seed=7)])
+    settings = GenerateSettings.from_defaults(model.defaults, scheduler=scheduler)
+    (sound,) = generate(model, [GenerateRequest(prompt, seed=7)], settings)
     assert sound.waveform.std() > 1e-3
     np.testing.assert_allclose(sound.waveform, expected[: len(sound.waveform)], atol=1e-4)
 

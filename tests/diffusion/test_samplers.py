@@ -105,4 +105,4 @@ def test_noise_is_turned_towards_another_and_keeps_its_power():
 def test_unknown_scheduler_is_named_with_the_valid_ones():
     with pytest.raises(UsageError, match="plms") as error:
         make_scheduler("plms", CONFIG)
-    assert "pndm, ddim, dpm++, unipc, euler" in error.value.hint
+    assert "pndm, ddim, dpm++, unipc, euler, ddpm" in error.value.hint

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from unittest.mock import patch
 
 import diffusers
 import numpy as np
@@ -44,15 +45,22 @@ def trajectories(name, config, n_steps):
     assert own.timesteps.tolist() == other.timesteps.tolist()
     noise = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
     assert own.init_noise_sigma == pytest.approx(float(other.init_noise_sigma), rel=1e-6)
-    state, their_state = noise * own.init_noise_sigma, torch.from_numpy(noise)
+    state, their_state = own.begin(noise), torch.from_numpy(noise)
     their_state = their_state * other.init_noise_sigma
-    states, their_states = [], []
+    states, their_states, drawn = [], [], [np.zeros(SHAPE, np.float32)]
+    if name == "ddpm":
+        draw = own.draw
+        own.draw = lambda shape: drawn.append(draw(shape)) or drawn[-1]
     for timestep, their_timestep in zip(own.timesteps.tolist(), other.timesteps, strict=True):
         output = fake_model(own.scale_model_input(state, timestep), timestep)
         state = own.step(output, timestep, state)
         seen = other.scale_model_input(their_state, their_timestep).numpy()
         output = torch.from_numpy(fake_model(seen, their_timestep.item()))
-        their_state = other.step(output, their_timestep, their_state).prev_sample
+        with patch(
+            "diffusers.schedulers.scheduling_ddpm.randn_tensor",
+            lambda *_, **__: torch.from_numpy(drawn[-1]),
+        ):
+            their_state = other.step(output, their_timestep, their_state).prev_sample
         assert state.dtype == np.float32
         states.append(state)
         their_states.append(their_state.numpy())
@@ -195,6 +203,18 @@ def test_what_is_not_implemented_is_refused_by_its_name(name, field, value):
 
 def test_what_another_scheduler_would_read_does_not_matter():
     make_scheduler("ddim", PUBLISHED | {"use_karras_sigmas": True, "solver_order": 3})
+
+
+def test_the_noise_of_a_sound_is_its_own_in_any_batch():
+    noise = np.random.default_rng(0).standard_normal((3, 4, 8)).astype(np.float32)
+    scheduler = make_scheduler("ddpm", PUBLISHED)
+    scheduler.begin(noise)
+    together = [scheduler.draw((4, 8)) for _ in range(2)]
+    scheduler.begin(noise[1:2])
+    alone = [scheduler.draw((4, 8)) for _ in range(2)]
+    assert np.array_equal(np.stack(alone)[:, 0], np.stack(together)[:, 1])
+    assert not np.array_equal(together[0], together[1])
+    assert np.stack(together).std() == pytest.approx(1, abs=0.1)
 
 
 def test_noise_back_is_the_forward_process():

@@ -66,7 +66,8 @@ def image_of(parts, latents):
     return (decoded / 2 + 0.5).clamp(0, 1)[0].permute(1, 2, 0).numpy()
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+# DDPM's noise is drawn from another source there.
+@pytest.mark.parametrize("name", sorted(SCHEDULERS.keys() - {"ddpm"}))
 def test_inpainting_is_stable_diffusion_inpaint_pipelines(tiny_model, parts, clean, name):
     config = tiny_model.scheduler_config
     pipeline = their_pipeline("StableDiffusionInpaintPipeline", parts, name, config)
@@ -101,7 +102,7 @@ def test_inpainting_is_stable_diffusion_inpaint_pipelines(tiny_model, parts, cle
 
 # PNDM started midway is another thing there: diffusers leaves out the second visit of its second
 # time step, so that all the following steps are taken at a time step that the state is not at.
-@pytest.mark.parametrize("name", sorted(SCHEDULERS.keys() - {"pndm"}))
+@pytest.mark.parametrize("name", sorted(SCHEDULERS.keys() - {"pndm", "ddpm"}))
 @pytest.mark.parametrize("strength", [0.4, 1.0])
 def test_sdedit_is_stable_diffusion_img2img_pipelines(tiny_model, parts, clean, name, strength):
     config = tiny_model.scheduler_config

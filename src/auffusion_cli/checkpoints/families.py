@@ -87,9 +87,9 @@ class Family:
             )
 
 
-def _defaults(guidance_scale: float) -> GenerationDefaults:
-    """Those of the papers: 200 steps of DDIM."""
-    return GenerationDefaults(steps=200, guidance_scale=guidance_scale, scheduler="ddim")
+def _defaults(guidance_scale: float, scheduler: str = "ddim") -> GenerationDefaults:
+    """Those of the papers: 200 steps, of DDIM but for Tango."""
+    return GenerationDefaults(steps=200, guidance_scale=guidance_scale, scheduler=scheduler)
 
 
 AUDIOLDM = Family(
@@ -109,7 +109,7 @@ AUDIOLDM2 = Family(
 TANGO = Family(
     name="Tango",
     class_name=None,
-    defaults=_defaults(3.0),
+    defaults=_defaults(3.0, "ddpm"),
     text=(TextPart("text_encoder", "text_encoder"),),
     # Stable Diffusion 2.1's, which its main_config.json names by a repository that is gone.
     scheduler_config={

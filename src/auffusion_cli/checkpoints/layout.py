@@ -32,7 +32,6 @@ from auffusion_cli.parsing import decode
 VOCODERS = ("hifigan", "griffin-lim")
 SCHEDULE_CLASSES = (
     *SCHEDULERS.values(),
-    "DDPMScheduler",
     "DDIMInverseScheduler",
     "DEISMultistepScheduler",
     "DPMSolverSinglestepScheduler",
@@ -147,7 +146,7 @@ def check_scheduler_config(config: Mapping[str, Any], path: Path | str) -> None:
         raise CheckpointError(
             f"{path}: _class_name is {str(class_name)[:60]!r}, which is not known to run on a "
             "discrete variance-preserving noise schedule",
-            hint=f"Known: {', '.join(sorted(SCHEDULERS.values()))}, DDPMScheduler.",
+            hint=f"Known: {', '.join(sorted(SCHEDULERS.values()))}.",
         )
     for name in ("use_flow_sigmas", "thresholding"):
         if config.get(name):

@@ -71,12 +71,11 @@ def sample(
     taken so many times, and `after_step` has to noise the state back to it: see `AfterStep`.
     """
     scheduler.set_timesteps(n_steps)
+    latents = scheduler.begin(noise)
     timesteps = scheduler.timesteps.tolist()
     if first_step > 0:
         timesteps = _timesteps_from(scheduler, first_step)
-    if clean is None:
-        latents = noise * scheduler.init_noise_sigma
-    else:
+    if clean is not None:
         latents = scheduler.add_noise(clean, noise, timesteps[0])
     if visits > 1:
         timesteps = [each for each in timesteps[:-1] for _ in range(visits)] + timesteps[-1:]

@@ -56,6 +56,10 @@ class Scheduler(ABC):
         self.n_steps = n_steps
         self.timesteps = self._spaced(n_steps)
 
+    def begin(self, noise: np.ndarray) -> np.ndarray:
+        """The first state of a run, of the noise (B, C, h, w) that every sound begins with."""
+        return noise * self.init_noise_sigma
+
     def scale_model_input(self, latents: np.ndarray, timestep: float) -> np.ndarray:
         """The latents as the model is to see them."""
         return latents
@@ -68,6 +72,15 @@ class Scheduler(ABC):
     @abstractmethod
     def step(self, output: np.ndarray, timestep: float, latents: np.ndarray) -> np.ndarray:
         """The model's output for the latents of `timestep` -> the latents of the next one."""
+
+    def clean_and_noise(
+        self, output: np.ndarray, latents: np.ndarray, alpha_bar: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the model's output says that there is of both in the latents, each at full size."""
+        alpha, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+        if self.predicts_noise:
+            return (latents - sigma * output) / alpha, output
+        return alpha * latents - sigma * output, alpha * output + sigma * latents
 
     def _spaced(self, n_steps: int) -> np.ndarray:
         """(n_steps,) whole time steps; Lin et al. 2023 (arXiv 2305.08891), table 2."""

@@ -1,14 +1,16 @@
 """The solvers by name, which take the model's output at one time step to the latents of the next.
 
-All are deterministic and agree with diffusers' schedulers of the same names, which tests hold them
-to; so a checkpoint's `scheduler_config.json` of whatever class means the same here.
+All agree with diffusers' schedulers of the same names, which tests hold them to; so a checkpoint's
+`scheduler_config.json` of whatever class means the same here. All but DDPM are deterministic, and
+DDPM's noise follows from that which a sound begins with, so that one seed is one sound.
 
-Sources: DDIM (Song et al. 2021, arXiv 2010.02502), PNDM (Liu et al. 2022, arXiv 2202.09778); the
-others are in `sigma_schedulers`.
+Sources: DDPM (Ho et al. 2020, arXiv 2006.11239), DDIM (Song et al. 2021, arXiv 2010.02502), PNDM
+(Liu et al. 2022, arXiv 2202.09778); the others are in `sigma_schedulers`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +21,7 @@ from auffusion_cli.config import SCHEDULERS
 from auffusion_cli.diffusion.schedule import ONLY, Scheduler, is_continuous
 from auffusion_cli.diffusion.sigma_schedulers import DPMSolver, Euler, UniPC
 from auffusion_cli.errors import UsageError
+from auffusion_cli.signal.noise import Noise
 
 
 class DDIM(Scheduler):
@@ -36,11 +39,7 @@ class DDIM(Scheduler):
         self, output: np.ndarray, latents: np.ndarray, alpha_bar: float, to_alpha_bar: float
     ) -> np.ndarray:
         """Equation 12 of the paper, without noise of its own."""
-        alpha, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
-        if self.predicts_noise:
-            clean, noise = (latents - sigma * output) / alpha, output
-        else:
-            clean, noise = alpha * latents - sigma * output, alpha * output + sigma * latents
+        clean, noise = self.clean_and_noise(output, latents, alpha_bar)
         return math.sqrt(to_alpha_bar) * clean + math.sqrt(1 - to_alpha_bar) * noise
 
 
@@ -111,12 +110,40 @@ class PNDM(Scheduler):
         return math.sqrt(to_alpha_bar / alpha_bar) * latents - change * output
 
 
+class DDPM(Scheduler):
+    """Ancestral sampling: each step goes to the likeliest state, and adds noise (equation 7)."""
+
+    def begin(self, noise: np.ndarray) -> np.ndarray:
+        digests = (hashlib.sha256(np.ascontiguousarray(row)).digest() for row in noise)
+        self._noises = [Noise(int.from_bytes(digest[:4], "little")) for digest in digests]
+        return super().begin(noise)
+
+    def step(self, output: np.ndarray, timestep: float, latents: np.ndarray) -> np.ndarray:
+        left = self.timesteps[self.timesteps < timestep]
+        alpha_bar, following = self._alpha_bar(timestep), 1.0
+        if len(left):
+            following = self._alpha_bar(left[0])
+        kept = alpha_bar / following
+        clean, _ = self.clean_and_noise(output, latents, alpha_bar)
+        towards_clean = math.sqrt(following) * (1 - kept) / (1 - alpha_bar)
+        mean = towards_clean * clean + math.sqrt(kept) * (1 - following) / (1 - alpha_bar) * latents
+        if not len(left):
+            return mean
+        spread = math.sqrt((1 - following) / (1 - alpha_bar) * (1 - kept))
+        return mean + spread * self.draw(latents.shape[1:])
+
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        """(B, ...) of the next noise, of each sound its own."""
+        return np.stack([noise.normal(shape) for noise in self._noises])
+
+
 CLASSES: dict[str, type[Scheduler]] = {
     "pndm": PNDM,
     "ddim": DDIM,
     "dpm++": DPMSolver,
     "unipc": UniPC,
     "euler": Euler,
+    "ddpm": DDPM,
 }
 
 CONTINUOUS_SCHEDULERS = tuple(name for name, kind in CLASSES.items() if kind.goes_along_s)

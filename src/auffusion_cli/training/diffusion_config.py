@@ -68,7 +68,7 @@ class GenerationConfig:
     guidance_rescale: float | None = None
     """Rescaling of the guidance (Lin et al. 2023), from 0 to 1."""
     scheduler: str | None = None
-    """Sampling method: pndm, ddim, dpm++, unipc or euler."""
+    """Sampling method: pndm, ddim, dpm++, unipc, euler or ddpm."""
     vocoder: str | None = None
     """hifigan or griffin-lim."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -152,7 +152,7 @@ def _read_start(config: DiffusionConfig) -> _Start:
 
 def _schedule(config: DiffusionConfig, start: _Start) -> dict[str, Any]:
     """The noise schedule, checked: diffusers ignores unknown keys."""
-    classes = [DDPMScheduler, *(getattr(diffusers, name) for name in SCHEDULERS.values())]
+    classes = [getattr(diffusers, name) for name in SCHEDULERS.values()]
     known = {name for kind in classes for name in inspect.signature(kind).parameters}
     for key in config.scheduler:
         if key not in known:

@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 
-const SCHEDULERS = ["pndm", "ddim", "dpm++", "unipc", "euler"];
+const SCHEDULERS = ["pndm", "ddim", "dpm++", "unipc", "euler", "ddpm"];
 
 export function addSampling(container, defaults) {
   const number = (name, label, attributes) =>
