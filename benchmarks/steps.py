@@ -11,6 +11,7 @@ import argparse
 import time
 
 import numpy as np
+import torch
 
 from auffusion_cli import GenerateRequest, GenerateSettings, load_model
 from auffusion_cli.evaluation.protocols import PROTOCOLS
@@ -73,7 +74,7 @@ def main() -> None:
         begun_s = time.perf_counter()
         (sound,) = generate(model, [GenerateRequest(prompt, seed)], settings)
         seconds.setdefault((scheduler, steps), []).append(time.perf_counter() - begun_s)
-        (features,) = tagger.embed([sound.waveform])
+        (features,) = tagger.embed([torch.from_numpy(sound.waveform)])
         return sound.log_mel, int(np.argmax(features.logits))
 
     for n, prompt in enumerate(PROMPTS[: arguments.prompts], 1):
