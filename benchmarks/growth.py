@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.parse_args()
     missed = []
-    options = ["--steps", "1", "--device", "cpu", "--seed", "0", "--overwrite"]
+    options = ["--steps", "1", "--no-guards", "--device", "cpu", "--seed", "0", "--overwrite"]
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
         by_number, by_length_s = {}, {}
