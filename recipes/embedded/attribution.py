@@ -7,9 +7,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from rendered import PACKAGE as RENDERED
+import rendered
+import synthesised
 
-RENDERED_CREDIT = ("rendered with fluidsynth (FluidR3 GM) or espeak-ng", "MIT / GPL-3+")
+MADE_HERE = {
+    rendered.PACKAGE: ("rendered with fluidsynth (FluidR3 GM) or espeak-ng", "MIT / GPL-3+"),
+    synthesised.PACKAGE: ("synthesised by the recipe's own formulas", "Apache-2.0"),
+}
 SHOWN = 160  # characters of a credit in a metadata row; CREDITS.md has it whole
 
 
@@ -103,8 +107,8 @@ class Licences:
         return Stanza([], f"the authors of {package} (see CREDITS.md)", licence)
 
     def of(self, package: str, path: str) -> tuple[str, str]:
-        if package == RENDERED:
-            return RENDERED_CREDIT
+        if package in MADE_HERE:
+            return MADE_HERE[package]
         stanza = self.stanza(package, path)
         return stanza.authors[:SHOWN], stanza.licence
 
@@ -122,8 +126,8 @@ class Licences:
         ]
         for package, paths in sorted(used.items()):
             lines += ["", f"## {package} ({len(paths)} files)", ""]
-            if package == RENDERED:
-                lines.append(f"{RENDERED_CREDIT[0]}: {RENDERED_CREDIT[1]}.")
+            if package in MADE_HERE:
+                lines.append(": ".join(MADE_HERE[package]) + ".")
                 continue
             by_terms: dict[tuple[str, str], int] = defaultdict(int)
             for path in paths:

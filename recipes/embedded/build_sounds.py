@@ -34,6 +34,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import archives  # a recipe's scripts import their neighbours
 import attribution
 import rendered
+import synthesised
+import words
 
 SAMPLE_RATE = 16_000
 PEAK = 0.95
@@ -44,6 +46,8 @@ SEGMENT_SECONDS = 8.0
 SEGMENTS_PER_FILE = 10  # one long recording must not be most of its kind
 CLIPS_PER_KIND = 60  # nor one kind most of the set
 TEST_SHARE = 0.15
+MADE_HERE = {rendered.PACKAGE, synthesised.PACKAGE}
+UNHEARD = Path(__file__).with_name("unheard.txt")
 TOOLS = {
     "apt-get": "apt",
     "dpkg-deb": "dpkg",
@@ -68,6 +72,7 @@ class Kind:
     split: bool = False  # the single calls of a recording are clips too
     words: dict[str, str] = field(default_factory=dict)  # file pattern -> a caption of its own
     limit: int = CLIPS_PER_KIND
+    wordings: list[str] = field(default_factory=list)  # the taught ones of ``wordings.yaml``
 
 
 @dataclass
@@ -88,14 +93,15 @@ class Clip:
 
 def load_kinds(path: Path) -> list[Kind]:
     table: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text())
-    kinds = []
+    known, kinds = words.load_words(), []
     for name, entry in table.items():
         entry = dict(entry)
         sources = {
             package: [patterns] if isinstance(patterns, str) else list(patterns)
             for package, patterns in entry.pop("from").items()
         }
-        kinds.append(Kind(name=name, sources=sources, **entry))
+        taught = known.taught(name) if name in known.wordings else []
+        kinds.append(Kind(name=name, sources=sources, wordings=taught, **entry))
     return kinds
 
 
@@ -331,11 +337,14 @@ def limit_kind(clips: list[Clip], limit: int) -> list[Clip]:
 
 
 def test_groups(clips: list[Clip], core: bool) -> set[str]:
-    """The groups of one kind that are held out: about 15 %, never all, at least one of five."""
-    sizes = Counter(clip.group for clip in clips)
+    """The groups of one kind that are held out: about 15 %, never all, at least one of five.
+
+    What is made by formula is no test.
+    """
+    sizes = Counter(clip.group for clip in clips if clip.package != synthesised.PACKAGE)
     if len(sizes) < (2 if core else 5):
         return set()
-    wanted = max(1.0, TEST_SHARE * len(clips))
+    wanted = max(1.0, TEST_SHARE * sizes.total())
     held: set[str] = set()
     total = 0
     for group in sorted(sizes, key=lambda g: (sizes[g] > wanted * 1.5, digest("split" + g))):
@@ -347,7 +356,7 @@ def test_groups(clips: list[Clip], core: bool) -> set[str]:
 
 
 def captions(clip: Clip) -> list[str]:
-    """Three to five wordings: the file's own, what was counted, then some of the kind's."""
+    """Five or so: the file's own, what was counted, some of the kind's captions and wordings."""
     kind = clip.kind
     rng = random.Random(digest(clip.source + str(clip.index)))
     texts = [text for pattern, text in kind.words.items() if matches(clip.path, pattern)]
@@ -356,6 +365,7 @@ def captions(clip: Clip) -> list[str]:
         texts.append(f"{kind.counted} {times}")
     texts += rng.sample(kind.captions, min(2, len(kind.captions)))
     texts.append(rng.choice(kind.phrases))
+    texts += rng.sample(kind.wordings, min(2, len(kind.wordings)))
     return list(dict.fromkeys(texts))
 
 
@@ -407,8 +417,9 @@ def summary(kinds: list[Kind], train: list[Clip], test: list[Clip]) -> str:
 def build(out: Path, cache: Path, table: Path) -> str:
     kinds = load_kinds(table)
     packages = sorted({package for kind in kinds for package in kind.sources})
-    fetch([p for p in packages if p != rendered.PACKAGE] + [rendered.SOUNDFONT], cache)
+    fetch([p for p in packages if p not in MADE_HERE] + [rendered.SOUNDFONT], cache)
     rendered.render(cache / "sounds" / rendered.PACKAGE, cache)
+    synthesised.synthesise(cache / "sounds" / synthesised.PACKAGE)
 
     by_kind: dict[str, list[Clip]] = defaultdict(list)
     sounds = cache / "sounds"
@@ -418,13 +429,14 @@ def build(out: Path, cache: Path, table: Path) -> str:
     for clip in drop_duplicates(everything):
         by_kind[clip.kind.name].append(clip)
 
+    unheard = set(UNHEARD.read_text("utf-8").splitlines())
     train: list[Clip] = []
     test: list[Clip] = []
     for kind in kinds:
         clips = limit_kind(by_kind[kind.name], kind.limit)
         held = test_groups(clips, kind.core)
-        for clip in clips:
-            (test if clip.group in held else train).append(clip)
+        test += [clip for clip in clips if clip.group in held]
+        train += [clip for clip in clips if clip.group not in held and clip.source not in unheard]
 
     licences = attribution.Licences(sounds)
     partial = out.with_name(out.name + ".part")
