@@ -93,6 +93,17 @@ def test_in_the_stable_diffusion_layout_a_dropped_caption_is_the_empty_prompt(mo
     assert not any("adapter" in name for name, _ in stage.networks["denoiser"].named_parameters())
 
 
+def test_adapters_stay_where_they_are_not_to_be_trained(model):
+    stage = make_stage(model, init_from="x", train_adapters=False)
+    trained = {n for n, p in stage.networks["denoiser"].named_parameters() if p.requires_grad}
+    assert trained and all(name.startswith("unet.") for name in trained)
+    ((loss, _),) = stage.losses(stage.load(BATCH), step=0)
+    loss.backward()
+    assert all(p.grad is None for p in model.networks.adapters.parameters())
+    with pytest.raises(UsageError, match="has no adapters"):
+        make_stage(with_parts(model, adapters=None), init_from="x", train_adapters=False)
+
+
 def test_captions_are_dropped_as_often_as_asked(model):
     stage = make_stage(model, text_dropout=0.25)
     batch = [Sample(i % 2, seed=i) for i in range(400)]

@@ -56,6 +56,7 @@ OTHER = {
     "duration_s": 0.5,
     "n_cached": 3,
     "kinds": ("a",),
+    "kind_weights": {"a": 2.0},
     "gap_s": (0.1, 0.2),
     "background_gain_db": (-5.0, -4.0),
     "text_encoders": (TextEncoderConfig("x"),),

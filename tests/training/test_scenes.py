@@ -207,6 +207,22 @@ def test_kind_balance_evens_kinds_out(tmp_path):
     assert share(1.0) == pytest.approx(0.5, abs=0.05)
 
 
+def test_a_kind_is_drawn_as_often_as_its_weight_says(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(500, 0.1).numpy(), RATE_HZ)
+    kinds = ["many"] * 4 + ["few"]
+    store = ClipStore([Clip(path, ("x",), kind=kind) for kind in kinds], RATE_HZ)
+
+    def share(**settings):
+        config = SceneConfig(duration_s=0.1, **settings)
+        return sum(compose(store, config, seed).kinds == ("few",) for seed in range(1000)) / 1000
+
+    assert share(kind_weights={"few": 4.0}) == pytest.approx(0.5, abs=0.05)
+    assert share(kind_balance=1.0, kind_weights={"few": 3.0}) == pytest.approx(0.75, abs=0.05)
+    assert share(kind_weights={"many": 0.01}) > 0.9
+    assert share() == pytest.approx(0.2, abs=0.04)  # the same store, other weights
+
+
 def test_one_kind_alone_is_never_mixed_with_itself(store, clips):
     dogs = ClipStore(clips[:2], RATE_HZ)
     assert all(compose(dogs, ALWAYS, seed).kinds == ("dog",) for seed in range(20))

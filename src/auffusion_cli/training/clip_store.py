@@ -13,6 +13,7 @@ from torch import Tensor
 
 from auffusion_cli.errors import DataError
 from auffusion_cli.signal.audio import read_audio
+from auffusion_cli.training.config import SceneConfig
 from auffusion_cli.training.data import Clip
 
 TRIM_LEVEL = 10 ** (-50 / 20)
@@ -52,7 +53,7 @@ class ClipStore:
         self._free_bytes = memory_bytes
         self._pcm: dict[int, Tensor] = {}
         self._groups: dict[tuple[str | None, str | None], list[int]] = {}
-        self._weighted: dict[tuple[str | None, float], tuple[list[list[int]], list[float]]] = {}
+        self._weighted: dict[tuple, tuple[list[list[int]], list[float]]] = {}
         for index, clip in enumerate(self.clips):
             self._groups.setdefault((clip.role, clip.kind), []).append(index)
 
@@ -93,13 +94,14 @@ class ClipStore:
     def pick(
         self,
         rng: random.Random,
-        kind_balance: float,
+        scenes: SceneConfig,
         role: str | None = "any",
         without: Sequence[int] = (),
     ) -> int | None:
         """A random clip of `role` and of other kinds than `without`; None: there is none.
 
-        A kind with n clips has a probability proportional to n ** (1 - kind_balance).
+        A kind with n clips has a probability proportional to n ** (1 - kind_balance), times its
+        weight in `kind_weights`.
         """
         kinds = {self.clips[index].kind for index in without} - {None}
 
@@ -107,7 +109,7 @@ class ClipStore:
             kind = self.clips[group[0]].kind
             return kind not in kinds if kind is not None else len(group) > len(without)
 
-        groups, weights = self._weighted_groups(role, kind_balance)
+        groups, weights = self._weighted_groups(role, scenes)
         if not any(map(fits, groups)):
             return None
         while True:
@@ -117,16 +119,18 @@ class ClipStore:
                 return index
 
     def _weighted_groups(
-        self, role: str | None, kind_balance: float
+        self, role: str | None, scenes: SceneConfig
     ) -> tuple[list[list[int]], list[float]]:
         """The clips of `role` by kind, and the cumulative weights of the kinds."""
-        key = role, kind_balance
+        balance, of_kind = scenes.kind_balance, scenes.kind_weights
+        key = role, balance, tuple(of_kind.items())
         if key not in self._weighted:
-            groups = [
-                indices
-                for (group_role, _), indices in self._groups.items()
-                if role in ("any", group_role)
-            ]
-            weights = list(accumulate(len(indices) ** (1 - kind_balance) for indices in groups))
-            self._weighted[key] = groups, weights
+            groups = {
+                key: indices for key, indices in self._groups.items() if role in ("any", key[0])
+            }
+            weights = accumulate(
+                len(indices) ** (1 - balance) * of_kind.get(kind, 1.0)
+                for (_, kind), indices in groups.items()
+            )
+            self._weighted[key] = list(groups.values()), list(weights)
         return self._weighted[key]

@@ -6,6 +6,7 @@ docs/training-keys.md.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -149,6 +150,8 @@ class SceneConfig:
     """Probability that the caption of a lone sound is a short phrase of it ("dog barking")."""
     kind_balance: float = 0.0
     """0: all clips are equally likely; 1: all kinds are."""
+    kind_weights: dict[str, float] = field(default_factory=dict)
+    """Kind -> how many times likelier it is drawn than others."""
     max_repeats: int = 1
     """Most times that a short event occurs in a scene."""
     gap_s: tuple[float, float] = (0.2, 1.2)
@@ -169,6 +172,10 @@ class SceneConfig:
             "mix_probability": (0 <= self.mix_probability <= 1, "between 0 and 1"),
             "phrase_probability": (0 <= self.phrase_probability <= 1, "between 0 and 1"),
             "kind_balance": (0 <= self.kind_balance <= 1, "between 0 and 1"),
+            "kind_weights": (
+                all(0 < weight < math.inf for weight in self.kind_weights.values()),
+                "numbers above 0",
+            ),
             "max_repeats": (self.max_repeats >= 1, "at least 1"),
             "gap_s": (0 <= self.gap_s[0] <= self.gap_s[1] <= 600, "two rising numbers from 0"),
             "pitch_range": (0 <= self.pitch_range <= 0.5, "between 0 and 0.5"),

@@ -63,8 +63,11 @@ class DiffusionStage:
         self.unet = model.networks.unet
         if config.lora.rank is not None:
             add_lora(self.unet, config.lora.rank)
-            if model.networks.adapters is not None:
-                model.networks.adapters.requires_grad_(False)
+        if model.networks.adapters is not None:
+            trained = config.train_adapters and config.lora.rank is None
+            model.networks.adapters.requires_grad_(trained)
+        elif not config.train_adapters:
+            raise UsageError("diffusion.train_adapters: false: the start has no adapters")
         if config.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.unet.train()

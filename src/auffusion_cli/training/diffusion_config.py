@@ -137,6 +137,8 @@ class DiffusionConfig:
     a zero terminal SNR (Lin et al. 2023)."""
     lora: LoraConfig = LoraConfig()
     """A LoRA in place of the whole UNet: `rank`, `trigger`, `prior_sounds` …"""
+    train_adapters: bool = True
+    """Whether the adapters are trained, too; false: those of the start stay as they are."""
     text_dropout: float = 0.1
     """Probability that a caption is dropped, which classifier-free guidance needs."""
     min_snr_gamma: float | None = 5.0
@@ -157,6 +159,7 @@ class DiffusionConfig:
     def __post_init__(self) -> None:
         reason = "with diffusion.init_from, which has a UNet of its own"
         check_unused("diffusion", self, self.init_from, reason, ("unet",))
+        check_unused("diffusion", self, self.init_from is None, "from scratch", ("train_adapters",))
         self._check_lora()
         check(
             "diffusion",
@@ -180,6 +183,7 @@ class DiffusionConfig:
             "scheduler",
             "generation",
             "licence",
+            "train_adapters",
         )
         check_unused("diffusion", self, self.lora.rank, reason, others)
         if self.lora.rank and self.init_from is None:

@@ -23,7 +23,9 @@ OF_STUDENT = (
     "preview",
 )
 """Keys of `diffusion` that the distill stage reads."""
-OF_CAPTIONS = ("duration_s", "n_cached", "kinds", "phrase_probability", "kind_balance")
+DRAWN_BY = ("kind_balance", "kind_weights")
+"""Keys of `scenes` by which a clip is drawn, where not every clip is a scene."""
+OF_CAPTIONS = ("duration_s", "n_cached", "kinds", "phrase_probability", *DRAWN_BY)
 """Keys of `scenes` that it reads."""
 
 
@@ -82,7 +84,7 @@ def _check_scenes(config: TrainingConfig) -> None:
         check_unused("scenes", scenes, True, reason, changed(scenes) - set(OF_CAPTIONS))
         one_each = not scenes.n_cached
         reason = "where every clip has a trajectory (scenes.n_cached)"
-        check_unused("scenes", scenes, one_each, reason, ("kind_balance",))
+        check_unused("scenes", scenes, one_each, reason, DRAWN_BY)
         return
     if stage == "autoencoder":
         reason = "on stage: autoencoder"
@@ -97,4 +99,4 @@ def _check_scenes(config: TrainingConfig) -> None:
     check_unused("scenes", scenes, composed, reason, ("n_crops",))
     one_each = not (scenes.n_cached or composes or is_patch or scenes.mix_probability)
     reason = "where every clip is a scene (scenes.n_cached, scenes.mix_probability)"
-    check_unused("scenes", scenes, one_each, reason, ("kind_balance",))
+    check_unused("scenes", scenes, one_each, reason, DRAWN_BY)

@@ -129,7 +129,7 @@ def build_stage(
 ) -> Stage:
     """The stage that `config` describes, its frozen inputs computed and cached."""
     listed = clips if isinstance(clips, tuple) else ()
-    store = ClipStore(_of_kinds(listed, config.scenes.kinds), SpectrogramConfig().sample_rate_hz)
+    store = ClipStore(_of_kinds(listed, config.scenes), SpectrogramConfig().sample_rate_hz)
     n_workers = choose_workers(config.loop.workers, device)
 
     def read_clips() -> None:
@@ -160,13 +160,13 @@ def build_stage(
             known = () if vocabulary is None else vocabulary.kinds
             cache = output / CACHE_NAME
             prior = prepare_prior(model, lora, known, cache, config.seed, on_prepare)
-        unseen, kinds = None, config.scenes.kinds
+        unseen, of_kinds = None, SceneConfig(kinds=config.scenes.kinds)
         if config.loop.validate_every_steps is not None:
             if config.scenes.n_cached == 0:
                 processes = None  # one after the other
             unseen = _latents(
                 replace(config, scenes=SceneConfig(duration_s=config.scenes.duration_s)),
-                held_out if not isinstance(held_out, tuple) else _of_kinds(held_out, kinds),
+                held_out if not isinstance(held_out, tuple) else _of_kinds(held_out, of_kinds),
                 model,
                 output / CACHE_NAME,
                 on_prepare,
@@ -291,7 +291,7 @@ def _latents(
             root, model, sounds, scenes, seed, config.skip_bad, on_prepare, processes, part
         )
     if store is None:
-        store = ClipStore(_of_kinds(sounds, scenes.kinds), SpectrogramConfig().sample_rate_hz)
+        store = ClipStore(_of_kinds(sounds, scenes), SpectrogramConfig().sample_rate_hz)
     n_workers = choose_workers(config.loop.workers, model.networks.torch_device)
     return prepare(
         root,
@@ -308,8 +308,9 @@ def _latents(
     )
 
 
-def _of_kinds(clips: tuple[Clip, ...], kinds: tuple[str, ...]) -> tuple[Clip, ...]:
-    """The clips of the given kinds; of all, if none is given."""
-    if absent := sorted(set(kinds) - {clip.kind for clip in clips}):
-        raise DataError(f"scenes.kinds: the data has no clips of kind {', '.join(absent)}")
-    return tuple(clip for clip in clips if not kinds or clip.kind in kinds)
+def _of_kinds(clips: tuple[Clip, ...], scenes: SceneConfig) -> tuple[Clip, ...]:
+    """The clips of the kinds that `scenes` names; of all, if it names none."""
+    for key, named in (("kinds", scenes.kinds), ("kind_weights", scenes.kind_weights)):
+        if absent := sorted(set(named) - {clip.kind for clip in clips}):
+            raise DataError(f"scenes.{key}: the data has no clips of kind {', '.join(absent)}")
+    return tuple(clip for clip in clips if not scenes.kinds or clip.kind in scenes.kinds)

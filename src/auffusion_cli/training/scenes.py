@@ -75,7 +75,7 @@ def compose(clips: ClipStore, config: SceneConfig, seed: int, clip: int | None =
     """
     rng = random.Random(seed)
     n_samples = round(config.duration_s * clips.sample_rate_hz)
-    first = clips.pick(rng, config.kind_balance) if clip is None else clip
+    first = clips.pick(rng, config) if clip is None else clip
     if first is None:
         raise DataError("there are no clips to compose scenes from")
     if config.mix_probability == 0:
@@ -122,7 +122,7 @@ def _choose_mix(
     """(events, background) to mix; None: no other clip fits. Clips without role are events."""
 
     def another(role: str | None, *without: int) -> int | None:
-        return clips.pick(rng, config.kind_balance, role, without)
+        return clips.pick(rng, config, role, without)
 
     role = clips.clips[first].role
     if role is None:

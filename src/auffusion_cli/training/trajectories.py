@@ -90,7 +90,7 @@ def draw_captions(store: ClipStore, scenes: SceneConfig, seed: int) -> list[str]
     captions = []
     for number in range(scenes.n_cached or len(store)):
         rng = random.Random(scene_seed(seed, number))
-        index = store.pick(rng, scenes.kind_balance) if scenes.n_cached else number
+        index = store.pick(rng, scenes) if scenes.n_cached else number
         captions.append(store.clips[index].wordings.draw(rng, scenes.phrase_probability))
     return captions
 
