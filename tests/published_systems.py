@@ -387,7 +387,7 @@ def write_stable_audio(folder: Path) -> StableAudioPipeline:
     pipeline = StableAudioPipeline(
         vae=_lively(
             AutoencoderOobleck(
-                encoder_hidden_size=4,
+                encoder_hidden_size=16,
                 downsampling_ratios=[2, 4, 4, 4, 8],
                 channel_multiples=[1, 1, 1, 1, 1],
                 decoder_channels=4,

@@ -1,10 +1,9 @@
 """`Model`: a loaded checkpoint, with all that tasks see of it.
 
 Tasks go through `encode`, `decode` and `sound` between latents and what the autoencoder sees of a
-sound, its view; through `analyze` and `vocode` where that is a log-mel; through the codec for
-shapes, texture and a spectrogram of one window; and through `denoiser`. They do not touch what lies
-below: the networks, whichever engine computes them. Only attention, read or edited, is installed in
-the UNet itself.
+sound, its view; through the codec for views and shapes; and through `denoiser`. They do not touch
+what lies below: the networks, whichever engine computes them. Only attention, read or edited, is
+installed in the UNet itself.
 """
 
 from __future__ import annotations
@@ -104,10 +103,6 @@ class Model:
 
     # --- waveform <-> view <-> latents, of any length
 
-    def analyze(self, waveform: np.ndarray) -> np.ndarray:
-        """(N,) samples -> (n_mels, T) log-mel of the peak-normalised sound: T = ceil(N / hop)."""
-        return self.codec.analyze(waveform[None])[0]
-
     def encode(self, view: np.ndarray) -> np.ndarray:
         """(B, ..., T) views, such as log-mels (B, n_mels, T) -> (B, C, h, w) latents."""
         f = self.codec.view_multiple
@@ -127,25 +122,12 @@ class Model:
             AuffusionError: they are not finite.
         """
         waveform, log_mel = self.codec.sound(views, np.asarray(gains_db), noise)
-        self._check_finite(waveform)
-        return waveform, log_mel
-
-    def vocode(self, log_mel: np.ndarray, noise: Noise) -> np.ndarray:
-        """(B, n_mels, T) log-mel -> (B, T * hop) samples; see `Codec.vocode`.
-
-        Raises:
-            AuffusionError: they are not finite.
-        """
-        waveform = self.codec.vocode(log_mel, noise)
-        self._check_finite(waveform)
-        return waveform
-
-    def _check_finite(self, waveform: np.ndarray) -> None:
         if not np.isfinite(waveform).all():
             raise AuffusionError(
                 f"The sound is not finite in {self.dtype}",
                 hint="Try --dtype fp32 or bf16.",
             )
+        return waveform, log_mel
 
     # --- denoising
 

@@ -57,7 +57,7 @@ def test_words_and_durations_matter_and_batches_do_not(stable_audio):
     requests = [GenerateRequest(prompt, negative_prompt=no, seed=3) for prompt, no in PROMPTS]
     together = list(generate(model, requests, batch_size=3))
     alone = [next(generate(model, [request])) for request in requests]
-    assert np.abs(alone[0].waveform - alone[2].waveform).max() > 1e-3
+    assert np.abs(alone[0].waveform - alone[2].waveform).max() > 1e-4
     for one, other in zip(together, alone, strict=True):
         np.testing.assert_allclose(one.waveform, other.waveform, atol=1e-5)
     (shorter, longer) = (model.text.told(s).encode(["a cat"]).cond for s in (1.0, 40.0))
@@ -75,14 +75,14 @@ def test_a_shorter_sound_is_cut_in_both_channels(stable_audio):
 
 def test_loops_timelines_and_long_sounds_are_made(stable_audio):
     _, model = stable_audio
-    settings = GenerateSettings.from_defaults(model.defaults, duration_s=0.8)
+    settings = GenerateSettings.from_defaults(model.defaults, duration_s=1.1)
     requests = (
         GenerateRequest("rain", seed=1, loop=True),
-        TimelineRequest("rain", seed=1, timeline="0-0.3s a cat; 0.4-0.7s a dog"),
+        TimelineRequest("rain", seed=1, timeline="0-0.5s a cat; 0.5-1.1s a dog"),
     )
     for request in requests:
         (sound,) = generate(model, [request], settings)
-        assert sound.waveform.shape == (2, 35_280)
+        assert sound.waveform.shape == (2, 48_510)
         assert np.isfinite(sound.waveform).all() and sound.waveform.std() > 1e-3
 
 
@@ -121,5 +121,4 @@ def test_parts_that_do_not_fit_are_named(stable_audio, folder, tmp_path, part, c
 def test_its_files_are_known(stable_audio, folder):
     assert looks_complete(folder)
     paths = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-    aside = {"auffusion.json"}  # ours
-    assert set(needed_files([*paths, "model.ckpt", "model_config.json"])) == set(paths) - aside
+    assert set(needed_files([*paths, "model.ckpt", "model_config.json"])) == set(paths)

@@ -24,6 +24,6 @@ def test_what_is_not_known_is_mirrored_from_both_sides(known, expected):
 def test_a_latent_is_free_where_any_of_its_cells_is():
     cells = np.zeros((4, 6), bool)  # lowest first; latents have the highest first
     cells[0, 3] = cells[3, 5] = True
-    mask = latent_mask(cells, 2)
+    mask = latent_mask(cells, *(size // 2 for size in cells.shape))
     assert mask.shape == (1, 1, 2, 3)
     assert mask[0, 0].tolist() == [[0, 0, 1], [0, 1, 0]]

@@ -91,7 +91,7 @@ def test_inpainting_is_stable_diffusion_inpaint_pipelines(tiny_model, parts, cle
     ).images[0]
 
     scheduler = make_scheduler(name, config)
-    mask = latent_mask(cells, downsample=8)
+    mask = latent_mask(cells, *(size // 8 for size in cells.shape))
     keep = keep_known(clean, noise, mask, scheduler)
     denoise = our_denoiser(pipeline, parts)
     *_, last = sample(denoise, scheduler, noise, N_STEPS, after_step=keep)

@@ -68,13 +68,12 @@ def _load_oobleck(folder: Path, dtype: torch.dtype) -> AutoencoderOobleck:
         raise CheckpointError(
             f"{config_path}: audio_channels is {str(config.audio_channels)[:20]}; valid: 1 and 2"
         )
+    waveform = (1, config.audio_channels, TRIED_COLUMNS * autoencoder.hop_length)
+    latents = (1, config.decoder_input_channels, TRIED_COLUMNS)
     try_forward(
-        lambda: (
-            autoencoder.decode(torch.empty(1, config.decoder_input_channels, TRIED_COLUMNS)).sample
-        ),
-        (1, config.audio_channels, TRIED_COLUMNS * autoencoder.hop_length),
-        config_path,
+        lambda: autoencoder.encode(torch.empty(waveform)).latent_dist.mode(), latents, config_path
     )
+    try_forward(lambda: autoencoder.decode(torch.empty(latents)).sample, waveform, config_path)
     load_weights(autoencoder, find_weights(folder, DIFFUSERS_STEM, dtype=dtype), dtype)
     return autoencoder
 

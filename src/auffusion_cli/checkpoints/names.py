@@ -188,7 +188,7 @@ def parse_name(text: str) -> HubSource:
         return HubSource(base, known.repo_id, revision or known.revision, known.licence)
     if base in UNSUPPORTED:
         raise UsageError(
-            f"{base} is not supported: its latents are of waveforms, not of log-mels",
+            f"{base} is not supported: its repository is in a layout that this program cannot read",
             hint=f"Systems that are: {', '.join(KNOWN)}.",
         )
     if os.path.isfile(text):

@@ -92,6 +92,15 @@ class Codec:
 
     encode_view, decode_view = encode_log_mel, decode_log_mel
 
+    def hear(self, channels: np.ndarray) -> np.ndarray:
+        """(C, N) samples of a recording -> (1, N): their mean."""
+        return channels.mean(axis=0, keepdims=True)
+
+    def view(self, heard: np.ndarray) -> np.ndarray:
+        """(1, N) samples -> their view (1, n_mels, T); zeros complete the last hop."""
+        missing = -heard.shape[-1] % self.spectrogram_config.hop_length_samples
+        return self.spectrogram(np.pad(heard, ((0, 0), (0, missing))))
+
     def silence(self, n_columns: int) -> np.ndarray:
         """(1, n_mels, T): the view of silence, `n_columns` of the latent long."""
         shape = (1, self.spectrogram_config.n_mels, n_columns * self.width_multiple)

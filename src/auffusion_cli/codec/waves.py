@@ -48,6 +48,20 @@ class WaveCodec:
         n_columns = self.spectrogram_config.seconds_to_frames(duration_s)
         return self.networks.sizes.latent_channels, 1, -(-n_columns // self.width_multiple)
 
+    def hear(self, channels: np.ndarray) -> np.ndarray:
+        """(C, N) samples of a recording -> as many channels as the autoencoder takes.
+
+        Where their number is another, all are the recording's mean.
+        """
+        n_channels = self.networks.n_channels
+        if len(channels) == n_channels:
+            return channels
+        return np.repeat(channels.mean(axis=0, keepdims=True), n_channels, axis=0)
+
+    def view(self, heard: np.ndarray) -> np.ndarray:
+        """(C, N) samples -> their view, which are they themselves: (1, C, N)."""
+        return heard[None]
+
     def encode_view(self, view: np.ndarray) -> np.ndarray:
         """(B, C, N) samples -> (B, c, 1, w) latents; silence fills the last column."""
         missing = -view.shape[-1] % self.view_multiple

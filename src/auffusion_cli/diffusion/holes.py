@@ -127,18 +127,17 @@ def band_rows(bands: Sequence[Span], config: SpectrogramConfig) -> np.ndarray:
     return (filterbank[inside] > 0).any(axis=0)
 
 
-def latent_mask(cells: np.ndarray, downsample: int) -> np.ndarray:
+def latent_mask(cells: np.ndarray, n_rows: int, n_columns: int) -> np.ndarray:
     """Mel cells (n_mels, W), lowest first -> (1, 1, h, w): 1 where a latent covers any of them.
 
-    Both sizes are multiples of `downsample`.
+    The sizes of `cells` are multiples of `n_rows`, h, and of `n_columns`, w.
     """
-    n_rows, n_columns = (size // downsample for size in cells.shape)
-    blocks = cells[::-1].reshape(n_rows, downsample, n_columns, downsample)
+    blocks = cells[::-1].reshape(n_rows, len(cells) // n_rows, n_columns, -1)
     return blocks.any(axis=(1, 3)).astype(np.float32)[None, None]
 
 
-def mirror_fill(log_mel: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(..., W) log-mel with the columns that are not `known` (W,) mirrored from those that are.
+def mirror_fill(view: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(..., W) log-mel or samples, where they are not `known` (W,) mirrored from where they are.
 
     The known part on either side is mirrored into the hole, again and again where it is short, and
     the one mirror image fades into the other.
@@ -146,7 +145,7 @@ def mirror_fill(log_mel: np.ndarray, known: np.ndarray) -> np.ndarray:
     ends = np.flatnonzero(known[1:] != known[:-1]) + 1
     runs = np.split(np.arange(len(known)), ends)
     known_runs = [run for run in runs if known[run[0]]]
-    filled = log_mel.copy()
+    filled = view.copy()
     for run in runs:
         if known[run[0]]:
             continue
@@ -154,11 +153,11 @@ def mirror_fill(log_mel: np.ndarray, known: np.ndarray) -> np.ndarray:
         sides = []  # where the hole reaches an end of the sound, there is only one
         if before := [r for r in known_runs if r[-1] < run[0]]:
             left = before[-1][::-1]
-            sides.append(log_mel[..., left[_bounce(depth, len(left))]])
+            sides.append(view[..., left[_bounce(depth, len(left))]])
         if after := [r for r in known_runs if r[0] > run[-1]]:
             right = after[0]
-            sides.append(log_mel[..., right[_bounce(depth, len(right))]][..., ::-1])
-        share = ((depth + 0.5) / len(run)).astype(log_mel.dtype)
+            sides.append(view[..., right[_bounce(depth, len(right))]][..., ::-1])
+        share = ((depth + 0.5) / len(run)).astype(view.dtype)
         filled[..., run] = sides[0] + share * (sides[-1] - sides[0])
     return filled
 

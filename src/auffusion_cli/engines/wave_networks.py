@@ -88,7 +88,7 @@ class WaveNetworks(TorchNetworks):
 
 
 class StableAudioNetworks(WaveNetworks):
-    """Stable Audio Open's (arXiv 2407.14358): Flan-less T5 and the bounds of the sound in seconds.
+    """Stable Audio Open's (arXiv 2407.14358): T5 and the bounds of the sound in seconds.
 
     Rows of conditioning are those of the text, start and end for the cross-attention, and start
     and end again for what is added to the time step. Without a prompt all but the last are zero.

@@ -91,20 +91,22 @@ def matching_gains(
     rate_hz: int,
     default: float,
 ) -> np.ndarray:
-    """(C,) gains that give mono samples `new` (n,) the level of each channel of `old` where both
-    are known.
+    """(C,) gains that give samples `new` (n, 1) the level of each channel of `old` (n, C) where
+    both are known.
 
-    So the new sound is panned like the recording around it. Where nothing is known, all being in
-    the bands and `free` (n,), or the known part is silent, all channels get `default`.
+    So the new sound is panned like the recording around it. One of as many channels (n, C) has a
+    place of its own, and gets the level of all of them together. Where nothing is known, all being
+    in the bands and `free` (n,), or the known part is silent, all channels get `default`.
     """
     changes = free[:, None]
     old_known = old - changes * in_bands(old, bands, rate_hz)
-    new_known = new[:, None] - changes * in_bands(new[:, None], bands, rate_hz)
-    old_level = np.sqrt((old_known**2).mean(axis=0))
+    new_known = new - changes * in_bands(new, bands, rate_hz)
+    is_mono = new.shape[1] == 1
+    old_level = np.sqrt((old_known**2).mean(axis=0 if is_mono else None))
     new_level = np.sqrt((new_known**2).mean())
     if old_level.max() < SILENT or new_level < SILENT:
         return np.full(old.shape[1], default)
-    return old_level / new_level
+    return np.broadcast_to(old_level / new_level, old.shape[1])
 
 
 def in_bands(samples: np.ndarray, bands: Sequence[Span], rate_hz: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from auffusion_cli.signal.extrapolation import extrapolate
 from auffusion_cli.signal.loudness import Ceiling
 from auffusion_cli.signal.overlap import OVERLAP_S
 from auffusion_cli.signal.recording import Recording, to_full_scale
-from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result, require_log_mels
+from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
 from auffusion_cli.tasks.inpaint import fill
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ def extend(
     Raises:
         AuffusionError: the result is not finite.
     """
-    require_log_mels(model, "extend")
     clip = source.samples
     n_new = max(round(request.by_s * source.sample_rate_hz), 1)
     grower = _Grower(model, source, request, settings, n_new, on_progress)

@@ -124,7 +124,8 @@ def inpaint(
         UsageError: masks, bands or settings that do not fit the clip or the model.
         AuffusionError: the result is not finite.
     """
-    require_log_mels(model, "inpaint")
+    if request.bands:
+        require_log_mels(model, "inpaint of bands")
     check_resample(request, settings)
     config = model.codec.spectrogram_config
     plan = plan_inpaint(request, source.duration_s, config, model.defaults.max_duration_s)
@@ -251,26 +252,27 @@ def _make(
     config = model.codec.spectrogram_config
     free = free_columns(plan, window)
     free_samples = np.repeat(free, config.hop_length_samples)[: len(known)]
-    mono = known.mean(axis=1)
+    heard = model.codec.hear(known.T)
     # The sound that goes may be louder than all that stays, and must not decide about the level.
-    known_peak = np.abs(mono[~free_samples]).max(initial=0.0)
-    peak = known_peak if known_peak > SILENT else np.abs(mono).max()
+    known_peak = np.abs(heard[:, ~free_samples]).max(initial=0.0)
+    peak = known_peak if known_peak > SILENT else np.abs(heard).max()
     scale = peak / config.peak if peak > 0 else 1.0
 
-    waveform = (mono / scale).astype(np.float32)
-    waveform = np.pad(waveform, (0, len(free) * config.hop_length_samples - len(waveform)))
-    log_mel = model.codec.spectrogram(waveform[None])
-    latents = _denoise(model, log_mel, free, plan, window, request, settings, on_step)
-    noise = decoding_noise(request.seed)
-    log_mel = model.codec.add_texture(model.decode(latents), noise)
-    made = model.vocode(log_mel, noise)[0, : len(known)].astype(np.float64)
-    levels = matching_gains(known, made, free_samples, plan.bands, config.sample_rate_hz, scale)
-    return made[:, None] * levels
+    waveform = (heard / scale).astype(np.float32)
+    missing = len(free) * config.hop_length_samples - len(known)
+    view = model.codec.view(np.pad(waveform, ((0, 0), (0, missing))))
+    latents = _denoise(model, view, free, plan, window, request, settings, on_step)
+    sound, _ = model.sound(model.decode(latents), (0.0,), decoding_noise(request.seed))
+    made = np.atleast_2d(sound)[:, : len(known)].astype(np.float64)
+    if len(made) != known.shape[1]:
+        made = made.mean(axis=0, keepdims=True)
+    levels = matching_gains(known, made.T, free_samples, plan.bands, config.sample_rate_hz, scale)
+    return made.T * levels
 
 
 def _denoise(
     model: Model,
-    log_mel: np.ndarray,
+    view: np.ndarray,
     free: np.ndarray,
     plan: FillPlan,
     window: FillWindow,
@@ -278,24 +280,24 @@ def _denoise(
     settings: GenerateSettings,
     on_step: OnProgress,
 ) -> np.ndarray:
-    """(1, C, h, w) latents of `log_mel` (1, n_mels, W), new where columns are `free` (W,)."""
-    f = model.codec.width_multiple
+    """(1, C, h, w) latents of `view`, new where columns of the spectrogram are `free` (W,)."""
+    codec = model.codec
     n_known = plan.n_columns - window.start  # what lies beyond the clip is unknown, not silent
-    clean = model.encode(log_mel)
-    free = np.pad(free, (0, clean.shape[-1] * f - len(free)))
-    cells = band_rows(plan.bands, model.codec.spectrogram_config)[:, None] & free
+    clean = model.encode(view)
+    free = np.pad(free, (0, clean.shape[-1] * codec.width_multiple - len(free)))
+    cells = band_rows(plan.bands, codec.spectrogram_config)[:, None] & free
     cells[:, n_known:] = True
-    mask = latent_mask(cells, f)
+    mask = latent_mask(cells, *clean.shape[2:])
 
     noise = initial_noise([request.seed], clean.shape[1:])
     unprompted = not (request.prompt or request.negative_prompt)
-    known = ~free[: log_mel.shape[-1]]
-    known[n_known:] = False
+    free[n_known:] = True
+    known = np.repeat(~free, codec.view_multiple // codec.width_multiple)[: view.shape[-1]]
     start, first_step = None, 0
     if unprompted:
         settings = replace(settings, guidance_scale=1.0)
     if unprompted and known.any():
-        start = model.encode(mirror_fill(log_mel, known))
+        start = model.encode(mirror_fill(view, known))
         first_step = min(round((1 - UNPROMPTED_STRENGTH) * settings.steps), settings.steps - 1)
     scheduler = model.scheduler(settings)
     # Not the seed of `noise` again, which would give the same numbers.

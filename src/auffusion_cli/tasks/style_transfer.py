@@ -26,7 +26,8 @@ from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.request import GenerateSettings, StyleTransferRequest
 from auffusion_cli.signal.audio import resample
 from auffusion_cli.signal.recording import Recording
-from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result, require_log_mels
+from auffusion_cli.signal.spectrogram import normalize_peak
+from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -57,20 +58,24 @@ def style_transfer(
 ) -> EditResult:
     """`source` changed as `request` says; its rate, channels, sample format and length stay.
 
-    The model makes one channel, of the mean of the source's channels. It is panned as the source
-    is: each channel gets the share that it has of the source's power at that moment. The result has
-    the source's level (root mean square, at the model's rate), or the highest without clipping.
+    A model that makes one channel makes it of the mean of the source's channels. It is panned as
+    the source is: each channel gets the share that it has of the source's power at that moment. One
+    that makes as many as the source has hears each of them. The result has the source's level (root
+    mean square, at the model's rate), or the highest without clipping.
 
     Raises:
         UsageError: settings that do not fit each other.
         AuffusionError: the result is not finite.
     """
-    require_log_mels(model, "style-transfer")
     check_method(request, settings)
     config = model.codec.spectrogram_config
     channels = resample(source.waveform(), source.sample_rate_hz, config.sample_rate_hz)
-    made = _transfer(model, channels.mean(axis=0), request, settings, on_progress)
-    panned = made * _panning(channels, round(PANNING_S * config.sample_rate_hz))
+    made = _transfer(model, model.codec.hear(channels), request, settings, on_progress)
+    if len(made) == len(channels) > 1:
+        panned = made
+    else:
+        width = round(PANNING_S * config.sample_rate_hz)
+        panned = made.mean(axis=0) * _panning(channels, width)
     level = _root_mean_square(channels) / max(_root_mean_square(panned), 1e-9)
     remade = resample(panned * level, config.sample_rate_hz, source.sample_rate_hz)
     remade = remade[:, : len(source.samples)]
@@ -81,21 +86,22 @@ def style_transfer(
 
 def _transfer(
     model: Model,
-    mono: np.ndarray,
+    heard: np.ndarray,
     request: StyleTransferRequest,
     settings: GenerateSettings,
     on_progress: OnProgress | None,
 ) -> np.ndarray:
-    """(n,) samples at the model's rate -> as many, at no particular level."""
+    """(c, n) samples at the model's rate -> as many, at no particular level."""
     tell = on_progress or (lambda n_done, n: None)
-    log_mel = model.analyze(mono)
-    n_frames = log_mel.shape[-1]
+    loud = normalize_peak(heard.reshape(-1), model.codec.spectrogram_config.peak)
+    view = model.codec.view(loud.reshape(heard.shape))
+    n = view.shape[-1]
     # The model always fills the window it was trained on. A shorter clip is mirrored at its end:
     # of an edge to silence denoising makes a burst.
-    f = model.codec.width_multiple
-    n_columns = max(-(-n_frames // f), model.window) * f
-    log_mel = np.pad(log_mel, ((0, 0), (0, n_columns - n_frames)))
-    clean = model.encode(mirror_fill(log_mel, np.arange(n_columns) < n_frames)[None])
+    f = model.codec.view_multiple
+    n_whole = max(-(-n // f), model.window) * f
+    view = np.pad(view, ((0, 0), (0, 0), (0, n_whole - n)))
+    clean = model.encode(mirror_fill(view, np.arange(n_whole) < n))
 
     def denoiser(prompt: str, settings: GenerateSettings) -> Denoise:
         return model.windowed(model.denoiser([prompt], [request.negative_prompt], settings))
@@ -123,9 +129,9 @@ def _transfer(
     )
     for step in steps:
         tell(n_inverted + step.index + 1, n_inverted + step.n_steps)
-    noise = decoding_noise(request.seed)
-    log_mel = model.codec.add_texture(model.decode(step.latents)[..., :n_frames], noise)
-    return model.vocode(log_mel, noise)[0, : len(mono)]
+    views = model.decode(step.latents)[..., :n]
+    sound, _ = model.sound(views, (0.0,), decoding_noise(request.seed))
+    return np.atleast_2d(sound)[:, : heard.shape[1]]
 
 
 def invert(

@@ -98,7 +98,7 @@ def extend(
     paths = recordings.kept_paths(choosing, path, prompt)
     recordings.check_broadcast(finish, paths)
     recordings.check_outputs(paths, spectrogram, overwrite=run.overwrite)
-    setup = set_up(loading, sampling.lasting(duration_s), run, needs_log_mels="extend")
+    setup = set_up(loading, sampling.lasting(duration_s), run)
     setup.check_words([prompt], [negative])
     if run.dry_run:
         recordings.show_plan(setup, {path: request}, as_json=run.json, **asdict(choosing))

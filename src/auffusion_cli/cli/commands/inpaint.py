@@ -72,9 +72,9 @@ def inpaint(
     """Replace a part of a recording, in time, in frequency, or both.
 
     Every sample outside of the mask stays as it was, at the recording's own rate, width and
-    channels. The new sound has one channel, up to 8 kHz, and is put into each of the recording's
-    channels as loud as that is around the mask. --mask and --band together are rectangles. A mask
-    that removes a sound needs a margin of 50 ms around it.
+    channels. The new sound has one channel, up to 8 kHz, with most models, and is put into each of
+    the recording's channels as loud as that is around the mask. --mask and --band together are
+    rectangles. A mask that removes a sound needs a margin of 50 ms around it.
 
     \b
     Examples:
@@ -127,7 +127,12 @@ def inpaint(
     paths = recordings.kept_paths(choosing, path, prompt)
     recordings.check_broadcast(finish, paths)
     recordings.check_outputs(paths, spectrogram, overwrite=run.overwrite)
-    setup = set_up(loading, sampling.lasting(duration_s), run, needs_log_mels="inpaint")
+    setup = set_up(
+        loading,
+        sampling.lasting(duration_s),
+        run,
+        needs_log_mels="inpaint --band" if bands else None,
+    )
     check_resample(request, setup.settings)
     plan = plan_inpaint(request, duration_s, config, setup.defaults.max_duration_s)
     setup.check_words([prompt], [negative])

@@ -48,8 +48,8 @@ def style_transfer(
 ) -> None:
     """Turn a recording of any length into the sound of the prompt, keeping its course in time.
 
-    Length, sample rate, width and channels stay. The new sound has one channel, up to 8 kHz; where
-    the recording moves between its channels, it moves along.
+    Length, sample rate, width and channels stay. The new sound has one channel, up to 8 kHz, with
+    most models; where the recording moves between its channels, it moves along.
 
     \b
     Examples:
@@ -89,9 +89,7 @@ def style_transfer(
         picture = picture.with_suffix(".png")
     recordings.check_broadcast(finish, paths)
     recordings.check_outputs(paths, picture, overwrite=run.overwrite)
-    setup = set_up(
-        loading, sampling.lasting(recording.duration_s), run, needs_log_mels="style-transfer"
-    )
+    setup = set_up(loading, sampling.lasting(recording.duration_s), run)
     for request in requests.values():
         check_method(request, setup.settings)
     setup.check_words([prompt], [negative])
