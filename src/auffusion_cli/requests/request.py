@@ -1,18 +1,16 @@
-"""Requests and settings of each task, checked before anything heavy is loaded. No torch.
+"""Requests of each task, checked before anything heavy is loaded. No torch.
 
 Command line, Python and the records inside sound files all pass through the checks here.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from auffusion_cli.config import (
     MAX_DURATION_S,
-    SCHEDULERS,
     SETTING_LIMITS,
-    GenerationDefaults,
     Limits,
 )
 from auffusion_cli.errors import UsageError
@@ -29,6 +27,7 @@ from auffusion_cli.requests.seeds import MAX_SEED as MAX_SEED
 from auffusion_cli.requests.seeds import draw_seed as draw_seed
 from auffusion_cli.requests.seeds import line_seed as line_seed
 from auffusion_cli.requests.seeds import text_seed as text_seed
+from auffusion_cli.requests.settings import GenerateSettings as GenerateSettings
 from auffusion_cli.requests.timeline import LONGEST, parse_timeline
 from auffusion_cli.requests.word_edits import WordEdit, edit_words
 
@@ -364,50 +363,3 @@ REQUESTS: dict[str, type[Request]] = {
     )
 }
 """Task -> the class of its requests."""
-
-
-SETTING_OPTIONS = {
-    "duration_s": "--duration",
-    "steps": "--steps",
-    "guidance_scale": "--guidance",
-    "guidance_rescale": "--guidance-rescale",
-}
-
-
-@dataclass(frozen=True)
-class GenerateSettings:
-    """Sampling settings with nothing left open, shared by the requests of a run."""
-
-    duration_s: float
-    steps: int
-    guidance_scale: float
-    guidance_rescale: float
-    scheduler: str
-
-    def __post_init__(self) -> None:
-        for name, option in SETTING_OPTIONS.items():
-            check_limits(option, getattr(self, name), SETTING_LIMITS[name])
-        if self.scheduler not in tuple(SCHEDULERS):  # it may be unhashable
-            raise UsageError(
-                f"--scheduler {shown(self.scheduler)} is not known",
-                hint=f"Valid: {', '.join(SCHEDULERS)}.",
-            )
-
-    @classmethod
-    def from_defaults(cls, defaults: GenerationDefaults, **asked: Any) -> GenerateSettings:
-        """The checkpoint's defaults, but for the values `asked`; None is not asked.
-
-        The steps "auto" are those of `GenerationDefaults.few_steps`.
-
-        Raises:
-            UsageError: a value is impossible.
-        """
-        values = {name: getattr(defaults, name) for name in cls.__dataclass_fields__}
-        values |= {name: value for name, value in asked.items() if value is not None}
-        if values["steps"] == "auto":
-            few = defaults.few_steps(asked.get("scheduler"))
-            values["steps"], values["scheduler"] = few
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)

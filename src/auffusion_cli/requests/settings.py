@@ -1,0 +1,56 @@
+"""Sampling settings, which the requests of a run share; checked like these. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from auffusion_cli.config import SCHEDULERS, SETTING_LIMITS, GenerationDefaults
+from auffusion_cli.errors import UsageError
+from auffusion_cli.requests.checks import check_limits, shown
+
+SETTING_OPTIONS = {
+    "duration_s": "--duration",
+    "steps": "--steps",
+    "guidance_scale": "--guidance",
+    "guidance_rescale": "--guidance-rescale",
+}
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """Sampling settings with nothing left open, shared by the requests of a run."""
+
+    duration_s: float
+    steps: int
+    guidance_scale: float
+    guidance_rescale: float
+    scheduler: str
+
+    def __post_init__(self) -> None:
+        for name, option in SETTING_OPTIONS.items():
+            check_limits(option, getattr(self, name), SETTING_LIMITS[name])
+        if self.scheduler not in tuple(SCHEDULERS):  # it may be unhashable
+            raise UsageError(
+                f"--scheduler {shown(self.scheduler)} is not known",
+                hint=f"Valid: {', '.join(SCHEDULERS)}.",
+            )
+
+    @classmethod
+    def from_defaults(cls, defaults: GenerationDefaults, **asked: Any) -> GenerateSettings:
+        """The checkpoint's defaults, but for the values `asked`; None is not asked.
+
+        The steps "auto" are those of `GenerationDefaults.few_steps`.
+
+        Raises:
+            UsageError: a value is impossible.
+        """
+        values = {name: getattr(defaults, name) for name in cls.__dataclass_fields__}
+        values |= {name: value for name, value in asked.items() if value is not None}
+        if values["steps"] == "auto":
+            few = defaults.few_steps(asked.get("scheduler"))
+            values["steps"], values["scheduler"] = few
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
