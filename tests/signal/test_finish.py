@@ -96,6 +96,20 @@ def test_a_loop_stays_one():
         assert np.delete(spectrum, 100).max() < 1e-3 * spectrum[100]
 
 
+def test_what_is_made_above_a_loop_has_no_seam():
+    def ramp(waveform, rate_hz):
+        """Something that does not repeat, as it is made of noise."""
+        n = 3 * waveform.shape[-1]
+        return np.repeat(np.linspace(0, 1, n)[None], len(waveform), axis=0), 3 * rate_hz
+
+    silence, asked = np.zeros((2, RATE_HZ)), Finish(rate_hz=48_000)
+    plain = finish(silence, RATE_HZ, asked, extend=ramp).waveform
+    loop = finish(silence, RATE_HZ, asked, extend=ramp, loop=True).waveform
+    assert plain.shape == loop.shape == (2, 48_000)
+    assert plain[0, 0] == 0 and abs(loop[0, 0] - loop[0, -1]) < 0.01
+    assert np.abs(np.diff(loop)).max() < 0.01
+
+
 def test_a_filter_does_not_hear_the_borders_of_its_blocks():
     waveform = noise(BLOCK_SAMPLES + 5_000)
     delayed = apply_filter(waveform, lambda z1: 0.5 * z1**300, 301)

@@ -313,6 +313,13 @@ Channels = Annotated[
 Broadcast = Annotated[
     bool, typer.Option("--broadcast", help="Put broadcast fields (bext) into a wav.")
 ]
+ExtendBand = Annotated[
+    bool,
+    typer.Option(
+        "--extend-band",
+        help="With --rate 48000: make what is missing above 8 kHz, by what is below.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -326,6 +333,7 @@ class Finishing:
     rate_hz: Rate = None
     channels: Channels = None
     broadcast: Broadcast = False
+    extend_band: ExtendBand = False
 
     def finish(self) -> Finish | None:
         """What is asked for, checked; None where nothing is."""

@@ -15,6 +15,7 @@ LOUDNESS = Limits(-70.0, -5.0, unit=" LUFS")
 PEAK = Limits(-60.0, 0.0, unit=" dB")
 RATE = Limits(8_000, 192_000, whole=True, unit=" Hz")
 CHANNELS = (1, 2)
+MIN_EXTENDED_HZ = 22_050
 DEFAULT_PEAK_DB = -1.0
 """Highest true peak of a sound whose loudness is set (EBU R 128, 2023)."""
 LEVEL = re.compile(r"([-+]?[0-9]{1,3}(?:\.[0-9]{1,6})?)\s*([a-z]*)")
@@ -37,6 +38,8 @@ class Finish:
     """2 makes a stereo image of one channel, 1 is the mean of several."""
     broadcast: bool = False
     """A wav gets the fields of the Broadcast Wave Format (EBU Tech 3285)."""
+    extend_band: bool = False
+    """What a sound of a lower rate lacks above half of it is made, up to 20 kHz."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -56,8 +59,14 @@ class Finish:
             raise UsageError(
                 f"--channels {self.channels!r:.40} is not possible", hint="Valid: 1 or 2."
             )
-        if not isinstance(self.broadcast, bool):
-            raise UsageError("--broadcast is not true or false")
+        for option, flag in (("--broadcast", self.broadcast), ("--extend-band", self.extend_band)):
+            if not isinstance(flag, bool):
+                raise UsageError(f"{option} is not true or false")
+        if self.extend_band and (self.rate_hz or 0) < MIN_EXTENDED_HZ:
+            raise UsageError(
+                f"--extend-band needs a --rate from {MIN_EXTENDED_HZ} Hz, with room above 8 kHz",
+                hint="For example: --rate 48000 --extend-band.",
+            )
 
     @property
     def ceiling_db(self) -> float:

@@ -238,7 +238,7 @@ class Provenance:
         }
 
 
-_LATER_FIELDS = ("trim", "loop", "room_tone", "near_seed", "nearness")
+_LATER_FIELDS = ("trim", "loop", "room_tone", "near_seed", "nearness", "extend_band")
 """Fields of requests that the first records lack: their defaults are what was done then."""
 _CIRCUMSTANCES = ("model", "revision", "vocoder", "engine", "device", "dtype")
 _OWN_FIELDS = (*_CIRCUMSTANCES, "samples_sha256")

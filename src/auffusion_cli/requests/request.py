@@ -121,6 +121,8 @@ class InpaintRequest:
     """Times that each step is taken (RePaint, Lugmayr et al. 2022); 1 is off."""
     room_tone: bool = False
     """Fill the masks with the recording's background noise alone; no model is used."""
+    extend_band: bool = False
+    """Make for the new sound what the recording has above the model's highest frequency."""
     task: ClassVar[str] = "inpaint"
 
     def __post_init__(self) -> None:
@@ -142,6 +144,7 @@ class InpaintRequest:
         check_limits("--crossfade", self.crossfade_s, CROSSFADE)
         check_limits("--resample", self.resample, RESAMPLE)
         check_flag("--room-tone", self.room_tone)
+        check_flag("--extend-band", self.extend_band)
         if self.room_tone and (self.prompt or self.negative_prompt):
             raise UsageError("--room-tone is background noise alone, and takes no prompt")
 
@@ -161,6 +164,8 @@ class ExtendRequest:
     """"" leaves it to the model what fits."""
     negative_prompt: str = ""
     crossfade_s: float = 0.1
+    extend_band: bool = False
+    """Like `InpaintRequest.extend_band`."""
     task: ClassVar[str] = "extend"
     resample: ClassVar[int] = 1
     """Like `InpaintRequest.resample`."""
@@ -169,6 +174,7 @@ class ExtendRequest:
         check_source(self.source, self.source_sha256)
         check_words(self.prompt, self.negative_prompt, may_be_empty=True)
         check_seed(self.seed)
+        check_flag("--extend-band", self.extend_band)
         check_limits("--by", self.by_s, SETTING_LIMITS["duration_s"])
         if self.where not in EXTEND_WHERE:
             raise UsageError(
@@ -192,12 +198,15 @@ class StyleTransferRequest:
     negative_prompt: str = ""
     method: str = "sdedit"
     """The way from the recording to the noise it starts from: one of `STYLE_METHODS`."""
+    extend_band: bool = False
+    """Like `InpaintRequest.extend_band`."""
     task: ClassVar[str] = "style-transfer"
 
     def __post_init__(self) -> None:
         check_source(self.source, self.source_sha256)
         check_words(self.prompt, self.negative_prompt)
         check_seed(self.seed)
+        check_flag("--extend-band", self.extend_band)
         check_limits("--strength", self.strength, SHARE)
         if self.method not in STYLE_METHODS:
             raise UsageError(
@@ -315,6 +324,8 @@ class MixRequest:
     prompt: str = ""
     negative_prompt: str = ""
     seed: int = 0
+    extend_band: bool = False
+    """Make what the bed lacks above half of its rate."""
     task: ClassVar[str] = "mix"
 
     def __post_init__(self) -> None:
@@ -323,6 +334,7 @@ class MixRequest:
             check_source(self.under, self.under_sha256)
         check_words(self.prompt, self.negative_prompt, may_be_empty=bool(self.under))
         check_seed(self.seed)
+        check_flag("--extend-band", self.extend_band)
         check_limits("--below", self.below_db, DECIBELS)
         check_limits("--duck", self.duck_db, DECIBELS)
         check_limits("--fade", self.fade_s, FADE)

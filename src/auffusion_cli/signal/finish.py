@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,10 @@ from auffusion_cli.signal.stereo import widen
 WRAP_S = 0.25
 """Of a loop is put around it, so that filters run through its seam; they have ended by then."""
 TOLERANCE_DB = 0.05
+JOIN_S = 0.01
+"""Over this, what is made above a loop's end becomes what is made above its start."""
+Extend = Callable[[np.ndarray, int], tuple[np.ndarray, int]]
+"""(C, N) samples, their rate -> what is missing above half of it, (C, N'), and the rate of that."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,18 @@ class Finished:
     """The loudness that the peak allowed, where it is less than was asked for."""
 
 
-def finish(waveform: np.ndarray, rate_hz: int, asked: Finish, *, loop: bool = False) -> Finished:
-    """Finish (C, N) samples at `rate_hz`; a `loop` has no fades, and stays without a seam."""
+def finish(
+    waveform: np.ndarray,
+    rate_hz: int,
+    asked: Finish,
+    *,
+    loop: bool = False,
+    extend: Extend | None = None,
+) -> Finished:
+    """Finish (C, N) samples at `rate_hz`; a `loop` has no fades, and stays without a seam.
+
+    `extend` makes what is added above half of `rate_hz`; the rest is the same as without it.
+    """
     n_samples = waveform.shape[-1]
     to_hz = asked.rate_hz or rate_hz
     wrap = 0
@@ -37,14 +52,30 @@ def finish(waveform: np.ndarray, rate_hz: int, asked: Finish, *, loop: bool = Fa
         unit = rate_hz // math.gcd(rate_hz, to_hz)
         wrap = -(-round(WRAP_S * rate_hz) // unit) * unit
         waveform = np.pad(waveform, ((0, 0), (wrap, wrap)), mode="wrap")
-    waveform = _with_channels(waveform.astype(np.float64), rate_hz, asked.channels)
-    waveform = resample(waveform, rate_hz, to_hz)
-    start = wrap * to_hz // rate_hz
-    waveform = waveform[:, start : start + -(-n_samples * to_hz // rate_hz)].copy()
+    waveform = waveform.astype(np.float64)
+    resampled = resample(_with_channels(waveform, rate_hz, asked.channels), rate_hz, to_hz)
+    start, n_made = wrap * to_hz // rate_hz, -(-n_samples * to_hz // rate_hz)
+    finished = resampled[:, start : start + n_made].copy()
+    if extend:
+        made, made_hz = extend(waveform, rate_hz)
+        made = resample(_with_channels(made, made_hz, asked.channels), made_hz, to_hz)[:, start:]
+        if loop:
+            _join(made, n_made, min(round(JOIN_S * to_hz), n_made))
+        finished += made[:, :n_made]
     if not loop:
-        _fade(waveform, asked, to_hz)
-    gain, missed_lufs = _gain(waveform, to_hz, asked)
-    return Finished(gain * waveform, to_hz, missed_lufs)
+        _fade(finished, asked, to_hz)
+    gain, missed_lufs = _gain(finished, to_hz, asked)
+    return Finished(gain * finished, to_hz, missed_lufs)
+
+
+def _join(waveform: np.ndarray, n: int, n_join: int) -> None:
+    """Fade from what follows the first `n` samples of (C, N) into their start, in place.
+
+    The phases of the two are unrelated, so that their power is kept rather than their sum.
+    """
+    angle = (np.arange(n_join) + 0.5) / n_join * np.pi / 2
+    after = waveform[:, n : n + n_join]
+    waveform[:, :n_join] = np.sin(angle) * waveform[:, :n_join] + np.cos(angle) * after
 
 
 def _with_channels(waveform: np.ndarray, rate_hz: int, channels: int | None) -> np.ndarray:

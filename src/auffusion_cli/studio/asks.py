@@ -262,6 +262,8 @@ class FinishAsk:
     fade_in_s: float = 0.0
     fade_out_s: float = 0.0
     broadcast: bool = False
+    extend_band: bool = False
+    """With `rate_hz`: what is missing above half of the source's rate is made."""
     task: ClassVar[str] = "finish"
     title: ClassVar[str] = ""
     seed: ClassVar[int] = 0

@@ -47,6 +47,7 @@ FINISH_OPTIONS = {
     "rate_hz": "--rate",
     "channels": "--channels",
     "broadcast": "--broadcast",
+    "extend_band": "--extend-band",
 }
 SETTING_OPTIONS = {
     "steps": "--steps",

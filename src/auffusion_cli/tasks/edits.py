@@ -15,6 +15,7 @@ from auffusion_cli.codec.waves import WaveCodec
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.signal.recording import Recording, write_recording
+from auffusion_cli.tasks.upper_band import with_upper_band
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -59,6 +60,8 @@ def edit_result(
     provenance = model.provenance(
         request, settings, samples, gain_reduction_db=gain_reduction(gain)
     )
+    if request.extend_band:
+        provenance = with_upper_band(provenance)
     return EditResult(dataclasses.replace(source, samples=samples), provenance)
 
 

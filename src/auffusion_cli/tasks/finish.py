@@ -5,20 +5,23 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from auffusion_cli.codec.upper_band import FULL_RATE_HZ
 from auffusion_cli.errors import AuffusionWarning, UsageError
 from auffusion_cli.requests.finish import Finish
 from auffusion_cli.requests.provenance import Provenance, hash_samples
 from auffusion_cli.requests.request import FinishRequest
 from auffusion_cli.signal.audio import to_pcm16, write_audio
-from auffusion_cli.signal.finish import Finished, finish
+from auffusion_cli.signal.finish import Extend, Finished, finish
 from auffusion_cli.signal.recording import Recording, to_full_scale
 from auffusion_cli.tasks.edits import EditResult
 from auffusion_cli.tasks.generate import GenerateResult
+from auffusion_cli.tasks.upper_band import upper_band, with_upper_band
 
 Result = TypeVar("Result", GenerateResult, EditResult)
 
@@ -56,12 +59,19 @@ def finish_recording(source: Recording, request: FinishRequest, asked: Finish) -
         raise UsageError(f"{request.source} does not have the part of it that was finished")
     # With its rate the record says all that the file's header does.
     asked = dataclasses.replace(asked, rate_hz=asked.rate_hz or source.sample_rate_hz)
-    made = finish(part.T, source.sample_rate_hz, asked, loop=request.loop)
+    extend = _extend(asked, source.sample_rate_hz, int(request.source_sha256[:8], 16))
+    if asked.extend_band and extend is None:
+        warnings.warn(
+            f"{request.source}: nothing is added above what {source.sample_rate_hz:,} Hz hold",
+            AuffusionWarning,
+            stacklevel=2,
+        )
+    made = finish(part.T, source.sample_rate_hz, asked, loop=request.loop, extend=extend)
     _warn_of_missed(made, asked, request.source)
     waveform = made.waveform.astype(np.float32)
-    provenance = Provenance.without_model(
-        request, waveform.shape[-1] / made.rate_hz, to_pcm16(waveform).T, finish=asked
-    )
+    samples = to_pcm16(waveform).T
+    duration_s = waveform.shape[-1] / made.rate_hz
+    provenance = _record(Provenance.without_model(request, duration_s, samples), asked, samples)
     return FinishResult(waveform, made.rate_hz, provenance)
 
 
@@ -77,7 +87,8 @@ def finished(result: Result, asked: Finish | None, name: object) -> Result:
         waveform, rate_hz = to_full_scale(source.samples).T, source.sample_rate_hz
     else:
         waveform, rate_hz = np.atleast_2d(np.asarray(result.waveform)), result.sample_rate_hz
-    made = finish(waveform, rate_hz, asked, loop=is_loop(result.provenance))
+    extend = _extend(asked, rate_hz, result.provenance.request.seed)
+    made = finish(waveform, rate_hz, asked, loop=is_loop(result.provenance), extend=extend)
     _warn_of_missed(made, asked, name)
     if isinstance(result, EditResult):
         samples = source.quantize(made.waveform.T)
@@ -99,6 +110,12 @@ def finished(result: Result, asked: Finish | None, name: object) -> Result:
     )
 
 
+def _extend(asked: Finish, rate_hz: int, seed: int) -> Extend | None:
+    """What makes the upper band of a sound at `rate_hz`, where that is asked for and missing."""
+    is_missing = rate_hz < FULL_RATE_HZ
+    return partial(upper_band, seed=seed) if asked.extend_band and is_missing else None
+
+
 def _warn_of_missed(made: Finished, asked: Finish, name: object) -> None:
     if made.missed_lufs is not None:
         warnings.warn(
@@ -110,6 +127,8 @@ def _warn_of_missed(made: Finished, asked: Finish, name: object) -> None:
 
 
 def _record(provenance: Provenance, asked: Finish, samples: np.ndarray) -> Provenance:
+    if asked.extend_band:
+        provenance = with_upper_band(provenance)
     return dataclasses.replace(provenance, finish=asked, samples_sha256=hash_samples(samples))
 
 

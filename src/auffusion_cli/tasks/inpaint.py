@@ -46,6 +46,7 @@ from auffusion_cli.signal.noise import Noise
 from auffusion_cli.signal.recording import Recording, to_full_scale
 from auffusion_cli.signal.room_tone import RoomTone
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result, require_log_mels
+from auffusion_cli.tasks.upper_band import matching_upper_band
 
 if TYPE_CHECKING:
     from auffusion_cli.config import SpectrogramConfig
@@ -219,6 +220,10 @@ def fill(
         made = _make(model, known, plan, window, seeded, settings, on_step)
         new = _resample(made, config.sample_rate_hz, rate_hz)[: len(old)]
         free = free_columns(plan, window)[(np.arange(len(old)) / hop).astype(int)]
+        if request.extend_band and rate_hz > config.sample_rate_hz:
+            new = new + matching_upper_band(
+                old, known, made, ~free, (rate_hz, config.sample_rate_hz), seeded.seed
+            )
         cuts = cuts_of(plan, window, request.crossfade_s, config, source.duration_s)
         event_gains = gains_under(ceiling, of_bands(new), cuts, first, rate_hz)
         # Before the background is laid, or it would go down around a loud event. The seed is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from auffusion_cli.signal.mix import lay_under
 from auffusion_cli.signal.recording import Recording, to_full_scale
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result, gain_reduction
 from auffusion_cli.tasks.generate import generate
+from auffusion_cli.tasks.upper_band import extended, with_upper_band
 
 
 def mix(source: Recording, bed: Recording, request: MixRequest) -> EditResult:
@@ -26,6 +28,8 @@ def mix(source: Recording, bed: Recording, request: MixRequest) -> EditResult:
     record = Provenance.without_model(
         request, source.duration_s, samples, gain_reduction_db=gain_reduction(gain)
     )
+    if request.extend_band:
+        record = with_upper_band(record)
     return EditResult(_replaced(source, samples), record)
 
 
@@ -56,7 +60,8 @@ def _mixed(
     waveform = to_full_scale(source.samples).T
     rate_hz = source.sample_rate_hz
     n_channels = max(len(waveform), len(bed))
-    bed = _with_channels(resample(bed.astype(np.float64), bed_hz, rate_hz), n_channels)
+    to_own_rate = partial(extended, seed=request.seed) if request.extend_band else resample
+    bed = _with_channels(to_own_rate(bed.astype(np.float64), bed_hz, rate_hz), n_channels)
     waveform = _with_channels(waveform, n_channels)
     mixed = waveform + lay_under(
         waveform,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from auffusion_cli.signal.audio import resample
 from auffusion_cli.signal.recording import Recording
 from auffusion_cli.signal.spectrogram import normalize_peak
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
+from auffusion_cli.tasks.upper_band import extended
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -77,7 +79,8 @@ def style_transfer(
         width = round(PANNING_S * config.sample_rate_hz)
         panned = made.mean(axis=0) * _panning(channels, width)
     level = _root_mean_square(channels) / max(_root_mean_square(panned), 1e-9)
-    remade = resample(panned * level, config.sample_rate_hz, source.sample_rate_hz)
+    to_own_rate = partial(extended, seed=request.seed) if request.extend_band else resample
+    remade = to_own_rate(panned * level, config.sample_rate_hz, source.sample_rate_hz)
     remade = remade[:, : len(source.samples)]
     gain = 1 / max(float(np.abs(remade).max()), 1.0)
     samples = source.quantize((remade * gain).T.astype(np.float64))

@@ -108,6 +108,8 @@ def test_events_are_written_one_by_one(run):
         (("clip.wav", "--peak", "3"), "--peak 3.0"),
         (("clip.wav", "--rate", "5"), "--rate 5"),
         (("clip.wav", "--channels", "6"), "--channels 6"),
+        (("clip.wav", "--extend-band"), "--extend-band needs a --rate"),
+        (("clip.wav", "--extend-band", "--rate", "16k"), "--extend-band needs a --rate"),
         (("clip.wav", "--peak", "-1", "--broadcast", "-o", "a.flac"), "a.flac is not a wav"),
         (("clip.wav", "--peak", "-1", "-o", "clip.wav"), "replaced by its own result"),
         (("nowhere.wav", "--peak", "-1"), "nowhere.wav"),
@@ -155,6 +157,64 @@ def test_edits_are_finished(run, tiny_checkpoint, arguments):
     samples, _ = soundfile.read("new.wav")
     assert to_db(true_peak(samples.T)) < -0.9
     assert is_made_again(run, "new.wav")
+
+
+EXTENDED = ("--rate", "48k", "--extend-band")
+
+
+def above_and_below(path):
+    """Spectrum above 9 kHz, and below 7 kHz, of a file at 48 kHz."""
+    samples, rate_hz = soundfile.read(path, always_2d=True)
+    assert rate_hz == 48000
+    spectrum = np.abs(np.fft.rfft(samples[:, 0] * np.hanning(len(samples))))
+    hz = np.fft.rfftfreq(len(samples), 1 / rate_hz)
+    return spectrum[(hz > 9000) & (hz < 19000)], spectrum[hz < 7000]
+
+
+def test_what_is_missing_above_is_made_and_what_is_below_stays(run):
+    noise = np.random.default_rng(0).normal(size=16000) * 0.1
+    soundfile.write("dull.wav", noise, 16000)
+    soundfile.write("low.wav", noise, 8000)
+    for name, options in (("plain", EXTENDED[:2]), ("more", EXTENDED)):
+        result = run("finish", "dull.wav", *options, "-o", f"{name}.wav", "--format", "wav24")
+        assert result.exit_code == 0, result.output
+    (dull_above, dull_below), (above, below) = map(above_and_below, ("plain.wav", "more.wav"))
+    assert np.abs(below - dull_below).max() < 1e-4 * below.max()
+    assert above.mean() > 100 * dull_above.mean()
+    assert is_made_again(run, "more.wav")
+    assert "upper-band" in run("info", "more.wav", "--json").stdout
+    whole = run("finish", "clip.wav", *EXTENDED, "-o", "whole.wav", "--format", "wav24")
+    assert whole.exit_code == 0 and "nothing is added" in whole.stderr
+    low = run("finish", "low.wav", *EXTENDED)
+    assert low.exit_code == 2 and "low.wav" in low.stderr and "8,000 Hz" in low.stderr
+
+
+def test_a_generated_sound_is_extended_and_made_again(run):
+    made = run("generate", "rain", "--seed", "1", "-o", "rain.flac", *EXTENDED, "--channels", "2")
+    assert made.exit_code == 0, made.output
+    above, below = above_and_below("rain.flac")
+    assert above.mean() > 1e-4 * below.mean()
+    assert is_made_again(run, "rain.flac")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inpaint", "clip.wav", "--mask", "0.1-0.3"),
+        ("extend", "clip.wav", "--by", "0.2"),
+        ("style-transfer", "clip.wav", "rain", "--strength", "0.5"),
+        ("mix", "clip.wav", "--under", "rain"),
+    ],
+)
+def test_what_is_new_in_a_recording_is_extended(run, arguments):
+    for name, options in (("plain", EXTENDED[:2]), ("more", EXTENDED)):
+        made = run(*arguments, "--seed", "1", "-o", f"{name}.wav", *options)
+        assert made.exit_code == 0, made.output
+    plain, more = (soundfile.read(f"{name}.wav")[0] for name in ("plain", "more"))
+    assert plain.shape == more.shape and not np.array_equal(plain, more)
+    if arguments[0] == "inpaint":
+        assert np.array_equal(more[:4800], plain[:4800])
+    assert is_made_again(run, "more.wav")
 
 
 def test_a_loop_keeps_its_points_and_takes_no_fade(run):

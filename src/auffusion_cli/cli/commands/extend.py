@@ -91,6 +91,7 @@ def extend(
         prompt=prompt,
         negative_prompt=negative,
         crossfade_s=crossfade_s,
+        extend_band=finishing.extend_band,
     )
     name = "{name}-loop" if loop else "{name}-extended"
     path = recordings.output_path(output, name, source, recording, request)

@@ -109,6 +109,7 @@ def inpaint(
         crossfade_s=crossfade_s,
         resample=resample,
         room_tone=room_tone,
+        extend_band=finishing.extend_band,
     )
     if room_tone:
         asked = asdict(sampling).values()

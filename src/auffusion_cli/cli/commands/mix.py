@@ -84,6 +84,7 @@ def mix(
     else:
         fields |= {"prompt": under, "negative_prompt": negative}
         fields |= {"seed": draw_seed() if seed is None else seed}
+    fields["extend_band"] = finishing.extend_band
     request = MixRequest(
         source.name, recording.sha256, below_db=below_db, duck_db=duck_db, fade_s=fade_s, **fields
     )

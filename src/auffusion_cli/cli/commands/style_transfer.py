@@ -79,6 +79,7 @@ def style_transfer(
             strength=value,
             negative_prompt=negative,
             method=method,
+            extend_band=finishing.extend_band,
         )
         paths.append(recordings.output_path(output, name, source, recording, request))
         requests[paths[-1]] = request

@@ -154,7 +154,10 @@ export class EditRoom {
     listen(this.extend, "extend", () => fieldsOf(this.extend, ["by_s"]));
     listen(this.turn, "style-transfer", () => fieldsOf(this.turn, ["strength"]));
     listen(this.words.form, "edit", () => this.words.request());
-    listen(this.finish, "finish", () => fieldsOf(this.finish, FINISH_NUMBERS));
+    listen(this.finish, "finish", () => {
+      const extend_band = this.finish.elements.extend_band.checked;
+      return { ...fieldsOf(this.finish, FINISH_NUMBERS), extend_band };
+    });
     this.turn.elements.strength.addEventListener("input", (event) => {
       find("#strength-shown").textContent = event.target.value;
     });

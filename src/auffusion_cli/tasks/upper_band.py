@@ -1,0 +1,86 @@
+"""The upper band of a sound, made with the noise of its seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from auffusion_cli.checkpoints.upper_band import load_upper_band
+from auffusion_cli.codec.upper_band import FULL_RATE_HZ, MIN_RATE_HZ, SAMPLE_RATE_HZ, UpperBand
+from auffusion_cli.errors import UsageError
+from auffusion_cli.requests.provenance import Provenance
+from auffusion_cli.signal.audio import resample
+from auffusion_cli.signal.noise import Noise
+
+MAX_GAIN = 4.0
+STREAM = 0x7570_7065_72
+"""Mixed into a sound's seed, which has drawn other noise already."""
+
+
+def check_rate(rate_hz: int, name: object) -> None:
+    """Raise a UsageError, which names the sound, where there is too little to go by."""
+    if rate_hz < MIN_RATE_HZ:
+        raise UsageError(
+            f"--extend-band goes by what is below 8 kHz, and {name} has a rate of {rate_hz:,} Hz",
+            hint=f"Valid: rates from {MIN_RATE_HZ} Hz.",
+        )
+
+
+def upper_band(waveform: np.ndarray, rate_hz: int, seed: int) -> tuple[np.ndarray, int]:
+    """(C, N) samples -> what they lack above half of `rate_hz`, (C, N') samples, and their rate.
+
+    Raises:
+        UsageError: there is too little below to go by.
+    """
+    check_rate(rate_hz, "the sound")
+    n = -(-waveform.shape[-1] * SAMPLE_RATE_HZ // rate_hz)
+    return _network()(waveform, rate_hz, Noise(seed ^ STREAM).normal((n,))), SAMPLE_RATE_HZ
+
+
+def extended(waveform: np.ndarray, from_hz: int, to_hz: int, seed: int) -> np.ndarray:
+    """`resample` to a rate with room for more, which is made; other rates have nothing to add."""
+    resampled = resample(waveform, from_hz, to_hz)
+    if from_hz >= min(to_hz, FULL_RATE_HZ):
+        return resampled
+    made = resample(*upper_band(waveform, from_hz, seed), to_hz)
+    return resampled + made[..., : resampled.shape[-1]]
+
+
+def matching_upper_band(
+    old: np.ndarray,
+    known: np.ndarray,
+    made: np.ndarray,
+    is_known: np.ndarray,
+    rates_hz: tuple[int, int],
+    seed: int,
+) -> np.ndarray:
+    """What `made` lacks to sound like a part of `old`, (N, C) at its rate.
+
+    `old` (N, C) is at the first rate; `known`, which is the same, and `made` are at the second. The
+    upper band is made for `known` as well, to see how much softer or louder it should be: where
+    `is_known` (N,), that of `old` is there to compare with.
+    """
+    rate_hz, low_hz = rates_hz
+    n = len(old)
+
+    def at_rate(samples: np.ndarray, from_hz: int) -> np.ndarray:
+        return resample(samples, from_hz, rate_hz).T[:n]
+
+    new, guessed = (at_rate(*upper_band(x.T, low_hz, seed)) for x in (made, known))
+    there = old - at_rate(known.T, low_hz)
+    levels = [np.sqrt((x[is_known] ** 2).sum(axis=0)) for x in (there, guessed)]
+    gains = np.divide(*levels, out=np.ones(old.shape[1]), where=levels[1] > 0)
+    return new * np.minimum(gains, MAX_GAIN)
+
+
+def with_upper_band(provenance: Provenance) -> Provenance:
+    """`provenance` with the version of what made the upper band."""
+    versions = provenance.versions | {UpperBand.name: UpperBand.version}
+    return replace(provenance, versions=versions)
+
+
+@cache
+def _network() -> UpperBand:
+    return load_upper_band()
