@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from auffusion_cli import load_model
 from auffusion_cli.checkpoints.upper_band import load_upper_band
 from auffusion_cli.codec.upper_band import (
     DECIBELS,
@@ -39,8 +40,12 @@ from auffusion_cli.codec.upper_band import (
     spectra,
 )
 from auffusion_cli.evaluation.metrics import KernelDistance
+from auffusion_cli.model import Model
 from auffusion_cli.signal.audio import read_audio, resample
 from auffusion_cli.signal.noise import Noise
+
+sys.path.insert(0, str(Path(__file__).parent))
+from prepare_levels import round_trip
 
 NARROW_HZ = 16_000
 BIN_HZ = SAMPLE_RATE_HZ / 512
@@ -160,14 +165,20 @@ def read_rows(folder: Path) -> list[dict]:
 
 
 def measure(
-    data: Path, systems: Mapping[str, UpperBand | None], judge: KindsAbove
+    data: Path,
+    systems: Mapping[str, UpperBand | None],
+    judge: KindsAbove,
+    model: Model | None = None,
 ) -> dict[str, dict[str, float]]:
+    """The table's numbers; with a `model` the recordings go through its codec first."""
     rows = read_rows(data / "test")
     distances, errors = ({name: [] for name in systems} for _ in range(2))
     described: dict[str, list[np.ndarray]] = {name: [] for name in ("real", *systems)}
     for index, row in enumerate(rows):
         real = read_audio(data / "test" / row["file_name"])[0][0]
         narrow = resample(real, SAMPLE_RATE_HZ, NARROW_HZ)
+        if model is not None:
+            narrow = round_trip(model, narrow, index)
         plain = resample(narrow, NARROW_HZ, SAMPLE_RATE_HZ)[: len(real)]
         noise = Noise(index).normal((len(real) + 3,))
         peak_db = float(levels_db(band_powers(spectra(real), LOW_EDGES)).max())
@@ -220,13 +231,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="what build_recordings.py wrote")
     parser.add_argument("--levels", type=Path, required=True, help="what prepare_levels.py wrote")
     parser.add_argument("--network", type=Path, help="a folder; by default the package's")
+    parser.add_argument(
+        "--codec", action="store_true", help="extend what the embedded model's codec makes of them"
+    )
     parser.add_argument("--json", type=Path, help="a file for the numbers")
     args = parser.parse_args()
     network = load_upper_band(args.network)
     training = Training(args.data, args.levels)
     average = training.average_spectrum(network)
     systems = {"plain": None, "average": average, "network": network}
-    found = measure(args.data, systems, training.judge())
+    model = load_model("embedded") if args.codec else None
+    found = measure(args.data, systems, training.judge(), model)
     print(show(found))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
