@@ -14,7 +14,8 @@ from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.signal.audio import resample
 from auffusion_cli.signal.noise import Noise
 
-MAX_GAIN = 4.0
+BAND_HZ, MAX_GAIN = 1_000.0, 10.0
+"""How closely, and how far, an upper band follows that of the recording which it goes into."""
 STREAM = 0x7570_7065_72
 """Mixed into a sound's seed, which has drawn other noise already."""
 
@@ -59,8 +60,8 @@ def matching_upper_band(
     """What `made` lacks to sound like a part of `old`, (N, C) at its rate.
 
     `old` (N, C) is at the first rate; `known`, which is the same, and `made` are at the second. The
-    upper band is made for `known` as well, to see how much softer or louder it should be: where
-    `is_known` (N,), that of `old` is there to compare with.
+    upper band is made for `known` as well, to see how much softer or louder each kilohertz of it
+    should be: where `is_known` (N,), that of `old` is there to compare with.
     """
     rate_hz, low_hz = rates_hz
     n = len(old)
@@ -70,9 +71,16 @@ def matching_upper_band(
 
     new, guessed = (at_rate(*upper_band(x.T, low_hz, seed)) for x in (made, known))
     there = old - at_rate(known.T, low_hz)
-    levels = [np.sqrt((x[is_known] ** 2).sum(axis=0)) for x in (there, guessed)]
-    gains = np.divide(*levels, out=np.ones(old.shape[1]), where=levels[1] > 0)
-    return new * np.minimum(gains, MAX_GAIN)
+    spectrum = np.fft.rfft(new, axis=0)
+    bands = (np.arange(len(spectrum)) * rate_hz / n / BAND_HZ).astype(int)
+    starts = np.flatnonzero(np.diff(bands, prepend=-1))
+    is_known = is_known[:, None]
+    powers = [
+        np.add.reduceat(np.abs(np.fft.rfft(is_known * x, axis=0)) ** 2, starts, axis=0)
+        for x in (there, guessed)
+    ]
+    gains = np.sqrt(np.divide(*powers, out=np.ones(powers[0].shape), where=powers[1] > 0))
+    return np.fft.irfft(spectrum * np.minimum(gains, MAX_GAIN)[bands], n, axis=0)
 
 
 def with_upper_band(provenance: Provenance) -> Provenance:
