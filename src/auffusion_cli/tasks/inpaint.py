@@ -220,7 +220,7 @@ def fill(
         made = _make(model, known, plan, window, seeded, settings, on_step)
         new = _resample(made, config.sample_rate_hz, rate_hz)[: len(old)]
         free = free_columns(plan, window)[(np.arange(len(old)) / hop).astype(int)]
-        if request.extend_band and rate_hz > config.sample_rate_hz:
+        if request.extend_band:
             new = new + matching_upper_band(
                 old, known, made, ~free, (rate_hz, config.sample_rate_hz), seeded.seed
             )

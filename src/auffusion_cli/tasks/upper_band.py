@@ -57,7 +57,7 @@ def matching_upper_band(
     rates_hz: tuple[int, int],
     seed: int,
 ) -> np.ndarray:
-    """What `made` lacks to sound like a part of `old`, (N, C) at its rate.
+    """What `made` lacks to sound like a part of `old`, (N, C) at its rate; silence if nothing.
 
     `old` (N, C) is at the first rate; `known`, which is the same, and `made` are at the second. The
     upper band is made for `known` as well, to see how much softer or louder each kilohertz of it
@@ -65,6 +65,8 @@ def matching_upper_band(
     """
     rate_hz, low_hz = rates_hz
     n = len(old)
+    if low_hz >= min(rate_hz, FULL_RATE_HZ):
+        return np.zeros_like(old)
 
     def at_rate(samples: np.ndarray, from_hz: int) -> np.ndarray:
         return resample(samples, from_hz, rate_hz).T[:n]
