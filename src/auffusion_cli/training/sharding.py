@@ -93,7 +93,8 @@ def split(network: nn.Module, sharding: Sharding, accelerator: Accelerator) -> n
     except ValueError as error:
         raise UsageError(f"fsdp_transformer_layer_cls_to_wrap: {error}") from error
     for module in reversed([*part.modules()][1:]):  # what is inside of another one comes first
-        if is_unit(module):
+        # Lists of modules are not called, and so cannot gather their parameters.
+        if is_unit(module) and not isinstance(module, nn.ModuleList | nn.ModuleDict):
             fully_shard(module, reshard_after_forward=sharding.reshard_after_forward, **options)
     return fully_shard(part, **options)
 
