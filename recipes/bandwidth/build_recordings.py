@@ -26,8 +26,8 @@ MIN_RATE_HZ = 44_100
 MIN_SECONDS, MAX_SECONDS = 0.15, 40.0
 LOWEST_EDGE_HZ, HIGHEST_EDGE_HZ = 12_000.0, 20_000.0
 STEP_HZ = 500.0
-CLIFF_DB = 14.0
-"""A fall within 500 Hz that no sound has by itself."""
+CLIFF_DB = 18.0
+"""A fall within a kilohertz that no sound has by itself."""
 FLOOR_DB = -100.0
 """Below full scale: what is as soft as this in 500 Hz is the rounding to 16 bits."""
 N_FFT = 2048
@@ -64,13 +64,10 @@ def edge_hz(samples: np.ndarray) -> float:
         [power[(hz >= low) & (hz < low + STEP_HZ)].sum() / full_scale + 1e-14 for low in edges]
     )
     for i in range(1, len(edges)):
-        falls = level_db[max(i - 2, 0)] - level_db[i] > CLIFF_DB + FALL_ALLOWED_DB
+        falls = level_db[max(i - 2, 0)] - level_db[i] > CLIFF_DB
         if falls or level_db[i] < FLOOR_DB:
             return float(edges[max(i - 2, 0)])
     return HIGHEST_EDGE_HZ
-
-
-FALL_ALLOWED_DB = 4.0
 
 
 def build(data: Path, cache: Path, out: Path) -> str:
