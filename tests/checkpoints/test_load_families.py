@@ -217,7 +217,7 @@ def test_a_download_of_tango_fetches_the_files_of_its_text_encoder(tango, tmp_pa
         ("unet/config.json", {"projection_class_embeddings_input_dim": 20}, "16 channels"),
         ("unet/config.json", {"in_channels": 8}, "unet/config.json"),
         ("text_encoder/config.json", {"projection_dim": 10**9}, "projection_dim"),
-        ("model_index.json", {"_class_name": "StableAudioPipeline"}, "not supported"),
+        ("model_index.json", {"_class_name": "MusicLDMPipeline"}, "not supported"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(broken, part, change, message):
