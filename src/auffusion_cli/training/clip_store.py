@@ -126,7 +126,9 @@ class ClipStore:
         key = role, balance, tuple(of_kind.items())
         if key not in self._weighted:
             groups = {
-                key: indices for key, indices in self._groups.items() if role in ("any", key[0])
+                group: indices
+                for group, indices in self._groups.items()
+                if role in ("any", group[0])
             }
             weights = accumulate(
                 len(indices) ** (1 - balance) * of_kind.get(kind, 1.0)
