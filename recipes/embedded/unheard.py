@@ -4,7 +4,8 @@
 
 Every training clip of the kinds in `audioset.yaml` is laid alone in a scene, as it is learned from,
 and heard by YAMNet (see measure_independent.py). Recordings of which most clips do not have their
-kind among the first ten classes are listed; `build_sounds.py` leaves them out of training.
+kind among the first ten classes are listed; `build_sounds.py` leaves them out of training. DATA is
+to be built with an empty `unheard.txt`, so that all are heard.
 """
 
 from __future__ import annotations
