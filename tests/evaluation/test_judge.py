@@ -11,24 +11,35 @@ from auffusion_cli.evaluation.judge import (
     kinds_meant,
     load_kind_judge,
 )
-from auffusion_cli.evaluation.tagger import Tagger, TaggerFeatures, save_tagger, windows
+from auffusion_cli.evaluation.tagger import (
+    Tagger,
+    TaggerFeatures,
+    load_tagger,
+    save_tagger,
+    windows,
+)
 
 
 @pytest.fixture(scope="module")
-def tagger():
+def folder(tmp_path_factory):
     torch.manual_seed(0)
     tagger = Tagger(["dog_barking", "rain", "man_speaking"]).eval()
     for module in tagger.modules():  # as training leaves them
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
-    return tagger
+    folder = tmp_path_factory.mktemp("judge")
+    save_tagger(tagger, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def judge(tagger, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("judge")
-    save_tagger(tagger, folder)
+def tagger(folder):
+    return load_tagger(folder)
+
+
+@pytest.fixture(scope="module")
+def judge(folder):
     return load_kind_judge(folder)
 
 

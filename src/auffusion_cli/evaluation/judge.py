@@ -63,7 +63,7 @@ class KindJudge:
     """The mean log-probability of the kinds that the words mean."""
 
     tensors: dict[str, np.ndarray]
-    """Of `tagger.Tagger`."""
+    """Of `tagger.Tagger`, in float32."""
     kinds: tuple[str, ...]
     name: str = "kinds"
 
@@ -171,7 +171,9 @@ def load_kind_judge(folder: Path | None = None) -> KindJudge:
 
     folder = folder or judge_folder()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return KindJudge(load_file(folder / "tagger.safetensors"), tuple(config["kinds"]))
+    stored = load_file(folder / "tagger.safetensors")
+    tensors = {name: tensor.astype(np.float32) for name, tensor in stored.items()}
+    return KindJudge(tensors, tuple(config["kinds"]))
 
 
 class ClapJudge:

@@ -109,9 +109,9 @@ class Tagger(nn.Module):
 
 
 def save_tagger(tagger: Tagger, folder: Path, **facts: Any) -> None:
-    """Write the weights, and beside them the kinds of the outputs and `facts` on the training."""
+    """Write the weights in fp16, and beside them the kinds of the outputs and `facts`."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(tagger.state_dict(), folder / WEIGHTS_FILE, torch.float32)
+    save_weights(tagger.state_dict(), folder / WEIGHTS_FILE, torch.float16)
     config = {"format_version": 1, "kinds": list(tagger.kinds)} | facts
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
