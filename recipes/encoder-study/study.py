@@ -3,14 +3,15 @@
     python recipes/encoder-study/study.py recipes/encoder-study/embedded.yaml -o runs/encoder-study
 
 A *cell* is one encoder, or several whose outputs are concatenated. All cells have the same start,
-seed and training samples. Stopped at any moment, the same command continues; a cell that is
-finished is not made again, and one that is added to the file is.
+seed and training samples, which are encoded once. Stopped at any moment, the same command
+continues; a cell that is finished is not made again, and one that is added to the file is.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import warnings
@@ -28,7 +29,7 @@ from auffusion_cli.parsing import decode, read_yaml
 from auffusion_cli.requests.prompts import read_prompts_file
 from auffusion_cli.training.config import TrainingConfig
 from auffusion_cli.training.config_file import load_config
-from auffusion_cli.training.run_folder import CLIP_CHECK_NAME, CONFIG_NAME
+from auffusion_cli.training.run_folder import CACHE_NAME, CLIP_CHECK_NAME, CONFIG_NAME
 
 MODELS_IN_A_PICTURE = 4
 """As many as `auffusion attention` draws side by side."""
@@ -136,7 +137,7 @@ def train(study: Study, folder: Path, cell: str, device: str) -> None:
         return
     encoders = [as_setting(study, folder, name) for name in study.cells[cell]]
     settings = {"diffusion.name": cell, "diffusion.text_encoders": encoders}
-    share_clip_check(folder, run)
+    share_preparations(folder, run)
     auffusion(
         *("train", "--config", study.training, "--data", study.data, "-o", run),
         *("--device", device, "--skip-bad", "--yes"),
@@ -175,12 +176,17 @@ def forget(encoder: str, into: Path, seed: int) -> None:
         save_tokenizer(load_tokenizer(tokenizer_folder), beside)
 
 
-def share_clip_check(folder: Path, run: Path) -> None:
-    """Let a new run find the check of the clips that another cell has made."""
+def share_preparations(folder: Path, run: Path) -> None:
+    """Let a new run find what other cells prepared: the check of the clips, and their latents."""
+    if run.exists():
+        return
     made = sorted((folder / "cells").glob(f"*/{CLIP_CHECK_NAME}"))
-    if made and not run.exists():
-        run.mkdir(parents=True)
+    run.mkdir(parents=True)
+    if made:
         (run / CLIP_CHECK_NAME).write_bytes(made[0].read_bytes())
+    cache = folder / CACHE_NAME
+    cache.mkdir(exist_ok=True)
+    (run / CACHE_NAME).symlink_to(os.path.relpath(cache, run), target_is_directory=True)
 
 
 def generate(study: Study, folder: Path, cell: str, device: str) -> None:

@@ -18,6 +18,7 @@ from auffusion_cli.errors import UsageError
 from auffusion_cli.evaluation.result import Evaluation
 from auffusion_cli.signal.sound_file import read_record
 from auffusion_cli.training.config import SceneConfig
+from auffusion_cli.training.encoding import SoundEncoder
 from small_data import write_sound
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes" / "encoder-study"))
@@ -65,7 +66,11 @@ def study_file(tiny_checkpoint, tmp_path, monkeypatch) -> Path:
 def test_a_study_trains_generates_measures_and_draws_and_is_not_made_twice(
     study_file, tmp_path, capsys, monkeypatch
 ):
-    recipe.main([str(study_file), "-o", "out", "--device", "cpu"])
+    encoded, encode = [], SoundEncoder.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(SoundEncoder, "__call__", lambda *a: encoded.append(len(a[1])) or encode(*a))
+        recipe.main([str(study_file), "-o", "out", "--device", "cpu"])
+    assert encoded == [len(PROMPTS)]  # once for both cells
     folder = tmp_path / "out"
     for cell, n_encoders in (("clip", 1), ("both", 2)):
         conditions = json.loads((folder / "cells" / cell / "condition_config.json").read_text())

@@ -11,10 +11,11 @@ import torch
 from accelerate import PartialState
 
 from auffusion_cli.checkpoints.load import load_model
+from auffusion_cli.errors import DataError
 from auffusion_cli.training import latents as latents_module
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig
-from auffusion_cli.training.latents import FreshScenes, prepare
+from auffusion_cli.training.latents import FreshScenes, open_latents, prepare
 from auffusion_cli.training.samples import Sample, scene_seed
 from auffusion_cli.training.scenes import compose
 
@@ -155,6 +156,41 @@ def test_anything_that_matters_makes_another(make, tiny_model, tiny_checkpoint, 
     assert len(caches()) == 7
     make()
     assert len(caches()) == 7
+
+
+def test_other_text_encoders_take_the_same_latents(
+    make, tiny_model, tiny_checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(latents_module, "SHARD_ITEMS", 16)
+    scenes = replace(SCENES, n_cached=19)  # two shards
+    first = make(scenes)
+    other = load_model(tiny_checkpoint, device="cpu")
+    with torch.no_grad():
+        next(other.networks.text_encoders.parameters()).mul_(2)
+
+    def fail(*args, **options):
+        raise AssertionError("composed again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(latents_module, "compose", fail)
+        second = make(scenes, text=other.text, codec=other.codec)
+        with pytest.raises(AssertionError):  # of other sounds, all is made
+            make(scenes, text=other.text, codec=other.codec, seed=1)
+    assert len(second) == 19
+    for i in range(19):
+        assert second.wordings(i) == first.wordings(i)
+        assert torch.equal(second.latent(i), first.latent(i))
+    caption = first.wordings(0).captions[0]
+    states = torch.from_numpy(other.text.hidden_states(0, [caption])[0])
+    torch.testing.assert_close(second.hidden_states(0, caption)[0], states, rtol=2e-3, atol=2e-3)
+    assert not torch.equal(second.hidden_states(0, caption)[0], first.hidden_states(0, caption)[0])
+
+    for model in (tiny_model, other):  # which of the two is found by its networks
+        found = open_latents(tmp_path, model.codec, model.text, scenes)
+        states = torch.from_numpy(model.text.hidden_states(0, [caption])[0])
+        torch.testing.assert_close(found.hidden_states(0, caption)[0], states, rtol=2e-3, atol=2e-3)
+    with pytest.raises(DataError, match="none is of this start"):
+        open_latents(tmp_path, other.codec, other.text, replace(scenes, duration_s=0.64))
 
 
 def test_a_changed_recording_makes_another(make, store, tmp_path):

@@ -8,11 +8,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.errors import DataError
 from auffusion_cli.requests.shards import Shard
 from auffusion_cli.training import encoding, streams
 from auffusion_cli.training.config import SceneConfig
+from auffusion_cli.training.latent_shards import read_index
 from auffusion_cli.training.latents import open_latents
 from auffusion_cli.training.list_values import Reading
 from auffusion_cli.training.records import find_records
@@ -38,10 +40,10 @@ def tars(tmp_path) -> Path:
 
 @pytest.fixture
 def make(tiny_model, tars, tmp_path):
-    def make(scenes=SCENES, root="out", **options):
+    def make(scenes=SCENES, root="out", model=tiny_model, **options):
         records = find_records(str(tars), "train", Reading())
         options = {"seed": 0, "skip_bad": True} | options
-        return prepare_records(tmp_path / root, tiny_model, records, scenes, **options)
+        return prepare_records(tmp_path / root, model, records, scenes, **options)
 
     return make
 
@@ -109,6 +111,28 @@ def test_shards_of_a_job_array_together_are_the_whole(make, tmp_path, monkeypatc
     completed = make(root="jobs")
     for (wordings, latent), (again, other) in zip(latents(whole), latents(completed), strict=True):
         assert wordings == again and torch.equal(latent, other)
+
+
+def test_other_text_encoders_take_the_sounds_of_a_launch(
+    make, tiny_checkpoint, tmp_path, monkeypatch
+):
+    """Each of two processes its part, and with what was left out of it."""
+    whole = make()
+    other = load_model(tiny_checkpoint, device="cpu")
+    with torch.no_grad():
+        next(other.networks.text_encoders.parameters()).mul_(2)
+    monkeypatch.setattr(streams, "_write_part", None)  # nothing is read
+
+    def process(rank):
+        return SimpleNamespace(num_processes=2, process_index=rank, wait_for_everyone=lambda: None)
+
+    with pytest.raises(DataError, match=r"latents\.json"):  # which the main one writes
+        make(model=other, processes=process(1))
+    taken = make(model=other, processes=process(0))
+    for (wordings, latent), (again, same) in zip(latents(whole), latents(taken), strict=True):
+        assert wordings == again and torch.equal(latent, same)
+    problems = [read_index(path).problems for path in (tmp_path / "out").iterdir()]
+    assert problems == [{"unreadable": 2}] * 2
 
 
 def test_the_command_encodes_once_and_later_runs_train(tars, tiny_checkpoint, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.log_mel import LogMelModule, normalize_peak
 from auffusion_cli.codec.tensor_image import log_mel_to_image, pad_image
 from auffusion_cli.diffusion.text import TextConditioner
+from auffusion_cli.errors import DataError
 from auffusion_cli.requests.shards import Shard as Part
 from auffusion_cli.training.captions import Wordings
 from auffusion_cli.training.latent_shards import (
@@ -25,9 +27,12 @@ from auffusion_cli.training.latent_shards import (
     Index,
     Item,
     ShardInfo,
+    read_index,
     read_info,
+    read_items,
     write_shard,
 )
+from auffusion_cli.training.stage import OnPrepare
 
 CAPTION_BATCH = 512
 """Captions in a batch, in which those of the same length are encoded together."""
@@ -88,9 +93,15 @@ class ShardWriter:
         for waveforms, n_crops, wordings in batches:
             latents = np.split(self.encode(waveforms).half().cpu().numpy(), np.cumsum(n_crops)[:-1])
             items += map(Item, latents, wordings)
+        self._write(ShardInfo(part, number, len(items), is_last(), dict(problems)), items)
+
+    def take(self, folder: Path, info: ShardInfo, latent_shape: tuple[int, int, int]) -> None:
+        """Write a shard of `folder` with its captions' hidden states by these text encoders."""
+        self._write(info, read_items(info.path(folder), info, latent_shape))
+
+    def _write(self, info: ShardInfo, items: Sequence[Item]) -> None:
         texts = {text for item in items for text in item.wordings.captions + item.wordings.phrases}
         self._encode_texts(sorted(texts))
-        info = ShardInfo(part, number, len(items), is_last(), dict(problems))
         write_shard(self.folder, info, items, self._states)
 
     @torch.no_grad()
@@ -108,54 +119,87 @@ class ShardWriter:
 
 
 def complete(
-    folder: Path,
+    writer: ShardWriter,
     index: Index,
     write: Callable[[int, int], None],
     processes: PartialState | None,
     part: Part | None = None,
+    on_progress: OnPrepare | None = None,
 ) -> None:
-    """Make `folder` complete, where it is not: `write(k, n)` writes every n-th shard from k, as far
-    as they are not there, and then the main process writes the index.
+    """Make the writer's folder complete, where it is not, and let the main process write the index.
 
-    With a `part` only this one of the shards is written, and no index.
+    `write(k, n)` writes the shards of every n-th part of the data from k, as far as they are not
+    there. Where a folder beside it has latents of the same sounds, these are taken in place of
+    that, and only the captions are encoded. With a `part` only this one is written, and no index.
     """
+    folder = writer.folder
     if (folder / INDEX_NAME).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     n, rank = (processes.num_processes, processes.process_index) if processes else (1, 0)
     mine = (part or Part()).part(Part(rank + 1, n))
-    write(mine.index - 1, mine.count)
+    if (found := _find_same_sounds(folder.parent, index)) is None:
+        write(mine.index - 1, mine.count)
+    else:
+        source, shards = found
+        shards = [one for one in shards if one.part % mine.count == mine.index - 1]
+        for n_done, info in enumerate(shards, 1):
+            if not info.path(folder).exists():
+                writer.take(source, info, index.latent_shape)
+            if on_progress is not None:
+                on_progress("encoding captions", n_done, len(shards))
     if processes is not None:
         processes.wait_for_everyone()
     if rank == 0 and part is None:
-        found = [read_info(path) for path in sorted(folder.glob("*.safetensors"))]
-        replace(index, shards=tuple(found)).write(folder)
+        written = [read_info(path) for path in sorted(folder.glob("*.safetensors"))]
+        replace(index, shards=tuple(written)).write(folder)
     if processes is not None:
         processes.wait_for_everyone()
 
 
-def index_of(codec: Codec, text: TextConditioner, duration_s: float, inputs: str) -> Index:
-    """The index of latents of these networks, without shards."""
+def _find_same_sounds(root: Path, index: Index) -> tuple[Path, tuple[ShardInfo, ...]] | None:
+    """A complete folder in `root` of these latents, made for other text encoders."""
+    for path in sorted(root.glob(f"*/{INDEX_NAME}")):
+        with suppress(DataError):  # one that is damaged is of no use here
+            found = read_index(path.parent)
+            files_are_there = all(one.path(path.parent).exists() for one in found.shards)
+            if found.sounds == index.sounds and files_are_there:
+                return path.parent, found.shards
+    return None
+
+
+def index_of(
+    codec: Codec, text: TextConditioner, duration_s: float, data: Iterable[str] = ()
+) -> Index:
+    """The index of latents of these networks, without shards.
+
+    `data` tells all that they depend on beside the networks.
+    """
+    of_sounds = hashlib.sha256(f"format {CACHE_FORMAT}".encode())
+    _update(of_sounds, codec.networks.autoencoder)
+    of_all = of_sounds.copy()
+    for encoder in codec.networks.text_encoders:
+        _update(of_all, encoder, "encoder.")
+    max_lengths = tuple(encoder.max_length for encoder in text.encoders)
+    of_all.update(repr(list(max_lengths)).encode())
+    networks = of_all.hexdigest()[:16]
+    for described in data:
+        for digest in (of_sounds, of_all):
+            digest.update(described.encode())
     return Index(
         format=CACHE_FORMAT,
-        inputs=inputs,
-        networks=digest_of_networks(codec, text).hexdigest()[:16],
+        inputs=of_all.hexdigest()[:16],
+        networks=networks,
+        sounds=of_sounds.hexdigest()[:16],
         duration_s=duration_s,
         latent_shape=codec.latent_shape(duration_s),
-        max_lengths=tuple(encoder.max_length for encoder in text.encoders),
+        max_lengths=max_lengths,
         shards=(),
     )
 
 
-def digest_of_networks(codec: Codec, text: TextConditioner) -> hashlib._Hash:
-    """Of what encodes sounds and captions."""
-    digest = hashlib.sha256(f"format {CACHE_FORMAT}".encode())
-    networks = codec.networks
-    modules = [("", networks.autoencoder), *(("encoder.", e) for e in networks.text_encoders)]
-    for prefix, module in modules:
-        for name, tensor in sorted(module.state_dict(prefix=prefix).items()):
-            # The sums distinguish trained networks, and are faster than a hash of the bytes.
-            total = tensor.cpu().double().sum().item()
-            digest.update(f"{name}{tuple(tensor.shape)}{total:.12g}".encode())
-    digest.update(repr([encoder.max_length for encoder in text.encoders]).encode())
-    return digest
+def _update(digest: hashlib._Hash, network: nn.Module, prefix: str = "") -> None:
+    for name, tensor in sorted(network.state_dict(prefix=prefix).items()):
+        # The sums distinguish trained networks, and are faster than a hash of the bytes.
+        total = tensor.cpu().double().sum().item()
+        digest.update(f"{name}{tuple(tensor.shape)}{total:.12g}".encode())

@@ -84,6 +84,8 @@ class Index:
     max_lengths: tuple[int, ...]
     """Rows of each text encoder's hidden states."""
     shards: tuple[ShardInfo, ...]
+    sounds: str = ""
+    """Digest of all that the latents depend on, which is the same with other text encoders."""
 
     @property
     def problems(self) -> Counter[str]:
@@ -157,6 +159,20 @@ def read_info(path: Path) -> ShardInfo:
         raise DataError(f"{path}: damaged: {error}", hint="Delete it: it is made again.") from error
 
 
+def read_items(path: Path, info: ShardInfo, latent_shape: tuple[int, int, int]) -> list[Item]:
+    """The sounds of a shard, whatever text encoders it was made with. Raises DataError."""
+    if not info.n_items:
+        return []
+    shard = _Shard(path, latent_shape, n_encoders=0)
+    return [
+        Item(
+            np.stack([shard.latent(place, crop) for crop in range(shard.n_latents(place))]),
+            shard.wordings(place),
+        )
+        for place in range(info.n_items)
+    ]
+
+
 class LatentShards:
     """The items of a complete folder, read where they are asked for."""
 
@@ -194,7 +210,8 @@ class LatentShards:
         if number not in self._open:
             if len(self._open) >= MAX_OPEN_SHARDS:
                 self._open.popitem(last=False)
-            self._open[number] = _Shard(self._infos[number].path(self.folder), self.index)
+            path, index = self._infos[number].path(self.folder), self.index
+            self._open[number] = _Shard(path, index.latent_shape, len(index.max_lengths))
         self._open.move_to_end(number)
         return self._open[number], place
 
@@ -205,14 +222,13 @@ class _Shard:
     Raises DataError where it is damaged.
     """
 
-    def __init__(self, path: Path, index: Index) -> None:
+    def __init__(self, path: Path, latent_shape: tuple[int, int, int], n_encoders: int) -> None:
         self.path = path
         try:
             file = safe_open(path, "np")
             names = ("captions", "phrases", "texts")
             self._values = {name: file.get_tensor(name) for name in names}
             self._latents = file.get_slice("latents")
-            n_encoders = len(index.max_lengths)
             self._rows = [file.get_slice(f"rows_{i}") for i in range(n_encoders)]
             lengths = {"item_latents": self._latents, "text_starts": self._values["texts"]}
             lengths |= {f"item_{name}": self._values[name] for name in ("captions", "phrases")}
@@ -221,7 +237,7 @@ class _Shard:
                 name: self._checked(name, file.get_tensor(name), _length(values))
                 for name, values in lengths.items()
             }
-            if tuple(self._latents.get_shape()[1:]) != index.latent_shape:
+            if tuple(self._latents.get_shape()[1:]) != latent_shape:
                 raise ValueError(f"latents of the shape {self._latents.get_shape()}")
             self._texts = self._decoded()
         except (OSError, SafetensorError, ValueError, IndexError) as error:

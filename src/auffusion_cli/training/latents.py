@@ -32,12 +32,13 @@ from auffusion_cli.training.encoding import (
     SoundBatch,
     SoundEncoder,
     complete,
-    digest_of_networks,
     hidden_states,
     index_of,
 )
 from auffusion_cli.training.latent_shards import (
+    INDEX_NAME,
     SHARD_ITEMS,
+    Index,
     LatentShards,
     read_index,
     shard_path,
@@ -48,6 +49,8 @@ from auffusion_cli.training.scenes import Scene, compose
 from auffusion_cli.training.stage import OnPrepare
 
 ENCODE_BATCH = 16
+MADE_WITH = ("format", "latent_shape", "max_lengths", "networks")
+"""Fields of an index that say what latents and hidden states were made with."""
 N_CAPTIONS_KEPT = 1024
 """Captions whose hidden states `FreshScenes` keeps; 250 MB with CLIP."""
 
@@ -180,20 +183,22 @@ def prepare(
 ) -> LatentCache | None:
     """Open the cache of exactly these inputs under `root`, which is made if it is missing.
 
-    With a `part` only this one of it is made, and None returned.
+    With a `part` only this one of it is made, and None returned. Latents that another cache under
+    `root` has of the same sounds, for other text encoders, are taken from there.
 
-    `before_composing()` is called before it is made. The scenes do not depend on `n_workers`, the
-    number of processes that compose them. `scenes.n_cached` is not 0. The `processes` of a launch,
-    which all call this, encode a part each.
+    `before_composing()` is called before scenes are composed. The scenes do not depend on
+    `n_workers`, the number of processes that compose them. `scenes.n_cached` is not 0. The
+    `processes` of a launch, which all call this, encode a part each.
     """
     n_scenes = scenes.n_cached or len(store)
-    inputs = _digest(codec, text, store, scenes, seed, n_scenes)
-    folder = root / inputs
+    data = _described(store, scenes, seed, n_scenes)
+    index = index_of(codec, text, scenes.duration_s, data)
+    folder = root / index.inputs
+    writer = ShardWriter(folder, codec, text)
     batches = _SceneBatches(store, scenes, seed, n_scenes)
 
     def write(rank: int, n_processes: int) -> None:
         before_composing()
-        writer = ShardWriter(folder, codec, text)
         shards = [
             shard
             for shard in range(rank, math.ceil(n_scenes / SHARD_ITEMS), n_processes)
@@ -207,8 +212,7 @@ def prepare(
         for shard in shards:
             writer.write(shard, 0, islice(composed, len(batches.of_shard(shard))))
 
-    index = index_of(codec, text, scenes.duration_s, inputs)
-    complete(folder, index, write, processes, part)
+    complete(writer, index, write, processes, part, on_progress)
     if part is not None:
         return None
     return LatentCache(folder, index.max_lengths, scenes.phrase_probability)
@@ -219,16 +223,20 @@ def open_latents(
 ) -> LatentCache:
     """Latents that were made before, by the same networks and of the same length.
 
+    A `folder` of several is searched for them.
+
     Raises:
         DataError: they were not.
     """
-    made, index = read_index(folder), index_of(codec, text, scenes.duration_s, "")
+    index = index_of(codec, text, scenes.duration_s)
+    folder = _fitting(folder, index)
+    made = read_index(folder)
     if made.duration_s != scenes.duration_s:
         raise DataError(
             f"{folder}: latents of {made.duration_s:g} s, and scenes.duration_s is "
             f"{scenes.duration_s:g}"
         )
-    for name in ("format", "latent_shape", "max_lengths", "networks"):
+    for name in MADE_WITH:
         if getattr(made, name) != getattr(index, name):
             raise DataError(
                 f"{folder}: made with another autoencoder or other text encoders ({name})",
@@ -237,6 +245,24 @@ def open_latents(
     if not sum(shard.n_items for shard in made.shards):
         raise DataError(f"{folder}: holds no latents")
     return LatentCache(folder, made.max_lengths, scenes.phrase_probability)
+
+
+def _fitting(folder: Path, index: Index) -> Path:
+    """`folder`, or of those in it the one that was made with what the index says."""
+    if (folder / INDEX_NAME).exists():
+        return folder
+    names = ("duration_s", *MADE_WITH)
+    wanted = [getattr(index, name) for name in names]
+    folders = [path.parent for path in sorted(folder.glob(f"*/{INDEX_NAME}"))]
+    fitting = [one for one in folders if [getattr(read_index(one), n) for n in names] == wanted]
+    if len(fitting) == 1:
+        return fitting[0]
+    how_many = "several" if fitting else "none"
+    raise DataError(
+        f"{folder}: of the {len(folders)} folders of latents in it {how_many} "
+        f"{'are' if fitting else 'is'} of this start's networks and window",
+        hint=f"Name one: --data {folders[0]}." if fitting else "train --precompute makes them.",
+    )
 
 
 def _reported(
@@ -285,18 +311,9 @@ def seeds_of_crops(seed: int, n_crops: int) -> list[int]:
     return [seed, *(derive_seed(seed, crop) for crop in range(1, n_crops))]
 
 
-def _digest(
-    codec: Codec,
-    text: TextConditioner,
-    store: ClipStore,
-    scenes: SceneConfig,
-    seed: int,
-    n_scenes: int,
-) -> str:
-    """The name of a cache, from everything that its content depends on."""
-    digest = digest_of_networks(codec, text)
+def _described(store: ClipStore, scenes: SceneConfig, seed: int, n_scenes: int) -> Iterator[str]:
+    """All that the content of a cache depends on, beside the networks."""
     for clip in store.clips:
         stat = clip.path.stat()
-        digest.update(repr((clip, stat.st_size, stat.st_mtime_ns)).encode())
-    digest.update(repr((asdict(scenes), seed, n_scenes)).encode())
-    return digest.hexdigest()[:16]
+        yield repr((clip, stat.st_size, stat.st_mtime_ns))
+    yield repr((asdict(scenes), seed, n_scenes))

@@ -37,8 +37,10 @@ def find_data(data: str, split: str, reading: Reading) -> Found:
 def find_latents(folder: Path, split: str) -> Path | None:
     """The latents of a split that `train --precompute` wrote into `folder`; None: it holds none.
 
+    Where these are of several starts, the folder of all is returned.
+
     Raises:
-        DataError: it holds those of another split, or of several kinds of input.
+        DataError: it holds those of another split.
     """
     if (folder / LATENTS_NAME).is_file():
         return folder
@@ -49,12 +51,7 @@ def find_latents(folder: Path, split: str) -> Path | None:
     of_split = [path for path in found if path.parent.name == split]
     if not of_split:
         raise DataError(f"--data {folder} has latents, but none of the split {split!r}")
-    if len(of_split) > 1:
-        raise DataError(
-            f"--data {folder} has latents of {len(of_split)} kinds of input",
-            hint=f"Name one: --data {of_split[0]}, or delete the others.",
-        )
-    return of_split[0]
+    return of_split[0] if len(of_split) == 1 else of_split[0].parent
 
 
 def check_settings(config: TrainingConfig, found: Found) -> None:

@@ -33,7 +33,6 @@ from auffusion_cli.training.encoding import (
     ShardWriter,
     SoundBatch,
     complete,
-    digest_of_networks,
     index_of,
 )
 from auffusion_cli.training.latent_shards import SHARD_ITEMS, read_info, shard_path
@@ -78,16 +77,14 @@ def prepare_records(
     Raises:
         DataError: a part is damaged, or, without `skip_bad`, a sound cannot be used; there is none.
     """
-    digest = digest_of_networks(model.codec, model.text)
     kinds = [_version(part) for part in records.parts]
     settings = (scenes.duration_s, scenes.n_crops, seed, records.reading)
-    digest.update(repr((kinds, settings)).encode())
-    inputs = digest.hexdigest()[:16]
-    folder = root / inputs
-    index = index_of(model.codec, model.text, scenes.duration_s, inputs)
+    data = [repr((kinds, settings))]
+    index = index_of(model.codec, model.text, scenes.duration_s, data)
+    folder = root / index.inputs
+    writer = ShardWriter(folder, model.codec, model.text)
 
     def write(rank: int, n_processes: int) -> None:
-        writer = ShardWriter(folder, model.codec, model.text)
         parts = range(rank, len(records.parts), n_processes)
         for n_done, part in enumerate(parts):
             if on_progress is not None:
@@ -96,7 +93,7 @@ def prepare_records(
         if on_progress is not None and parts:
             on_progress("encoding parts", len(parts), len(parts))
 
-    complete(folder, index, write, processes, share)
+    complete(writer, index, write, processes, share, on_progress)
     if share is not None:
         return None
     cache = LatentCache(folder, index.max_lengths, scenes.phrase_probability)
