@@ -65,6 +65,7 @@ def test_two_known_sounds_are_two_layers(vocabulary, prompt, expected):
         "cat in wind",  # a wording of one kind
         "and",
         "dog and",
+        "dog, rain, " * 5,  # more than two
         "",
     ],
 )

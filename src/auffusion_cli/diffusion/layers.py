@@ -26,6 +26,8 @@ FAR = re.compile(
 """Of a sound that is softer than the other."""
 MIN_SIMILARITY = 0.7
 """Cosine of either sound with the nearest wording; not to be warned of, a lower one will do."""
+MAX_JOINTS = 8
+"""A prompt of more is not one of two sounds; both sides of each would have to be encoded."""
 SOFTER_DB = -6.0
 """Gain of the softer one of two sounds, within what the scenes of the training had."""
 
@@ -41,7 +43,7 @@ class Layer:
 def layers_of(prompt: str, vocabulary: Vocabulary, text: TextConditioner) -> tuple[Layer, ...]:
     """Two layers, or the prompt as it is where it does not join two known sounds."""
     joints = [] if IN_ORDER.search(prompt) else list(_joints(prompt))
-    if not joints:
+    if not 0 < len(joints) <= MAX_JOINTS:
         return (Layer(prompt),)
     texts = list(dict.fromkeys([prompt, *(FAR.sub("", t) for joint in joints for t in joint[:2])]))
     known = dict(zip(texts, vocabulary.meanings(text, texts), strict=True))
