@@ -90,6 +90,14 @@ def test_a_message_of_ordinary_length_stays():
     assert console.short(message) == message
 
 
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_messages_have_no_colour_where_none_is_wanted(capsys, monkeypatch, no_color):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    console.warn("rain")
+    assert ("\x1b[" in capsys.readouterr().err) == (not no_color)
+
+
 def test_a_closed_terminal_stops_no_work(monkeypatch):
     def closed(*args, **kwargs):
         raise OSError(5, "Input/output error")
@@ -157,6 +165,29 @@ def test_a_next_phase_of_the_same_size_has_its_own_time(capsys, monkeypatch, ter
             progress._bar.refresh()
     shown = capsys.readouterr().err
     assert "quick" in shown and "about 18 s left" in shown
+
+
+def test_a_line_takes_the_place_of_the_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with console.Progress("generating", total=4, unit="steps", delay_s=0) as progress:
+        progress.advance()
+        console.note("a note")
+        before, after = capsys.readouterr().err.split("a note")
+        assert before.endswith("\x1b[2K") and after == "\n"
+        progress.advance()
+        assert "2/4" in capsys.readouterr().err
+        console.print_path(Path("rain.wav"))
+        captured = capsys.readouterr()
+        assert captured.out == "rain.wav\n" and captured.err.endswith("\x1b[2K")
+
+
+def test_progress_prints_plain_lines_on_a_dumb_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    with console.Progress("training", total=4, unit="steps", line_interval_s=0) as progress:
+        progress.update(completed=2)
+    assert capsys.readouterr().err.startswith("training: 2 of 4 steps, about ")
 
 
 def test_progress_draws_a_bar_on_a_terminal(capsys, monkeypatch):

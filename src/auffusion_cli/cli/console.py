@@ -90,7 +90,18 @@ def error(message: str, *, hint: str | None = None) -> None:
 
 def _to_stderr(line: str) -> None:
     with suppress(OSError):  # the terminal was closed: nobody reads it, and the work goes on
-        typer.echo(line, err=True)
+        _echo(line, err=True)
+
+
+def _echo(line: str | bytes, *, err: bool = False) -> None:
+    """Print a line in place of a bar, which its next update draws below.
+
+    Left to rich, the line would stand beside the bar, as typer writes past rich's stand-in for the
+    stream, or be broken at the terminal's width.
+    """
+    for progress in list(_drawn):
+        progress.erase()
+    typer.echo(line, err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 
 @contextmanager
@@ -144,7 +155,7 @@ def print_json(value: Mapping[str, Any]) -> None:
     Every command with `--json` prints such lines, one for each result, and nothing else on stdout.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    typer.echo(text if text.isprintable() else "".join(map(_json_character, text)))
+    _echo(text if text.isprintable() else "".join(map(_json_character, text)))
 
 
 def _json_character(character: str) -> str:
@@ -156,7 +167,7 @@ def _json_character(character: str) -> str:
 def print_path(path: Path) -> None:
     """Print the name of a result so that it can be given to a command again."""
     name = f"./{path}" if str(path).startswith("-") else str(path)
-    typer.echo(printable(name) if sys.stdout.isatty() else os.fsencode(name))
+    _echo(printable(name) if sys.stdout.isatty() else os.fsencode(name))
 
 
 def print_made(path: Path, record: Mapping[str, Any], *, as_json: bool) -> None:
@@ -169,7 +180,7 @@ def print_made(path: Path, record: Mapping[str, Any], *, as_json: bool) -> None:
 
 def print_line(text: str = "", **style: Any) -> None:
     """Print a line of a report; `style` is typer's."""
-    typer.secho(printable(text), **style)
+    _echo(typer.style(printable(text), **style))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -241,7 +252,6 @@ class Progress:
         self.delay_s = delay_s
         self.line_interval_s = line_interval_s
         self._bar = None
-        self._task = None
 
     def __enter__(self) -> Progress:
         self._start_s = self._last_line_s = time.monotonic()
@@ -254,8 +264,14 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self.erase()
+
+    def erase(self) -> None:
+        """Take the bar off the terminal, until the next update."""
+        bar, self._bar = self._bar, None
+        _drawn.discard(self)
+        if bar is not None:
+            bar.stop()
 
     def advance(self, amount: float = 1) -> None:
         """Count `amount` more units as done."""
@@ -279,23 +295,25 @@ class Progress:
         self.completed = self.completed if completed is None else completed
         self.total = self.total if total is None else total
         self.description = description or self.description
-        if not sys.stderr.isatty() and self._bar is None:
+        # On a dumb terminal, such as an editor's, no cursor goes back.
+        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             self._print_line()
         elif time.monotonic() - self._start_s >= self.delay_s:
             self._draw_bar()
 
     def _draw_bar(self) -> None:
-        if self._bar is None:
-            self._bar = self._make_bar()
-            self._task = self._bar.add_task(self.description, total=self.total, time_left="")
-            self._bar.start()
-        self._bar.update(
-            self._task,
+        bar = self._bar or self._make_bar()
+        bar.update(
+            bar.task_ids[0],
             description=self.description,
             completed=self.completed,
             total=self.total,
             time_left=self._time_left(),
         )
+        if self._bar is None:
+            self._bar = bar
+            _drawn.add(self)
+            bar.start()
 
     def _make_bar(self):
         from rich import progress
@@ -306,16 +324,17 @@ class Progress:
             if self.unit == "bytes"
             else (progress.MofNCompleteColumn(), progress.TextColumn(self.unit))
         )
-        return progress.Progress(
+        bar = progress.Progress(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
             *counts,
             progress.TextColumn("{task.fields[time_left]}"),
             console=Console(stderr=True),
             transient=True,
-            # Results that go to a file or a pipe must not be drawn above the bar instead.
-            redirect_stdout=sys.stdout.isatty(),
+            redirect_stdout=False,  # results are printed by `_echo`
         )
+        bar.add_task(self.description, time_left="")
+        return bar
 
     def _print_line(self) -> None:
         now_s = time.monotonic()
@@ -342,6 +361,10 @@ class Progress:
         if self.unit == "bytes":
             return format_bytes(amount)
         return f"{math.floor(amount)} {self.unit}".rstrip()  # a part of a sound is none yet
+
+
+_drawn: set[Progress] = set()
+"""Those whose bar is on the terminal now."""
 
 
 # --- sizes and times as people read them
