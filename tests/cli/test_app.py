@@ -39,6 +39,7 @@ def raise_(error: BaseException):
 def test_help_lists_every_command():
     help_text = CliRunner().invoke(build_app(), ["--help"]).stdout
     assert all(f"\n  {name} " in help_text for name in COMMANDS)
+    assert "..." not in help_text.split("Commands:")[1]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,18 @@ EXTRA_ARGUMENTS = re.compile(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", 
 
 
 class SuggestingGroup(TyperGroup):
-    """A group that raises a `UsageError` for mistyped commands, options and values."""
+    """A group that raises a `UsageError` for mistyped commands, options and values.
+
+    Its help has the whole first sentence of each command, over as many lines as it takes.
+    """
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            rows.append((name, command.get_short_help_str(limit=sys.maxsize)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def invoke(self, ctx: typer.Context):
         try:
