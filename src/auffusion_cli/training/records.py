@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import re
 import tarfile
 import zlib
@@ -63,6 +64,14 @@ class RecordSet:
         name = self.parts[part]
         read = _read_parquet if _suffix(name) == ".parquet" else _read_tar
         return read(name, self.reading)
+
+    def version(self, part: int) -> tuple[str, int, int] | str:
+        """What distinguishes a part from another one under its name."""
+        name = self.parts[part]
+        if "://" in name:
+            return name
+        stat = os.stat(name)
+        return name, stat.st_size, stat.st_mtime_ns
 
 
 def find_records(data: str, split: str, reading: Reading) -> RecordSet | None:

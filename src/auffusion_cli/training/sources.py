@@ -55,15 +55,23 @@ def find_latents(folder: Path, split: str) -> Path | None:
 
 
 def check_settings(config: TrainingConfig, found: Found) -> None:
-    """Raise a UsageError for settings that have no effect on such data."""
-    if isinstance(found, Manifest):
+    """Raise a UsageError for settings that have no effect on such data.
+
+    Raises a DataError for latents in other stages than diffusion.
+    """
+    if isinstance(found, Manifest) or (isinstance(found, RecordSet) and reads_files(config)):
         return
+    if reads_files(config):
+        raise DataError(
+            f"--data {config.data} holds latents, and stage: {config.stage} needs sounds",
+            hint="Latents are for the diffusion stage.",
+        )
     reason = "on latents" if isinstance(found, Path) else "on data that is read from end to end"
     read = {"duration_s", "phrase_probability"} if isinstance(found, Path) else set(OF_RECORDS)
     others = changed(config.scenes) - read
     check_unused("scenes", config.scenes, True, reason, others)
-    if config.stage != "diffusion":
-        raise DataError(
-            f"--data {config.data}: stage: {config.stage} needs listed sound files",
-            hint="Tar, parquet and latents are for the diffusion stage; tar xf unpacks.",
-        )
+
+
+def reads_files(config: TrainingConfig) -> bool:
+    """Whether the stage reads sound files again and again, so that others are unpacked first."""
+    return config.stage != "diffusion"

@@ -77,7 +77,7 @@ def prepare_records(
     Raises:
         DataError: a part is damaged, or, without `skip_bad`, a sound cannot be used; there is none.
     """
-    kinds = [_version(part) for part in records.parts]
+    kinds = [records.version(part) for part in range(len(records.parts))]
     settings = (scenes.duration_s, scenes.n_crops, seed, records.reading)
     data = [repr((kinds, settings))]
     index = index_of(model.codec, model.text, scenes.duration_s, data)
@@ -100,14 +100,6 @@ def prepare_records(
     if not len(cache):
         raise DataError(f"{records.parts[0]} … hold no sound that can be used")
     return cache
-
-
-def _version(part: str) -> tuple[str, int, int] | str:
-    """What distinguishes a part from another one under its name."""
-    if "://" in part:
-        return part
-    stat = os.stat(part)
-    return part, stat.st_size, stat.st_mtime_ns
 
 
 def _write_part(

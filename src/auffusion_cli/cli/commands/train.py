@@ -27,7 +27,9 @@ from auffusion_cli.training.default_runs import (
 from auffusion_cli.training.effects import check_effects
 from auffusion_cli.training.list_values import Reading
 from auffusion_cli.training.named_parts import is_image_model, named_parts
+from auffusion_cli.training.records import RecordSet
 from auffusion_cli.training.run_folder import (
+    CACHE_NAME,
     CLIP_CHECK_NAME,
     CONFIG_NAME,
     check_output,
@@ -36,12 +38,15 @@ from auffusion_cli.training.run_folder import (
     only_run,
     require_run,
 )
-from auffusion_cli.training.sources import Found, check_settings, find_data
+from auffusion_cli.training.sources import Found, check_settings, find_data, reads_files
+from auffusion_cli.training.unpacking import unpack
 
 if TYPE_CHECKING:
     from auffusion_cli.training.run import Sounds
 
 MAX_LISTED_PROBLEMS = 20
+UNPACKED_NAME = "sounds"
+"""In the cache of a run."""
 
 
 def register(app: typer.Typer) -> None:
@@ -205,11 +210,11 @@ def train(
                 check_output(folder, resume=resume, overwrite=overwrite)
             fit_window = config is None and not sets_window
             settled = _with_parts(settled, fit_window=fit_window, download=not dry_run, yes=yes)
-            cache_file = None if dry_run else folder / CLIP_CHECK_NAME
-            sounds = _checked(listed, settled, cache_file)
+            run_folder = None if dry_run else folder
+            sounds = _checked(listed, settled, run_folder)
             held_out = None
             if listed_held_out is not None:
-                held_out = _checked(listed_held_out, settled, cache_file)
+                held_out = _checked(listed_held_out, settled, run_folder)
             if writes and overwrite:
                 delete_run(folder)
         if dry_run:
@@ -358,18 +363,21 @@ def _with_parts(
     return config
 
 
-def _checked(found: Found, config: TrainingConfig, cache_file: Path | None) -> Sounds:
-    """The clips that can be used; what comes one after the other is checked as it comes."""
+def _checked(found: Found, config: TrainingConfig, folder: Path | None) -> Sounds:
+    """The clips that can be used; what comes one after the other is checked as it comes.
+
+    `folder` is the run's, and None for a dry run, which unpacks nothing.
+    """
+    if isinstance(found, RecordSet) and reads_files(config) and folder is not None:
+        with console.Progress("unpacking", unit="parts") as progress:
+            found = unpack(found, folder / CACHE_NAME / UNPACKED_NAME, progress.report)
     if not isinstance(found, Manifest):
         return found
     from auffusion_cli.training.clip_check import check_clips
 
+    cache_file = None if folder is None else folder / CLIP_CHECK_NAME
     with console.Progress("checking clips", unit="clips") as progress:
-        checked = check_clips(
-            found,
-            cache_file=cache_file,
-            on_progress=progress.report,
-        )
+        checked = check_clips(found, cache_file=cache_file, on_progress=progress.report)
     for problem in checked.problems[:MAX_LISTED_PROBLEMS]:
         console.note(str(problem))
     if (n_more := len(checked.problems) - MAX_LISTED_PROBLEMS) > 0:
