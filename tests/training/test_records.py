@@ -1,6 +1,10 @@
 """Tar and parquet files read from end to end: what is in them, and what must not be believed."""
 
 import json
+import os
+import ssl
+import subprocess
+import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -142,7 +146,11 @@ class FolderByHttp(SimpleHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        content = Path(self.translate_path(self.path)).read_bytes()
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content = path.read_bytes()
         first, last = 0, len(content) - 1
         asked = self.headers.get("Range")
         if asked:
@@ -170,6 +178,51 @@ def test_parts_by_url(tmp_path):
         tars = find_records(f"{url}/{{0..1}}.tar", "train", Reading())
         assert [one.audio for part in (0, 1) for one in tars.records(part)] == [sound(0), sound(1)]
         assert [one.audio for one in read(f"{url}/0.parquet")] == [sound(i) for i in range(3)]
-        with pytest.raises(DataError, match=r"7\.tar: cannot be read"):
+        with pytest.raises(DataError, match=r"7\.tar: cannot be read: no such file"):
             read(f"{url}/7.tar")
         server.shutdown()
+
+
+def test_https_needs_a_certificate_that_is_trusted(tmp_path):
+    """In programs of their own, since an HTTP library reads the environment once."""
+    trustme = pytest.importorskip("trustme")
+    pytest.importorskip("aiohttp")
+    write_tar(tmp_path / "0.tar", {"a.flac": sound(0), "a.txt": b"A dog"})
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    handler = partial(FolderByHttp, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"https://127.0.0.1:{server.server_port}/0.tar"
+        others = {key: value for key, value in os.environ.items() if key != "SSL_CERT_FILE"}
+        trusting = {"SSL_CERT_FILE": str(tmp_path / "authority.pem")}
+        readers = [
+            subprocess.Popen(
+                [sys.executable, "-c", READ_AND_PRINT, url],
+                env=others | more,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for more in (trusting, {})
+        ]
+        (read_it, _), (refused, _) = (reader.communicate(timeout=100) for reader in readers)
+        server.shutdown()
+    assert read_it == "('A dog',)\n"
+    assert f"{url}: cannot be read: " in refused and "certificate verify failed" in refused
+    assert "SSL_CERT_FILE" in refused
+
+
+READ_AND_PRINT = """
+import sys
+from auffusion_cli.errors import DataError
+from auffusion_cli.training.list_values import Reading
+from auffusion_cli.training.records import find_records
+
+try:
+    (record,) = find_records(sys.argv[1], "train", Reading()).records(0)
+    print(record.captions)
+except DataError as error:
+    print(error.message, error.hint)
+"""

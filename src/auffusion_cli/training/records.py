@@ -11,6 +11,7 @@ import glob
 import json
 import os
 import re
+import ssl
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -169,10 +170,19 @@ def _opened(name: str) -> Iterator[BinaryIO]:
     except DataError:
         raise
     except Exception as error:  # each protocol has exceptions of its own
-        raise DataError(
-            f"{name}: cannot be read: {first_line(error)}",
-            hint="What was encoded is kept: the same command goes on from there.",
-        ) from error
+        cause = _first_cause(error)
+        reason = "no such file" if isinstance(cause, FileNotFoundError) else first_line(cause)
+        hint = "What was encoded is kept: the same command goes on from there."
+        if isinstance(cause, ssl.CertificateError):
+            hint = "SSL_CERT_FILE=FILE in the environment names the certificates to trust."
+        raise DataError(f"{name}: cannot be read: {reason}", hint=hint) from error
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What fsspec's error, which often has only the URL, was raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 # --- WebDataset
