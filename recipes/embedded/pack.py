@@ -22,7 +22,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from auffusion_cli.signal.spectrogram import LogMel, mel_error_db
 
-COMPRESSION_LEVEL = 0.75
+COMPRESSION_LEVEL = 0.87
 """Of Opus in libsndfile, 0 (best) to 1 (smallest)."""
 
 
