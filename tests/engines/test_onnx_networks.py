@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -72,6 +73,34 @@ def test_calls_at_once_share_a_session(monkeypatch):
     alone = [networks.predict(latents[[i]], 500.0, text[[i]]) for i in range(3)]
     np.testing.assert_allclose(together, np.concatenate(alone), rtol=0, atol=1e-5)
     assert len(made) == 1
+
+
+def test_a_unet_that_was_begun_is_made_once_with_threads_for_its_calls(monkeypatch):
+    n_threads = []
+    make = onnxruntime.InferenceSession
+
+    def spy(content, options, providers):
+        n_threads.append(options.intra_op_num_threads)
+        return make(content, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
+    latents, text = normal(2, 32, 16, 8), normal(2, 5, 256)
+    for n_rows in (1, 2):
+        networks = OnnxNetworks(
+            part_folders(embedded_folder()), "cpu", n_threads=2, optimised=False
+        )
+        networks.begin_unet(n_rows)
+        networks.predict(latents, 500.0, text)
+        networks.predict(latents[:1], 500.0, text[:1])
+    assert n_threads == [2, 1], "with one caller, and with two"
+
+
+def test_a_unet_that_could_not_be_begun_fails_when_it_is_called(tmp_path):
+    parts = replace(part_folders(embedded_folder()), unet=tmp_path)
+    networks = OnnxNetworks(parts, "cpu", n_threads=1, optimised=False)
+    networks.begin_unet(1)
+    with pytest.raises(CheckpointError, match=r"model\.onnx"):
+        networks.predict(normal(1, 32, 16, 8), 500.0, normal(1, 5, 256))
 
 
 @torch.no_grad()

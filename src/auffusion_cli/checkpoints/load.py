@@ -44,9 +44,10 @@ Engine = Literal["auto", "torch", "onnx"]
 class EngineLoader(Protocol):
     """How an engine loads networks, on a device and in a precision that it has."""
 
-    def text(self, folder: Path, *, is_brief: bool = False) -> Networks:
+    def text(self, folder: Path, *, is_brief: bool = False, n_rows: int = 0) -> Networks:
         """Those of the text encoders, with their adapters, alone; `is_brief` where they are to be
-        called a few times only."""
+        called a few times only. The UNet may be made ready where it will be called after them, with
+        `n_rows` rows."""
         ...
 
     def whole(self, folder: Path, text: Networks | None, *, vocoder: bool) -> Networks:
@@ -64,6 +65,8 @@ class TextPart:
         self._place = engine, device, dtype
         self.is_brief = False
         """Whether the conditioner is wanted for a few prompts, and nothing after them."""
+        self.n_rows = 0
+        """Rows of the calls of the UNet that come after the conditioner; 0 where none may come."""
         self.networks: Networks | None = None
         """Of the text encoders, once `conditioner` has been asked for."""
 
@@ -79,7 +82,8 @@ class TextPart:
     @cached_property
     def conditioner(self) -> TextConditioner:
         """The text encoders with their networks."""
-        self.networks = choose_loader(*self._place).text(self.folder, is_brief=self.is_brief)
+        loader = choose_loader(*self._place)
+        self.networks = loader.text(self.folder, is_brief=self.is_brief, n_rows=self.n_rows)
         return TextConditioner(self.reader.encoders, self.networks)
 
     def check_vocabulary(self, sizes: NetworkSizes) -> None:

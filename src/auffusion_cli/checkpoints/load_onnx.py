@@ -24,10 +24,16 @@ class OnnxLoader:
         self.device = choose_provider(device)
         check_onnx_dtype(dtype)
 
-    def text(self, folder: Path, *, is_brief: bool = False) -> OnnxNetworks:
-        """All networks but the vocoder: none is read, or takes memory, before it is called."""
+    def text(self, folder: Path, *, is_brief: bool = False, n_rows: int = 0) -> OnnxNetworks:
+        """All networks but the vocoder: none is read, or takes memory, before it is called, but for
+        the UNet where it will be called with `n_rows` rows."""
         parts = part_folders(folder, "griffin-lim")
-        return OnnxNetworks(parts, self.device, n_threads=usable_cores(), optimised=not is_brief)
+        networks = OnnxNetworks(
+            parts, self.device, n_threads=usable_cores(), optimised=not is_brief
+        )
+        if n_rows:
+            networks.begin_unet(n_rows)
+        return networks
 
     def whole(self, folder: Path, text: OnnxNetworks | None, *, vocoder: bool) -> OnnxNetworks:
         networks = text or self.text(folder)

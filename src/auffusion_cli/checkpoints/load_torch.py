@@ -51,7 +51,7 @@ class TorchLoader:
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
 
-    def text(self, folder: Path, *, is_brief: bool = False) -> TorchNetworks:
+    def text(self, folder: Path, *, is_brief: bool = False, n_rows: int = 0) -> TorchNetworks:
         text_encoders, adapters = load_text_networks(folder, self.dtype)
         networks = TorchNetworks(text_encoders=text_encoders, adapters=adapters)
         return networks.to(self.device)

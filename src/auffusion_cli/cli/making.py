@@ -112,6 +112,8 @@ class Setup:
             return {}
         prompts = list(prompts)
         self._text.is_brief = self.is_plan and len(prompts) <= FEW_PROMPTS
+        if not self.is_plan:
+            self._text.n_rows = 1 if self.settings.guidance_scale == 1 else 2
         return warn_of_unknown_words(self._text, prompts)
 
     def load(self) -> Model:

@@ -1,18 +1,21 @@
 """The networks of a checkpoint in ONNX Runtime; see `networks.Networks`. No torch.
 
-A graph is read, and a session is made, when its network is first called. Weights are mapped into
-memory and handed to ONNX Runtime, which itself opens no file: it would follow no link, as the Hub's
-cache is made of.
+A graph is read, and a session is made, when its network is first called, but for the UNet's, which
+can be begun before. Weights are mapped into memory and handed to ONNX Runtime, which itself opens
+no file: it would follow no link, as the Hub's cache is made of.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 import mmap
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +24,13 @@ from auffusion_cli.engines import graphs
 from auffusion_cli.engines.graph_file import ELEMENT_TYPES, Graph, StoredTensor, read_graph
 from auffusion_cli.engines.graphs import PartFolders, Signature
 from auffusion_cli.engines.networks import NetworkSizes
-from auffusion_cli.errors import CheckpointError, DeviceMemoryError, UsageError, first_line
+from auffusion_cli.errors import (
+    AuffusionError,
+    CheckpointError,
+    DeviceMemoryError,
+    UsageError,
+    first_line,
+)
 from auffusion_cli.files import open_regular
 
 if TYPE_CHECKING:
@@ -123,6 +132,17 @@ class OnnxNetworks:
             if network is not None:
                 _ = network.graph
 
+    def begin_unet(self, n_rows: int) -> None:
+        """Make the UNet's session in a thread, for calls with `n_rows` rows.
+
+        The text encoders can be called meanwhile; `predict` waits for it, and raises what it meets.
+        """
+        Thread(target=self._make_unet, args=(self._runtime.n_calls(n_rows),)).start()
+
+    def _make_unet(self, n_calls: int) -> None:
+        with suppress(AuffusionError, OSError):  # it is met again
+            self.unet.session(n_calls)
+
     def add_vocoder(self, folder: Path) -> None:
         """Take the vocoder of `folder`."""
         self.vocoder = GraphNetwork(folder, graphs.VOCODER, self._runtime)
@@ -151,10 +171,10 @@ class OnnxNetworks:
 
     def predict(self, latents: np.ndarray, timestep: float, text: np.ndarray) -> np.ndarray:
         time = np.array(timestep, np.float32)
-        n_calls = min(len(latents), self._runtime.n_calls)
-        if n_calls < 2:
+        n_calls = self._runtime.n_calls(len(latents))
+        self.unet.session(n_calls)
+        if n_calls == 1:
             return self.unet(latents=latents, timestep=time, text=text)
-        self.unet.prepare()
         parts = self._calls.map(
             lambda latents, text: self.unet(latents=latents, timestep=time, text=text),
             np.array_split(latents, n_calls),
@@ -164,7 +184,7 @@ class OnnxNetworks:
 
     @cached_property
     def _calls(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._runtime.n_calls)
+        return ThreadPoolExecutor(self._runtime.n_threads)
 
     def encode_image(self, image: np.ndarray) -> np.ndarray:
         return self.encoder(image=image)
@@ -189,20 +209,22 @@ class Runtime:
         self.n_threads = n_threads
         self.optimised = optimised
 
-    @property
-    def n_calls(self) -> int:
-        """How many calls of a graph are worth making at once.
+    def n_calls(self, n_rows: int) -> int:
+        """How many calls of a graph at once are best for `n_rows` rows.
 
         Cores that each compute a sound do not wait for each other at the end of every operator.
         """
-        return self.n_threads if self.device == "cpu" else 1
+        return min(n_rows, self.n_threads) if self.device == "cpu" else 1
 
-    def session(self, graph: Graph, weights: mmap.mmap | None) -> InferenceSession:
+    def session(
+        self, graph: Graph, weights: mmap.mmap | None, n_calls: int = 1
+    ) -> InferenceSession:
+        """One whose threads, with those of `n_calls` callers at once, are as many as the cores."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised; the rest is of no use to a user
-        options.intra_op_num_threads = self.n_threads
+        options.intra_op_num_threads = max(self.n_threads - n_calls + 1, 1)  # with a caller
         if not self.optimised:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Threads that spin take the core from the one they wait for where cores are shared.
@@ -228,6 +250,8 @@ class GraphNetwork:
 
     def __init__(self, folder: Path, signature: Signature, runtime: Runtime) -> None:
         self._folder, self._signature, self._runtime = folder, signature, runtime
+        self._session: InferenceSession | None = None
+        self._making = Lock()
 
     @cached_property
     def graph(self) -> Graph:
@@ -242,16 +266,16 @@ class GraphNetwork:
         with open_regular(self.graph.weights_path) as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
-    def prepare(self) -> None:
-        """Make the session now; whoever calls from several threads at once does so first."""
-        _ = self._session
-
-    @cached_property
-    def _session(self) -> InferenceSession:
-        session = self._runtime.session(self.graph, self._weights)
-        if self._weights is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._weights.madvise(mmap.MADV_DONTNEED)  # what was converted is not read again
-        return session
+    def session(self, n_calls: int = 1) -> InferenceSession:
+        """The session, which is made at the first call of this, for `n_calls` at once."""
+        with self._making:
+            if self._session is None:
+                self._session = self._runtime.session(self.graph, self._weights, n_calls)
+                if self._weights is not None and hasattr(mmap, "MADV_DONTNEED"):
+                    # What was converted is not read again.
+                    self._weights.madvise(mmap.MADV_DONTNEED)
+                _return_freed_memory()
+            return self._session
 
     def __call__(self, **inputs: np.ndarray) -> np.ndarray:
         unknown = inputs.keys() - self.graph.inputs.keys()
@@ -262,7 +286,7 @@ class GraphNetwork:
             for name, value in inputs.items()
         }
         try:
-            (output,) = self._session.run([self._signature.output], arrays)
+            (output,) = self.session().run([self._signature.output], arrays)
         except CheckpointError:
             raise
         except Exception as error:
@@ -280,6 +304,12 @@ def _ort_value(file: mmap.mmap, place: StoredTensor) -> OrtValue:
     if place.element_type == ELEMENT_TYPES["BF16"]:  # which NumPy has no type for
         return OrtValue.ortvalue_from_numpy_with_onnx_type(values, place.element_type)
     return OrtValue.ortvalue_from_numpy(values)
+
+
+def _return_freed_memory() -> None:
+    """Give back what an optimised graph has freed, which glibc keeps for each thread's next use."""
+    with suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _translated(error: Exception, path: Path, what: str) -> CheckpointError | DeviceMemoryError:
