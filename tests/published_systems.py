@@ -13,14 +13,20 @@ from diffusers import (
     AudioLDM2UNet2DConditionModel,
     AutoencoderKL,
     AutoencoderOobleck,
+    AutoencoderSAME,
     DDIMScheduler,
     EDMDPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    StableAudio3DiTModel,
+    StableAudio3DurationEmbedder,
+    StableAudio3Pipeline,
     StableAudioDiTModel,
     StableAudioPipeline,
     UNet2DConditionModel,
 )
 from diffusers.pipelines.deprecated.audioldm.pipeline_audioldm import AudioLDMPipeline
 from diffusers.pipelines.stable_audio import StableAudioProjectionModel
+from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     ClapAudioConfig,
@@ -29,6 +35,7 @@ from transformers import (
     ClapModel,
     ClapTextConfig,
     ClapTextModelWithProjection,
+    GemmaTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
     RobertaTokenizer,
@@ -36,6 +43,10 @@ from transformers import (
     SpeechT5HifiGanConfig,
     T5Config,
     T5EncoderModel,
+    T5GemmaConfig,
+    T5GemmaEncoderModel,
+    T5GemmaForConditionalGeneration,
+    T5GemmaModuleConfig,
     T5Tokenizer,
 )
 
@@ -422,3 +433,188 @@ def write_stable_audio(folder: Path) -> StableAudioPipeline:
         folder, duration_s=WAVE_WINDOW_S, max_duration_s=WAVE_WINDOW_S, scheduler="dpm++"
     )
     return pipeline
+
+
+def gemma_tokenizer() -> GemmaTokenizer:
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    pieces = [*specials, "▁", *"abcdefghijklmnopqrstuvwxyz"]
+    return GemmaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[])
+
+
+def t5gemma_config() -> T5GemmaConfig:
+    module = T5GemmaModuleConfig(
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=64,
+    )
+    return T5GemmaConfig(encoder=module, decoder=module, vocab_size=40, is_encoder_decoder=False)
+
+
+def stable_audio_3_parts() -> dict:
+    """The networks of a medium one, all but T5Gemma."""
+    return {
+        "vae": _lively(
+            AutoencoderSAME(
+                patch_size=256,
+                encoder_channels=8,
+                encoder_c_mults=(2,),
+                encoder_strides=(4,),
+                encoder_transformer_depths=(2,),
+                latent_dim=6,
+                dim_heads=8,
+                decoder_sinusoidal_blocks=(2,),
+            )
+        ),
+        "duration_embedder": _lively(StableAudio3DurationEmbedder(16, 8)),
+        "transformer": _lively(
+            StableAudio3DiTModel(
+                io_channels=6,
+                embed_dim=16,
+                depth=2,
+                num_heads=2,
+                cond_token_dim=16,
+                global_cond_dim=16,
+                local_add_cond_dim=7,
+                timestep_features_dim=8,
+                ff_mult=2.0,
+                num_memory_tokens=3,
+            )
+        ),
+    }
+
+
+def write_stable_audio_3(folder: Path, *, sees_known: bool = True) -> StableAudio3Pipeline:
+    """The pipeline of what is written to `folder`, in the layout of diffusers.
+
+    Without `sees_known` the input for inpainting, which diffusers leaves out of text-to-audio, has
+    no effect.
+    """
+    torch.manual_seed(0)
+    parts = stable_audio_3_parts()
+    if not sees_known:
+        for block in parts["transformer"].transformer_blocks:
+            torch.nn.init.zeros_(block.to_local_embed[-1].weight)
+            torch.nn.init.zeros_(block.to_local_embed[-1].bias)
+    pipeline = StableAudio3Pipeline(
+        text_encoder=_lively(T5GemmaEncoderModel(t5gemma_config())),
+        tokenizer=gemma_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, stochastic_sampling=True),
+        **parts,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(folder)
+    return pipeline
+
+
+def write_stability(folder: Path, pipeline: StableAudio3Pipeline, **changes) -> None:
+    """The networks of `pipeline` in the layout and by the names of Stability AI.
+
+    `changes` are of the config's sides of the autoencoder, such as `chunk_size` of both.
+    """
+    weights = {
+        "conditioner.conditioners.prompt.padding_embedding": (
+            pipeline.transformer.prompt_padding_embedding
+        ),
+        "pretransform.model.bottleneck.noise_scaling_factor": torch.ones(1, 0, 1),
+    }
+    for name, tensor in pipeline.duration_embedder.linear.state_dict().items():
+        weights[f"conditioner.conditioners.seconds_total.embedder.embedding.1.{name}"] = tensor
+    for name, tensor in pipeline.transformer.state_dict().items():
+        if name != "prompt_padding_embedding":
+            weights[_stability_name_of_transformer(name)] = _stability_order(name, tensor)
+    for name, tensor in pipeline.vae.state_dict().items():
+        weights[_stability_name_of_autoencoder(name)] = _stability_order(name, tensor)
+    for side, layer in (("encoder", 0), ("decoder", 3)):
+        for i in range(2):
+            name = f"pretransform.model.{side}.layers.{layer}.transformers.{i}.rope.inv_freq"
+            weights[name] = torch.ones(2)
+    (folder / "t5gemma-b-b-ul2").mkdir(parents=True)
+    save_file({k: v.contiguous() for k, v in weights.items()}, folder / "model.safetensors")
+    (folder / "model_config.json").write_text(json.dumps(_stability_config(changes)))
+    config = T5GemmaConfig(**t5gemma_config().to_dict() | {"is_encoder_decoder": True})
+    whole = T5GemmaForConditionalGeneration(config)
+    whole.model.encoder.load_state_dict(pipeline.text_encoder.encoder.state_dict())
+    whole.save_pretrained(folder / "t5gemma-b-b-ul2")
+    pipeline.tokenizer.save_pretrained(folder / "t5gemma-b-b-ul2")
+
+
+def _stability_name_of_transformer(name: str) -> str:
+    name = re.sub(r"^transformer_blocks\.", "transformer.layers.", name)
+    name = re.sub(r"^proj_(in|out)\.", r"transformer.project_\1.", name)
+    name = name.replace(".ff.proj_in.", ".ff.ff.0.proj.").replace(".ff.proj_out.", ".ff.ff.2.")
+    if name.startswith(("memory_tokens", "rotary_pos_emb", "global_cond_embedder")):
+        name = f"transformer.{name}"
+    return f"model.model.{name}"
+
+
+def _stability_name_of_autoencoder(name: str) -> str:
+    for ours, theirs in (
+        ("encoder.blocks.0.", "encoder.layers.0."),
+        ("encoder.proj.", "encoder.layers.2."),
+        ("decoder.proj.", "decoder.layers.1."),
+        ("decoder.blocks.0.", "decoder.layers.3."),
+        ("bottleneck.scale", "bottleneck.scaling_factor"),
+        (".norm_attn.", ".pre_norm."),
+        (".norm_ff.", ".ff_norm."),
+        (".attn.", ".self_attn."),
+        (".ff.proj_in.", ".ff.ff.0.proj."),
+        (".ff.proj_out.", ".ff.ff.2."),
+    ):
+        name = name.replace(ours, theirs)
+    return f"pretransform.model.{name}"
+
+
+def _stability_order(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    if not name.endswith("to_qkv.weight") or tensor.shape[0] != 5 * tensor.shape[1]:
+        return tensor
+    q, q2, k, k2, v = tensor.chunk(5)
+    return torch.cat([q, k, v, q2, k2])
+
+
+def _stability_config(changes: dict) -> dict:
+    side = {
+        "channels": 8,
+        "c_mults": [2],
+        "strides": [4],
+        "latent_dim": 6,
+        "transformer_depths": [2],
+        "differential": True,
+        "dim_heads": 8,
+        "variable_stride": True,
+        "sliding_window": [1, 1],
+    } | changes
+    return {
+        "model_type": "diffusion_cond",
+        "sample_size": 5_292_032,
+        "sample_rate": 44_100,
+        "audio_channels": 2,
+        "model": {
+            "pretransform": {
+                "type": "autoencoder",
+                "config": {
+                    "encoder": {"type": "same", "config": side},
+                    "decoder": {"type": "same", "config": side | {"sinusoidal_blocks": [2]}},
+                    "latent_dim": 6,
+                    "downsampling_ratio": 1024,
+                    "io_channels": 2,
+                },
+            },
+            "conditioning": {
+                "configs": [
+                    {"id": "prompt", "type": "t5gemma", "config": {"max_length": 256}},
+                    {
+                        "id": "seconds_total",
+                        "type": "number",
+                        "config": {"min_val": 0, "max_val": 384},
+                    },
+                ]
+            },
+            "diffusion": {"type": "dit", "diffusion_objective": "rf_denoiser", "config": {}},
+        },
+    }

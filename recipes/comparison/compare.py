@@ -24,10 +24,12 @@ MODELS = (
     "tango",
     "tango2",
     "stable-audio-open",
+    "stable-audio-3-small-sfx",
+    "stable-audio-3-medium",
     "auffusion",
     "auffusion-full",
 )
-"""Systems of the paper's main table that are published; Tango 2 and Stable Audio Open, which came
+"""Systems of the paper's main table that are published; Tango 2 and the Stable Audios, which came
 later."""
 SEED = 1
 

@@ -94,6 +94,12 @@ SCHEDULERS: dict[str, str] = {
 """Name on the command line -> class in diffusers. As set up here one seed is one sound."""
 CONTINUOUS_SCHEDULE = "CosineDPMSolverMultistepScheduler"
 """Class in diffusers of a noise schedule along the level of noise, without numbered time steps."""
+FLOW_SCHEDULE = "FlowMatchEulerDiscreteScheduler"
+"""Class in diffusers of the straight way from noise to sound, without numbered time steps."""
+FLOW_SCHEDULERS = ("pingpong", "euler")
+"""Those that can follow it."""
+SCHEDULER_NAMES = tuple(dict.fromkeys([*SCHEDULERS, *FLOW_SCHEDULERS]))
+"""All names on the command line."""
 
 
 FEW_STEPS = {"dpm++": 20, "unipc": 20, "ddim": 50, "euler": 50, "pndm": 50}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +62,8 @@ class Model:
     """The wordings it was taught, where the checkpoint states them."""
     loras: tuple[LoraRecord, ...] = ()
     """What was merged into the UNet."""
+    fills_window: bool = True
+    """Whether a short sound is made as a part of a whole window."""
 
     @property
     def device(self) -> str:
@@ -97,9 +100,17 @@ class Model:
         """Duration of a column of the latent."""
         return self.codec.spectrogram_config.frames_to_seconds(self.codec.width_multiple)
 
+    def span_s(self, duration_s: float) -> float:
+        """What is made of a sound that is to last `duration_s`: a window, if not more."""
+        return max(duration_s, self.defaults.max_duration_s) if self.fills_window else duration_s
+
+    def window_s(self, duration_s: float) -> float:
+        """The window in which holes of a clip of `duration_s` are filled."""
+        return min(self.defaults.max_duration_s, self.span_s(duration_s))
+
     def latent_shape(self, duration_s: float) -> tuple[int, int, int]:
-        """(C, h, w) of the latents of a sound; the model always fills at least its window."""
-        return self.codec.latent_shape(max(duration_s, self.defaults.max_duration_s))
+        """(C, h, w) of the latents of a sound."""
+        return self.codec.latent_shape(self.span_s(duration_s))
 
     # --- waveform <-> view <-> latents, of any length
 
@@ -136,12 +147,23 @@ class Model:
         return make_scheduler(settings.scheduler, self.scheduler_config)
 
     def denoiser(
-        self, prompts: Sequence[str], negative_prompts: Sequence[str], settings: GenerateSettings
+        self,
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str],
+        settings: GenerateSettings,
+        *,
+        known: np.ndarray | None = None,
     ) -> Denoise:
-        """`denoise` for as many latents as there are prompts, each one window wide."""
+        """`denoise` for as many latents as there are prompts, each one window wide.
+
+        `known` is for networks that can be told what of the latents is: see `holes.known_part`.
+        """
         told = self.text.told(min(settings.duration_s, self.defaults.max_duration_s))
+        predict = self.networks.predict
+        if known is not None and self.networks.sizes.sees_known:
+            predict = partial(predict, known=known)
         return guided_denoiser(
-            self.networks.predict,
+            predict,
             told.encode(prompts, negative_prompts),
             settings.guidance_scale,
             settings.guidance_rescale,

@@ -322,7 +322,7 @@ def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
     ],
 )
 def test_a_noise_schedule_that_cannot_be_right_is_refused(tmp_path, change, message):
-    from auffusion_cli.checkpoints.layout import read_scheduler_config
+    from auffusion_cli.checkpoints.schedule import read_scheduler_config
 
     folder = shutil.copytree(GOLDEN / "scheduler", tmp_path / "scheduler")
     edit_json(folder / "scheduler_config.json", **change)
@@ -332,7 +332,7 @@ def test_a_noise_schedule_that_cannot_be_right_is_refused(tmp_path, change, mess
 
 
 def test_an_empty_noise_schedule_is_refused(tmp_path):
-    from auffusion_cli.checkpoints.layout import read_scheduler_config
+    from auffusion_cli.checkpoints.schedule import read_scheduler_config
 
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text("{}")

@@ -13,9 +13,9 @@ from auffusion_cli.checkpoints.layout import (
     describe,
     read_conditions,
     read_identity,
-    read_scheduler_config,
 )
 from auffusion_cli.checkpoints.names import embedded_folder
+from auffusion_cli.checkpoints.schedule import read_scheduler_config
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.errors import CheckpointError
 

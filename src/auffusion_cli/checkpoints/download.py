@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from auffusion_cli.checkpoints.families import (
+    STABILITY_CONFIG,
+    STABILITY_STEM,
+    T5GEMMA,
     TANGO,
     TANGO_CONFIG,
     TANGO_VAE_CONFIG,
@@ -127,7 +130,8 @@ def looks_complete(folder: Path, parts: Sequence[str] = ()) -> bool:
     )
     of_parts = [PART_CONFIGS.get(part, f"{part}/config.json") for part in parts]
     tango = [TANGO_CONFIG, TANGO_VAE_CONFIG, *(f"text_encoder/{name}" for name in TEXT_FILES)]
-    choices = [diffusion, transformer, tango, *([of_parts] if parts else [])]
+    stability = [STABILITY_CONFIG, f"{STABILITY_STEM}.safetensors", f"{T5GEMMA}/config.json"]
+    choices = [diffusion, transformer, tango, stability, *([of_parts] if parts else [])]
     is_there = any(all((folder / path).is_file() for path in paths) for paths in choices)
     is_network = (folder / "config.json").is_file() and any(
         path.suffix in WEIGHT_SUFFIXES for path in folder.glob("*")

@@ -7,11 +7,17 @@ here; its networks are in `engines/mel_networks.py`, and `load_families.py` make
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from auffusion_cli.config import SCHEDULERS, GenerationDefaults, SpectrogramConfig
+from auffusion_cli.config import (
+    FLOW_SCHEDULE,
+    FLOW_SCHEDULERS,
+    SCHEDULERS,
+    GenerationDefaults,
+    SpectrogramConfig,
+)
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.parsing import read_json
 
@@ -37,6 +43,8 @@ class TextPart:
 
     tokenizer: str
     encoder: str
+    max_tokens: int | None = None
+    """The most that the system reads, where it is fewer than both can."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,8 @@ class Family:
     """Those that can follow its noise schedule."""
     codes_waveforms: bool = False
     """Whether latents are of waveforms, at whose place `spectrogram` is for pictures alone."""
+    fills_window: bool = True
+    """Whether a short sound is made as a part of a whole window."""
 
     def refuse(self, task: str) -> UsageError:
         """The error for a task about the layers of a UNet, such as "attention"."""
@@ -76,6 +86,14 @@ class Family:
         return UsageError(
             f"{task} is not possible with {self.name}, which works on waveforms",
             hint=f"It is with Auffusion's models, {names}.",
+        )
+
+    def refuse_ddim(self, task: str) -> UsageError:
+        """The error for a task that takes DDIM's steps, of a system that has no such steps."""
+        names = ", ".join(each.name for each in FAMILIES if "ddim" in each.schedulers)
+        return UsageError(
+            f"{task} is not possible with {self.name}, whose time steps have no numbers",
+            hint=f"It is with Auffusion's models, {names}: with --scheduler ddim.",
         )
 
     def check_scheduler(self, name: str) -> None:
@@ -141,7 +159,40 @@ STABLE_AUDIO = Family(
     codes_waveforms=True,
 )
 """arXiv 2407.14358"""
-FAMILIES = (AUDIOLDM, AUDIOLDM2, TANGO, STABLE_AUDIO)
+STABLE_AUDIO_3 = Family(
+    name="Stable Audio 3",
+    class_name="StableAudio3Pipeline",
+    defaults=GenerationDefaults(
+        max_duration_s=120.0,
+        steps=8,
+        guidance_scale=1.0,
+        scheduler="pingpong",
+        vocoder=AUTOENCODER,
+    ),
+    text=(TextPart("tokenizer", "text_encoder", max_tokens=256),),
+    spectrogram=WAVES,
+    denoiser="transformer",
+    schedulers=FLOW_SCHEDULERS,
+    codes_waveforms=True,
+    fills_window=False,
+)
+"""arXiv 2605.17991, in the layout of diffusers, which does not say how long a sound may be."""
+STABILITY_CONFIG, STABILITY_STEM = "model_config.json", "model"
+"""Of the layout in which Stability AI publishes Stable Audio 3: its config, and the weights of all
+networks but T5Gemma's."""
+T5GEMMA = "t5gemma-b-b-ul2"
+"""The folder of T5Gemma and its tokenizer."""
+STABLE_AUDIO_3_SMALL = replace(
+    STABLE_AUDIO_3,
+    class_name=None,
+    text=(TextPart(T5GEMMA, T5GEMMA, max_tokens=256),),
+    scheduler_config={"_class_name": FLOW_SCHEDULE, "num_train_timesteps": 1},
+)
+STABLE_AUDIO_3_MEDIUM = replace(
+    STABLE_AUDIO_3_SMALL, defaults=replace(STABLE_AUDIO_3.defaults, max_duration_s=380.0)
+)
+"""The same in the layout of Stability AI."""
+FAMILIES = (AUDIOLDM, AUDIOLDM2, TANGO, STABLE_AUDIO, STABLE_AUDIO_3)
 TANGO_MAIN, TANGO_VAE = "pytorch_model_main", "pytorch_model_vae"
 """Of Tango's layout: the weights of the UNet and the text encoder; of autoencoder and vocoder."""
 TANGO_CONFIG, TANGO_VAE_CONFIG = "main_config.json", "vae_config.json"
@@ -149,11 +200,7 @@ TEXT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 """What Tango's repositories leave to that of the text encoder; here in `text_encoder/`."""
 TEXT_ENCODERS = tuple(f"google/flan-t5-{size}" for size in ("small", "base", "large", "xl", "xxl"))
 """The repositories that they may name."""
-UNSUPPORTED = (
-    "StableAudio3Pipeline",
-    "MusicLDMPipeline",
-    "LongCatAudioDiTPipeline",
-)
+UNSUPPORTED = ("MusicLDMPipeline", "LongCatAudioDiTPipeline")
 """Pipelines of diffusers that make sounds of words, and are no family here."""
 
 
@@ -166,6 +213,8 @@ def find_family(folder: Path) -> Family | None:
     if (folder / TANGO_CONFIG).is_file() and (folder / TANGO_VAE_CONFIG).is_file():
         return TANGO
     path = folder / "model_index.json"
+    if (folder / STABILITY_CONFIG).is_file() and (folder / T5GEMMA).is_dir() and not path.is_file():
+        return _find_stable_audio_3(folder / STABILITY_CONFIG)
     if (folder / "condition_config.json").is_file() or not path.is_file():
         return None
     index = read_json(path, raising=CheckpointError)
@@ -178,6 +227,16 @@ def find_family(folder: Path) -> Family | None:
     if class_name is None:  # Tango has no name of a class, and no such file
         return None
     return next((family for family in FAMILIES if family.class_name == class_name), None)
+
+
+def _find_stable_audio_3(config_path: Path) -> Family:
+    """The one whose window the config states, in samples."""
+    config = read_json(config_path, raising=CheckpointError)
+    n_samples = config.get("sample_size") if isinstance(config, dict) else None
+    if not isinstance(n_samples, int) or isinstance(n_samples, bool) or n_samples <= 0:
+        raise CheckpointError(f"{config_path}: sample_size is {str(n_samples)[:20]}")
+    longest = STABLE_AUDIO_3_MEDIUM.defaults.max_duration_s * WAVES.sample_rate_hz
+    return STABLE_AUDIO_3_MEDIUM if n_samples >= longest else STABLE_AUDIO_3_SMALL
 
 
 def check_text_files(folder: Path) -> None:

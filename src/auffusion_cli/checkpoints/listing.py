@@ -11,6 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from auffusion_cli.checkpoints.families import (
+    STABILITY_CONFIG,
+    STABILITY_STEM,
+    T5GEMMA,
     TANGO_CONFIG,
     TANGO_MAIN,
     TANGO_VAE,
@@ -130,12 +133,14 @@ def needed_files(paths: Iterable[str]) -> list[str]:
             f"{stem}{suffix}" for stem in (TANGO_MAIN, TANGO_VAE) for suffix in WEIGHT_SUFFIXES
         )
         return sorted({TANGO_CONFIG, TANGO_VAE_CONFIG, MODEL_CARD_NAME, *stems} & paths)
+    if STABILITY_CONFIG in paths and f"{T5GEMMA}/config.json" in paths:
+        return _files_of_stability(paths)
     if "condition_config.json" in paths:
         parts = r"unet|vae|scheduler|vocoder|text_encoder_\w+|condition_adapter_\w+"
     elif "model_index.json" in paths:
         parts = (
             r"unet|vae|scheduler|vocoder|text_encoder(?:_2)?|tokenizer(?:_2)?"
-            "|projection_model|language_model|transformer"
+            "|projection_model|language_model|transformer|duration_embedder"
         )
     elif "config.json" in paths:
         return _files_of_network(paths)
@@ -148,6 +153,16 @@ def needed_files(paths: Iterable[str]) -> list[str]:
     if "vae/encoder.onnx" in paths:  # else graphs of other programs, with weights of their own
         texts |= {path for path in inside if path.endswith(".onnx")}
     return sorted(top | texts | _one_copy_of_weights(inside))
+
+
+def _files_of_stability(paths: set[str]) -> list[str]:
+    """Those of Stable Audio 3 as Stability AI publishes it."""
+    weights = _one_copy_of_weights(
+        path for path in paths if re.fullmatch(rf"(?:{T5GEMMA}/)?{STABILITY_STEM}\b[\w.-]*", path)
+    )
+    texts = {path for path in paths if re.fullmatch(rf"{T5GEMMA}/[\w.-]+\.(?:json|model)", path)}
+    top = {path for path in paths if re.fullmatch(r"(?:LICEN[CS]E|NOTICE)[\w.-]*", path)}
+    return sorted({STABILITY_CONFIG} | ({MODEL_CARD_NAME} & paths) | top | texts | weights)
 
 
 def _one_copy_of_weights(paths: Iterable[str]) -> set[str]:

@@ -18,9 +18,9 @@ from auffusion_cli.checkpoints.layout import (
     part_folders,
     read_credits,
     read_identity,
-    read_scheduler_config,
 )
 from auffusion_cli.checkpoints.lora_file import check_loras
+from auffusion_cli.checkpoints.schedule import read_scheduler_config
 from auffusion_cli.checkpoints.text import load_text
 from auffusion_cli.checkpoints.vocabulary import load_vocabulary
 from auffusion_cli.codec.codec import Codec
@@ -157,6 +157,7 @@ def load_model(
         credits=read_credits(folder),
         vocabulary=text.vocabulary,
         loras=tuple(lora.record() for lora in loras),
+        fills_window=family is None or family.fills_window,
     )
 
 

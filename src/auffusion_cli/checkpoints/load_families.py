@@ -15,7 +15,6 @@ from torch import nn
 from auffusion_cli.checkpoints.families import (
     AUDIOLDM2,
     MEL_64,
-    STABLE_AUDIO,
     TANGO,
     Family,
     find_family,
@@ -63,10 +62,10 @@ def load_family(
         from auffusion_cli.checkpoints.load_tango import load_tango
 
         return load_tango(folder, dtype, vocoder=vocoder).to(device)
-    if family is STABLE_AUDIO:
-        from auffusion_cli.checkpoints.load_waves import load_stable_audio
+    if family.codes_waveforms:
+        from auffusion_cli.checkpoints.load_waves import load_waves
 
-        return load_stable_audio(folder, dtype).to(device)
+        return load_waves(folder, family, dtype).to(device)
     load = _load_audioldm2 if family is AUDIOLDM2 else _load_audioldm
     parts = {
         "autoencoder": load_mel_autoencoder(folder / "vae", dtype),

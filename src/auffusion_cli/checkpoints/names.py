@@ -11,6 +11,8 @@ from auffusion_cli.checkpoints.families import (
     AUDIOLDM,
     AUDIOLDM2,
     STABLE_AUDIO,
+    STABLE_AUDIO_3_MEDIUM,
+    STABLE_AUDIO_3_SMALL,
     TANGO,
     Family,
     find_family,
@@ -148,10 +150,26 @@ KNOWN: dict[str, KnownCheckpoint] = {
             approximate_bytes=5_300_000_000,
             family=STABLE_AUDIO,
         ),
+        KnownCheckpoint(
+            name="stable-audio-3-small-sfx",
+            description="Stable Audio 3, small: effects, 44.1 kHz stereo, up to 2 min (0.8 G)",
+            licence="Stability AI Community License, Gemma Terms of Use",
+            repo_id="stabilityai/stable-audio-3-small-sfx",
+            revision="main",
+            approximate_bytes=3_500_000_000,
+            family=STABLE_AUDIO_3_SMALL,
+        ),
+        KnownCheckpoint(
+            name="stable-audio-3-medium",
+            description="Stable Audio 3, medium: 44.1 kHz stereo, up to 6 min (2.6 G parameters)",
+            licence="Stability AI Community License, Gemma Terms of Use",
+            repo_id="stabilityai/stable-audio-3-medium",
+            revision="main",
+            approximate_bytes=10_400_000_000,
+            family=STABLE_AUDIO_3_MEDIUM,
+        ),
     )
 }
-UNSUPPORTED = ("stable-audio-3-small-sfx", "stable-audio-3-medium")
-"""Names of systems that this program cannot run, which people ask for."""
 
 
 @dataclass(frozen=True)
@@ -179,18 +197,13 @@ def parse_name(text: str) -> HubSource:
     """`auffusion-full`, `org/name` or either with `@revision`; nothing is looked up on the Hub.
 
     Raises:
-        UsageError: it is the name of a file, or of a system that is not supported.
+        UsageError: it is the name of a file.
         CheckpointError: it can be no checkpoint's name.
     """
     base, _, revision = text.partition("@")
     known = KNOWN.get(base)
     if known is not None and known.repo_id is not None:
         return HubSource(base, known.repo_id, revision or known.revision, known.licence)
-    if base in UNSUPPORTED:
-        raise UsageError(
-            f"{base} is not supported: its repository is in a layout that this program cannot read",
-            hint=f"Systems that are: {', '.join(KNOWN)}.",
-        )
     if os.path.isfile(text):
         description, hint = recognise(Path(text))
         raise UsageError(f"{text}: {description}", hint=hint)
@@ -240,6 +253,13 @@ def refuse_waveforms(name: str, task: str) -> None:
     family = find_family_of(name)
     if family is not None and family.codes_waveforms:
         raise family.refuse_waveforms(task)
+
+
+def refuse_ddim(name: str, task: str) -> None:
+    """Raise a UsageError where `name` is a system that cannot take DDIM's steps, as `task` does."""
+    family = find_family_of(name)
+    if family is not None and "ddim" not in family.schedulers:
+        raise family.refuse_ddim(task)
 
 
 def is_commit(revision: str) -> bool:

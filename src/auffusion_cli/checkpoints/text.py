@@ -82,7 +82,8 @@ def _load_part(folder: Path, part: TextPart) -> TextEncoder:
     """A text encoder of a family, which reads as many tokens as its tokenizer says."""
     n_positions = count_positions(text_config(folder / part.encoder), folder / part.encoder)
     tokenizer = load_tokenizer(folder / part.tokenizer)
-    n_tokens = min(tokenizer.max_length, n_positions or DEFAULT_N_POSITIONS)
+    most = part.max_tokens or DEFAULT_N_POSITIONS
+    n_tokens = min(tokenizer.max_length, n_positions or most, most)
     return TextEncoder(tokenizer, n_tokens, n_tokens)
 
 

@@ -156,6 +156,8 @@ def _read_text_model(content: dict[str, Any], config_path: Path) -> _TextModel:
         config = CONFIG_MAPPING[model_type].from_dict(without_dropped(content))
         if model_type in TEXT_AND_MORE:
             config = config.text_config
+        if model_type == "t5gemma":
+            config.is_encoder_decoder = False
         network_class, options = _text_class(architecture, model_type, config)
     except Exception as error:  # transformers raises whatever a wrong field leads to
         raise CheckpointError(f"{config_path}: not a text encoder: {first_line(error)}") from error
@@ -179,6 +181,8 @@ def _text_class(
         return getattr(transformers, TEXT_AND_MORE[model_type]), {}
     if model_type in ("t5", "mt5"):
         return transformers.T5EncoderModel, {}
+    if model_type == "t5gemma":
+        return transformers.T5GemmaEncoderModel, {}
     if model_type in ("clip_text_model", "clap_text_model"):
         name = "CLIPTextModel" if model_type == "clip_text_model" else "ClapTextModel"
         has_projection = architecture == f"{name}WithProjection"
@@ -186,7 +190,7 @@ def _text_class(
     if model_type not in BERT_LIKE:
         raise ValueError(
             f"architecture {architecture!r} ({model_type}); it can be CLIPTextModel, CLIPModel, "
-            "ClapTextModel, ClapModel, T5EncoderModel or a BERT-like model"
+            "ClapTextModel, ClapModel, T5EncoderModel, T5GemmaEncoderModel or a BERT-like model"
         )
     network_class = transformers.AutoModel._model_mapping[type(config)]
     return network_class, {"add_pooling_layer": False} if model_type in WITH_POOLER else {}

@@ -148,10 +148,11 @@ def set_up(
     *,
     needs_torch: str | None = None,
     needs_log_mels: str | None = None,
+    needs_ddim: str | None = None,
 ) -> Setup:
     """Check what is `asked` of `GenerateSettings`, and find the model, or download it unless it is
     a dry run. `needs_torch` names what of the task only torch can do, `needs_log_mels` what is
-    about log-mels.
+    about log-mels, `needs_ddim` what takes DDIM's steps.
 
     Raises:
         UsageError: a setting or an engine is impossible, or there is no such model.
@@ -159,6 +160,7 @@ def set_up(
     from auffusion_cli.checkpoints.lora_file import check_loras
     from auffusion_cli.checkpoints.names import (
         find_family_of,
+        refuse_ddim,
         refuse_family,
         refuse_waveforms,
         require_sound,
@@ -177,6 +179,8 @@ def set_up(
             refuse_family(name, needs_torch)
         if needs_log_mels:
             refuse_waveforms(name, needs_log_mels)
+        if needs_ddim:
+            refuse_ddim(name, needs_ddim)
         if family := find_family_of(name):
             if loading.engine == "onnx":
                 choose_engine(loading.engine, needs_torch=family.name)

@@ -241,7 +241,7 @@ Guidance = Annotated[
 GuidanceRescale = Annotated[
     float | None, typer.Option(help="0 to 1: tames high guidance (Lin et al. 2023).")
 ]
-SchedulerName = Literal["pndm", "ddim", "dpm++", "unipc", "euler", "ddpm"]
+SchedulerName = Literal["pndm", "ddim", "dpm++", "unipc", "euler", "ddpm", "pingpong"]
 Scheduler = Annotated[SchedulerName | None, typer.Option(help="The sampling method.")]
 NearSeed = Annotated[
     int | None,

@@ -46,7 +46,9 @@ class WaveCodec:
     def latent_shape(self, duration_s: float) -> tuple[int, int, int]:
         """(c, 1, w) of the latent of a sound that lasts `duration_s`."""
         n_columns = self.spectrogram_config.seconds_to_frames(duration_s)
-        return self.networks.sizes.latent_channels, 1, -(-n_columns // self.width_multiple)
+        multiple = self.networks.column_multiple
+        width = -(-n_columns // (self.width_multiple * multiple)) * multiple
+        return self.networks.sizes.latent_channels, 1, width
 
     def hear(self, channels: np.ndarray) -> np.ndarray:
         """(C, N) samples of a recording -> as many channels as the autoencoder takes.

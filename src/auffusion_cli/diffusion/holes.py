@@ -136,6 +136,14 @@ def latent_mask(cells: np.ndarray, n_rows: int, n_columns: int) -> np.ndarray:
     return blocks.any(axis=(1, 3)).astype(np.float32)[None, None]
 
 
+def known_part(clean: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(1, C, h, w) latents and (1, 1, h, w), 0 where they stay -> (1, 1 + C, h, w).
+
+    What networks that were trained to fill holes are told: where there is none, and what is there.
+    """
+    return np.concatenate([1 - mask, (1 - mask) * clean], axis=1)
+
+
 def mirror_fill(view: np.ndarray, known: np.ndarray) -> np.ndarray:
     """(..., W) log-mel or samples, where they are not `known` (W,) mirrored from where they are.
 

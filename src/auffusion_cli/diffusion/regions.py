@@ -65,9 +65,9 @@ def regional_denoiser(
 
 
 def _around(weight: np.ndarray, window: int) -> slice:
-    """The columns where `weight` (w,) is above 0, widened to at least a window."""
+    """The columns where `weight` (w,) is above 0, widened to a window where there are as many."""
     columns = np.flatnonzero(weight)
     first, last = int(columns[0]), int(columns[-1]) + 1
-    width = max(last - first, window)
+    width = min(max(last - first, window), len(weight))
     start = min(max((first + last - width) // 2, 0), len(weight) - width)
     return slice(start, start + width)

@@ -6,6 +6,7 @@ Notation: alpha and sigma are the shares of signal and noise in the latents, alp
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,8 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from auffusion_cli.config import CONTINUOUS_SCHEDULE
+from auffusion_cli.config import CONTINUOUS_SCHEDULE, FLOW_SCHEDULE
 from auffusion_cli.errors import UsageError
+from auffusion_cli.signal.noise import Noise
 
 STEPS_OFFSET = 1
 """Of time steps whose spacing is "leading"; as in Stable Diffusion's pipeline, whatever a file
@@ -36,7 +38,7 @@ class Scheduler(ABC):
     default_spacing: ClassVar[str] = "leading"
     default_alpha_to_one: ClassVar[bool] = True
     goes_along_s: ClassVar[bool] = False
-    """Whether it can follow a continuous schedule."""
+    """Whether it can follow a schedule without numbered time steps."""
     init_noise_sigma: float = 1.0
     """Standard deviation of the latents to begin with, which the noise is multiplied by."""
 
@@ -96,9 +98,30 @@ class Scheduler(ABC):
         return float(self.alphas_bar[int(timestep)]) if timestep >= 0 else self.final_alpha_bar
 
 
+class NoisyScheduler(Scheduler):
+    """A scheduler that adds noise at every step, which follows from that which a sound begins with.
+
+    So one seed is one sound in any batch.
+    """
+
+    def begin(self, noise: np.ndarray) -> np.ndarray:
+        digests = (hashlib.sha256(np.ascontiguousarray(row)).digest() for row in noise)
+        self._noises = [Noise(int.from_bytes(digest[:4], "little")) for digest in digests]
+        return super().begin(noise)
+
+    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
+        """(B, ...) of the next noise, of each sound its own."""
+        return np.stack([noise.normal(shape) for noise in self._noises])
+
+
 def is_continuous(config: Mapping[str, Any]) -> bool:
     """Whether a config's schedule is of s in a range, not of numbered time steps."""
     return config.get("_class_name") == CONTINUOUS_SCHEDULE
+
+
+def is_flow(config: Mapping[str, Any]) -> bool:
+    """Whether a config's schedule is the straight way of `flow_schedulers`."""
+    return config.get("_class_name") == FLOW_SCHEDULE
 
 
 def _alphas_bar(config: Mapping[str, Any]) -> np.ndarray:

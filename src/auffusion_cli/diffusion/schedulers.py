@@ -1,27 +1,33 @@
 """The solvers by name, which take the model's output at one time step to the latents of the next.
 
 All agree with diffusers' schedulers of the same names, which tests hold them to; so a checkpoint's
-`scheduler_config.json` of whatever class means the same here. All but DDPM are deterministic, and
-DDPM's noise follows from that which a sound begins with, so that one seed is one sound.
+`scheduler_config.json` of whatever class means the same here. All but DDPM and ping-pong are
+deterministic, and their noise follows from that which a sound begins with, so that one seed is one
+sound.
 
 Sources: DDPM (Ho et al. 2020, arXiv 2006.11239), DDIM (Song et al. 2021, arXiv 2010.02502), PNDM
-(Liu et al. 2022, arXiv 2202.09778); the others are in `sigma_schedulers`.
+(Liu et al. 2022, arXiv 2202.09778); the others are in `sigma_schedulers` and `flow_schedulers`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from auffusion_cli.config import SCHEDULERS
-from auffusion_cli.diffusion.schedule import ONLY, Scheduler, is_continuous
+from auffusion_cli.config import FLOW_SCHEDULERS, SCHEDULER_NAMES
+from auffusion_cli.diffusion.flow_schedulers import FlowEuler, PingPong
+from auffusion_cli.diffusion.schedule import (
+    ONLY,
+    NoisyScheduler,
+    Scheduler,
+    is_continuous,
+    is_flow,
+)
 from auffusion_cli.diffusion.sigma_schedulers import DPMSolver, Euler, UniPC
 from auffusion_cli.errors import UsageError
-from auffusion_cli.signal.noise import Noise
 
 
 class DDIM(Scheduler):
@@ -110,13 +116,8 @@ class PNDM(Scheduler):
         return math.sqrt(to_alpha_bar / alpha_bar) * latents - change * output
 
 
-class DDPM(Scheduler):
+class DDPM(NoisyScheduler):
     """Ancestral sampling: each step goes to the likeliest state, and adds noise (equation 7)."""
-
-    def begin(self, noise: np.ndarray) -> np.ndarray:
-        digests = (hashlib.sha256(np.ascontiguousarray(row)).digest() for row in noise)
-        self._noises = [Noise(int.from_bytes(digest[:4], "little")) for digest in digests]
-        return super().begin(noise)
 
     def step(self, output: np.ndarray, timestep: float, latents: np.ndarray) -> np.ndarray:
         left = self.timesteps[self.timesteps < timestep]
@@ -132,10 +133,6 @@ class DDPM(Scheduler):
         spread = math.sqrt((1 - following) / (1 - alpha_bar) * (1 - kept))
         return mean + spread * self.draw(latents.shape[1:])
 
-    def draw(self, shape: tuple[int, ...]) -> np.ndarray:
-        """(B, ...) of the next noise, of each sound its own."""
-        return np.stack([noise.normal(shape) for noise in self._noises])
-
 
 CLASSES: dict[str, type[Scheduler]] = {
     "pndm": PNDM,
@@ -146,6 +143,8 @@ CLASSES: dict[str, type[Scheduler]] = {
     "ddpm": DDPM,
 }
 
+FLOW_CLASSES: dict[str, type[Scheduler]] = {"pingpong": PingPong, "euler": FlowEuler}
+"""Those of a flow."""
 CONTINUOUS_SCHEDULERS = tuple(name for name, kind in CLASSES.items() if kind.goes_along_s)
 """Those that can follow a continuous schedule."""
 
@@ -156,17 +155,23 @@ def make_scheduler(name: str, scheduler_config: Mapping[str, Any]) -> Scheduler:
     Raises:
         UsageError: there is none of that name, or the config asks for what it cannot do.
     """
-    if name not in CLASSES:
-        valid = ", ".join(SCHEDULERS)
+    if name not in SCHEDULER_NAMES:
+        valid = ", ".join(SCHEDULER_NAMES)
         raise UsageError(f"--scheduler {name!r} is not known", hint=f"Valid schedulers: {valid}.")
+    classes = FLOW_CLASSES if is_flow(scheduler_config) else CLASSES
+    if name not in classes:
+        raise UsageError(
+            f"--scheduler {name} cannot follow this checkpoint's schedule",
+            hint=f"Valid schedulers: {', '.join(classes)}.",
+        )
     if name == "pndm" and scheduler_config.get("rescale_betas_zero_snr"):
-        others = ", ".join(other for other in SCHEDULERS if other != name)
+        others = ", ".join(other for other in CLASSES if other != name)
         raise UsageError(
             "--scheduler pndm cannot follow this checkpoint's schedule (rescale_betas_zero_snr)",
             hint=f"Valid schedulers: {others}.",
         )
-    _check(CLASSES[name], scheduler_config, name)
-    return CLASSES[name](scheduler_config)
+    _check(classes[name], scheduler_config, name)
+    return classes[name](scheduler_config)
 
 
 def make_inverse(scheduler_config: Mapping[str, Any]) -> DDIMInverse:
@@ -176,10 +181,12 @@ def make_inverse(scheduler_config: Mapping[str, Any]) -> DDIMInverse:
 
 
 def _check(kind: type[Scheduler], config: Mapping[str, Any], name: str) -> None:
-    if is_continuous(config) and not kind.goes_along_s:
+    lacks_numbers = is_continuous(config) or is_flow(config)
+    if lacks_numbers and not kind.goes_along_s:
+        valid = FLOW_SCHEDULERS if is_flow(config) else CONTINUOUS_SCHEDULERS
         raise UsageError(
             f"--scheduler {name} needs numbered time steps, which this checkpoint's schedule lacks",
-            hint=f"Valid schedulers: {', '.join(CONTINUOUS_SCHEDULERS)}.",
+            hint=f"Valid schedulers: {', '.join(valid)}.",
         )
     for field, values in kind.only.items():
         if field in config and config[field] not in values:
@@ -187,5 +194,5 @@ def _check(kind: type[Scheduler], config: Mapping[str, Any], name: str) -> None:
                 f"--scheduler {name} cannot follow this checkpoint's schedule: {field} is "
                 f"{str(config[field])[:40]!r}, and only "
                 f"{', '.join(repr(value) for value in values)} is implemented",
-                hint="Try --scheduler ddim.",
+                hint=None if lacks_numbers else "Try --scheduler ddim.",
             )

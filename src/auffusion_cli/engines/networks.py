@@ -36,6 +36,9 @@ class NetworkSizes:
     """Whether `texture` can be called."""
     has_vocoder: bool
     """Whether `vocode` can be called; the sound is made by Griffin-Lim else."""
+    sees_known: bool = False
+    """Whether `predict` takes `known`: (1, 1 + C, h, w), a mask that is 1 where latents are to stay
+    as they are, and these latents, zero elsewhere."""
 
 
 class Networks(Protocol):

@@ -1,4 +1,4 @@
-"""Networks of systems that denoise latents of waveforms: Stable Audio Open. By torch.
+"""Networks of systems that denoise latents of waveforms: Stable Audio Open and 3. By torch.
 
 Outside, latents are (B, c, 1, w), as those of pictures are (B, c, h, w); inside there is no h.
 
@@ -21,15 +21,21 @@ from auffusion_cli.engines.networks import NetworkSizes
 from auffusion_cli.engines.torch_networks import TorchNetworks, like, text_states
 
 if TYPE_CHECKING:
+    from diffusers import StableAudio3DurationEmbedder
     from diffusers.pipelines.stable_audio import StableAudioProjectionModel
 
 
 class WaveNetworks(TorchNetworks):
     """A transformer, in the place of a UNet, and an autoencoder of waveforms.
 
-    Of `networks.Networks` it has `predict`; `condition`, `encode_waveform` and `decode_waveform`
-    stand for the rest.
+    Of `networks.Networks` it has `predict`; `condition`, which is a `whole_prompts.TimedCondition`,
+    `encode_waveform` and `decode_waveform` stand for the rest.
     """
+
+    sees_known = False
+    """See `networks.NetworkSizes`."""
+    column_multiple = 1
+    """Columns of latents are multiples of this."""
 
     @cached_property
     def sizes(self) -> NetworkSizes:
@@ -37,10 +43,11 @@ class WaveNetworks(TorchNetworks):
             text_widths=(),
             cross_attention_dim=self.text_width,
             has_adapters=False,
-            latent_channels=self.unet.config.in_channels,
-            downsample=self.autoencoder.hop_length,
+            latent_channels=self.latent_channels,
+            downsample=self.hop_samples,
             has_texture=False,
             has_vocoder=False,
+            sees_known=self.sees_known,
         )
 
     @property
@@ -53,34 +60,48 @@ class WaveNetworks(TorchNetworks):
     def text_width(self) -> int:
         """D"""
 
+    @property
     @abstractmethod
-    def condition(
+    def latent_channels(self) -> int:
+        """c"""
+
+    @property
+    @abstractmethod
+    def hop_samples(self) -> int:
+        """Samples of a column of latents."""
+
+    @abstractmethod
+    def denoise(
+        self, latents: Tensor, timestep: Tensor, text: Tensor, known: Tensor | None = None
+    ) -> Tensor:
+        """The transformer: (B, c, w) at (1,) with (B, T, D) -> its raw output (B, c, w).
+
+        `known` is (1, 1 + c, w), where the system takes it.
+        """
+
+    @abstractmethod
+    def encode(self, waveform: Tensor) -> Tensor:
+        """(B, C, w * hop) samples -> (B, c, w), without noise of the autoencoder's own."""
+
+    def predict(
         self,
-        token_ids: Sequence[np.ndarray],
-        attention_masks: Sequence[np.ndarray],
-        *,
-        n_rows: int,
-        duration_s: float,
+        latents: np.ndarray,
+        timestep: float,
+        text: np.ndarray,
+        known: np.ndarray | None = None,
     ) -> np.ndarray:
-        """See `whole_prompts.TimedCondition`."""
-
-    @abstractmethod
-    def denoise(self, latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
-        """The transformer: (B, c, w) at (1,) with (B, T, D) -> its raw output (B, c, w)."""
-
-    def predict(self, latents: np.ndarray, timestep: float, text: np.ndarray) -> np.ndarray:
         weight = next(self.unet.parameters())
 
         def run() -> Tensor:
             time = torch.tensor([timestep], dtype=torch.float32, device=weight.device)
-            return self.denoise(like(latents[:, :, 0], weight), time, like(text, weight))
+            told = None if known is None else like(known[:, :, 0], weight)
+            return self.denoise(like(latents[:, :, 0], weight), time, like(text, weight), told)
 
         return self._computed(run)[:, :, None]
 
     def encode_waveform(self, waveform: np.ndarray) -> np.ndarray:
         """(B, C, w * hop) samples -> (B, c, 1, w) latents."""
-        posterior = lambda: self.autoencoder.encode(self._image(waveform)).latent_dist.mode()  # noqa: E731
-        return self._computed(posterior)[:, :, None]
+        return self._computed(lambda: self.encode(self._image(waveform)))[:, :, None]
 
     def decode_waveform(self, latents: np.ndarray) -> np.ndarray:
         """(B, c, 1, w) latents -> (B, C, w * hop) samples."""
@@ -105,6 +126,17 @@ class StableAudioNetworks(WaveNetworks):
     @property
     def text_width(self) -> int:
         return self.projection.config.conditioning_dim
+
+    @property
+    def latent_channels(self) -> int:
+        return self.unet.config.in_channels
+
+    @property
+    def hop_samples(self) -> int:
+        return self.autoencoder.hop_length
+
+    def encode(self, waveform: Tensor) -> Tensor:
+        return self.autoencoder.encode(waveform).latent_dist.mode()
 
     def condition(
         self,
@@ -134,7 +166,9 @@ class StableAudioNetworks(WaveNetworks):
 
         return self._computed(run)
 
-    def denoise(self, latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+    def denoise(
+        self, latents: Tensor, timestep: Tensor, text: Tensor, known: Tensor | None = None
+    ) -> Tensor:
         from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
         shown, bounds = text[:, :-2], text[:, -2:].flatten(1)[:, None]
@@ -151,4 +185,76 @@ class StableAudioNetworks(WaveNetworks):
             encoder_hidden_states=shown,
             global_hidden_states=bounds,
             rotary_embedding=turns,
+        ).sample
+
+
+class StableAudio3Networks(WaveNetworks):
+    """Stable Audio 3's (arXiv 2605.17991): T5Gemma and the duration in seconds.
+
+    Rows of conditioning are those of the text, filled up with one that was learned for padding, and
+    that of the duration, which is added to the time step, too.
+    """
+
+    sees_known = True
+
+    def __init__(self, *, duration: StableAudio3DurationEmbedder, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.duration = duration
+
+    @property
+    def modules(self) -> list[torch.nn.Module]:
+        return [*super().modules, self.duration]
+
+    @property
+    def column_multiple(self) -> int:
+        return self.autoencoder.column_multiple
+
+    @property
+    def text_width(self) -> int:
+        return self.unet.config.cond_token_dim
+
+    @property
+    def latent_channels(self) -> int:
+        return self.unet.config.io_channels
+
+    @property
+    def hop_samples(self) -> int:
+        return self.autoencoder.hop_samples
+
+    def encode(self, waveform: Tensor) -> Tensor:
+        return self.autoencoder.encode(waveform).latents
+
+    def condition(
+        self,
+        token_ids: Sequence[np.ndarray],
+        attention_masks: Sequence[np.ndarray],
+        *,
+        n_rows: int,
+        duration_s: float,
+    ) -> np.ndarray:
+        (t5gemma,) = self.text_encoders
+        ids = token_ids[0][attention_masks[0] > 0]
+        padding = self.unet.prompt_padding_embedding
+
+        def run() -> Tensor:
+            rows = padding.float().repeat(n_rows, 1)
+            if len(ids):
+                rows[: len(ids)] = text_states(t5gemma, ids, np.ones_like(ids))[0].float()
+            seconds = torch.tensor([duration_s], device=padding.device)
+            return torch.cat([rows, self.duration(seconds)])
+
+        return self._computed(run)
+
+    def denoise(
+        self, latents: Tensor, timestep: Tensor, text: Tensor, known: Tensor | None = None
+    ) -> Tensor:
+        # Nothing known is an input of its own, not the lack of one: its layers have offsets.
+        if known is None:
+            known = latents.new_zeros(1, 1 + self.latent_channels, latents.shape[-1])
+        return self.unet(
+            latents,
+            timestep.expand(len(latents)),
+            encoder_hidden_states=text,
+            global_hidden_states=text[:, -1],
+            local_add_cond=known.expand(len(latents), -1, -1),
         ).sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from auffusion_cli.config import SCHEDULERS, SETTING_LIMITS, GenerationDefaults
+from auffusion_cli.config import SCHEDULER_NAMES, SETTING_LIMITS, GenerationDefaults
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.checks import check_limits, shown
 
@@ -30,10 +30,10 @@ class GenerateSettings:
     def __post_init__(self) -> None:
         for name, option in SETTING_OPTIONS.items():
             check_limits(option, getattr(self, name), SETTING_LIMITS[name])
-        if self.scheduler not in tuple(SCHEDULERS):  # it may be unhashable
+        if self.scheduler not in SCHEDULER_NAMES:  # it may be unhashable
             raise UsageError(
                 f"--scheduler {shown(self.scheduler)} is not known",
-                hint=f"Valid: {', '.join(SCHEDULERS)}.",
+                hint=f"Valid: {', '.join(SCHEDULER_NAMES)}.",
             )
 
     @classmethod

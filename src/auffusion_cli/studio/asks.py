@@ -44,7 +44,7 @@ class Ask:
     steps: int | None = None
     guidance_scale: float | None = None
     guidance_rescale: float | None = None
-    scheduler: Literal["pndm", "ddim", "dpm++", "unipc", "euler", "ddpm"] | None = None
+    scheduler: Literal["pndm", "ddim", "dpm++", "unipc", "euler", "ddpm", "pingpong"] | None = None
     task: ClassVar[str]
 
     @property

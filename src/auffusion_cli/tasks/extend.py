@@ -139,7 +139,7 @@ class _Grower:
         rate_hz = self.source.sample_rate_hz
         span = Span(len(left) / rate_hz, (len(left) + len(hole)) / rate_hz)
         config = self.model.codec.spectrogram_config
-        window_s = self.model.defaults.max_duration_s
+        window_s = self.model.window_s(around.duration_s)
         plan = plan_fill([span], [], around.duration_s, config, window_s)
         seed = (self.request.seed + self.n_made) % (MAX_SEED + 1)
         request = replace(self.request, seed=seed, crossfade_s=n_fade / rate_hz)

@@ -277,7 +277,7 @@ def decode(
     noise = decoding_noise(request.seed)
     waveform, log_mel = model.sound(model.decode(latents), gains_db, noise)
     n_samples = round(settings.duration_s * config.sample_rate_hz)
-    if request.trim and settings.duration_s < model.defaults.max_duration_s:
+    if request.trim and settings.duration_s < model.span_s(settings.duration_s):
         mono = waveform if waveform.ndim == 1 else waveform.mean(axis=0)
         part = part or find_part(mono, n_samples, config.sample_rate_hz)
         waveform = trim(waveform, part, config.sample_rate_hz)

@@ -30,6 +30,7 @@ from auffusion_cli.diffusion.holes import (
     band_rows,
     cuts_of,
     free_columns,
+    known_part,
     latent_mask,
     mirror_fill,
     plan_fill,
@@ -129,7 +130,7 @@ def inpaint(
         require_log_mels(model, "inpaint of bands")
     check_resample(request, settings)
     config = model.codec.spectrogram_config
-    plan = plan_inpaint(request, source.duration_s, config, model.defaults.max_duration_s)
+    plan = plan_inpaint(request, source.duration_s, config, model.window_s(source.duration_s))
     warn_of_tight_masks(source, plan.spans, request.crossfade_s)
     samples, gain = fill(model, source, plan, request, settings, on_progress=on_progress)
     return edit_result(model, source, samples, request, settings, gain)
@@ -309,7 +310,9 @@ def _denoise(
     back_noise = Noise((request.seed + 1) % MAX_SEED)
     keep = keep_known(clean, noise, mask, scheduler, back_noise if request.resample > 1 else None)
     steps = sample(
-        model.denoiser([request.prompt], [request.negative_prompt], settings),
+        model.denoiser(
+            [request.prompt], [request.negative_prompt], settings, known=known_part(clean, mask)
+        ),
         scheduler,
         noise,
         settings.steps,

@@ -99,10 +99,10 @@ def _transfer(
     loud = normalize_peak(heard.reshape(-1), model.codec.spectrogram_config.peak)
     view = model.codec.view(loud.reshape(heard.shape))
     n = view.shape[-1]
-    # The model always fills the window it was trained on. A shorter clip is mirrored at its end:
-    # of an edge to silence denoising makes a burst.
+    # Most models always fill the window they were trained on. A shorter clip is mirrored at its
+    # end: of an edge to silence denoising makes a burst.
     f = model.codec.view_multiple
-    n_whole = max(-(-n // f), model.window) * f
+    n_whole = max(-(-n // f), model.latent_shape(0.0)[2]) * f
     view = np.pad(view, ((0, 0), (0, 0), (0, n_whole - n)))
     clean = model.encode(mirror_fill(view, np.arange(n_whole) < n))
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FOCUS_SHARE = 0.3
 """For this share of the steps a region's denoiser sees silence around its region."""
+SILENT_S = 10.0
+"""Silence whose middle is far from its ends."""
 
 
 def layer_seeds(requests: Sequence[GenerateRequest]) -> list[int]:
@@ -95,5 +97,6 @@ def timeline_denoiser(
 
 def silent_latent(model: Model) -> np.ndarray:
     """(1, C, h, 1): the latent of silence, far from the ends of a window."""
-    middle = model.window // 2
-    return model.encode(model.codec.silence(model.window))[..., middle : middle + 1]
+    width = model.latent_shape(SILENT_S)[2]
+    middle = width // 2
+    return model.encode(model.codec.silence(width))[..., middle : middle + 1]

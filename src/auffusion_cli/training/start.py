@@ -23,13 +23,11 @@ from transformers import PreTrainedModel
 from auffusion_cli.checkpoints.download import resolve
 from auffusion_cli.checkpoints.layout import (
     check_defaults,
-    check_scheduler_config,
     choose_vocoder,
     is_adapter_layout,
     read_conditions,
     read_credits,
     read_identity,
-    read_scheduler_config,
 )
 from auffusion_cli.checkpoints.load_torch import (
     load_autoencoder,
@@ -39,6 +37,7 @@ from auffusion_cli.checkpoints.load_torch import (
 )
 from auffusion_cli.checkpoints.meta import MAX_SIZE
 from auffusion_cli.checkpoints.names import refuse_family
+from auffusion_cli.checkpoints.schedule import check_scheduler_config, read_scheduler_config
 from auffusion_cli.checkpoints.text import (
     count_positions,
     load_text,

@@ -9,8 +9,16 @@ import soundfile
 from PIL import Image
 from typer.testing import CliRunner
 
+from auffusion_cli.checkpoints.names import KNOWN
 from auffusion_cli.cli.app import build_app
-from published_systems import write_audioldm, write_audioldm2, write_stable_audio, write_tango
+from published_systems import (
+    write_audioldm,
+    write_audioldm2,
+    write_stability,
+    write_stable_audio,
+    write_stable_audio_3,
+    write_tango,
+)
 
 TINY_AUFFUSION = Path(__file__).parents[2] / "golden" / "tiny-auffusion"
 SYSTEMS = {"AudioLDM": write_audioldm, "AudioLDM 2": write_audioldm2, "Tango": write_tango}
@@ -160,6 +168,14 @@ def stable_audio(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def stable_audio_3(tmp_path_factory):
+    """In the layout in which it is published."""
+    above = tmp_path_factory.mktemp("systems")
+    write_stability(above / "published", write_stable_audio_3(above / "diffusers"))
+    return above / "published"
+
+
 def test_a_stereo_sound_is_made_finished_and_made_again(stable_audio, run, tmp_path):
     options = ("-m", stable_audio, "--device", "cpu", "--spectrogram", "out/")
     (tmp_path / "list.txt").write_text("rain\na dog\n")
@@ -196,10 +212,12 @@ def test_a_stereo_sound_is_made_finished_and_made_again(stable_audio, run, tmp_p
     ids=["style-transfer", "inpaint", "inpaint-unprompted", "extend"],
 )
 @pytest.mark.parametrize("channels", [1, 2])
-def test_stereo_recordings_are_changed(stable_audio, run, command, channels):
+@pytest.mark.parametrize("system", ["stable_audio", "stable_audio_3"])
+def test_stereo_recordings_are_changed(request, system, run, command, channels):
+    folder = request.getfixturevalue(system)
     noise = np.random.default_rng(0).normal(size=(44_100, channels)) * 0.1
     soundfile.write("in.wav", noise * [1, 0.3][:channels], 44_100, "PCM_16")
-    result = run(*command, "-m", stable_audio, "--device", "cpu", "-o", "out.wav", "--seed", 1)
+    result = run(*command, "-m", folder, "--device", "cpu", "-o", "out.wav", "--seed", 1)
     assert result.exit_code == 0, result.stderr
     (made, rate_hz), (before, _) = (soundfile.read(name) for name in ("out.wav", "in.wav"))
     assert (rate_hz, made.ndim) == (44_100, channels)
@@ -249,8 +267,68 @@ def test_a_known_name_has_its_own_defaults_before_it_is_downloaded(run, name, gu
     assert refused.exit_code == 2 and "is not possible with" in refused.stderr
 
 
-@pytest.mark.parametrize("name", ["stable-audio-3-medium", "stable-audio-3-small-sfx"])
-def test_a_system_that_is_not_supported_is_named(run, name):
-    result = run("generate", "rain", "-m", name)
+def test_stable_audio_3_makes_what_it_is_asked_for(stable_audio_3, run, tmp_path):
+    options = ("-m", stable_audio_3, "--device", "cpu", "--duration", 0.4)
+    (tmp_path / "list.txt").write_text("rain\na dog\n")
+    made = run(
+        *("generate", "--prompts", "list.txt", "--seed", 3, *options, "-o", "out/"),
+        *("--spectrogram", "out/", "--guidance", 2, "--negative", "a cat"),
+    )
+    assert made.exit_code == 0, made.stderr
+    sounds = sorted(tmp_path.glob("out/*.wav"))
+    info = soundfile.info(sounds[0])
+    assert (len(sounds), info.samplerate, info.channels, info.frames) == (2, 44_100, 2, 17_640)
+    again = run("reproduce", sounds[0], "-m", stable_audio_3, "--json")
+    assert json.loads(again.stdout)["identical"], again.stderr
+    timeline = ("--timeline", "0-0.5s a cat; 0.5-1s a dog", "--duration", 1)
+    for more, n_frames in ((("--trim",), 17_640), (("--loop",), 17_640), (timeline, 44_100)):
+        made = run("generate", "rain", *options, *more, "-o", "more.wav", "--overwrite")
+        assert made.exit_code == 0, made.stderr
+        assert soundfile.info("more.wav").frames == n_frames
+    description = json.loads(run("models", "info", stable_audio_3, "--json").stdout)
+    assert (description["layout"], description["autoencoder"]) == (
+        "Stable Audio 3",
+        "AutoencoderSAME",
+    )
+    assert description["generation"]["steps"] == 8
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("inpaint", "in.wav", "--mask", "0.1-0.2s", "--resample", 2), "inpaint --resample is not"),
+        (
+            ("style-transfer", "in.wav", "rain", "--method", "inversion"),
+            "inversion is not possible",
+        ),
+        (("generate", "rain", "--scheduler", "dpm++"), "--scheduler dpm++ cannot follow"),
+        (("generate", "rain", "--lora", "a.safetensors"), "a LoRA is not possible"),
+    ],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_what_a_flow_does_not_allow_is_refused(stable_audio_3, run, command, message, known):
+    soundfile.write("in.wav", np.zeros(16_000), 16_000, "PCM_16")
+    model = "stable-audio-3-medium" if known else stable_audio_3
+    result = run(*command, "-m", model, "-o", "out.wav")
+    assert result.exit_code == 2, result.stderr
+    assert message in result.stderr and "Stable Audio 3" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["inpaint", "style-transfer"])
+def test_numbered_steps_are_not_suggested_to_a_system_without(stable_audio, run, command):
+    soundfile.write("in.wav", np.zeros(16_000), 16_000, "PCM_16")
+    more = ("--mask", "0.1-0.2s", "--resample", 2)
+    if command == "style-transfer":
+        more = ("rain", "--method", "inversion")
+    result = run(command, "in.wav", *more, "-m", stable_audio, "-o", "out.wav")
     assert result.exit_code == 2
-    assert f"{name} is not supported" in result.stderr
+    assert "not possible with Stable Audio Open" in result.stderr
+
+
+@pytest.mark.parametrize(("name", "longest_s"), [("small-sfx", 120), ("medium", 380)])
+def test_stable_audio_3_has_its_own_defaults_before_it_is_downloaded(run, name, longest_s):
+    name = f"stable-audio-3-{name}"
+    planned = run("generate", "rain", "-m", name, "--dry-run", "--json", "-o", "x.wav")
+    plan = json.loads(planned.stdout)["settings"]
+    assert (plan["steps"], plan["guidance_scale"], plan["scheduler"]) == (8, 1.0, "pingpong")
+    assert KNOWN[name].family.defaults.max_duration_s == longest_s

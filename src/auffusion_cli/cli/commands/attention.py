@@ -204,8 +204,8 @@ def _check_averages(
     text = setup.check_words([request.prompt], [request.negative_prompt])
     if text is None:
         return
-    from auffusion_cli.checkpoints.layout import read_scheduler_config
     from auffusion_cli.checkpoints.load_torch import empty_unet
+    from auffusion_cli.checkpoints.schedule import read_scheduler_config
     from auffusion_cli.diffusion.attention import cross_layers
 
     folder = setup.checkpoint.folder

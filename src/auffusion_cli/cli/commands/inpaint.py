@@ -133,6 +133,7 @@ def inpaint(
         sampling.lasting(duration_s),
         run,
         needs_log_mels="inpaint --band" if bands else None,
+        needs_ddim="inpaint --resample" if resample > 1 else None,
     )
     check_resample(request, setup.settings)
     plan = plan_inpaint(request, duration_s, config, setup.defaults.max_duration_s)

@@ -90,7 +90,8 @@ def style_transfer(
         picture = picture.with_suffix(".png")
     recordings.check_broadcast(finish, paths)
     recordings.check_outputs(paths, picture, overwrite=run.overwrite)
-    setup = set_up(loading, sampling.lasting(recording.duration_s), run)
+    needs_ddim = "--method inversion" if method == "inversion" else None
+    setup = set_up(loading, sampling.lasting(recording.duration_s), run, needs_ddim=needs_ddim)
     for request in requests.values():
         check_method(request, setup.settings)
     setup.check_words([prompt], [negative])
