@@ -131,7 +131,7 @@ def test_holes_are_filled_as_by_the_pipeline(stable_audio):
 
 
 def test_a_recording_is_changed_as_by_the_pipeline(stable_audio):
-    """From the same noise level on the same levels, which the pipeline spaces anew."""
+    """On the same noise levels, whose order in the pipeline is that of older code."""
     pipeline, model = stable_audio
     sound = np.random.default_rng(0).normal(0, 0.1, (1, 2, 22 * 1024)).astype(np.float32)
     clean, first_step = model.encode(sound), 3
@@ -139,7 +139,8 @@ def test_a_recording_is_changed_as_by_the_pipeline(stable_audio):
     settings = GenerateSettings.from_defaults(model.defaults, duration_s=DURATION_S)
     scheduler = model.scheduler(settings)
     scheduler.set_timesteps(8)
-    left = scheduler.timesteps[first_step:].tolist()
+    left = scheduler.skip(first_step).tolist()
+    assert left[0] == 0.625 and len(left) == 8 and left == sorted(left, reverse=True)
     module = "diffusers.pipelines.stable_audio_3.pipeline_stable_audio_3_audio2audio"
     with drawn_as_ours(noise, 8), patch(f"{module}.logsnr_sigma_schedule", lambda *_, **__: left):
         expected = StableAudio3AudioToAudioPipeline(**pipeline.components)(
@@ -265,6 +266,13 @@ def test_what_a_config_asks_for_and_cannot_be_had_is_named(published, tmp_path, 
     folder = shutil.copytree(published, tmp_path / "broken")
     _change(folder, lambda side: side.update(change))
     with pytest.raises(CheckpointError, match=message):
+        load_model(folder, device="cpu")
+
+
+def test_a_folder_without_t5gemma_is_named(published, tmp_path):
+    folder = shutil.copytree(published, tmp_path / "part")
+    shutil.rmtree(folder / "t5gemma-b-b-ul2")
+    with pytest.raises(CheckpointError, match="the folder t5gemma-b-b-ul2 is missing"):
         load_model(folder, device="cpu")
 
 

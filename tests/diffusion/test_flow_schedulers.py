@@ -62,5 +62,5 @@ def test_numbered_steps_are_refused():
         make_scheduler("pingpong", {"beta_schedule": "linear"})
     with pytest.raises(UsageError, match="needs numbered time steps"):
         make_inverse(FLOW)
-    with pytest.raises(UsageError, match="shift is 3"):
+    with pytest.raises(UsageError, match=r"shift is .3\.0"):
         make_scheduler("euler", FLOW | {"shift": 3.0})

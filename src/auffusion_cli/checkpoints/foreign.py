@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from auffusion_cli.checkpoints.families import STABILITY_CONFIG, T5GEMMA
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.files import open_regular
 from auffusion_cli.parsing import parse_json, read_json
@@ -46,6 +47,12 @@ def _recognise_folder(folder: Path) -> tuple[str, str | None]:
     )
     if (folder / "adapter_config.json").is_file():
         return "an adapter (LoRA), which changes another model's weights", LORA_HINT
+    if (folder / STABILITY_CONFIG).is_file():
+        return (
+            f"{neither}, but Stability AI's {STABILITY_CONFIG}: of a Stable Audio 3 the folder "
+            f"{T5GEMMA} is missing",
+            None,
+        )
     files = sorted(path for path in folder.glob("*") if path.suffix.lower() in WEIGHT_SUFFIXES)
     if any(_is_lora(_tensor_names(path)) for path in files[:10]):
         return "the folder of a LoRA, which changes another model's weights", LORA_HINT

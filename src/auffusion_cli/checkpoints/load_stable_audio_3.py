@@ -88,7 +88,6 @@ def _load_diffusers(
     try_denoise(networks, unet / "config.json")
     for network, part in ((autoencoder.network, vae), (networks.unet, unet)):
         load_weights(network, find_weights(part, DIFFUSERS_STEM, dtype=dtype), dtype)
-    # In float32: of its frequencies less is left in 16 bits than a turn.
     load_weights(networks.duration, find_weights(duration, DIFFUSERS_STEM), torch.float32)
     _set_frequencies(networks)
     return networks
@@ -150,7 +149,12 @@ def _check_chain(folder: Path, networks: StableAudio3Networks) -> None:
 
 
 def _set_frequencies(networks: StableAudio3Networks) -> None:
-    """Compute the frequencies of the rotary positions, which no file needs to hold, in float32."""
+    """Compute the frequencies of positions and of the duration, which no file needs to hold.
+
+    In float32: 16 bits lose more of them than a turn.
+    """
+    duration = networks.duration
+    duration.freqs = StableAudio3DurationEmbedder.from_config(duration.config).freqs
     for network in (networks.unet, networks.autoencoder):
         for module in network.modules():
             if isinstance(getattr(module, "inv_freq", None), Tensor):

@@ -46,6 +46,14 @@ class FlowEuler(Scheduler):
         times[0] = 1.0
         return times[:-1]
 
+    def skip(self, first_step: int) -> np.ndarray:
+        """As many time steps as of a whole run, spaced alike below the share of noise that is left.
+
+        As the original does. Of its own times all but the last few are almost noise alone.
+        """
+        self.timesteps = self.timesteps * np.float32(1 - first_step / self.n_steps)
+        return self.timesteps
+
     def add_noise(self, clean: np.ndarray, noise: np.ndarray, timestep: float) -> np.ndarray:
         return (1 - timestep) * clean + timestep * noise
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from auffusion_cli.diffusion.denoiser import Denoise
 from auffusion_cli.diffusion.schedule import Scheduler
-from auffusion_cli.diffusion.schedulers import DDIM, PNDM
+from auffusion_cli.diffusion.schedulers import DDIM
 from auffusion_cli.signal.noise import Noise
 
 AfterStep = Callable[[np.ndarray, float, float | None], np.ndarray]
@@ -74,7 +74,7 @@ def sample(
     latents = scheduler.begin(noise)
     timesteps = scheduler.timesteps.tolist()
     if first_step > 0:
-        timesteps = _timesteps_from(scheduler, first_step)
+        timesteps = scheduler.skip(first_step).tolist()
     if clean is not None:
         latents = scheduler.add_noise(clean, noise, timesteps[0])
     if visits > 1:
@@ -87,17 +87,6 @@ def sample(
             following = timesteps[index + 1] if index + 1 < len(timesteps) else None
             latents = after_step(latents, timestep, following)
         yield Step(index, len(timesteps), latents)
-
-
-def _timesteps_from(scheduler: Scheduler, first_step: int) -> list[float]:
-    """The time steps from `first_step` on.
-
-    PNDM's multistep start visits its second time step twice, wherever it starts.
-    """
-    timesteps = list(dict.fromkeys(scheduler.timesteps.tolist()))[first_step:]
-    if isinstance(scheduler, PNDM) and len(timesteps) > 1:
-        timesteps = [*timesteps[:2], *timesteps[1:]]
-    return timesteps
 
 
 def keep_known(

@@ -58,6 +58,10 @@ class Scheduler(ABC):
         self.n_steps = n_steps
         self.timesteps = self._spaced(n_steps)
 
+    def skip(self, first_step: int) -> np.ndarray:
+        """The time steps of a run that begins with step `first_step`, from 1 on."""
+        return self.timesteps[first_step:]
+
     def begin(self, noise: np.ndarray) -> np.ndarray:
         """The first state of a run, of the noise (B, C, h, w) that every sound begins with."""
         return noise * self.init_noise_sigma

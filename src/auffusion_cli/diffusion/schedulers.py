@@ -76,6 +76,10 @@ class PNDM(Scheduler):
         self._first: np.ndarray | None = None
         self._n_done = 0
 
+    def skip(self, first_step: int) -> np.ndarray:
+        left = self.timesteps[first_step + 1 :]  # of the first two steps the second is there twice
+        return np.concatenate([left[:2], left[1:]]) if len(left) > 1 else left
+
     def step(self, output: np.ndarray, timestep: float, latents: np.ndarray) -> np.ndarray:
         size = len(self.alphas_bar) // self.n_steps
         begin, end = timestep, timestep - size

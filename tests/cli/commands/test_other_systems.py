@@ -232,7 +232,7 @@ def test_stereo_recordings_are_changed(request, system, run, command, channels):
         assert np.abs(made[hole] - before[hole]).max() > 1e-2
     else:
         assert not np.array_equal(made, before)
-    if channels == 2:  # each keeps its level
+    if channels == 2 and system == "stable_audio":  # each keeps its level
         assert made[:, 0].std() > 1.5 * made[:, 1].std()
 
 
