@@ -202,6 +202,27 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
 # --- leftovers
 
 
+def test_others_may_read_what_a_library_wrote_for_the_user_alone(tmp_path):
+    """As far as the user's umask lets them; a file that is only linked to stays as it is."""
+
+    def write(path):
+        path.unlink(missing_ok=True)
+        path.touch(0o600)
+
+    write(tmp_path / "private")
+    before = os.umask(0o027)
+    try:
+        with atomic_file(tmp_path / "file") as beside:
+            write(beside)
+        with atomic_folder(tmp_path / "folder") as beside:
+            write(beside / "file")
+            (beside / "link").symlink_to(tmp_path / "private")
+    finally:
+        os.umask(before)
+    names = ("file", "folder/file", "private")
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in names] == [0o640, 0o640, 0o600]
+
+
 def test_a_finished_folder_replaces_another_and_a_deleted_one_is_gone(tmp_path):
     for name in ("new", "final"):
         (tmp_path / name).mkdir()

@@ -64,6 +64,7 @@ def atomic_file(path: Path, *, overwrite: bool = True, durable: bool = True) -> 
         lock = _locked_file(beside)
         try:
             yield beside
+            _let_read(beside, os.fstat(lock).st_mode)
             if durable:
                 _sync(beside)
             if overwrite:
@@ -93,7 +94,10 @@ def atomic_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         lock = _lock(beside)  # None: a file system without locks
         try:
             yield beside
+            mode = beside.stat().st_mode
             for parent, _, names in os.walk(beside):
+                for name in names:
+                    _let_read(Path(parent, name), mode)
                 for name in (*names, "."):
                     _sync(Path(parent, name))
             _rename_folder(beside, path, overwrite)
@@ -266,6 +270,16 @@ def _lock(path: Path) -> int | None:
         os.close(handle)
         return None
     return handle
+
+
+def _let_read(path: Path, mode: int) -> None:
+    """Give a new file the read and write permissions of `mode`, which the user's umask made.
+
+    Some libraries (safetensors) write files of their own that only the user may read.
+    """
+    own = path.lstat().st_mode
+    if stat.S_ISREG(own) and own | mode & 0o666 != own:
+        path.chmod(stat.S_IMODE(own | mode & 0o666))
 
 
 def _sync(path: Path) -> None:
