@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 
 from auffusion_cli.checkpoints.names import embedded_folder
+from auffusion_cli.checkpoints.text import load_tokenizer
 
 PAGE = Path(__file__).parents[1] / "docs" / "onnx.md"
 
@@ -24,3 +25,9 @@ def test_the_shown_python_makes_a_sound(tmp_path):
     samples, rate_hz = soundfile.read(tmp_path / "dog.wav")
     assert (len(samples), rate_hz) == (512 * 160, 16_000)
     assert np.abs(samples).max() > 0.99 and np.std(samples) > 0.01
+
+
+def test_the_tokens_of_the_javascript_are_those_of_its_prompt():
+    [(numbers, prompt)] = re.findall(r"tokens = \[([\dn, ]+)\]; // (.*)", PAGE.read_text("utf-8"))
+    rules = load_tokenizer(embedded_folder() / "text_encoder_0").rules
+    assert [int(number.strip(" n")) for number in numbers.split(",")] == rules.encode(prompt).ids

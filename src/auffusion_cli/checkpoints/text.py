@@ -177,5 +177,5 @@ def _convert(folder: Path, into: Path) -> None:
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write it for `load_tokenizer`, and for transformers."""
-    tokenizer.rules.save(str(folder / RULES))
+    tokenizer.rules.save(str(folder / RULES), pretty=False)
     (folder / CONFIG).write_text(json.dumps(tokenizer.config, indent=2) + "\n", "utf-8")
