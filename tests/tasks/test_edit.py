@@ -7,7 +7,7 @@ import pytest
 
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.request import EditRequest, GenerateRequest, GenerateSettings
-from auffusion_cli.tasks.edit import edit
+from auffusion_cli.tasks.edit import edit, is_unlike
 from auffusion_cli.tasks.generate import generate
 
 PROMPT, SEED = "dog barking in rain", 5
@@ -33,7 +33,12 @@ def test_an_edit_of_nothing_is_the_sound_that_generate_makes(
     for made in (result.source, result.edited):
         assert np.array_equal(made.waveform, sound.waveform)
         assert made.provenance.samples_sha256 == sound.provenance.samples_sha256
-    assert result.edited.provenance.to_dict()["task"] == "edit"
+    record = result.edited.provenance
+    assert record.to_dict()["task"] == "edit"
+    of_others = dataclasses.replace(record, samples_sha256="0" * 64)
+    assert not is_unlike(record, record) and is_unlike(record, of_others)
+    for incomparable in ({"engine": "onnx"}, {"layers": ("dog", "rain")}):
+        assert not is_unlike(record, dataclasses.replace(of_others, **incomparable))
 
 
 def test_edits_change_the_sound_and_not_its_source(wordy_model, settings):

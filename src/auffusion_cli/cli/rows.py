@@ -20,6 +20,8 @@ NAMES = {
     "gain_reduction_db": "reduced by",
     "best_of": "best of",
     "sha256": "SHA-256",
+    "licences": "recordings by licence",
+    "share_alike": "of these, share-alike",
 }
 """Of fields that are not called what they are."""
 UNITS = {"_s": " s", "_db": " dB", "_lufs": " LUFS", "_hz": " Hz"}

@@ -166,7 +166,7 @@ class Maker:
 
     def _change_words(self, job: Job, report: Report) -> None:
         from auffusion_cli.files import hash_file
-        from auffusion_cli.tasks.edit import edit
+        from auffusion_cli.tasks.edit import edit, is_unlike
 
         ask: WordsAsk = job.ask
         source = self.history.find(ask.source)
@@ -177,8 +177,7 @@ class Maker:
         if (engine := self._model_of_words.networks.engine) != self._model.networks.engine:
             job.remarks.append(f"made with {engine}, which changes of words need")
         result = edit(self._model_of_words, request, made.settings, on_progress=report)
-        again = result.source.provenance
-        if again.engine == made.engine and again.samples_sha256 != made.samples_sha256:
+        if is_unlike(result.source.provenance, made):
             job.remarks.append("the sound before, made again, was not the same sample for sample")
         self._keep_version(job, source, result.edited, title=request.word_edit.prompt)
 

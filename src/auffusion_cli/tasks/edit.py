@@ -24,6 +24,7 @@ from auffusion_cli.tasks.generate import GenerateResult, decode
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
+    from auffusion_cli.requests.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,15 @@ def edit(
     source = decode(model, step.latents[:1], before, settings)
     edited = decode(model, step.latents[1:], request, settings, source.part)
     return WordEditResult(source, edited)
+
+
+def is_unlike(again: Provenance, made: Provenance) -> bool:
+    """Whether a source that was made again differs from its file where it should be the same.
+
+    Another engine rounds differently, and a source in layers is made in one here.
+    """
+    comparable = again.engine == made.engine and not made.layers
+    return comparable and again.samples_sha256 != made.samples_sha256
 
 
 def _last_timestep(timesteps: np.ndarray, share: float) -> float:

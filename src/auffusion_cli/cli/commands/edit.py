@@ -138,8 +138,7 @@ def edit(
     with console.Progress("editing", unit="steps") as progress:
         result = task.edit(loaded, request, setup.settings, on_progress=progress.report)
     again = finished(result.source, origin.recorded.finish if origin.recorded else None, source)
-    made_again = again.provenance.samples_sha256
-    if origin.recorded and made_again != origin.recorded.samples_sha256:
+    if origin.recorded and task.is_unlike(again.provenance, origin.recorded):
         console.warn(
             f"made again, {source} is not the same sample for sample; `auffusion reproduce` shows"
             " the differences"

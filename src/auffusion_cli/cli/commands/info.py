@@ -96,4 +96,6 @@ def _learned_from(recorded: Provenance) -> dict[str, Any]:
 
 def _rows(record: dict[str, Any]) -> dict[str, Any]:
     fields = {name: value for name, value in record.items() if name not in NOT_SHOWN}
+    for name in {"licences", "share_alike"} & fields.keys():
+        fields[name] = [f"{n} {licence}" for licence, n in fields[name].items()]
     return fields | {f"{name} version": version for name, version in record["versions"].items()}
