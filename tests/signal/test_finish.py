@@ -115,3 +115,15 @@ def test_a_filter_does_not_hear_the_borders_of_its_blocks():
     delayed = apply_filter(waveform, lambda z1: 0.5 * z1**300, 301)
     assert np.allclose(delayed[:, 300:], 0.5 * waveform[:, :-300], atol=1e-12)
     assert np.allclose(delayed[:, :300], 0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("n_channels", "left_of_each"),
+    [(3, [1, 0, 0.5**0.5]), (6, [1, 0, 0.5**0.5, 0, 0.5**0.5, 0]), (8, [1] * 8)],
+)
+def test_more_than_two_channels_are_folded_into_stereo(n_channels, left_of_each):
+    each = np.eye(n_channels)  # a sample in each channel, one after the other
+    stereo = finish(each, RATE_HZ, Finish(channels=2)).waveform
+    assert stereo.shape == (2, n_channels)
+    assert stereo[0] == pytest.approx(np.array(left_of_each) / sum(left_of_each))
+    assert stereo[1].sum() == pytest.approx(1)  # nothing clips

@@ -39,7 +39,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path):
             run(tmp_path, resume=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert "free some space" in caught.value.hint
+    assert "Free some space" in caught.value.hint
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
     assert checkpoint_files(tmp_path, 2) == before
     assert run(tmp_path, resume=True)[1] == 6

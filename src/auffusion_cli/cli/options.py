@@ -308,7 +308,10 @@ Rate = Annotated[
 ]
 Channels = Annotated[
     int | None,
-    typer.Option(help="2 makes a stereo image of one channel, which a mono sum undoes; 1 is mono."),
+    typer.Option(
+        help="2 makes a stereo image of one channel, which a mono sum undoes, or folds 5.1; "
+        "1 is mono."
+    ),
 ]
 Broadcast = Annotated[
     bool, typer.Option("--broadcast", help="Put broadcast fields (bext) into a wav.")

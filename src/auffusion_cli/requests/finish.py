@@ -35,7 +35,7 @@ class Finish:
     default `DEFAULT_PEAK_DB`."""
     rate_hz: int | None = None
     channels: int | None = None
-    """2 makes a stereo image of one channel, 1 is the mean of several."""
+    """2 makes a stereo image of one channel and folds more than two; 1 is the mean of several."""
     broadcast: bool = False
     """A wav gets the fields of the Broadcast Wave Format (EBU Tech 3285)."""
     extend_band: bool = False

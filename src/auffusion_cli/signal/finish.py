@@ -11,7 +11,7 @@ import numpy as np
 from auffusion_cli.requests.finish import Finish
 from auffusion_cli.signal.audio import resample
 from auffusion_cli.signal.meters import loudness_lufs, to_db, true_peak
-from auffusion_cli.signal.stereo import widen
+from auffusion_cli.signal.stereo import fold_down, widen
 
 WRAP_S = 0.25
 """Of a loop is put around it, so that filters run through its seam; they have ended by then."""
@@ -83,6 +83,8 @@ def _with_channels(waveform: np.ndarray, rate_hz: int, channels: int | None) -> 
         return waveform.mean(axis=0, keepdims=True)
     if channels == 2 and len(waveform) == 1:
         return widen(waveform, rate_hz)
+    if channels == 2 and len(waveform) > 2:
+        return fold_down(waveform)
     return waveform
 
 

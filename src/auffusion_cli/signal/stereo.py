@@ -1,7 +1,8 @@
-"""One channel -> a stereo image that a mono sum undoes (Schroeder 1958). No torch.
+"""One channel, or more than two -> stereo. No torch.
 
-The side signal is the middle through all-passes: as loud in every frequency, other in phase. Left
-is middle plus side and right middle minus side, so that their mean is the middle, scaled.
+Of one channel it is an image that a mono sum undoes (Schroeder 1958). The side signal is the middle
+through all-passes: as loud in every frequency, other in phase. Left is middle plus side and right
+middle minus side, so that their mean is the middle, scaled.
 """
 
 from __future__ import annotations
@@ -22,6 +23,19 @@ SIDE = 0.7
 """Of the middle's amplitude: the channels' correlation is (1 - 0.7^2) / (1 + 0.7^2) = 0.34."""
 TAIL_S = 0.1
 """All-passes and crossover have died away by then, to below -100 dB."""
+HALF = math.sqrt(0.5)
+"""Of the power."""
+FOLDED = {
+    3: ((1, 0, HALF), (0, 1, HALF)),
+    4: ((1, 0, HALF, 0), (0, 1, 0, HALF)),
+    5: ((1, 0, HALF, HALF, 0), (0, 1, HALF, 0, HALF)),
+    6: ((1, 0, HALF, 0, HALF, 0), (0, 1, HALF, 0, 0, HALF)),
+}
+"""Number of channels -> their gains in left and right, before scaling (ITU-R BS.775-4, annex 4).
+
+In the order of WAVE: left, right, centre, low frequencies, which stereo leaves out, left and right
+surround; of four channels the last two are surrounds.
+"""
 
 
 def widen(waveform: np.ndarray, rate_hz: int) -> np.ndarray:
@@ -39,3 +53,13 @@ def widen(waveform: np.ndarray, rate_hz: int) -> np.ndarray:
     side = SIDE * apply_filter(waveform, response, round(TAIL_S * rate_hz))
     both = np.concatenate([waveform + side, waveform - side])
     return both / math.sqrt(1 + SIDE**2)
+
+
+def fold_down(waveform: np.ndarray) -> np.ndarray:
+    """(C, N) samples of more than two channels -> (2, N), which cannot clip where they do not.
+
+    Of more than six channels, whose places differ, both are the mean.
+    """
+    n_channels = len(waveform)
+    gains = np.array(FOLDED.get(n_channels, np.ones((2, n_channels))))
+    return gains / gains[0].sum() @ waveform

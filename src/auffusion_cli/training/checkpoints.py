@@ -192,7 +192,7 @@ def save_checkpoint(checkpoints: Path, state: TrainingState, *, keep: int) -> No
     except (OSError, RuntimeError, SafetensorError) as error:  # each library has its own
         raise AuffusionError(
             f"{final} cannot be written: {_in_one_line(error)}",
-            hint="free some space; --resume continues from the checkpoint before",
+            hint="Free some space; --resume continues from the checkpoint before.",
         ) from error
     for old in _find_checkpoints(checkpoints)[:-keep]:
         delete_folder(old)
@@ -292,7 +292,7 @@ def _reading(path: Path) -> Iterator[Path]:
         older = [p.name for p in _find_checkpoints(path.parent.parent) if p.name < path.parent.name]
         raise CheckpointError(
             f"{path}: cannot be resumed from: {_in_one_line(error)}",
-            hint=f"if the file is damaged, delete {path.parent}: --resume then takes {older[-1]}"
+            hint=f"If the file is damaged, delete {path.parent}: --resume then takes {older[-1]}."
             if older
             else "there is no checkpoint before it: --overwrite starts anew",
         ) from error

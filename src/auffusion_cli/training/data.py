@@ -128,7 +128,7 @@ def _load_folder(folder: Path, split: str, reading: Reading) -> Manifest:
     raise DataError(
         f"--data {folder} has no {split}.csv, {split}/metadata.jsonl|csv|tsv, "
         "metadata.jsonl|csv|tsv, or sounds with a .txt beside them",
-        hint=f"to train from a list, name it: --data {folder / lists[0]}" if lists else None,
+        hint=f"To train from a list, name it: --data {folder / lists[0]}." if lists else None,
     )
 
 
@@ -143,7 +143,7 @@ def _require_train(data: Path, split: str) -> None:
     if split != "train":
         raise DataError(
             f"data {data} is not divided into splits, so it has no {split!r}",
-            hint=f"splits are {split}/metadata.jsonl, or AudioCaps's {split}.csv in the folder",
+            hint=f"Splits are {split}/metadata.jsonl, or AudioCaps's {split}.csv in the folder.",
         )
 
 

@@ -185,7 +185,7 @@ def _check_batch_size(loop: LoopConfig, accelerator: Accelerator) -> None:
         raise UsageError(
             f"loop.batch_size: {loop.batch_size} samples cannot be shared by "
             f"{accelerator.num_processes} processes x {loop.gradient_accumulation} parts",
-            hint=f"a multiple of {parts} can",
+            hint=f"A multiple of {parts} can.",
         )
 
 

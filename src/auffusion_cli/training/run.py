@@ -84,9 +84,7 @@ def run(
     processes = join_processes(device)
     precision = config.loop.mixed_precision
     if precision == "fp16" and processes.device.type == "cpu":
-        raise UsageError(
-            "loop.mixed_precision: fp16 needs a GPU", hint="no and bf16 work on a CPU, too"
-        )
+        raise UsageError("loop.mixed_precision: fp16 needs a GPU", hint="Valid on a CPU: no, bf16.")
     try:
         accelerator = Accelerator(cpu=processes.device.type == "cpu", mixed_precision=precision)
     except ValueError as error:

@@ -30,7 +30,7 @@ def require_run(folder: Path) -> None:
     if not (folder / CONFIG_NAME).is_file():
         raise UsageError(
             f"--resume: {folder} holds no run to resume",
-            hint="the same command without --resume starts one",
+            hint="The same command without --resume starts one.",
         )
 
 
@@ -42,7 +42,7 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
         OutputExistsError: it holds a run, or anything else.
     """
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output {folder} is a file", hint="name a folder")
+        raise UsageError(f"--output {folder} is a file", hint="Name a folder.")
     if resume:
         require_run(folder)
         return
@@ -56,7 +56,7 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if {path.name for path in folder.iterdir()} - PREPARED_NAMES:
         raise OutputExistsError(
             f"--output {folder} is not empty",
-            hint="name a new folder, or --overwrite to write into this one",
+            hint="Name a new folder, or --overwrite to write into this one.",
         )
 
 

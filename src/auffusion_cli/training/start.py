@@ -132,7 +132,7 @@ def _read_start(config: DiffusionConfig) -> _Start:
             raise UsageError(
                 "diffusion: training from scratch needs diffusion.autoencoder and "
                 "diffusion.text_encoders",
-                hint="or name a checkpoint to start from: diffusion.init_from",
+                hint="Or name a checkpoint to start from: diffusion.init_from.",
             )
         return _Start(None, None, GenerationDefaults(), FIRST_SCHEDULE)
     refuse_family(config.init_from, "training")
@@ -157,7 +157,7 @@ def _schedule(config: DiffusionConfig, start: _Start) -> dict[str, Any]:
         if key not in known:
             raise UsageError(
                 f"diffusion.scheduler: unknown key {key!r}",
-                hint=f"valid: {', '.join(sorted(known))}",
+                hint=f"Valid: {', '.join(sorted(known))}.",
             )
     schedule = start.schedule | config.scheduler
     with as_setting():

@@ -71,7 +71,7 @@ def build_vocoder(config: VocoderConfig) -> HiFiGAN:
         if unknown := config.model.keys() - defaults.keys():
             raise UsageError(
                 f"vocoder.model: unknown key {sorted(unknown)[0]!r}",
-                hint=f"valid: {', '.join(defaults)}",
+                hint=f"Valid: {', '.join(defaults)}.",
             )
         with as_setting():
             sizes = HiFiGANConfig.from_dict(defaults | config.model)
@@ -117,7 +117,7 @@ def load_frozen_autoencoder(config: VocoderConfig) -> KLAutoencoder | PatchAutoe
     if config.autoencoder is None:
         raise UsageError(
             "vocoder.mels: decoded needs vocoder.autoencoder",
-            hint="name the folder that the autoencoder stage wrote",
+            hint="Name the folder that the autoencoder stage wrote.",
         )
     return load_autoencoder(part_folder(config.autoencoder, "vocoder.autoencoder", "vae"))
 

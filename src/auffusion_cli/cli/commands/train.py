@@ -174,9 +174,12 @@ def train(
     }
     settled = _settle(config, settings or [], named, init_from)
     if settled.data is None:
-        raise UsageError("--data is missing", hint="name the folder or list of training sounds")
+        raise UsageError(
+            "--data is missing",
+            hint="For example: --data my-sounds/.",
+        )
     if settled.output is None and not dry_run:
-        raise UsageError("--output is missing", hint="for example: -o runs/mine")
+        raise UsageError("--output is missing", hint="For example: -o runs/mine.")
     check_effects(settled)
     folder = Path(settled.output or "")
     if shard is not None and not precompute:
@@ -337,7 +340,7 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
     key, equals, value = setting.partition("=")
     if not equals or not key:
         raise UsageError(
-            f"--set {setting!r}: expected KEY=VALUE", hint="for example: loop.batch_size=8"
+            f"--set {setting!r}: expected KEY=VALUE", hint="For example: loop.batch_size=8."
         )
     return key, parse_yaml(value, raising=UsageError, where=f"--set {key}")
 
