@@ -527,9 +527,9 @@ def write_stability(folder: Path, pipeline: StableAudio3Pipeline, **changes) -> 
         weights[f"conditioner.conditioners.seconds_total.embedder.embedding.1.{name}"] = tensor
     for name, tensor in pipeline.transformer.state_dict().items():
         if name != "prompt_padding_embedding":
-            weights[_stability_name_of_transformer(name)] = _stability_order(name, tensor)
+            weights[stability_name_of_transformer(name)] = _stability_order(name, tensor)
     for name, tensor in pipeline.vae.state_dict().items():
-        weights[_stability_name_of_autoencoder(name)] = _stability_order(name, tensor)
+        weights[stability_name_of_autoencoder(name)] = _stability_order(name, tensor)
     for side, layer in (("encoder", 0), ("decoder", 3)):
         for i in range(2):
             name = f"pretransform.model.{side}.layers.{layer}.transformers.{i}.rope.inv_freq"
@@ -544,7 +544,7 @@ def write_stability(folder: Path, pipeline: StableAudio3Pipeline, **changes) -> 
     pipeline.tokenizer.save_pretrained(folder / "t5gemma-b-b-ul2")
 
 
-def _stability_name_of_transformer(name: str) -> str:
+def stability_name_of_transformer(name: str) -> str:
     name = re.sub(r"^transformer_blocks\.", "transformer.layers.", name)
     name = re.sub(r"^proj_(in|out)\.", r"transformer.project_\1.", name)
     name = name.replace(".ff.proj_in.", ".ff.ff.0.proj.").replace(".ff.proj_out.", ".ff.ff.2.")
@@ -553,7 +553,7 @@ def _stability_name_of_transformer(name: str) -> str:
     return f"model.model.{name}"
 
 
-def _stability_name_of_autoencoder(name: str) -> str:
+def stability_name_of_autoencoder(name: str) -> str:
     for ours, theirs in (
         ("encoder.blocks.0.", "encoder.layers.0."),
         ("encoder.proj.", "encoder.layers.2."),

@@ -10,18 +10,30 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from diffusers import StableAudio3AudioToAudioPipeline, StableAudio3InpaintPipeline
+from diffusers import (
+    AutoencoderSAME,
+    StableAudio3AudioToAudioPipeline,
+    StableAudio3DiTModel,
+    StableAudio3InpaintPipeline,
+)
 
 from auffusion_cli.checkpoints.download import looks_complete
+from auffusion_cli.checkpoints.families import find_family
 from auffusion_cli.checkpoints.listing import needed_files
 from auffusion_cli.checkpoints.load import load_model
+from auffusion_cli.checkpoints.load_stable_audio_3 import unet_name, vae_name
 from auffusion_cli.diffusion.flow_schedulers import PingPong
 from auffusion_cli.diffusion.holes import known_part
 from auffusion_cli.diffusion.samplers import initial_noise, sample
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.generate import generate
-from published_systems import write_stability, write_stable_audio_3
+from published_systems import (
+    stability_name_of_autoencoder,
+    stability_name_of_transformer,
+    write_stability,
+    write_stable_audio_3,
+)
 
 DURATION_S = 0.5
 RANDOM = "diffusers.schedulers.scheduling_flow_match_euler_discrete.randn_tensor"
@@ -267,6 +279,38 @@ def test_what_a_config_asks_for_and_cannot_be_had_is_named(published, tmp_path, 
     _change(folder, lambda side: side.update(change))
     with pytest.raises(CheckpointError, match=message):
         load_model(folder, device="cpu")
+
+
+def test_the_published_medium_has_as_many_tensors():
+    """997 in all, 522 of them the transformer's (diffusers' tests of it)."""
+    with torch.device("meta"):
+        transformer = StableAudio3DiTModel()
+        autoencoder = AutoencoderSAME(
+            encoder_channels=256, encoder_transformer_depths=(12,), decoder_sinusoidal_blocks=(8,)
+        )
+    names = [stability_name_of_transformer(name) for name in transformer.state_dict()]
+    names.remove("model.model.prompt_padding_embedding")
+    assert len(names) == 522
+    names += [stability_name_of_autoencoder(name) for name in autoencoder.state_dict()]
+    n_positions, n_of_training, n_of_conditioning = 2 * 12, 1, 3
+    assert len(names) + n_positions + n_of_training + n_of_conditioning == 997
+    for name in names:
+        assert unet_name(name) or vae_name(name), name
+
+
+@pytest.mark.parametrize(("n_samples", "window_s"), [(16_760_832, 380), (5_292_032, 120)])
+def test_its_config_states_the_window(published, tmp_path, n_samples, window_s):
+    path = shutil.copytree(published, tmp_path / "other") / "model_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": n_samples}))
+    assert find_family(path.parent).defaults.max_duration_s == window_s
+
+
+@pytest.mark.parametrize("n_samples", [None, -1, 10**9, "many"])
+def test_a_window_that_cannot_be_is_named(published, tmp_path, n_samples):
+    path = shutil.copytree(published, tmp_path / "other") / "model_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": n_samples}))
+    with pytest.raises(CheckpointError, match=f"sample_size is {n_samples}; valid"):
+        load_model(path.parent, device="cpu")
 
 
 def test_a_folder_without_t5gemma_is_named(published, tmp_path):

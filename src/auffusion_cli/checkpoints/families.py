@@ -14,6 +14,7 @@ from typing import Any
 from auffusion_cli.config import (
     FLOW_SCHEDULE,
     FLOW_SCHEDULERS,
+    MAX_DURATION_S,
     SCHEDULERS,
     GenerationDefaults,
     SpectrogramConfig,
@@ -230,13 +231,22 @@ def find_family(folder: Path) -> Family | None:
 
 
 def _find_stable_audio_3(config_path: Path) -> Family:
-    """The one whose window the config states, in samples."""
+    """With the window that the config states, in samples."""
     config = read_json(config_path, raising=CheckpointError)
     n_samples = config.get("sample_size") if isinstance(config, dict) else None
-    if not isinstance(n_samples, int) or isinstance(n_samples, bool) or n_samples <= 0:
-        raise CheckpointError(f"{config_path}: sample_size is {str(n_samples)[:20]}")
-    longest = STABLE_AUDIO_3_MEDIUM.defaults.max_duration_s * WAVES.sample_rate_hz
-    return STABLE_AUDIO_3_MEDIUM if n_samples >= longest else STABLE_AUDIO_3_SMALL
+    longest = int(MAX_DURATION_S * WAVES.sample_rate_hz)
+    if not isinstance(n_samples, int) or not WAVES.sample_rate_hz <= n_samples <= longest:
+        raise CheckpointError(
+            f"{config_path}: sample_size is {str(n_samples)[:20]}; valid: whole numbers from "
+            f"{WAVES.sample_rate_hz} to {longest}"
+        )
+    window_s = float(n_samples // WAVES.sample_rate_hz)
+    defaults = STABLE_AUDIO_3.defaults
+    duration_s = min(defaults.duration_s, window_s)
+    return replace(
+        STABLE_AUDIO_3_SMALL,
+        defaults=replace(defaults, duration_s=duration_s, max_duration_s=window_s),
+    )
 
 
 def check_text_files(folder: Path) -> None:

@@ -113,8 +113,8 @@ def _load_published(
     )
     _check_chain(folder, networks)
     try_denoise(networks, config_path)
-    load_weights(networks.unet, files, dtype, rename=_unet_name)
-    load_weights(autoencoder.network, files, dtype, rename=_vae_name)
+    load_weights(networks.unet, files, dtype, rename=unet_name)
+    load_weights(autoencoder.network, files, dtype, rename=vae_name)
     # The frequencies of the duration are not among the weights.
     load_weights(networks.duration.linear, files, torch.float32, rename=_within(DURATION))
     for network in (networks.unet, autoencoder.network):
@@ -302,7 +302,7 @@ def _empty_duration(
 
 def _check_names(header: Mapping[str, TensorInfo]) -> None:
     """Raise a CheckpointError for a tensor that no network takes."""
-    takers: tuple[Callable[[str], str | None], ...] = (_unet_name, _vae_name, _within(DURATION))
+    takers: tuple[Callable[[str], str | None], ...] = (unet_name, vae_name, _within(DURATION))
     for name, info in header.items():
         if not UNUSED.fullmatch(name) and all(taker(name) is None for taker in takers):
             raise CheckpointError(
@@ -314,7 +314,7 @@ def _within(prefix: str) -> Callable[[str], str | None]:
     return lambda name: name.removeprefix(prefix) if name.startswith(prefix) else None
 
 
-def _unet_name(name: str) -> str | None:
+def unet_name(name: str) -> str | None:
     """Of the transformer in diffusers."""
     if name == PADDING:
         return "prompt_padding_embedding"
@@ -325,7 +325,7 @@ def _unet_name(name: str) -> str | None:
     return _feed_forward(re.sub(r"^project_(in|out)\.", r"proj_\1.", own))
 
 
-def _vae_name(name: str) -> str | None:
+def vae_name(name: str) -> str | None:
     """Of the autoencoder in diffusers, which has one block on either side."""
     if not name.startswith(VAE) or UNUSED.fullmatch(name):
         return None

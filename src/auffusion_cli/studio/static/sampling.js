@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 
-const SCHEDULERS = ["pndm", "ddim", "dpm++", "unipc", "euler", "ddpm"];
+const SCHEDULERS = ["pndm", "ddim", "dpm++", "unipc", "euler", "ddpm", "pingpong"];
 
 export function addSampling(container, defaults) {
   const number = (name, label, attributes) =>
