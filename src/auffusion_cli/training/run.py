@@ -35,7 +35,7 @@ from auffusion_cli.training.stage import OnPrepare, Stage
 if TYPE_CHECKING:
     from auffusion_cli.diffusion.text import TextReader
     from auffusion_cli.model import Model
-    from auffusion_cli.training.latents import LatentCache
+    from auffusion_cli.training.latents import ExampleSource, LatentCache
 
 Sounds = tuple[Clip, ...] | RecordSet | Path
 """Clips that were checked; sounds that are read one after the other; a folder of latents."""
@@ -138,10 +138,8 @@ def build_stage(
     if config.stage == "distill":
         return _build_distillation(config, store, output, device, on_prepare, processes)
     if config.stage == "diffusion":
-        from auffusion_cli.training.diffusion import DiffusionStage
         from auffusion_cli.training.latents import FreshScenes
-        from auffusion_cli.training.prior import prepare_prior
-        from auffusion_cli.training.start import build_model, vocabulary_of_start
+        from auffusion_cli.training.start import build_model
 
         model = build_model(config.diffusion, device, config.scenes.duration_s)
         if processes is None or processes.is_main_process:
@@ -149,28 +147,11 @@ def build_stage(
         if config.scenes.n_cached == 0:
             read_clips()
             source = FreshScenes(model.codec, model.text, store, config.scenes)
+            processes = None  # this one prepares, and the others wait
         else:
             root = output / CACHE_NAME
             source = _latents(config, clips, model, root, on_prepare, processes, store, read_clips)
-        lora, prior = config.diffusion.lora, None
-        if lora.rank is not None and lora.prior_weight:
-            vocabulary = vocabulary_of_start(config.diffusion)
-            known = () if vocabulary is None else vocabulary.kinds
-            cache = output / CACHE_NAME
-            prior = prepare_prior(model, lora, known, cache, config.seed, on_prepare)
-        unseen, of_kinds = None, SceneConfig(kinds=config.scenes.kinds)
-        if config.loop.validate_every_steps is not None:
-            if config.scenes.n_cached == 0:
-                processes = None  # one after the other
-            unseen = _latents(
-                replace(config, scenes=SceneConfig(duration_s=config.scenes.duration_s)),
-                held_out if not isinstance(held_out, tuple) else _of_kinds(held_out, of_kinds),
-                model,
-                output / CACHE_NAME,
-                on_prepare,
-                processes,
-            )
-        return DiffusionStage(model, source, config.diffusion, prior, unseen)
+        return _build_diffusion(config, model, source, held_out, output, on_prepare, processes)
     read_clips()
     if config.stage == "vocoder":
         from auffusion_cli.training.vocoder import VocoderStage
@@ -183,6 +164,34 @@ def build_stage(
     from auffusion_cli.training.autoencoder import AutoencoderStage
 
     return AutoencoderStage(config, store, device)
+
+
+def _build_diffusion(
+    config: TrainingConfig,
+    model: Model,
+    source: ExampleSource,
+    held_out: Sounds,
+    output: Path,
+    on_prepare: OnPrepare | None,
+    processes: PartialState | None,
+) -> Stage:
+    """The stage on latents of `source`, with a LoRA's prior and the latents held out."""
+    from auffusion_cli.training.diffusion import DiffusionStage
+    from auffusion_cli.training.prior import prepare_prior
+    from auffusion_cli.training.start import vocabulary_of_start
+
+    cache = output / CACHE_NAME
+    lora, prior, unseen = config.diffusion.lora, None, None
+    if lora.rank is not None and lora.prior_weight:
+        vocabulary = vocabulary_of_start(config.diffusion)
+        known = () if vocabulary is None else vocabulary.kinds
+        prior = prepare_prior(model, lora, known, cache, config.seed, on_prepare)
+    if config.loop.validate_every_steps is not None:
+        if isinstance(held_out, tuple):
+            held_out = _of_kinds(held_out, SceneConfig(kinds=config.scenes.kinds))
+        as_they_are = replace(config, scenes=SceneConfig(duration_s=config.scenes.duration_s))
+        unseen = _latents(as_they_are, held_out, model, cache, on_prepare, processes)
+    return DiffusionStage(model, source, config.diffusion, prior, unseen)
 
 
 def _build_distillation(
