@@ -80,6 +80,7 @@ SETTING_LIMITS = {
     "steps": Limits(1, MAX_STEPS, whole=True),
     "guidance_scale": Limits(0.0, 100.0),
     "guidance_rescale": Limits(0.0, 1.0),
+    "guidance_until": Limits(0.0, 1.0),
 }
 
 
@@ -127,6 +128,7 @@ class GenerationDefaults:
     guidance_rescale: float = 0.0
     scheduler: str = "pndm"
     vocoder: str = "hifigan"
+    guidance_until: float = 1.0
 
     def few_steps(self, scheduler: str | None = None) -> tuple[int, str]:
         """(steps, scheduler) for as few steps as sound the same: those of `FEW_STEPS` where a model

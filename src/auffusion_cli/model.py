@@ -158,6 +158,8 @@ class Model:
 
         `known` is for networks that can be told what of the latents is: see `holes.known_part`.
         """
+        scheduler = self.scheduler(settings)
+        scheduler.set_timesteps(settings.steps)
         told = self.text.told(min(settings.duration_s, self.defaults.max_duration_s))
         predict = self.networks.predict
         if known is not None and self.networks.sizes.sees_known:
@@ -167,6 +169,7 @@ class Model:
             told.encode(prompts, negative_prompts),
             settings.guidance_scale,
             settings.guidance_rescale,
+            scheduler.last_timestep(settings.guidance_until),
         )
 
     def windowed(self, denoise: Denoise) -> Denoise:

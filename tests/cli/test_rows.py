@@ -11,6 +11,7 @@ def test_what_says_nothing_is_left_out():
         "loras": [],
         "loop": False,
         "guidance_rescale": 0.0,
+        "guidance_until": 1.0,
         "downloaded": True,
     }
     assert in_words(values) == []

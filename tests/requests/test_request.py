@@ -53,6 +53,7 @@ def test_drawn_seeds_differ_and_are_valid():
         ({"guidance_scale": math.nan}, "--guidance"),
         ({"guidance_scale": -1}, "--guidance"),
         ({"guidance_rescale": 1.1}, "--guidance-rescale"),
+        ({"guidance_until": -0.1}, "--guidance-until"),
         ({"scheduler": "plms"}, "--scheduler"),
     ],
 )
@@ -71,6 +72,7 @@ def test_what_is_not_asked_for_is_the_checkpoints_default():
         "guidance_scale": 7.5,
         "guidance_rescale": 0.0,
         "scheduler": "ddim",
+        "guidance_until": 1.0,
     }
 
 

@@ -56,6 +56,21 @@ def test_the_golden_checkpoint_gives_what_the_original_gives(tiny_model, golden)
     np.testing.assert_allclose(audio, expected["audio"] / 32768, atol=0.002)
 
 
+def test_the_steps_after_the_guided_ones_follow_the_prompt_alone(tiny_model, monkeypatch):
+    n_rows = []
+    predict = tiny_model.networks.predict
+
+    def spy(latents, timestep, text):
+        n_rows.append(len(latents))
+        return predict(latents, timestep, text)
+
+    monkeypatch.setattr(tiny_model.networks, "predict", spy)
+    settings = dataclasses.replace(FAST, steps=4, guidance_until=0.75)
+    (sound,) = generate(tiny_model, [GenerateRequest("dog", 0)], settings)
+    assert n_rows == [2, 2, 2, 1]
+    assert sound.provenance.to_dict()["guidance_until"] == 0.75
+
+
 def test_two_known_sounds_are_denoised_apart_and_mixed(tiny_model):
     vocabulary = Vocabulary(
         kinds=("dog", "rain"),

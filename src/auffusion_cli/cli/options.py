@@ -241,6 +241,7 @@ Guidance = Annotated[
 GuidanceRescale = Annotated[
     float | None, typer.Option(help="0 to 1: tames high guidance (Lin et al. 2023).")
 ]
+GuidanceUntil = Annotated[float | None, typer.Option(help="0 to 1: the share of guided steps.")]
 SchedulerName = Literal["pndm", "ddim", "dpm++", "unipc", "euler", "ddpm", "pingpong"]
 Scheduler = Annotated[SchedulerName | None, typer.Option(help="The sampling method.")]
 NearSeed = Annotated[
@@ -265,6 +266,7 @@ class Sampling:
     steps: Steps = None
     guidance_scale: Guidance = None
     guidance_rescale: GuidanceRescale = None
+    guidance_until: GuidanceUntil = None
     scheduler: Scheduler = None
 
     def lasting(self, duration_s: float | None) -> dict[str, Any]:

@@ -28,8 +28,15 @@ UNITS = {"_s": " s", "_db": " dB", "_lufs": " LUFS", "_hz": " Hz"}
 """End of a field's name -> unit of its value."""
 OF_A_MODEL = frozenset(
     ("model", "revision", "vocoder", "engine", "device", "dtype", "steps", "scheduler")
-).union(("guidance_scale", "guidance_rescale"))
-IDLE = {"guidance_rescale": 0.0, "first_sample": 0, "best_of": 1, "resample": 1, "downloaded": True}
+).union(("guidance_scale", "guidance_rescale", "guidance_until"))
+IDLE = {
+    "guidance_rescale": 0.0,
+    "guidance_until": 1.0,
+    "first_sample": 0,
+    "best_of": 1,
+    "resample": 1,
+    "downloaded": True,
+}
 """Values with which a field does nothing, besides those that are empty or no."""
 
 

@@ -62,6 +62,11 @@ class Scheduler(ABC):
         """The time steps of a run that begins with step `first_step`, from 1 on."""
         return self.timesteps[first_step:]
 
+    def last_timestep(self, share: float) -> float:
+        """The last of the first `share` of `timesteps`; infinity where that is none."""
+        n = round(share * len(self.timesteps))
+        return float(self.timesteps[n - 1]) if n else math.inf
+
     def begin(self, noise: np.ndarray) -> np.ndarray:
         """The first state of a run, of the noise (B, C, h, w) that every sound begins with."""
         return noise * self.init_noise_sigma

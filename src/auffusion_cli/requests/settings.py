@@ -14,6 +14,7 @@ SETTING_OPTIONS = {
     "steps": "--steps",
     "guidance_scale": "--guidance",
     "guidance_rescale": "--guidance-rescale",
+    "guidance_until": "--guidance-until",
 }
 
 
@@ -26,6 +27,8 @@ class GenerateSettings:
     guidance_scale: float
     guidance_rescale: float
     scheduler: str
+    guidance_until: float = 1.0
+    """The share of the steps that is guided; those after it follow the prompt alone."""
 
     def __post_init__(self) -> None:
         for name, option in SETTING_OPTIONS.items():

@@ -53,6 +53,7 @@ SETTING_OPTIONS = {
     "steps": "--steps",
     "guidance_scale": "--guidance",
     "guidance_rescale": "--guidance-rescale",
+    "guidance_until": "--guidance-until",
     "scheduler": "--scheduler",
 }
 

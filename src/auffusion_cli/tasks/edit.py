@@ -6,7 +6,6 @@ same noise and with attention maps of the first: arXiv 2208.01626, section 3.2.
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -70,8 +69,8 @@ def edit(
         denoise_source,
         denoise_edited,
         tokens,
-        cross_until=_last_timestep(scheduler.timesteps, request.cross_steps),
-        self_until=_last_timestep(scheduler.timesteps, request.self_steps),
+        cross_until=scheduler.last_timestep(request.cross_steps),
+        self_until=scheduler.last_timestep(request.self_steps),
     ) as denoise:
         denoise, noise = model.windowed(denoise), np.concatenate([noise, noise])
         for step in sample(denoise, scheduler, noise, settings.steps):
@@ -92,9 +91,3 @@ def is_unlike(again: Provenance, made: Provenance) -> bool:
     """
     comparable = again.engine == made.engine and not made.layers
     return comparable and again.samples_sha256 != made.samples_sha256
-
-
-def _last_timestep(timesteps: np.ndarray, share: float) -> float:
-    """The last of the first `share` of the steps; infinity where that is none."""
-    n = round(share * len(timesteps))
-    return float(timesteps[n - 1]) if n else math.inf

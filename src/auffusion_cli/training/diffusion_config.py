@@ -67,6 +67,8 @@ class GenerationConfig:
     """Guidance; 1 is off."""
     guidance_rescale: float | None = None
     """Rescaling of the guidance (Lin et al. 2023), from 0 to 1."""
+    guidance_until: float | None = None
+    """Share of the steps that is guided, from 0 to 1."""
     scheduler: str | None = None
     """Sampling method: pndm, ddim, dpm++, unipc, euler or ddpm."""
     vocoder: str | None = None
