@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 from torch import nn
 
 from auffusion_cli.errors import AuffusionError, CheckpointError
-from auffusion_cli.training.checkpoints import newest_checkpoint
+from auffusion_cli.training.checkpoints import MovingAverage, newest_checkpoint
 from toy_stage import ToyStage, run
 
 
@@ -141,3 +142,14 @@ def test_state_of_a_checkpoint(tmp_path):
         "state.json",
     }
     assert json.loads((folder / "state.json").read_text()) == {"step": 6}
+
+
+def test_the_moving_average_is_that_of_diffusers():
+    weights = [nn.Parameter(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)))]
+    ours, theirs = MovingAverage(weights, foreach=True), EMAModel(weights)
+    for step in range(4):
+        weights[0].data += step
+        ours.step(weights)
+        theirs.step(weights)
+    torch.testing.assert_close(ours.shadow_params, theirs.shadow_params)
+    assert ours.optimization_step == theirs.optimization_step

@@ -10,7 +10,7 @@ from torch import nn
 
 from auffusion_cli.errors import AuffusionWarning, DataError, UsageError
 from auffusion_cli.training import loop as training_loop
-from auffusion_cli.training.checkpoints import EMAModel, newest_checkpoint
+from auffusion_cli.training.checkpoints import MovingAverage, newest_checkpoint
 from auffusion_cli.training.config import LoopConfig, TrainingConfig
 from auffusion_cli.training.config_file import load_config
 from auffusion_cli.training.loop import learning_rate_at, train
@@ -93,9 +93,9 @@ def test_an_interrupt_inside_a_step_does_not_save_half_of_it(tmp_path, monkeypat
         steps.append(self)
         return ema_step(self, parameters)
 
-    ema_step = EMAModel.step
+    ema_step = MovingAverage.step
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(EMAModel, "step", step)
+        patch.setattr(MovingAverage, "step", step)
         run(tmp_path / "parts")
     assert newest_checkpoint(tmp_path / "parts/checkpoints").name == "step-00000002"
     after, _, _ = run(tmp_path / "parts", resume=True)

@@ -214,7 +214,12 @@ def _clip_gradients(state: TrainingState, name: str, loop: LoopConfig) -> float:
     if state.accelerator.scaler is not None:
         state.accelerator.scaler.unscale_(state.optimizers[name])
     limit = math.inf if loop.max_grad_norm is None else loop.max_grad_norm
-    return float(whole(nn.utils.clip_grad_norm_(state.networks[name].parameters(), limit)))
+    parameters = list(state.networks[name].parameters())
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    before = float(whole(norm))
+    if not before <= limit:  # scaling by one is a pass over all of them, too
+        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return before
 
 
 def _check_finite(
