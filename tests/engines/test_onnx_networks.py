@@ -73,6 +73,10 @@ def test_calls_at_once_share_a_session(monkeypatch):
     alone = [networks.predict(latents[[i]], 500.0, text[[i]]) for i in range(3)]
     np.testing.assert_allclose(together, np.concatenate(alone), rtol=0, atol=1e-5)
     assert len(made) == 1
+    together = networks.decode_latents(latents)
+    alone = [networks.decode_latents(latents[[i]]) for i in range(3)]
+    np.testing.assert_allclose(together, np.concatenate(alone), rtol=0, atol=1e-5)
+    assert len(made) == 2
 
 
 def test_a_unet_that_was_begun_is_made_once_with_threads_for_its_calls(monkeypatch):

@@ -11,6 +11,7 @@ import ctypes
 import math
 import mmap
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
@@ -171,16 +172,23 @@ class OnnxNetworks:
 
     def predict(self, latents: np.ndarray, timestep: float, text: np.ndarray) -> np.ndarray:
         time = np.array(timestep, np.float32)
-        n_calls = self._runtime.n_calls(len(latents))
-        self.unet.session(n_calls)
-        if n_calls == 1:
+
+        def call(latents: np.ndarray, text: np.ndarray) -> np.ndarray:
             return self.unet(latents=latents, timestep=time, text=text)
-        parts = self._calls.map(
-            lambda latents, text: self.unet(latents=latents, timestep=time, text=text),
-            np.array_split(latents, n_calls),
-            np.array_split(text, n_calls),
-        )
-        return np.concatenate(list(parts))
+
+        return self._in_calls(self.unet, call, latents, text)
+
+    def _in_calls(
+        self, network: GraphNetwork, call: Callable[..., np.ndarray], *rows: np.ndarray
+    ) -> np.ndarray:
+        """`call` of arrays with as many rows, which calls `network`, once for a share of the rows
+        on each core."""
+        n_calls = self._runtime.n_calls(len(rows[0]))
+        network.session(n_calls)
+        if n_calls == 1:
+            return call(*rows)
+        shares = (np.array_split(each, n_calls) for each in rows)
+        return np.concatenate(list(self._calls.map(call, *shares)))
 
     @cached_property
     def _calls(self) -> ThreadPoolExecutor:
@@ -190,7 +198,7 @@ class OnnxNetworks:
         return self.encoder(image=image)
 
     def decode_latents(self, latents: np.ndarray) -> np.ndarray:
-        return self.decoder(latents=latents)
+        return self._in_calls(self.decoder, lambda part: self.decoder(latents=part), latents)
 
     def texture(self, image: np.ndarray, noise: np.ndarray) -> np.ndarray:
         return self.texture_network(image=image, noise=noise)
