@@ -94,9 +94,11 @@ def test_a_unet_that_was_begun_is_made_once_with_threads_for_its_calls(monkeypat
             part_folders(embedded_folder()), "cpu", n_threads=2, optimised=False
         )
         networks.begin_unet(n_rows)
+        networks.hidden_states(0, np.array([[101, 102]]), None)
+        networks.predict(latents[:n_rows], 500.0, text[:n_rows])
         networks.predict(latents, 500.0, text)
-        networks.predict(latents[:1], 500.0, text[:1])
-    assert n_threads == [2, 1], "with one caller, and with two"
+    # Of the text encoder and of the UNet, with one caller and then with two.
+    assert n_threads == [2, 2, 2, 1]
 
 
 def test_a_unet_that_could_not_be_begun_fails_when_it_is_called(tmp_path):

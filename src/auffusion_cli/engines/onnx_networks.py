@@ -137,11 +137,14 @@ class OnnxNetworks:
         """Make the UNet's session in a thread, for calls with `n_rows` rows.
 
         The text encoders can be called meanwhile; `predict` waits for it, and raises what it meets.
+        Theirs come first: two that are made at once hinder each other, and need more memory.
         """
         Thread(target=self._make_unet, args=(self._runtime.n_calls(n_rows),)).start()
 
     def _make_unet(self, n_calls: int) -> None:
         with suppress(AuffusionError, OSError):  # it is met again
+            for encoder in self.text_encoders:
+                encoder.session()
             self.unet.session(n_calls)
 
     def add_vocoder(self, folder: Path) -> None:
