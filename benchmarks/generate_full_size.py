@@ -6,9 +6,9 @@ Both sides have the same random weights (860 M parameters in the UNet), the same
 guidance of 7.5, and make sounds of 10 s through the same HiFi-GAN. The one side is what the
 original's scripts do: a prompt after the other through `StableDiffusionPipeline`. The other is
 `tasks.generate`, one at a time and in batches; on a CPU by ONNX Runtime, too, after `auffusion
-models convert --to onnx`. Loading and the first sound of either are not counted. Also shown: how
-many sounds a second the embedded model makes on the same device. On a CPU one sound of two steps is
-enough to compare, and takes minutes.
+models convert --to onnx`. Loading and a first sound of one step are not counted. Also shown on a
+GPU, or with --embedded: how many sounds a second the embedded model makes on the same device. On a
+CPU one sound of two steps is enough to compare, and takes minutes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -54,7 +56,8 @@ def main() -> None:
     print(f"{name}, torch {torch.__version__}, {dtype}, sounds of {DURATION_S:g} s")
     if not options.embedded:
         measure_full_size(options)
-    measure_embedded(options)
+    if options.embedded or device.type == "cuda":
+        measure_embedded(options)
 
 
 def measure_full_size(options: argparse.Namespace) -> None:
@@ -71,12 +74,10 @@ def measure_torch(options: argparse.Namespace, folder: Path) -> float:
     pipeline = as_pipeline(model, CLIPTokenizer.from_pretrained(folder / "tokenizer"))
     prompts, settings = asked(options)
     print(f"\npublished size, {options.steps} steps    seconds a sound   ratio")
-    theirs_s = seconds(lambda part: by_pipeline(model, pipeline, part, settings), prompts, 1)
+    theirs_s = seconds(partial(by_pipeline, model, pipeline), prompts, settings, 1)
     show("diffusers, one at a time", theirs_s, theirs_s)
     for batch_size in dict.fromkeys((1, default_batch_size(model.device))):
-        ours_s = seconds(
-            lambda part, n=batch_size: by_us(model, part, settings, n), prompts, batch_size
-        )
+        ours_s = seconds(partial(by_us, model), prompts, settings, batch_size)
         show(f"ours, {batch_size} at once", ours_s, theirs_s)
     if model.device == "cuda":
         print(f"peak of the GPU's memory: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
@@ -89,7 +90,7 @@ def measure_onnx(options: argparse.Namespace, folder: Path, theirs_s: float) -> 
     subprocess.run([*convert, "--to", "onnx"], check=True, stdout=subprocess.DEVNULL)
     model = load_model(with_graphs, engine="onnx", device="cpu")
     prompts, settings = asked(options)
-    ours_s = seconds(lambda part: by_us(model, part, settings, 1), prompts, 1)
+    ours_s = seconds(partial(by_us, model), prompts, settings, 1)
     show("ours, by ONNX Runtime", ours_s, theirs_s)
 
 
@@ -115,9 +116,7 @@ def measure_embedded(options: argparse.Namespace) -> None:
     prompts = ["dog barking in rain"] * n_sounds
     print(f"\nembedded, {settings.steps} steps, sounds of {settings.duration_s:g} s")
     for batch_size in dict.fromkeys((1, default_batch_size(model.device), n_sounds)):
-        ours_s = seconds(
-            lambda part, n=batch_size: by_us(model, part, settings, n), prompts, batch_size
-        )
+        ours_s = seconds(partial(by_us, model), prompts, settings, batch_size)
         print(f"{batch_size:2} at once: {1 / ours_s:6.1f} sounds a second", flush=True)
 
 
@@ -140,7 +139,10 @@ def as_pipeline(model: Model, tokenizer: CLIPTokenizer) -> StableDiffusionPipeli
 
 
 @torch.no_grad()
-def by_pipeline(model: Model, pipeline, prompts: list[str], settings: GenerateSettings) -> None:
+def by_pipeline(
+    model: Model, pipeline, prompts: list[str], settings: GenerateSettings, batch_size: int
+) -> None:
+    """One by one, whatever `batch_size` is."""
     n_mels = model.codec.spectrogram_config.n_mels
     n_columns = model.window * model.codec.width_multiple
     for seed, prompt in enumerate(prompts):
@@ -164,11 +166,16 @@ def by_us(model: Model, prompts: list[str], settings: GenerateSettings, batch_si
         pass
 
 
-def seconds(side: Callable[[list[str]], None], prompts: list[str], n_first: int) -> float:
-    """A sound's, after `n_first` have been made, as many as a batch holds."""
-    side(prompts[:n_first])
+def seconds(
+    side: Callable[[list[str], GenerateSettings, int], None],
+    prompts: list[str],
+    settings: GenerateSettings,
+    batch_size: int,
+) -> float:
+    """A sound's, after a batch has been made in one step."""
+    side(prompts[:batch_size], replace(settings, steps=1), batch_size)
     started = time.perf_counter()
-    side(prompts)
+    side(prompts, settings, batch_size)
     return (time.perf_counter() - started) / len(prompts)
 
 
