@@ -114,8 +114,9 @@ def command_line(
 def _sampling(record: Mapping[str, Any], loaded: Loaded) -> list[str]:
     words = []
     for name, option in SETTING_OPTIONS.items():
-        if record[name] != getattr(loaded.defaults, name):
-            words += [option, _text(record[name])]
+        default = getattr(loaded.defaults, name)
+        if (value := record.get(name, default)) != default:  # older records have fewer
+            words += [option, _text(value)]
     words += ["--seed", str(record["seed"])]
     words += [] if record["model"] == "embedded" else ["--model", record["model"]]
     for lora in record.get("loras", ()):
