@@ -205,7 +205,9 @@ def test_bodies_are_bounded_and_have_to_be_json(client, monkeypatch):
 
 
 def test_uploads_are_checked_and_bounded(client, recording_file, history, monkeypatch):
-    assert client.post("/v1/sounds", content=b"no sound").status_code == 400
+    no_sound = client.post("/v1/sounds", content=b"no sound")
+    assert no_sound.status_code == 400
+    assert no_sound.json()["error"].startswith("the recording: not audio")  # not where it lies
     assert client.post("/v1/sounds", content=recording_file.read_bytes()[:5000]).status_code == 400
     monkeypatch.setattr(files, "MAX_UPLOAD_BYTES", 5000)
     assert client.post("/v1/sounds", content=recording_file.read_bytes()).status_code == 413

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from auffusion_cli.config import MIN_DURATION_S
-from auffusion_cli.errors import UsageError
+from auffusion_cli.errors import AudioError, UsageError
 from auffusion_cli.files import atomic_file
 from auffusion_cli.signal.recording import read_recording, write_recording
 from auffusion_cli.signal.sound_file import audio_info, read_provenance
@@ -53,7 +53,11 @@ async def bring_in(history: History, name: str, chunks: AsyncIterator[bytes]) ->
             raise HTTPException(
                 408, f"the recording did not come within {UPLOAD_TIMEOUT_S:g} s"
             ) from None
-        return await run_in_threadpool(_keep, history, name, path)
+        try:
+            return await run_in_threadpool(_keep, history, name, path)
+        except AudioError as error:  # the place of the copy says nothing
+            message = error.message.replace(str(path), "the recording")
+            raise AudioError(message, hint=error.hint) from None
 
 
 def _keep(history: History, name: str, path: Path) -> Sound:
