@@ -118,6 +118,7 @@ def test_version():
         ("inpaint", "`auffusion inpaint`: FILE is missing", "auffusion inpaint clip.wav --mask"),
         ("style-transfer a.wav", "PROMPT is missing", 'dog.wav "a cat meowing"'),
         ("codec a.wav", "`auffusion codec`: --output is missing", "For example: auffusion codec"),
+        ("models compose", "--unet is missing", " --vocoder auffusion --text-encoder google/flan"),
         ("style-transfer a.wav a cat", "unexpected argument 'cat'", "into quotes."),
         (
             "generate x --steps '\x1b[2J'",

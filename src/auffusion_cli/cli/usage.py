@@ -19,7 +19,8 @@ ParserError: type[Exception] = _parser.UsageError
 HelpShown = getattr(_parser, "NoArgsIsHelpError", ())  # older parsers raise none
 
 KINDS = {int: "whole numbers", float: "numbers"}
-EXAMPLE = re.compile(r"^\s*Examples?:\n\s*(.+)$", re.MULTILINE)
+EXAMPLE = re.compile(r"^\s*Examples?:\n\s*((?:.+\\\n)*.+)$", re.MULTILINE)
+CONTINUED = re.compile(r"\s*\\\n\s*")
 EXTRA_ARGUMENTS = re.compile(r"unexpected extra arguments?(?:\(s\))? \((.*)\)", re.DOTALL)
 
 
@@ -143,7 +144,7 @@ def _name(parameter: Any) -> str:
 def _example(command: Any) -> str | None:
     """The first example of the command's help."""
     found = EXAMPLE.search(command.help or "") if command else None
-    return f"For example: {found[1].strip()}" if found else None
+    return f"For example: {CONTINUED.sub(' ', found[1]).strip()}" if found else None
 
 
 def _nearest(name: str, known: Iterable[str]) -> list[str]:

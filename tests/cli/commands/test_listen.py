@@ -132,6 +132,7 @@ def test_a_test_is_replaced_only_if_that_is_asked_for_and_it_is_one(listen):
         (["ours", "-o", "t"], "'ours' is not a name and a folder"),
         (["a=ours", "a=real", "-o", "t"], "two systems of this name"),
         (["a=ours"], "--output is missing"),
+        (["answers.json"], "'answers.json' is not a name and a folder"),
         (["a=nowhere", "-o", "t"], "a=nowhere: no such folder"),
         (["a=ours", "b=real", "-o", "t"], "3 of 3 clips, such as 'street0', have no words"),
         (["a=ours", "-o", "t", "--key", "k.json"], "--key goes with --collect"),

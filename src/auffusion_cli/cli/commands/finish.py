@@ -231,7 +231,8 @@ def _show(jobs: Sequence[_Job], asked: Finish, *, as_json: bool) -> None:
         sounds = [{"file": str(job.path), **asdict(job.request)} for job in jobs]
         console.print_json({"finish": asked.to_dict(), "sounds": sounds})
         return
-    console.print_table(("FINISH", "VALUE"), in_words(asked.to_dict()))
-    console.print_line()
+    if finish := in_words(asked.to_dict()):
+        console.print_table(("FINISH", "VALUE"), finish)
+        console.print_line()
     rows = [(job.path, job.source, job.request.first_sample) for job in jobs]
     console.print_table(("FILE", "SOURCE", "FROM SAMPLE"), rows)

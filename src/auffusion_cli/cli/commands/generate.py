@@ -152,6 +152,8 @@ def generate(
     remarks = _remarks(setup, jobs, regions)
     if run.dry_run:
         resolved = _resolved(setup, batch_size) | asdict(choosing)
+        if loop:
+            resolved["loop"] = True
         if finish:
             resolved["finish"] = finish.to_dict()
         if regions:

@@ -105,10 +105,11 @@ def listen(
         return
     if key is not None or table is not None:
         raise UsageError(f"{'--key' if key is not None else '--csv'} goes with --collect")
+    systems = _systems(sources)
     if output is None:
-        raise UsageError("--output is missing", hint="For example: -o test/")
+        raise UsageError("--output is missing", hint="For example: -o test/.")
     _make(
-        _systems(sources),
+        systems,
         output,
         prompts,
         title=DEFAULT_TITLE if title is None else title,
