@@ -65,10 +65,16 @@ class TextPart:
         self._place = engine, device, dtype
         self.is_brief = False
         """Whether the conditioner is wanted for a few prompts, and nothing after them."""
-        self.n_rows = 0
-        """Rows of the calls of the UNet that come after the conditioner; 0 where none may come."""
         self.networks: Networks | None = None
-        """Of the text encoders, once `conditioner` has been asked for."""
+        """Of the text encoders, once they have begun to load."""
+
+    def begin(self, *, n_rows: int = 0) -> Networks:
+        """Load the networks of the text encoders, by ONNX Runtime in a thread with the UNet where
+        that will be called with `n_rows` rows."""
+        if self.networks is None:
+            loader = choose_loader(*self._place)
+            self.networks = loader.text(self.folder, is_brief=self.is_brief, n_rows=n_rows)
+        return self.networks
 
     @cached_property
     def reader(self) -> TextReader:
@@ -82,9 +88,7 @@ class TextPart:
     @cached_property
     def conditioner(self) -> TextConditioner:
         """The text encoders with their networks."""
-        loader = choose_loader(*self._place)
-        self.networks = loader.text(self.folder, is_brief=self.is_brief, n_rows=self.n_rows)
-        return TextConditioner(self.reader.encoders, self.networks)
+        return TextConditioner(self.reader.encoders, self.begin())
 
     def check_vocabulary(self, sizes: NetworkSizes) -> None:
         """Raise a CheckpointError where it is of another text encoder."""

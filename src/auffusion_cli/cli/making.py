@@ -100,6 +100,9 @@ class Setup:
         warn_of_idle_negatives(negative_prompts, self.settings.guidance_scale)
         if self.checkpoint is None:
             return None
+        prompts = list(prompts)
+        if prompts and self.engine.engine == "onnx" and not self.is_plan:
+            self._text.begin(n_rows=1 if self.settings.guidance_scale == 1 else 2)
         reader = self._text.reader
         warn_of_cut_prompts(reader, [*prompts, *negative_prompts])
         return reader
@@ -112,8 +115,6 @@ class Setup:
             return {}
         prompts = list(prompts)
         self._text.is_brief = self.is_plan and len(prompts) <= FEW_PROMPTS
-        if not self.is_plan:
-            self._text.n_rows = 1 if self.settings.guidance_scale == 1 else 2
         return warn_of_unknown_words(self._text, prompts)
 
     def load(self) -> Model:

@@ -137,7 +137,7 @@ class Chooser:
     def _fault_in_waveform(self, waveform: np.ndarray, words: str) -> str | None:
         if fault := find_fault(waveform, words):
             return fault
-        if self.ear and not asks_for_voices(words) and self.ear.hears_speech(waveform):
+        if self.ear and self.ear.hears_speech(waveform) and not asks_for_voices(words):
             return SPEECH
         return None
 
