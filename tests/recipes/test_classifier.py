@@ -152,6 +152,20 @@ def test_pairs_are_an_event_before_a_background(data):
         assert all(kind in scene.caption for kind in scene.kinds)
 
 
+def test_sounds_made_by_formula_are_left_out(data, tmp_path):
+    rows = (data / "test" / "metadata.jsonl").read_text().splitlines()
+    made = json.loads(rows[0]) | {"source": "synthesised:low_000.flac"}
+    (tmp_path / "test").mkdir()
+    for path in (data / "test").glob("*.wav"):
+        (tmp_path / "test" / path.name).symlink_to(path)
+    lines = [json.dumps(made), *rows[1:]]
+    (tmp_path / "test" / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    whole = classifier.load_store(data, "test", tuple(KINDS))
+    kept = classifier.load_store(tmp_path, "test", tuple(KINDS))
+    names = [[clip.path.name for clip in store.clips] for store in (whole, kept)]
+    assert sorted(set(names[0]) - set(names[1])) == [made["file_name"]]
+
+
 def test_a_pair_is_recognised_when_both_are_near_and_one_is_first():
     kinds = tuple("abcdefg")
     judge = measure.Judge(Tagger(kinds))
