@@ -17,7 +17,7 @@ from auffusion_cli.checkpoints.load import TextPart, load_model
 from auffusion_cli.checkpoints.vocabulary import save_vocabulary
 from auffusion_cli.cli import options, play
 from auffusion_cli.cli.app import build_app
-from auffusion_cli.config import SCHEDULERS
+from auffusion_cli.config import SCHEDULER_NAMES
 from auffusion_cli.diffusion.vocabulary import Vocabulary, sentences_of
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import (
@@ -730,7 +730,7 @@ def test_play_gives_the_file_to_the_player(run, tmp_path, monkeypatch):
 
 
 def test_the_options_know_every_scheduler():
-    assert get_args(options.SchedulerName) == tuple(SCHEDULERS)
+    assert get_args(options.SchedulerName) == SCHEDULER_NAMES
 
 
 def test_neither_import_nor_help_nor_refusals_import_torch(tmp_path):
