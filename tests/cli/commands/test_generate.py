@@ -356,7 +356,7 @@ def test_dry_run_resolves_everything_and_makes_nothing(run, no_model, tiny_check
     assert sounds == [("dog-1.wav", 1), ("dog-2.wav", 2)]
     table = run("generate", "dog", "--dry-run").stdout
     assert "guidance  " in table and "None" not in table and "loop" not in table
-    assert "loop         yes" in run("generate", "dog", "--loop", "--dry-run").stdout
+    assert "loop        yes" in run("generate", "dog", "--loop", "--dry-run").stdout
     assert os.listdir() == []
 
 
