@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.cli.app import build_app
-from auffusion_cli.errors import DataError
+from auffusion_cli.errors import AuffusionWarning, DataError
 from auffusion_cli.requests.shards import Shard
 from auffusion_cli.training import encoding, streams
 from auffusion_cli.training.config import SceneConfig
@@ -185,3 +185,12 @@ def test_latents_of_other_networks_are_refused(make, tiny_model, tmp_path):
     (folder / "latents.json").write_text(json.dumps(index | {"networks": "other"}))
     with pytest.raises(Exception, match="another autoencoder"):
         open_latents(folder, tiny_model.codec, tiny_model.text, SCENES)
+
+
+def test_captions_that_the_text_encoders_cut_are_counted(make, tars, recwarn):
+    make(root="fit")
+    assert not any("longer than" in str(warning.message) for warning in recwarn.list)
+    files = {"0.flac": sound(0), "0.txt": b"rain " * 300 + b"\nhiss"}
+    write_tar(tars / "2.tar", files)
+    with pytest.warns(AuffusionWarning, match=r"1 of 12 captions are longer .* 'rain rain"):
+        make(root="cut")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import reprlib
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +20,8 @@ from torch import Tensor, nn
 from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.log_mel import LogMelModule, normalize_peak
 from auffusion_cli.codec.tensor_image import log_mel_to_image, pad_image
-from auffusion_cli.diffusion.text import TextConditioner
-from auffusion_cli.errors import DataError
+from auffusion_cli.diffusion.text import TextConditioner, TextReader
+from auffusion_cli.errors import AuffusionWarning, DataError
 from auffusion_cli.requests.shards import Shard as Part
 from auffusion_cli.training.captions import Wordings
 from auffusion_cli.training.latent_shards import (
@@ -67,6 +69,30 @@ def hidden_states(text: TextConditioner, captions: Sequence[str]) -> list[Tensor
     return [torch.from_numpy(text.hidden_states(i, captions)) for i in numbers]
 
 
+class CaptionCount:
+    """Counts captions, and those of which the text encoders see only a part."""
+
+    def __init__(self, text: TextReader) -> None:
+        self._text = text
+        self._n, self._n_cut, self._first_cut = 0, 0, ""
+
+    def add(self, captions: Collection[str]) -> None:
+        cut = [caption for caption in captions if self._text.overflow(caption)]
+        self._n, self._n_cut = self._n + len(captions), self._n_cut + len(cut)
+        self._first_cut = self._first_cut or next(iter(cut), "")
+
+    def warn(self) -> None:
+        """Warn once of those that are cut."""
+        if self._n_cut:
+            warnings.warn(
+                f"{self._n_cut} of {self._n} captions are longer than the text encoder's "
+                f"{self._text.n_rows} tokens and are cut, the first of them "
+                f"{reprlib.repr(self._first_cut)}",
+                AuffusionWarning,
+                stacklevel=2,
+            )
+
+
 SoundBatch = tuple[Tensor, list[int], list[Wordings]]
 """Waveforms (M, N) of the crops of B sounds, how many each has, and their wordings."""
 
@@ -79,6 +105,7 @@ class ShardWriter:
         self.encode = SoundEncoder(codec)
         self._text = text
         self._states: dict[str, list[np.ndarray]] = {}
+        self.captions = CaptionCount(text)
 
     def write(
         self,
@@ -109,6 +136,7 @@ class ShardWriter:
         """Those of the last shard are kept, as many come again."""
         states = {text: self._states[text] for text in texts if text in self._states}
         new = [text for text in texts if text not in states]
+        self.captions.add(new)
         for start in range(0, len(new), CAPTION_BATCH):
             some = new[start : start + CAPTION_BATCH]
             each = [batch.half().numpy() for batch in hidden_states(self._text, some)]

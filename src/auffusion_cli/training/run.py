@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import reprlib
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,7 +17,7 @@ from accelerate.utils import set_seed
 
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.device import choose_device
-from auffusion_cli.errors import AuffusionWarning, DataError, UsageError
+from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.requests.shards import Shard as Part
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig, TrainingConfig
@@ -229,16 +227,11 @@ def _build_distillation(
 
 def warn_of_long_captions(text: TextReader, clips: Iterable[Clip]) -> None:
     """Warn once of captions of which the text encoders see only a part."""
-    captions = dict.fromkeys(caption for clip in clips for caption in clip.captions)
-    long = [caption for caption in captions if text.overflow(caption)]
-    if long:
-        warnings.warn(
-            f"{len(long)} of {len(captions)} captions are longer than the text encoder's "
-            f"{text.n_rows} tokens and are cut, the first of them "
-            f"{reprlib.repr(long[0])}",
-            AuffusionWarning,
-            stacklevel=2,
-        )
+    from auffusion_cli.training.encoding import CaptionCount
+
+    count = CaptionCount(text)
+    count.add(dict.fromkeys(caption for clip in clips for caption in clip.captions))
+    count.warn()
 
 
 def precompute(
@@ -266,6 +259,8 @@ def precompute(
     counts = {}
     for split, of_split in (("train", sounds), ("val", held_out)):
         if of_split is not None:
+            if isinstance(of_split, tuple) and processes.is_main_process:
+                warn_of_long_captions(model.text, of_split)
             root = output / split
             source = _latents(config, of_split, model, root, quiet, processes, part=part)
             if source is not None:

@@ -94,6 +94,7 @@ def prepare_records(
             on_progress("encoding parts", len(parts), len(parts))
 
     complete(writer, index, write, processes, share, on_progress)
+    writer.captions.warn()  # of a process, those of its own parts
     if share is not None:
         return None
     cache = LatentCache(folder, index.max_lengths, scenes.phrase_probability)
