@@ -1,0 +1,53 @@
+"""Give the embedded model the mean of its UNet's weights and those of a fine-tuned one.
+
+    python recipes/embedded/average_unets.py --before weights/embedded --after runs/finetuned \
+        -o runs/averaged
+
+Halfway between a model and its fine-tuning lies one that often does better than both (Wortsman et
+al. 2022, Robust fine-tuning of zero-shot models, arXiv 2109.01903). Everything else is that of
+`--before`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from checksums import write_checksums  # a recipe's scripts import their neighbours
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--before", type=Path, required=True, help="a checkpoint's folder")
+    parser.add_argument("--after", type=Path, required=True, help="a checkpoint's or run's folder")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    average(arguments.before, arguments.after, arguments.output)
+
+
+def average(before: Path, after: Path, output: Path) -> None:
+    """Write ``output``; its tensors have the types and the order of ``before``.
+
+    Raises SystemExit where the UNets differ in their tensors.
+    """
+    tensors, tuned = load_file(before / UNET), load_file(after / UNET)
+    with safe_open(before / UNET, "pt") as file:
+        metadata = file.metadata()
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if shapes != {name: tensor.shape for name, tensor in tuned.items()}:
+        raise SystemExit(f"--after {after}: its UNet is another one than that of --before")
+    shutil.copytree(before, output)
+    means = {
+        name: ((t.float() + tuned[name].float()) / 2).to(t.dtype) for name, t in tensors.items()
+    }
+    save_file(means, output / UNET, metadata=metadata)
+    write_checksums(output)
+
+
+if __name__ == "__main__":
+    main()
