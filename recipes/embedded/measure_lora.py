@@ -28,7 +28,7 @@ import torch
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.evaluation.tagger import Tagger, TaggerFeatures, load_tagger, windows
 from auffusion_cli.model import Model
-from auffusion_cli.requests.loras import LoraChoice
+from auffusion_cli.requests.loras import parse_loras
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.generate import generate
 
@@ -45,7 +45,7 @@ def main() -> None:
     clips.add_argument("-o", "--output", type=Path, required=True)
     clips.set_defaults(run=write_clips)
     measured = tasks.add_parser("measure")
-    measured.add_argument("--lora", required=True)
+    measured.add_argument("--lora", required=True, help="a run or file, or that and :WEIGHT")
     measured.add_argument("--held-out", type=Path, required=True)
     measured.add_argument("--classifier", type=Path, required=True, help="folder of classifier.py")
     measured.add_argument("--kinds", type=int, default=118)
@@ -95,7 +95,7 @@ def measure(options: argparse.Namespace) -> None:
     held_out = sorted(options.held_out.glob("*.wav"))
     of_real = judge(tagger, [soundfile.read(path, dtype="float32")[0] for path in held_out])[1]
     result: dict = {"lora": options.lora, "kinds": n_kinds, "new": options.new}
-    for name, loras in (("without", ()), ("with", (LoraChoice(options.lora),))):
+    for name, loras in (("without", ()), ("with", parse_loras([options.lora]))):
         # Without the LoRA by the engine that it needs, so that nothing else differs.
         model = load_model(engine="torch", loras=loras)
         prompts = [kind.replace("_", " ") for kind in kinds]
