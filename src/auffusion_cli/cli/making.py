@@ -199,5 +199,11 @@ def set_up(
         refuse(str(checkpoint.folder))
     defaults, vocoder = resolve.describe(checkpoint, loading.vocoder, loading.model)
     settings = GenerateSettings.from_defaults(defaults, **asked)
+    if checkpoint and asked.get("scheduler"):
+        from auffusion_cli.checkpoints.schedule import read_scheduler_config
+        from auffusion_cli.diffusion.schedulers import make_scheduler
+
+        # One that cannot follow the checkpoint's noise schedule is refused before it is loaded.
+        make_scheduler(settings.scheduler, read_scheduler_config(checkpoint.folder))
     engine = resolve.choose_engine(checkpoint, loading, needs_torch)
     return Setup(loading, checkpoint, defaults, settings, vocoder, engine, loras, run.dry_run)

@@ -733,6 +733,17 @@ def test_the_options_know_every_scheduler():
     assert get_args(options.SchedulerName) == SCHEDULER_NAMES
 
 
+@pytest.mark.parametrize("plan", [[], ["--dry-run"]])
+def test_a_scheduler_that_the_model_cannot_take_is_refused_before_it_is_loaded(
+    tiny_checkpoint, tmp_path, plan
+):
+    arguments = ["generate", "rain", "--model", str(tiny_checkpoint), "-o", str(tmp_path / "a.wav")]
+    result = CliRunner().invoke(build_app(), [*arguments, "--scheduler", "pingpong", *plan])
+    assert result.exit_code == 2 and not result.stdout
+    assert "--scheduler pingpong cannot follow this checkpoint's schedule" in result.stderr
+    assert "loading" not in result.stderr and "seed" not in result.stderr
+
+
 def test_neither_import_nor_help_nor_refusals_import_torch(tmp_path):
     script = """
 import sys
