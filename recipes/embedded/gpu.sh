@@ -16,7 +16,6 @@ stage=${1:?STAGE: codec, vocoder, diffusion or finetune} pack=${2:?PACK: what pa
 runs=${3:?RUNS: a folder for the trainings}
 shift 3
 recipe=$(dirname "$0") run=$runs/$stage
-auffusion=(python -m auffusion_cli)
 
 case $stage in
 codec) options=(--config "$recipe/autoencoder.yaml") parts=(vae) ;;
@@ -39,12 +38,12 @@ finetune)
 esac
 
 [ ! -d "$run/checkpoints" ] || options+=(--resume)
-"${auffusion[@]}" train "${options[@]}" --data "$pack/sounds" -o "$run" --max-minutes 8 "$@"
+python -m auffusion_cli train "${options[@]}" --data "$pack/sounds" -o "$run" --max-minutes 8 "$@"
 
 result=$run
 if [ "$stage" = diffusion ] || [ "$stage" = finetune ]; then
     result=$run-fp16
-    "${auffusion[@]}" models convert "$run" -o "$result" --dtype fp16 --overwrite
+    python -m auffusion_cli models convert "$run" -o "$result" --dtype fp16 --overwrite
 fi
 rm -rf "$runs/back/$stage" && mkdir -p "$runs/back/$stage"
 tar c -C "$result" "${parts[@]}" | split -b 15M - "$runs/back/$stage/$stage.tar."
