@@ -81,6 +81,7 @@ SETTING_LIMITS = {
     "guidance_scale": Limits(0.0, 100.0),
     "guidance_rescale": Limits(0.0, 1.0),
     "guidance_until": Limits(0.0, 1.0),
+    "windows_at_once": Limits(1, 4, whole=True),
 }
 
 
@@ -129,6 +130,9 @@ class GenerationDefaults:
     scheduler: str = "pndm"
     vocoder: str = "hifigan"
     guidance_until: float = 1.0
+    windows_at_once: int = 1
+    """How many of the windows that it was trained on the UNet sees at once of a longer sound: where
+    it does as well with several, fewer calls make it."""
 
     def few_steps(self, scheduler: str | None = None) -> tuple[int, str]:
         """(steps, scheduler) for as few steps as sound the same: those of `FEW_STEPS` where a model

@@ -8,6 +8,7 @@ installed in the UNet itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -100,17 +101,26 @@ class Model:
         """Duration of a column of the latent."""
         return self.codec.spectrogram_config.frames_to_seconds(self.codec.width_multiple)
 
-    def span_s(self, duration_s: float) -> float:
-        """What is made of a sound that is to last `duration_s`: a window, if not more."""
-        return max(duration_s, self.defaults.max_duration_s) if self.fills_window else duration_s
+    def span_s(self, duration_s: float, windows_at_once: int = 1) -> float:
+        """What is made of a sound that is to last `duration_s`: a window, if not more.
+
+        What the UNet sees of several windows at once is whole halves of one, as it halves its width
+        itself a few times.
+        """
+        window_s = self.defaults.max_duration_s
+        if not self.fills_window:
+            return duration_s
+        if window_s < duration_s <= windows_at_once * window_s:
+            return math.ceil(round(2 * duration_s / window_s, 6)) * window_s / 2
+        return max(duration_s, window_s)
 
     def window_s(self, duration_s: float) -> float:
         """The window in which holes of a clip of `duration_s` are filled."""
         return min(self.defaults.max_duration_s, self.span_s(duration_s))
 
-    def latent_shape(self, duration_s: float) -> tuple[int, int, int]:
+    def latent_shape(self, duration_s: float, windows_at_once: int = 1) -> tuple[int, int, int]:
         """(C, h, w) of the latents of a sound."""
-        return self.codec.latent_shape(self.span_s(duration_s))
+        return self.codec.latent_shape(self.span_s(duration_s, windows_at_once))
 
     # --- waveform <-> view <-> latents, of any length
 
@@ -172,9 +182,9 @@ class Model:
             scheduler.last_timestep(settings.guidance_until),
         )
 
-    def windowed(self, denoise: Denoise) -> Denoise:
-        """`denoise` for latents of any width."""
-        return windowed_denoiser(denoise, self.window, self.overlap)
+    def windowed(self, denoise: Denoise, settings: GenerateSettings) -> Denoise:
+        """`denoise` for latents of any width that `latent_shape` has for `settings`."""
+        return windowed_denoiser(denoise, settings.windows_at_once * self.window, self.overlap)
 
     # --- the record
 

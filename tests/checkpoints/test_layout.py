@@ -60,6 +60,7 @@ def test_defaults_of_a_checkpoint(tmp_path):
         ({"generation": {"duration_s": float("nan")}}, "duration_s is NaN"),
         ({"generation": {"max_duration_s": float("inf")}}, "max_duration_s"),
         ({"generation": {"guidance_scale": float("nan")}}, "guidance_scale is NaN"),
+        ({"generation": {"windows_at_once": 9}}, "windows_at_once is 9; valid: whole numbers"),
         ({"generation": {"scheduler": "heun"}}, "scheduler is 'heun'; valid: pndm"),
         ({"generation": {"vocoder": "auto"}}, "vocoder is 'auto'; valid: hifigan"),
     ],

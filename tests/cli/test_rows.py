@@ -12,6 +12,7 @@ def test_what_says_nothing_is_left_out():
         "loop": False,
         "guidance_rescale": 0.0,
         "guidance_until": 1.0,
+        "windows_at_once": 1,
         "downloaded": True,
     }
     assert in_words(values) == []

@@ -28,6 +28,12 @@ def test_the_record_survives_json():
         assert Provenance.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 
+def test_settings_that_older_records_lack_are_what_was_done_then():
+    record = RECORD.to_dict()
+    del record["guidance_until"], record["windows_at_once"]
+    assert Provenance.from_dict(record) == RECORD
+
+
 def test_the_hash_does_not_depend_on_byte_order_or_layout():
     samples = np.arange(-4, 4, dtype="<i2")
     assert hash_samples(samples) == hash_samples(samples.astype(">i2"))
@@ -46,6 +52,7 @@ def test_the_hash_does_not_depend_on_byte_order_or_layout():
         {"duration_s": 10**400},
         {"steps": 10**9},
         {"duration_s": float("nan")},
+        {"windows_at_once": 1000},
         {"scheduler": "__import__('os')"},
         {"model": "a\nb"},
         {"model": None},
@@ -66,7 +73,7 @@ def test_a_hostile_record_is_refused_by_name(damage):
         Provenance.from_dict(RECORD.to_dict() | damage, "x.wav")
 
 
-LATER = {"trim", "loop", "engine", "near_seed", "nearness"}
+LATER = {"guidance_until", "windows_at_once", "trim", "loop", "engine", "near_seed", "nearness"}
 """Fields that older records lack."""
 
 

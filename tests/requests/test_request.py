@@ -73,6 +73,7 @@ def test_what_is_not_asked_for_is_the_checkpoints_default():
         "guidance_rescale": 0.0,
         "scheduler": "ddim",
         "guidance_until": 1.0,
+        "windows_at_once": 1,
     }
 
 

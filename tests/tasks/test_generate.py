@@ -71,6 +71,38 @@ def test_the_steps_after_the_guided_ones_follow_the_prompt_alone(tiny_model, mon
     assert sound.provenance.to_dict()["guidance_until"] == 0.75
 
 
+@pytest.mark.parametrize(
+    ("duration_s", "windows_at_once", "widths"),
+    [
+        (2.4, 1, [16, 16, 16]),  # the tiny model's window has 16 columns
+        (2.4, 2, [32]),
+        (1.5, 2, [24]),  # a window and a half of one
+        (1.2, 2, [16]),
+        (3.0, 2, [32, 32]),
+    ],
+)
+def test_the_unet_sees_several_windows_at_once(
+    tiny_model, monkeypatch, duration_s, windows_at_once, widths
+):
+    seen = []
+    predict = tiny_model.networks.predict
+
+    def spy(latents, timestep, text):
+        seen.append(latents.shape[-1])
+        return predict(latents, timestep, text)
+
+    monkeypatch.setattr(tiny_model.networks, "predict", spy)
+    settings = dataclasses.replace(
+        FAST, steps=1, duration_s=duration_s, windows_at_once=windows_at_once
+    )
+    (sound,) = generate(tiny_model, [GenerateRequest("dog", 0)], settings)
+    assert seen == widths
+    assert len(sound.waveform) == round(duration_s * 16_000)
+    record = sound.provenance.to_dict()
+    assert record.pop("windows_at_once") == windows_at_once
+    assert Provenance.from_dict(record).settings.windows_at_once == 1  # as there was no other
+
+
 def test_two_known_sounds_are_denoised_apart_and_mixed(tiny_model):
     vocabulary = Vocabulary(
         kinds=("dog", "rain"),

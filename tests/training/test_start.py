@@ -1,5 +1,6 @@
 """The model that the diffusion stage trains: a start's UNet or a fresh one, and named parts."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -399,6 +400,17 @@ def test_a_window_is_widened_where_that_is_said(tiny_checkpoint):
     assert "diffusion.generation.max_duration_s=2.56" in caught.value.hint
     wider = replace(config, generation=GenerationConfig(max_duration_s=2.56))
     assert build_model(wider, CPU, 2.56).defaults.max_duration_s == 2.56
+
+
+def test_several_windows_at_once_are_inherited_with_the_window_alone(tiny_checkpoint, tmp_path):
+    start = shutil.copytree(tiny_checkpoint, tmp_path / "start")
+    identity = json.loads((start / "auffusion.json").read_text())
+    identity["generation"]["windows_at_once"] = 2
+    (start / "auffusion.json").write_text(json.dumps(identity))
+    wider = GenerationConfig(max_duration_s=2.56)
+    for generation, window_s, n in ((GenerationConfig(), 1.28, 2), (wider, 2.56, 1)):
+        config = DiffusionConfig(init_from=str(start), generation=generation)
+        assert build_model(config, CPU, window_s).defaults.windows_at_once == n
 
 
 def test_of_several_text_encoders_one_is_to_be_named(parts, tmp_path):

@@ -28,10 +28,11 @@ UNITS = {"_s": " s", "_db": " dB", "_lufs": " LUFS", "_hz": " Hz"}
 """End of a field's name -> unit of its value."""
 OF_A_MODEL = frozenset(
     ("model", "revision", "vocoder", "engine", "device", "dtype", "steps", "scheduler")
-).union(("guidance_scale", "guidance_rescale", "guidance_until"))
+).union(("guidance_scale", "guidance_rescale", "guidance_until", "windows_at_once"))
 IDLE = {
     "guidance_rescale": 0.0,
     "guidance_until": 1.0,
+    "windows_at_once": 1,
     "first_sample": 0,
     "best_of": 1,
     "resample": 1,

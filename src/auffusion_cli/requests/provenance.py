@@ -238,8 +238,11 @@ class Provenance:
         }
 
 
-_LATER_FIELDS = ("trim", "loop", "room_tone", "near_seed", "nearness", "extend_band")
-"""Fields of requests that the first records lack: their defaults are what was done then."""
+_LATER_FIELDS = (
+    *("trim", "loop", "room_tone", "near_seed", "nearness", "extend_band"),
+    *("guidance_until", "windows_at_once"),
+)
+"""Fields of requests and settings that the first records lack: their defaults are what was done."""
 _CIRCUMSTANCES = ("model", "revision", "vocoder", "engine", "device", "dtype")
 _OWN_FIELDS = (*_CIRCUMSTANCES, "samples_sha256")
 

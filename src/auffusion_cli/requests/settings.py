@@ -15,6 +15,7 @@ SETTING_OPTIONS = {
     "guidance_scale": "--guidance",
     "guidance_rescale": "--guidance-rescale",
     "guidance_until": "--guidance-until",
+    "windows_at_once": "windows_at_once",  # which only models and records say
 }
 
 
@@ -29,6 +30,8 @@ class GenerateSettings:
     scheduler: str
     guidance_until: float = 1.0
     """The share of the steps that is guided; those after it follow the prompt alone."""
+    windows_at_once: int = 1
+    """How many of the model's windows of a longer sound the UNet sees at once."""
 
     def __post_init__(self) -> None:
         for name, option in SETTING_OPTIONS.items():

@@ -57,7 +57,8 @@ def edit(
             stacklevel=2,
         )
     tokens = align_tokens(model.text, words)
-    noise = initial_noise([request.seed], model.latent_shape(settings.duration_s))
+    shape = model.latent_shape(settings.duration_s, settings.windows_at_once)
+    noise = initial_noise([request.seed], shape)
     scheduler = model.scheduler(settings)
     scheduler.set_timesteps(settings.steps)
     denoise_source, denoise_edited = (
@@ -72,7 +73,7 @@ def edit(
         cross_until=scheduler.last_timestep(request.cross_steps),
         self_until=scheduler.last_timestep(request.self_steps),
     ) as denoise:
-        denoise, noise = model.windowed(denoise), np.concatenate([noise, noise])
+        denoise, noise = model.windowed(denoise, settings), np.concatenate([noise, noise])
         for step in sample(denoise, scheduler, noise, settings.steps):
             if on_progress:
                 on_progress(step.index + 1, step.n_steps)

@@ -175,7 +175,7 @@ def _generate_batch(
     settings: GenerateSettings,
     on_step: OnStep | None,
 ) -> list[GenerateResult]:
-    shape = model.latent_shape(_made_s(requests[0], settings))
+    shape = model.latent_shape(_made_s(requests[0], settings), settings.windows_at_once)
     if isinstance(requests[0], TimelineRequest):
         seeds = layer_seeds(requests)
         noise = _noise_of(seeds, [*requests, *requests][: len(seeds)], shape)
@@ -252,7 +252,7 @@ def sample_latents(
             model, requests, settings, noise, scheduler, denoiser
         )
     else:
-        denoise = model.windowed(denoiser([request.prompt for request in requests]))
+        denoise = model.windowed(denoiser([request.prompt for request in requests]), settings)
     for step in sample(denoise, scheduler, noise, settings.steps, after_step=after_step):
         if on_step:
             on_step(requests, step)
@@ -277,7 +277,8 @@ def decode(
     noise = decoding_noise(request.seed)
     waveform, log_mel = model.sound(model.decode(latents), gains_db, noise)
     n_samples = round(settings.duration_s * config.sample_rate_hz)
-    if request.trim and settings.duration_s < model.span_s(settings.duration_s):
+    span_s = model.span_s(settings.duration_s, settings.windows_at_once)
+    if request.trim and settings.duration_s < span_s:
         mono = waveform if waveform.ndim == 1 else waveform.mean(axis=0)
         part = part or find_part(mono, n_samples, config.sample_rate_hz)
         waveform = trim(waveform, part, config.sample_rate_hz)

@@ -102,12 +102,14 @@ def _transfer(
     # Most models always fill the window they were trained on. A shorter clip is mirrored at its
     # end: of an edge to silence denoising makes a burst.
     f = model.codec.view_multiple
-    n_whole = max(-(-n // f), model.latent_shape(0.0)[2]) * f
+    heard_s = heard.shape[-1] / model.codec.spectrogram_config.sample_rate_hz
+    n_whole = model.latent_shape(heard_s, settings.windows_at_once)[2] * f
     view = np.pad(view, ((0, 0), (0, 0), (0, n_whole - n)))
     clean = model.encode(mirror_fill(view, np.arange(n_whole) < n))
 
     def denoiser(prompt: str, settings: GenerateSettings) -> Denoise:
-        return model.windowed(model.denoiser([prompt], [request.negative_prompt], settings))
+        denoise = model.denoiser([prompt], [request.negative_prompt], settings)
+        return model.windowed(denoise, settings)
 
     first_step = request.first_step(settings.steps)
     n_inverted = settings.steps - first_step if request.method == "inversion" else 0

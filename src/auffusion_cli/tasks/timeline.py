@@ -80,7 +80,7 @@ def timeline_denoiser(
     keep_silence = keep_known(silence, noise, covered, scheduler)
     if not requests[0].prompt:
         return denoise_regions, keep_silence
-    denoise_beds = model.windowed(denoiser([request.prompt for request in requests]))
+    denoise_beds = model.windowed(denoiser([request.prompt for request in requests]), settings)
 
     def denoise(latents: np.ndarray, timestep: float) -> np.ndarray:
         of_regions, of_beds = np.split(latents, 2)

@@ -69,6 +69,8 @@ class GenerationConfig:
     """Rescaling of the guidance (Lin et al. 2023), from 0 to 1."""
     guidance_until: float | None = None
     """Share of the steps that is guided, from 0 to 1."""
+    windows_at_once: int | None = None
+    """Windows that the UNet sees at once of a longer sound, 1 to 4."""
     scheduler: str | None = None
     """Sampling method: pndm, ddim, dpm++, unipc, euler or ddpm."""
     vocoder: str | None = None

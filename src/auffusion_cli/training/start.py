@@ -183,7 +183,11 @@ def _defaults(
     if start.folder is not None and asked.max_duration_s is None:
         _compare_windows(config.init_from, inherited.max_duration_s, window_s)
     inherited = replace(
-        inherited, max_duration_s=window_s, duration_s=min(inherited.duration_s, window_s)
+        inherited,
+        max_duration_s=window_s,
+        duration_s=min(inherited.duration_s, window_s),
+        # Nobody has tried several of another window.
+        windows_at_once=inherited.windows_at_once if inherited.max_duration_s == window_s else 1,
     )
     defaults = asked.over(inherited)
     if schedule.get(ZERO_SNR) and defaults.scheduler == "pndm":

@@ -337,6 +337,7 @@ def test_dry_run_resolves_everything_and_makes_nothing(run, no_model, tiny_check
         "guidance_scale": 3.0,
         "guidance_rescale": 0.0,
         "guidance_until": 1.0,
+        "windows_at_once": 1,
         "scheduler": "ddim",
         "model": str(tiny_checkpoint),
         "revision": None,
