@@ -8,8 +8,9 @@
 The new kind is a theremin, computed here: a gliding tone with vibrato and a few harmonics. The
 embedded model does not know it. Without and with the LoRA, from the same seeds:
 
-- old kinds: the share of sounds of `--kinds` kinds that the classifier knows, asked for by their
-  names, that its first guess is right about;
+- old kinds: the share of `--sounds` sounds of each of `--kinds` kinds that the classifier knows,
+  asked for by their names, that its first guess is right about, and the difference that the LoRA
+  makes, with the interval of its scatter over kinds;
 - new kind: the share of sounds whose nearest neighbour in the classifier's embedding is a held-out
   theremin, not a sound of an old kind.
 """
@@ -26,6 +27,7 @@ import soundfile
 import torch
 
 from auffusion_cli.checkpoints.load import load_model
+from auffusion_cli.evaluation.bootstrap import Z_95
 from auffusion_cli.evaluation.tagger import Tagger, TaggerFeatures, load_tagger, windows
 from auffusion_cli.model import Model
 from auffusion_cli.requests.loras import parse_loras
@@ -49,8 +51,10 @@ def main() -> None:
     measured.add_argument("--held-out", type=Path, required=True)
     measured.add_argument("--classifier", type=Path, required=True, help="folder of classifier.py")
     measured.add_argument("--kinds", type=int, default=118)
+    measured.add_argument("--sounds", type=int, default=1, help="sounds of each kind")
     measured.add_argument("--new", type=int, default=20, help="sounds of the new kind")
     measured.add_argument("--steps", type=int, help="else the model's default")
+    measured.add_argument("--without", type=Path, help="an earlier result, to not make this anew")
     measured.add_argument("-o", "--output", type=Path, required=True)
     measured.set_defaults(run=measure)
     options = parser.parse_args()
@@ -94,16 +98,24 @@ def measure(options: argparse.Namespace) -> None:
     kinds = [tagger.kinds[i * len(tagger.kinds) // n_kinds] for i in range(n_kinds)]
     held_out = sorted(options.held_out.glob("*.wav"))
     of_real = judge(tagger, [soundfile.read(path, dtype="float32")[0] for path in held_out])[1]
-    result: dict = {"lora": options.lora, "kinds": n_kinds, "new": options.new}
+    asked = {"kinds": n_kinds, "sounds": options.sounds, "new": options.new, "steps": options.steps}
+    result: dict = {"lora": options.lora, **asked}
+    if options.without is not None:
+        earlier = json.loads(options.without.read_text(encoding="utf-8"))
+        if {key: earlier[key] for key in asked} != asked:
+            raise SystemExit(f"{options.without} is not of {asked}")
+        result["without"] = earlier["without"]
     for name, loras in (("without", ()), ("with", parse_loras([options.lora]))):
+        if name in result:
+            continue
         # Without the LoRA by the engine that it needs, so that nothing else differs.
         model = load_model(engine="torch", loras=loras)
-        prompts = [kind.replace("_", " ") for kind in kinds]
+        prompts = [kind.replace("_", " ") for kind in kinds] * options.sounds
         old = generated(model, prompts, 0, options.steps)
         new = generated(model, [NAME] * options.new, 10_000, options.steps)
         guesses, of_old = judge(tagger, old)
         of_new = judge(tagger, new)[1]
-        right = [guess == kind for guess, kind in zip(guesses, kinds, strict=True)]
+        right = [guess == kind for guess, kind in zip(guesses, kinds * options.sounds, strict=True)]
         to_real = nearest(of_new, of_real)
         result[name] = {
             "old_top1": float(np.mean(right)),
@@ -112,7 +124,19 @@ def measure(options: argparse.Namespace) -> None:
             "right": right,
         }
         print(name, {key: value for key, value in result[name].items() if key != "right"})
+    result["old_difference"] = difference(
+        *(np.array(result[name]["right"]).reshape(-1, n_kinds) for name in ("without", "with"))
+    )
+    print("old_difference", result["old_difference"])
     options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def difference(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+    """Of the shares of `after` and `before` (sounds, kinds), with the ends of its 95 % interval."""
+    of_kind = after.mean(axis=0) - before.mean(axis=0)
+    scatter = Z_95 * of_kind.std(ddof=1) / len(of_kind) ** 0.5
+    mean = of_kind.mean()
+    return {"mean": float(mean), "low": float(mean - scatter), "high": float(mean + scatter)}
 
 
 def generated(

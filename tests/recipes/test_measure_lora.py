@@ -64,15 +64,33 @@ def test_what_is_learned_and_what_is_lost_is_counted(tmp_path, monkeypatch):
         measure_lora, "load_tagger", lambda folder: SimpleNamespace(kinds=("dog", "light_rain"))
     )
     output = tmp_path / "out.json"
-    measure_lora.measure(
-        SimpleNamespace(
-            **{"classifier": None, "kinds": 118, "held_out": tmp_path / "test", "lora": "x"},
-            **{"new": 3, "steps": 2, "output": output},
-        )
+    options = SimpleNamespace(
+        **{"classifier": None, "kinds": 118, "held_out": tmp_path / "test", "lora": "x"},
+        **{"sounds": 2, "new": 3, "steps": 2, "without": None, "output": output},
     )
+    measure_lora.measure(options)
     result = json.loads(output.read_text())
     assert result["kinds"] == 2
     without, with_lora = result["without"], result["with"]
     assert (without["old_top1"], with_lora["old_top1"]) == (1, 0.5)
     assert (without["new_nearest_to_real"], with_lora["new_nearest_to_real"]) == (0, 1)
-    assert asked[:5] == asked[5:] and {steps for _, _, steps in asked} == {2}
+    assert asked[:7] == asked[7:] and {steps for _, _, steps in asked} == {2}
+    assert asked[:4] == [(("dog", "light rain")[i % 2], i, 2) for i in range(4)]
+
+    options.without, options.output = output, tmp_path / "again.json"
+    measure_lora.measure(options)
+    assert json.loads(options.output.read_text()) == result
+    assert len(asked) == 3 * 7
+    options.sounds = 1
+    with pytest.raises(SystemExit, match="is not of"):
+        measure_lora.measure(options)
+
+
+def test_a_difference_has_the_scatter_of_kinds():
+    before = np.array([[True, True, True, False], [True, True, False, False]])
+    after = np.array([[True, False, True, False], [True, False, False, False]])
+    found = measure_lora.difference(before, after)
+    # Of the kinds 0, -1, 0, 0: a standard deviation of 1/2, and half of that of their mean.
+    assert found["mean"] == pytest.approx(-0.25)
+    assert found["high"] - found["mean"] == pytest.approx(1.96 / 4, rel=1e-4)
+    assert found["mean"] - found["low"] == pytest.approx(1.96 / 4, rel=1e-4)

@@ -79,22 +79,28 @@ class DiffusionStage:
 
     def load(self, batch: Sequence[Sample]) -> tuple[Any, Tensor, Tensor, Tensor]:
         """One batch: (part of the source, noise (B, C, h, w), time steps (B,), mask (B,) of kept
-        captions). With a prior as many samples of it follow."""
+        captions). With a prior as many samples of it follow.
+
+        With a LoRA only captions of the prior are dropped: an unconditional prediction that drifts
+        to the new sounds is multiplied by guidance, for every prompt.
+        """
         generators = [sample.generator() for sample in batch]
         noise, timesteps = self._draw(generators)
         draws = torch.cat([torch.rand(1, generator=g) for g in generators])
         kept = draws >= self.config.text_dropout
         part = self.source.load(batch)
-        if self.prior is None:
+        if self.config.lora.rank is None:
             return part, noise, timesteps, kept
-        n = len(self.prior)
-        indices = torch.cat([torch.randint(n, (1,), generator=g) for g in generators])
+        all_kept = torch.ones_like(kept)
+        if self.prior is None:
+            return part, noise, timesteps, all_kept
+        latents, prompts = zip(*(self.prior.draw(g) for g in generators), strict=True)
         noise_of_prior, timesteps_of_prior = self._draw(generators)
         return (
-            (part, indices),
+            (part, (torch.cat(latents), torch.cat(prompts))),
             torch.cat([noise, noise_of_prior]),
             torch.cat([timesteps, timesteps_of_prior]),
-            torch.cat([kept, torch.ones_like(kept)]),
+            torch.cat([all_kept, kept]),
         )
 
     def _draw(self, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
@@ -108,9 +114,9 @@ class DiffusionStage:
         """Latents and hidden states of the source, and after them those of the prior."""
         if self.prior is None:
             return self.source.examples(part)
-        part, indices = part
+        part, numbers = part
         own = self.source.examples(part)
-        kept = self.prior.take(indices)
+        kept = self.prior.take(*numbers)
         latents = torch.cat([own[0], kept[0].to(own[0].device)])
         pairs = zip(own[1], kept[1], strict=True)
         return latents, [torch.cat([mine, of_prior.to(mine.device)]) for mine, of_prior in pairs]
@@ -134,10 +140,12 @@ class DiffusionStage:
                 )
         output = self.networks["denoiser"](noisy, timesteps, hidden_states, kept)
         error = (output.float() - target).square().mean(dim=(1, 2, 3))
-        weighted = self._weights(timesteps, self._velocity) * error
-        loss, numbers = weighted[:n_own].mean(), {"mse": error[:n_own].mean().item()}
+        weighted = (self._weights(timesteps, self._velocity) * error)[:n_own]
+        loss, numbers = weighted.mean(), {"mse": error[:n_own].mean().item()}
         if self.prior is not None:
-            of_prior = weighted[n_own:].mean()
+            # Of the same weight at all time steps: at the first ones, which count least in
+            # Min-SNR, it is decided what a sound becomes.
+            of_prior = error[n_own:].mean()
             loss = loss + self.config.lora.prior_weight * of_prior
             numbers["prior"] = of_prior.item()
         yield loss, {"loss": loss.item()} | numbers

@@ -93,7 +93,8 @@ class LoraConfig:
     """Sounds of the start, generated once, on which the result is held to what the start predicts,
     so that the start's other sounds stay (prior preservation, DreamBooth, Ruiz et al. 2022)."""
     prior_prompts: tuple[str, ...] = ()
-    """Their prompts, in turn; empty: the kinds that the start states."""
+    """Prompts for which it is held, and of which the sounds are made, in turn; empty: the kinds
+    that the start states."""
     prior_weight: float = 1.0
     """Weight of their loss; 0: no sounds are generated."""
 
@@ -144,7 +145,8 @@ class DiffusionConfig:
     train_adapters: bool = True
     """Whether the adapters are trained, too; false: those of the start stay as they are."""
     text_dropout: float = 0.1
-    """Probability that a caption is dropped, which classifier-free guidance needs."""
+    """Probability that a caption is dropped, which classifier-free guidance needs; with a LoRA only
+    those of the start's own sounds are."""
     min_snr_gamma: float | None = 5.0
     """Min-SNR gamma (Hang et al. 2023); none: all time steps have the same weight."""
     gradient_checkpointing: bool = False
@@ -190,5 +192,8 @@ class DiffusionConfig:
             "train_adapters",
         )
         check_unused("diffusion", self, self.lora.rank, reason, others)
+        without_prior = self.lora.rank and not self.lora.prior_weight
+        reason = "with diffusion.lora.prior_weight: 0"
+        check_unused("diffusion", self, without_prior, reason, ("text_dropout",))
         if self.lora.rank and self.init_from is None:
             raise UsageError("diffusion.lora needs diffusion.init_from")

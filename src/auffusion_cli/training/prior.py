@@ -28,22 +28,38 @@ from auffusion_cli.training.stage import OnPrepare
 
 MAX_STEPS = 8
 BATCH = 4
+OWN_PROMPT = 0.5
+"""Share of the draws in which a sound has the prompt that it was made of."""
 
 
 class Prior:
-    """N latents of the start with their captions' hidden states."""
+    """N latents of the start, and the hidden states of K prompts that it knows.
 
-    def __init__(self, latents: Tensor, hidden_states: Sequence[Tensor]) -> None:
+    As the target is what the start itself predicts, a latent may be denoised with any of the
+    prompts: few sounds hold many.
+    """
+
+    def __init__(
+        self, latents: Tensor, prompt_of: Sequence[int], hidden_states: Sequence[Tensor]
+    ) -> None:
         self.latents = latents
         """(N, C, h, w)"""
+        self.prompt_of = torch.tensor(prompt_of)
+        """(N,): the number of the prompt that each of them was made of."""
         self.hidden_states = list(hidden_states)
-        """(N, T_i, D_i) for each text encoder"""
+        """(K, T_i, D_i) for each text encoder"""
 
-    def __len__(self) -> int:
-        return len(self.latents)
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The numbers (1,) of a latent and of a prompt for it: its own half of the time."""
+        latent = torch.randint(len(self.latents), (1,), generator=generator)
+        if torch.rand(1, generator=generator) < OWN_PROMPT:
+            return latent, self.prompt_of[latent]
+        n_prompts = len(self.hidden_states[0])
+        return latent, torch.randint(n_prompts, (1,), generator=generator)
 
-    def take(self, indices: Tensor) -> tuple[Tensor, list[Tensor]]:
-        return self.latents[indices], [states[indices] for states in self.hidden_states]
+    def take(self, latents: Tensor, prompts: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Latents (B, C, h, w) and hidden states (B, T_i, D_i) by their numbers (B,)."""
+        return self.latents[latents], [states[prompts] for states in self.hidden_states]
 
 
 def prepare_prior(
@@ -67,7 +83,8 @@ def prepare_prior(
         )
     n = config.prior_sounds
     # Spread over all of them where these are more.
-    prompts = [known[i * len(known) // n if n < len(known) else i % len(known)] for i in range(n)]
+    prompt_of = [i * len(known) // n if n < len(known) else i % len(known) for i in range(n)]
+    prompts = [known[i] for i in prompt_of]
     steps = min(model.defaults.steps, MAX_STEPS)
     settings = GenerateSettings.from_defaults(model.defaults, steps=steps)
     path = cache / f"prior-{model_digest(model, prompts, asdict(settings), seed)}.npy"
@@ -77,7 +94,7 @@ def prepare_prior(
         with atomic_file(path) as beside, beside.open("wb") as file:
             np.save(file, latents.astype(np.float16))
     latents = torch.from_numpy(np.load(path).astype(np.float32))
-    return Prior(latents, hidden_states(model.text, prompts))
+    return Prior(latents, prompt_of, hidden_states(model.text, known))
 
 
 def _generate(
