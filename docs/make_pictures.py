@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -56,9 +57,10 @@ def draw_command(arguments: list[str], picture: Path, folder: str) -> None:
 
 def draw_timeline(picture: Path) -> None:
     model = auffusion.load_model(engine="torch")
+    in_one = replace(model, vocabulary=None)  # with it the prompt is made as a timeline, too
     sounds = [
         auffusion.generate(model, timeline=TIMELINE, seed=2),
-        auffusion.generate(model, ONE_PROMPT, seed=2, duration_s=6.4),
+        auffusion.generate(in_one, ONE_PROMPT, seed=2, duration_s=6.4),
     ]
     titles = [TIMELINE, ONE_PROMPT]
     save_comparison([(t, s.log_mel) for t, s in zip(titles, sounds, strict=True)], picture)

@@ -6,7 +6,8 @@ Draws scenes of three kinds that the tagger knows, 3.2 s each, and makes each of
 with the same seed:
 
 - timeline: "0-3.2s A; 3.2-6.4s B; 6.4-9.6s C";
-- one prompt: "A, then B, then C", as long;
+- one prompt: "A, then B, then C", as long, by the model without its vocabulary, which would make it
+  a timeline;
 - alone: each of the three as a sound of its own, the most that can be expected.
 
 The tagger judges every third by itself. "In place" is how often, among the three kinds of a scene,
@@ -19,6 +20,7 @@ import argparse
 import random
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -69,9 +71,10 @@ def make(
         timelines.append(TimelineRequest("", seed + index, timeline="; ".join(regions)))
         combined.append(GenerateRequest(", then ".join(map(words, kinds)), seed + index))
         alone += [GenerateRequest(words(kind), seed + index) for kind in kinds]
+    in_one = replace(model, vocabulary=None)
     return {
         "timeline": list(thirds(model, timelines, settings(N_REGIONS))),
-        "one prompt": list(thirds(model, combined, settings(N_REGIONS))),
+        "one prompt": list(thirds(in_one, combined, settings(N_REGIONS))),
         "alone": list(thirds(model, alone, settings(1))),
     }
 

@@ -20,7 +20,7 @@ from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.waves import WaveCodec
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
-from auffusion_cli.diffusion.layers import Layer, layers_of
+from auffusion_cli.diffusion.layers import Layer, layers_of, sequence_of
 from auffusion_cli.diffusion.schedule import Scheduler
 from auffusion_cli.diffusion.schedulers import make_scheduler
 from auffusion_cli.diffusion.text import TextConditioner
@@ -85,6 +85,12 @@ class Model:
         if self.vocabulary is None:
             return (Layer(prompt),)
         return layers_of(prompt, self.vocabulary, self.text)
+
+    def sequence(self, prompt: str) -> tuple[str, ...]:
+        """The sounds of `prompt` that follow each other; none where no vocabulary knows them."""
+        if self.vocabulary is None:
+            return ()
+        return sequence_of(prompt, self.vocabulary, self.text)
 
     @property
     def window(self) -> int:

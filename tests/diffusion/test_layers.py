@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from auffusion_cli.diffusion.layers import SOFTER_DB, Layer, layers_of
+from auffusion_cli.diffusion.layers import (
+    EVENT_ENTERS_S,
+    SECOND_ENTERS_S,
+    SOFTER_DB,
+    Layer,
+    layers_of,
+    sequence_of,
+)
 from auffusion_cli.diffusion.vocabulary import Vocabulary
 
 WORDS = ("dog", "cat", "rain", "wind", "night", "strange")
@@ -71,3 +78,51 @@ def test_two_known_sounds_are_two_layers(vocabulary, prompt, expected):
 )
 def test_all_else_is_one(vocabulary, prompt):
     assert layers_of(prompt, vocabulary, Text()) == (Layer(prompt),)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "enters_s"),
+    [
+        ("dog in rain", (EVENT_ENTERS_S, 0.0)),
+        ("rain, dog", (0.0, EVENT_ENTERS_S)),
+        ("dog and cat", (0.0, SECOND_ENTERS_S)),
+        ("dog and cat in the distance", (0.0, SECOND_ENTERS_S)),
+        ("rain + wind", (0.0, 0.0)),
+    ],
+)
+def test_each_sound_is_heard_by_itself_first(vocabulary, prompt, enters_s):
+    assert tuple(layer.enters_s for layer in layers_of(prompt, vocabulary, Text())) == enters_s
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sounds"),
+    [
+        ("dog, then cat", ("dog barking", "cat meowing")),
+        ("A dog and then a cat.", ("dog barking", "cat meowing")),
+        ("dog followed by cat, then rain", ("dog barking", "cat meowing", "rain falling")),
+        ("a dog before the rain", ("dog barking", "rain falling")),
+        ("rain until cat", ("rain falling", "cat meowing")),
+        ("Cat after dog", ("dog barking", "cat meowing")),
+        ("dog, then cat in the distance", ("dog barking", "cat meowing")),
+    ],
+)
+def test_sounds_that_follow_each_other_are_found_in_their_order(vocabulary, prompt, sounds):
+    assert sequence_of(prompt, vocabulary, Text()) == sounds
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "dog",
+        "dog and cat",
+        "dog, then strange",  # unknown
+        "dog before night",  # no sound
+        "dog, then cat after rain",  # before what?
+        "then dog",
+        "dog afterwards",
+        "dog then " * 20 + "dog",
+        "",
+    ],
+)
+def test_nothing_else_is_a_sequence(vocabulary, prompt):
+    assert sequence_of(prompt, vocabulary, Text()) == ()

@@ -1,6 +1,7 @@
 """The measurement of timelines, on sounds that say what they are."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,15 @@ class Reader:
         return windows[:, : len(self.kinds)]
 
 
+@dataclass(frozen=True)
+class Known:
+    """As much of a model as is asked."""
+
+    defaults: GenerationDefaults
+    codec: SimpleNamespace
+    vocabulary: str | None = "words"
+
+
 def says(kind):
     """A sound of which the kind is the first guess, and its neighbours come next."""
     index = Reader.kinds.index(kind)
@@ -41,9 +51,10 @@ def test_guesses_and_places_are_counted(monkeypatch):
 
 
 def test_each_scene_is_made_three_ways_with_one_seed(monkeypatch):
-    asked = []
+    asked, vocabularies = [], []
 
     def generate(model, requests, settings):
+        vocabularies.append(model.vocabulary)
         for request in requests:
             asked.append((request, settings.duration_s))
             yield SimpleNamespace(
@@ -51,10 +62,7 @@ def test_each_scene_is_made_three_ways_with_one_seed(monkeypatch):
             )
 
     monkeypatch.setattr(measure_timeline, "generate", generate)
-    model = SimpleNamespace(
-        defaults=GenerationDefaults(),
-        codec=SimpleNamespace(spectrogram_config=SpectrogramConfig()),
-    )
+    model = Known(GenerationDefaults(), SimpleNamespace(spectrogram_config=SpectrogramConfig()))
     made = measure_timeline.make(model, [("dog_barking", "rain", "wind")], None, seed=5)
     assert {name: len(sounds) for name, sounds in made.items()} == dict.fromkeys(made, 3)
     (timeline, long_s), (combined, _), *alone = asked
@@ -62,3 +70,4 @@ def test_each_scene_is_made_three_ways_with_one_seed(monkeypatch):
     assert combined.prompt == "dog barking, then rain, then wind"
     assert [request.prompt for request, _ in alone] == ["dog barking", "rain", "wind"]
     assert long_s == pytest.approx(9.6) and {request.seed for request, _ in asked} == {5}
+    assert vocabularies == ["words", None, "words"]

@@ -21,6 +21,7 @@ from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.signal.noise import Noise
 from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks.generate import (
+    LATEST_SHARE,
     GenerateFailure,
     decode,
     generate,
@@ -28,6 +29,7 @@ from auffusion_cli.tasks.generate import (
     sample_latents,
 )
 from auffusion_cli.tasks.reproduce import reproduce
+from auffusion_cli.tasks.timeline import silent_latent
 from model_parts import with_parts
 
 FAST = GenerateSettings(0.4, steps=2, guidance_scale=3.0, guidance_rescale=0.0, scheduler="ddim")
@@ -103,7 +105,9 @@ def test_the_unet_sees_several_windows_at_once(
     assert Provenance.from_dict(record).settings.windows_at_once == 1  # as there was no other
 
 
-def test_two_known_sounds_are_denoised_apart_and_mixed(tiny_model):
+@pytest.fixture
+def model_with_words(tiny_model):
+    """It knows dogs and rain, a background."""
     vocabulary = Vocabulary(
         kinds=("dog", "rain"),
         sentences=sentences_of(tiny_model.text, ["dog", "rain"]),
@@ -111,7 +115,11 @@ def test_two_known_sounds_are_denoised_apart_and_mixed(tiny_model):
         min_similarity=0.5,
         backgrounds=frozenset({"rain"}),
     )
-    model = dataclasses.replace(tiny_model, vocabulary=vocabulary)
+    return dataclasses.replace(tiny_model, vocabulary=vocabulary)
+
+
+def test_two_known_sounds_are_denoised_apart_and_mixed(tiny_model, model_with_words):
+    model = model_with_words
     request = GenerateRequest("dog in rain", 7, "music")
     seen = []
     together, alone = generate(
@@ -131,11 +139,54 @@ def test_two_known_sounds_are_denoised_apart_and_mixed(tiny_model):
         )
         for prompt, seed in (("dog", 7), ("rain", 8))
     ]
-    mixed = decode(model, np.concatenate(layers), request, FAST, gains_db=(0.0, SOFTER_DB))
+    n_columns = round(LATEST_SHARE * FAST.duration_s / model.latent_column_s)
+    assert 0 < n_columns < layers[0].shape[-1]
+    silence = np.repeat(silent_latent(model), n_columns, axis=-1)
+    late = np.concatenate([silence, layers[0][..., :-n_columns]], axis=-1)
+    mixed = decode(
+        model, np.concatenate([late, layers[1]]), request, FAST, gains_db=(0.0, SOFTER_DB)
+    )
     np.testing.assert_allclose(together.waveform, mixed.waveform, atol=1e-4)
     np.testing.assert_allclose(
         alone.waveform, decode(model, layers[0], alone.request, FAST).waveform, atol=1e-4
     )
+
+
+def test_a_loop_begins_with_all_its_sounds(model_with_words):
+    """It has no start that one of them could wait for."""
+    (loop,) = generate(model_with_words, [GenerateRequest("dog in rain", 7, loop=True)], FAST)
+    assert loop.provenance.layers == ("dog", "rain")
+    n = loop.log_mel.shape[-1] // 4
+    (plain,) = generate(model_with_words, [GenerateRequest("dog in rain", 7)], FAST)
+    assert np.abs(loop.log_mel[:, :n] - plain.log_mel[:, :n]).max() > 0.1
+
+
+def test_sounds_that_follow_each_other_are_a_timeline(model_with_words):
+    settings = dataclasses.replace(FAST, duration_s=1.2)
+    then = GenerateRequest("dog, then rain", 7, "music", trim=True)
+    seen = []
+    results = generate(
+        model_with_words,
+        [then, GenerateRequest("dog", 7), GenerateRequest("rain after dog", 7, "music")],
+        settings,
+        batch_size=3,
+        on_step=lambda batch, step: seen.append(batch),
+    )
+    one, _, other = results
+    assert one.request is then and seen[0] == [then]
+    assert one.provenance.layers == ("dog", "rain")
+    timeline = TimelineRequest("", 7, "music", timeline="0-0.6s dog; 0.6s- rain")
+    (by_hand,) = generate(model_with_words, [timeline], settings)
+    np.testing.assert_allclose(one.log_mel, by_hand.log_mel, atol=1e-3)
+    np.testing.assert_allclose(other.waveform, by_hand.waveform, atol=1e-4)
+
+
+@pytest.mark.parametrize(("duration_s", "loop"), [(0.9, False), (1.2, True)])
+def test_a_sequence_that_is_too_short_or_a_loop_is_made_in_one(model_with_words, duration_s, loop):
+    settings = dataclasses.replace(FAST, duration_s=duration_s)
+    request = GenerateRequest("dog, then rain", 7, loop=loop)
+    (sound,) = generate(model_with_words, [request], settings)
+    assert sound.provenance.layers == ()
 
 
 @pytest.fixture(scope="module")

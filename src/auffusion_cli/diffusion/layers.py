@@ -1,8 +1,9 @@
-"""Two sounds at once in a prompt -> a prompt for each, to be denoised as layers.
+"""Several sounds in a prompt -> a prompt for each: two at once, or some that follow each other.
 
-A small UNet that is asked for a dog in rain makes mostly rain. Where a vocabulary knows both, each
-is denoised by itself, by the name of its kind, which all its wordings were taught to mean, and the
-log-mels are mixed.
+A small UNet that is asked for a dog in rain makes mostly rain, and one that is asked for thunder,
+then rain makes them in any order. Where a vocabulary knows all of them, each is denoised by itself,
+by the name of its kind, which all its wordings were taught to mean: as layers whose log-mels are
+mixed, or as regions of a timeline.
 """
 
 from __future__ import annotations
@@ -20,16 +21,24 @@ IN_PLACE = re.compile(r"\b(?:in|on|by|near|beside|against|amid|under|behind)\b",
 """Between a sound and where it is: only the sound of a background makes a layer of that."""
 IN_ORDER = re.compile(r"\b(?:then|followed by|before|after|afterwards|until)\b", re.IGNORECASE)
 """Between sounds that are not heard at the same time."""
+FOLLOWS = re.compile(r"\b((?:and )?then|followed by|before|after|until)\b", re.IGNORECASE)
+"""Of these, what stands between two such sounds."""
 FAR = re.compile(
     r"\b(?:in the background|in the distance|far away|goes on)\b|\bdistant\b", re.IGNORECASE
 )
 """Of a sound that is softer than the other."""
 MIN_SIMILARITY = 0.7
-"""Cosine of either sound with the nearest wording; not to be warned of, a lower one will do."""
+"""Cosine of each sound with the nearest wording; not to be warned of, a lower one will do."""
 MAX_JOINTS = 8
 """A prompt of more is not one of two sounds; both sides of each would have to be encoded."""
-SOFTER_DB = -6.0
-"""Gain of the softer one of two sounds, within what the scenes of the training had."""
+MAX_IN_ORDER = 10
+"""Sounds that follow each other in a prompt of words; a longer list is one for a timeline."""
+SOFTER_DB = -12.0
+"""Gain of the softer one of two sounds."""
+EVENT_ENTERS_S = 1.28
+"""So long a background is heard alone, before what happens in it."""
+SECOND_ENTERS_S = 2.0
+"""So long the first of two events is heard alone."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,8 @@ class Layer:
 
     prompt: str
     gain_db: float = 0.0
+    enters_s: float = 0.0
+    """When it begins; sooner in a short sound."""
 
 
 def layers_of(prompt: str, vocabulary: Vocabulary, text: TextConditioner) -> tuple[Layer, ...]:
@@ -63,14 +74,44 @@ def layers_of(prompt: str, vocabulary: Vocabulary, text: TextConditioner) -> tup
     # A wording of a single kind may have a joint as well: "seagulls by the sea".
     if fit(best) < MIN_SIMILARITY or fit(best) <= known[prompt].similarity:
         return (Layer(prompt),)
-    softer = [
-        bool(FAR.search(side)) or meaning.is_background
-        for side, meaning in zip(best[:2], meanings(best), strict=True)
-    ]
-    return tuple(
-        Layer(meaning.kind, SOFTER_DB if soft and not all(softer) else 0.0)
-        for meaning, soft in zip(meanings(best), softer, strict=True)
-    )
+    one, two = meanings(best)
+    far_one, far_two = (bool(FAR.search(side)) for side in best[:2])
+    gain_one, gain_two = _gains_db(far_one or one.is_background, far_two or two.is_background)
+    enters_one, enters_two = _enters_s(one.is_background, two.is_background)
+    return Layer(one.kind, gain_one, enters_one), Layer(two.kind, gain_two, enters_two)
+
+
+def _gains_db(softer_one: bool, softer_two: bool) -> tuple[float, float]:
+    if softer_one == softer_two:
+        return 0.0, 0.0
+    return (SOFTER_DB, 0.0) if softer_one else (0.0, SOFTER_DB)
+
+
+def _enters_s(is_bed_one: bool, is_bed_two: bool) -> tuple[float, float]:
+    """When each begins, so that each can be heard by itself."""
+    if is_bed_one != is_bed_two:
+        return (0.0, EVENT_ENTERS_S) if is_bed_one else (EVENT_ENTERS_S, 0.0)
+    return 0.0, 0.0 if is_bed_one else SECOND_ENTERS_S
+
+
+def sequence_of(prompt: str, vocabulary: Vocabulary, text: TextConditioner) -> tuple[str, ...]:
+    """The names of the sounds that follow each other, the first one first.
+
+    Empty where the prompt does not say so, or not all of them are known.
+    """
+    sides, joints = FOLLOWS.split(prompt)[::2], FOLLOWS.findall(prompt)
+    sounds = [FAR.sub("", side).strip(" ,.;!?") for side in sides]
+    if not 1 < len(sounds) <= MAX_IN_ORDER or not all(re.search(r"\w", each) for each in sounds):
+        return ()
+    if "after" in map(str.lower, joints):
+        if len(joints) > 1:  # it says what came first, but not before what
+            return ()
+        sounds.reverse()
+    whole, *each = vocabulary.meanings(text, [prompt, *sounds])
+    fit = min(meaning.similarity for meaning in each)
+    if fit < MIN_SIMILARITY or fit <= whole.similarity:
+        return ()
+    return tuple(meaning.kind for meaning in each)
 
 
 def _joints(prompt: str) -> Iterator[tuple[str, str, bool]]:

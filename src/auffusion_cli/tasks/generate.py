@@ -2,7 +2,8 @@
 
 prompt -> conditioning -> latents denoised from seeded noise -> log-mel -> waveform, cut to length.
 What is longer than the model's window is made in windows that overlap and are denoised together; on
-a timeline the words change over time. Two sounds that a model's vocabulary knows are two layers.
+a timeline the words change over time. Of sounds that a model's vocabulary knows, two at once are
+two layers, and those that follow each other a timeline.
 """
 
 from __future__ import annotations
@@ -34,13 +35,22 @@ from auffusion_cli.requests.request import (
 from auffusion_cli.signal.audio import to_pcm16, write_audio
 from auffusion_cli.signal.loop import close_loop, join_s
 from auffusion_cli.signal.trim import Part, find_part, trim
-from auffusion_cli.tasks.timeline import layer_seeds, layers_of_sounds, timeline_denoiser
+from auffusion_cli.tasks.timeline import (
+    in_order,
+    layer_seeds,
+    layers_of_sounds,
+    sequence_of_request,
+    silent_latent,
+    timeline_denoiser,
+)
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
 
 OnStep = Callable[[Sequence[GenerateRequest], Step], None]
 """Called after every step of the loop with the batch that it belongs to."""
+LATEST_SHARE = 0.4
+"""A layer begins after this share of the sound at the latest."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +126,16 @@ def generate_each(
         settings = GenerateSettings.from_defaults(model.defaults)
     batch_size = batch_size or default_batch_size(model.device)
 
+    def key(request: GenerateRequest) -> tuple:
+        """What requests have in common that can be denoised together."""
+        timeline = request.timeline if isinstance(request, TimelineRequest) else None
+        has_bed = timeline is not None and bool(request.prompt)
+        return request.loop, timeline, has_bed, sequence_of_request(model, request, settings)
+
     requests = iter(requests)
     pending: deque[GenerateRequest] = deque()  # of batches that failed, before the next requests
     n_alone = 0  # how many of them to try one by one
-    while batch := _take(1 if n_alone else batch_size, pending, requests):
+    while batch := _take(1 if n_alone else batch_size, pending, requests, key):
         n_alone = max(n_alone - 1, 0)
         try:
             results = _generate_batch(model, batch, settings, on_step)
@@ -151,22 +167,33 @@ def generate_each(
 
 
 def _take(
-    n: int, pending: deque[GenerateRequest], requests: Iterator[GenerateRequest]
+    n: int,
+    pending: deque[GenerateRequest],
+    requests: Iterator[GenerateRequest],
+    key: Callable[[GenerateRequest], tuple],
 ) -> list[GenerateRequest]:
-    """Up to `n` requests that can be denoised together; the pending ones first."""
+    """Up to `n` requests of one key; the pending ones first."""
     pending.extend(islice(requests, max(n - len(pending), 0)))
     batch: list[GenerateRequest] = []
     while pending and len(batch) < n:
-        if batch and _key(pending[0]) != _key(batch[0]):
+        if batch and key(pending[0]) != key(batch[0]):
             break
         batch.append(pending.popleft())
     return batch
 
 
-def _key(request: GenerateRequest) -> tuple[bool, str | None, bool]:
-    """Loop or not, the timeline if any, and whether there is a bed below it."""
-    timeline = request.timeline if isinstance(request, TimelineRequest) else None
-    return request.loop, timeline, timeline is not None and bool(request.prompt)
+@dataclass(frozen=True)
+class _Denoised:
+    """One sound before it is decoded."""
+
+    latents: np.ndarray
+    """(L, C, h, w): of its layers."""
+    gains_db: tuple[float, ...] = (0.0,)
+    """One for each layer, or one for all."""
+    names: tuple[str, ...] = ()
+    """The sounds that its words were found to name, if several."""
+    part: Part | None = None
+    """What is kept of it, where that is known."""
 
 
 def _generate_batch(
@@ -175,37 +202,80 @@ def _generate_batch(
     settings: GenerateSettings,
     on_step: OnStep | None,
 ) -> list[GenerateResult]:
-    shape = model.latent_shape(_made_s(requests[0], settings), settings.windows_at_once)
-    if isinstance(requests[0], TimelineRequest):
-        seeds = layer_seeds(requests)
-        noise = _noise_of(seeds, [*requests, *requests][: len(seeds)], shape)
-        latents = sample_latents(model, requests, settings, noise, on_step)
-        sounds = layers_of_sounds(latents, len(requests))
-        gains_db = [(0.0,)] * len(requests)
-        names: list[tuple[str, ...]] = [()] * len(requests)
-    else:
-        layers = [model.layers(request.prompt) for request in requests]
-        each = [
-            replace(request, prompt=layer.prompt, seed=(request.seed + i) % (MAX_SEED + 1))
-            for request, some in zip(requests, layers, strict=True)
-            for i, layer in enumerate(some)
+    on_batch = on_step and (lambda _, step: on_step(requests, step))
+    sequence = sequence_of_request(model, requests[0], settings)
+    if sequence:
+        timed = [in_order(request, sequence, settings) for request in requests]
+        rate_hz = model.codec.spectrogram_config.sample_rate_hz
+        whole = Part(0, round(settings.duration_s * rate_hz))
+        denoised = [
+            replace(each, names=sequence, part=whole)
+            for each in _denoise_timelines(model, timed, settings, on_batch)
         ]
-        owners = [request for request, some in zip(requests, layers, strict=True) for _ in some]
-        noise = _noise_of([request.seed for request in each], owners, shape)
-        on_layers = on_step and (lambda _, step: on_step(requests, step))
-        latents = sample_latents(model, each, settings, noise, on_layers)
-        sounds = np.split(latents, np.cumsum([len(some) for some in layers])[:-1])
-        gains_db = [tuple(layer.gain_db for layer in some) for some in layers]
-        names = [tuple(each.prompt for each in some) if len(some) > 1 else () for some in layers]
+    elif isinstance(requests[0], TimelineRequest):
+        denoised = _denoise_timelines(model, requests, settings, on_batch)
+    else:
+        denoised = _denoise_layers(model, requests, settings, on_batch)
     # One by one, so that the peak of memory does not grow with the batch.
-    results = (
-        decode(model, latents, request, settings, gains_db=gains)
-        for latents, request, gains in zip(sounds, requests, gains_db, strict=True)
-    )
-    return [
-        replace(result, provenance=replace(result.provenance, layers=some))
-        for result, some in zip(results, names, strict=True)
+    results = []
+    for each, request in zip(denoised, requests, strict=True):
+        result = decode(model, each.latents, request, settings, each.part, each.gains_db)
+        provenance = replace(result.provenance, layers=each.names)
+        results.append(replace(result, provenance=provenance))
+    return results
+
+
+def _denoise_timelines(
+    model: Model,
+    requests: Sequence[TimelineRequest],
+    settings: GenerateSettings,
+    on_step: OnStep | None,
+) -> list[_Denoised]:
+    seeds = layer_seeds(requests)
+    shape = model.latent_shape(settings.duration_s, settings.windows_at_once)
+    noise = _noise_of(seeds, [*requests, *requests][: len(seeds)], shape)
+    latents = sample_latents(model, requests, settings, noise, on_step)
+    return [_Denoised(each) for each in layers_of_sounds(latents, len(requests))]
+
+
+def _denoise_layers(
+    model: Model,
+    requests: Sequence[GenerateRequest],
+    settings: GenerateSettings,
+    on_step: OnStep | None,
+) -> list[_Denoised]:
+    layers = [model.layers(request.prompt) for request in requests]
+    each = [
+        replace(request, prompt=layer.prompt, seed=(request.seed + i) % (MAX_SEED + 1))
+        for request, some in zip(requests, layers, strict=True)
+        for i, layer in enumerate(some)
     ]
+    owners = [request for request, some in zip(requests, layers, strict=True) for _ in some]
+    shape = model.latent_shape(_made_s(requests[0], settings), settings.windows_at_once)
+    noise = _noise_of([request.seed for request in each], owners, shape)
+    latents = sample_latents(model, each, settings, noise, on_step)
+    if not requests[0].loop:  # a loop has no start that one of its sounds could wait for
+        latest_s = LATEST_SHARE * settings.duration_s
+        enters_s = [min(layer.enters_s, latest_s) for some in layers for layer in some]
+        latents = np.stack(
+            [_enter(model, row, at_s) for row, at_s in zip(latents, enters_s, strict=True)]
+        )
+    sounds = np.split(latents, np.cumsum([len(some) for some in layers])[:-1])
+    return [
+        _Denoised(
+            latents,
+            tuple(layer.gain_db for layer in some),
+            tuple(layer.prompt for layer in some) if len(some) > 1 else (),
+        )
+        for latents, some in zip(sounds, layers, strict=True)
+    ]
+
+
+def _enter(model: Model, latent: np.ndarray, enters_s: float) -> np.ndarray:
+    """(C, h, w) that begins `enters_s` later, after silence, and ends so much earlier."""
+    n_columns = round(enters_s / model.latent_column_s)
+    silence = np.repeat(silent_latent(model)[0], n_columns, axis=-1)
+    return np.concatenate([silence, latent], axis=-1)[..., : latent.shape[-1]]
 
 
 def _made_s(request: GenerateRequest | EditRequest, settings: GenerateSettings) -> float:

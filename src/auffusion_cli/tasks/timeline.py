@@ -1,5 +1,7 @@
 """Denoisers of a timeline: its regions with silence between them, and the bed below.
 
+Of words, such as "thunder, then rain", it is a timeline as well.
+
 A bed is a layer of its own: blended with a region, one of the two sounds would win. So B sounds
 with beds are 2 B latents, the regions of all of them and then the beds of all.
 """
@@ -7,6 +9,7 @@ with beds are 2 B latents, the regions of all of them and then the beds of all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +24,7 @@ from auffusion_cli.requests.request import (
     GenerateSettings,
     TimelineRequest,
 )
-from auffusion_cli.requests.timeline import parse_timeline
+from auffusion_cli.requests.timeline import MIN_REGION_S, parse_timeline
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -30,6 +33,35 @@ FOCUS_SHARE = 0.3
 """For this share of the steps a region's denoiser sees silence around its region."""
 SILENT_S = 10.0
 """Silence whose middle is far from its ends."""
+
+
+def sequence_of_request(
+    model: Model, request: GenerateRequest, settings: GenerateSettings
+) -> tuple[str, ...]:
+    """The prompts of the regions of a request whose words name sounds that follow each other.
+
+    Empty of all others, of a loop, which has no first sound, and where the regions would be too
+    short.
+    """
+    if isinstance(request, TimelineRequest) or request.loop:
+        return ()
+    sounds = model.sequence(request.prompt)
+    return sounds if settings.duration_s >= MIN_REGION_S * len(sounds) else ()
+
+
+def in_order(
+    request: GenerateRequest, sounds: Sequence[str], settings: GenerateSettings
+) -> TimelineRequest:
+    """`request` with its `sounds` in regions of the same length, one after the other."""
+    starts_s = np.linspace(0, settings.duration_s, len(sounds), endpoint=False)
+    ends = [*(f"{start:.3f}s" for start in starts_s[1:]), ""]  # the last one is open
+    regions = [
+        f"{start:.3f}s-{end} {sound}"
+        for start, end, sound in zip(starts_s, ends, sounds, strict=True)
+    ]
+    common = {field.name: getattr(request, field.name) for field in fields(GenerateRequest)}
+    own = {"prompt": "", "trim": False, "timeline": "; ".join(regions)}
+    return TimelineRequest(**(common | own))
 
 
 def layer_seeds(requests: Sequence[GenerateRequest]) -> list[int]:
