@@ -33,8 +33,11 @@ def main() -> None:
 def average(before: Path, after: Path, output: Path) -> None:
     """Write ``output``; its tensors have the types and the order of ``before``.
 
-    Raises SystemExit where the UNets differ in their tensors.
+    Raises SystemExit where a folder has no UNet, or the UNets differ in their tensors.
     """
+    for option, folder in (("--before", before), ("--after", after)):
+        if not (folder / UNET).is_file():
+            raise SystemExit(f"{option} {folder}: there is no {UNET} in it")
     tensors, tuned = load_file(before / UNET), load_file(after / UNET)
     with safe_open(before / UNET, "pt") as file:
         metadata = file.metadata()

@@ -42,3 +42,10 @@ def test_another_unet_is_refused_and_nothing_written(tmp_path):
     with pytest.raises(SystemExit, match="another one"):
         average_unets.average(before, after, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_a_unet_is_named(tmp_path):
+    before = write_unet(tmp_path / "before", {"a": torch.zeros(2)})
+    with pytest.raises(SystemExit, match="--after .*nothing"):
+        average_unets.average(before, tmp_path / "nothing", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
