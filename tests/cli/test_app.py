@@ -104,6 +104,7 @@ def test_version():
         ("models lst", "no command 'lst' of `auffusion models`", "Did you mean list?"),
         ("--debgu info a", "`auffusion` has no option '--debgu'", "Did you mean --debug?"),
         ("generate x --stepz 3", "`auffusion generate` has no option '--stepz'", "--steps?"),
+        ("generate -rain", "`auffusion generate` has no option '-r'", 'generate -- "-r…"'),
         ("generate x --zzz", "no option '--zzz'", "`auffusion generate --help` lists them."),
         ("generate x --steps abc", "--steps 'abc' is neither a whole number nor auto", None),
         ("generate x --seed 1.5", "--seed '1.5' is not possible", "Valid: whole numbers."),

@@ -68,11 +68,12 @@ def explain(error: Any, group: typer.Context | None) -> UsageError:
     called = f"`{path}`"
     match error:
         case _parser.NoSuchOption():
-            near = _nearest(error.option_name, [name for name in options if name != "-"])
-            return UsageError(
-                f"{called} has no option {error.option_name!r}",
-                hint=_did_you_mean(near) or f"`{path} --help` lists them.",
-            )
+            name = error.option_name
+            near = _nearest(name, [known for known in options if known != "-"])
+            hint = f"`{path} --help` lists them."
+            if not name.startswith("--"):  # it may be the first letter of words
+                hint += f' Words that begin with "-" come after "--": {path} -- "{name}…".'
+            return UsageError(f"{called} has no option {name!r}", hint=_did_you_mean(near) or hint)
         case _parser.BadOptionUsage():
             return _bad_usage(error, options.get(error.option_name))
         case _parser.MissingParameter():
