@@ -46,6 +46,6 @@ def test_another_unet_is_refused_and_nothing_written(tmp_path):
 
 def test_a_folder_without_a_unet_is_named(tmp_path):
     before = write_unet(tmp_path / "before", {"a": torch.zeros(2)})
-    with pytest.raises(SystemExit, match="--after .*nothing"):
+    with pytest.raises(SystemExit, match=r"--after .*nothing"):
         average_unets.average(before, tmp_path / "nothing", tmp_path / "out")
     assert not (tmp_path / "out").exists()
