@@ -73,8 +73,8 @@ class Provenance:
     loras: tuple[LoraRecord, ...] = ()
     """What was merged into the model's UNet, in this order."""
     layers: tuple[str, ...] = ()
-    """The prompts of its layers, where the words are of two sounds that were made each by itself;
-    they follow from the model and the prompt."""
+    """The prompts of the sounds that its words name, where each was made by itself, at once or one
+    after the other; they follow from the model and the prompt."""
     model_rate_hz: int = SpectrogramConfig.sample_rate_hz
     """The sample rate that the model works at."""
     versions: dict[str, str] = field(default_factory=current_versions)

@@ -49,9 +49,9 @@ def edit(
         AuffusionError: the model's attention cannot be changed, or the result is not finite.
     """
     words = request.word_edit
-    if len(model.layers(words.source)) > 1:
+    if len(model.layers(words.source)) > 1 or model.sequence(words.source):
         warnings.warn(
-            "generate makes the two sounds of this prompt apart, edit in one: the original that the"
+            "generate makes the sounds of this prompt apart, edit in one: the original that the"
             " edit is compared with is not the sound that generate gives",
             AuffusionWarning,
             stacklevel=2,
