@@ -1,4 +1,4 @@
-"""With the embedded model: a sound of three windows does not tell where they are, nor drift."""
+"""With the embedded model: a sound of four windows does not tell where they are, nor drift."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,17 @@ from auffusion_cli.signal.overlap import window_starts
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER
 from auffusion_cli.tasks.generate import generate
 
-DURATION_S = 16.0
+DURATION_S = 30.0
 
 
 @pytest.fixture(scope="module")
-def level_db(embedded):
+def settings(embedded):
+    return GenerateSettings.from_defaults(embedded.defaults, duration_s=DURATION_S, steps=6)
+
+
+@pytest.fixture(scope="module")
+def level_db(embedded, settings):
     """(256, n_columns): the levels of a long sound, by columns of the latent."""
-    settings = GenerateSettings.from_defaults(embedded.defaults, duration_s=DURATION_S, steps=6)
     (sound,) = generate(embedded, [GenerateRequest("rain", 1)], settings)
     f = embedded.codec.width_multiple
     log_mel = sound.log_mel[:, : sound.log_mel.shape[1] // f * f]
@@ -22,9 +26,9 @@ def level_db(embedded):
 
 
 @pytest.fixture(scope="module")
-def edges(embedded, level_db):
+def edges(embedded, settings, level_db):
     """The columns at which windows begin or end."""
-    n, window = level_db.shape[1], embedded.window
+    n, window = level_db.shape[1], settings.windows_at_once * embedded.window
     starts = window_starts(n, window, embedded.overlap)
     edges = {edge for start in starts for edge in (start, start + window)} - {0, n}
     assert len(edges) >= 5
