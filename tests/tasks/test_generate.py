@@ -152,6 +152,13 @@ def test_two_known_sounds_are_denoised_apart_and_mixed(tiny_model, model_with_wo
     )
 
 
+def test_nothing_is_encoded_where_no_sound_has_to_wait(tiny_model, monkeypatch):
+    """Encoding silence takes seconds with a model of the published size."""
+    monkeypatch.setattr(type(tiny_model), "encode", lambda self, view: pytest.fail("encoded"))
+    (sound,) = generate(tiny_model, [GenerateRequest("dog", 0)], FAST)
+    assert sound.waveform.any()
+
+
 def test_a_loop_begins_with_all_its_sounds(model_with_words):
     """It has no start that one of them could wait for."""
     (loop,) = generate(model_with_words, [GenerateRequest("dog in rain", 7, loop=True)], FAST)

@@ -274,6 +274,8 @@ def _denoise_layers(
 def _enter(model: Model, latent: np.ndarray, enters_s: float) -> np.ndarray:
     """(C, h, w) that begins `enters_s` later, after silence, and ends so much earlier."""
     n_columns = round(enters_s / model.latent_column_s)
+    if n_columns == 0:
+        return latent
     silence = np.repeat(silent_latent(model)[0], n_columns, axis=-1)
     return np.concatenate([silence, latent], axis=-1)[..., : latent.shape[-1]]
 
