@@ -102,6 +102,7 @@ def test_each_sound_is_heard_by_itself_first(vocabulary, prompt, enters_s):
         ("dog followed by cat, then rain", ("dog barking", "cat meowing", "rain falling")),
         ("a dog before the rain", ("dog barking", "rain falling")),
         ("rain until cat", ("rain falling", "cat meowing")),
+        ("a dog, afterwards a cat", ("dog barking", "cat meowing")),
         ("Cat after dog", ("dog barking", "cat meowing")),
         ("dog, then cat in the distance", ("dog barking", "cat meowing")),
     ],

@@ -19,10 +19,10 @@ AT_ONCE = re.compile(r"[,;+&]|\b(?:and|with|while|as|during|plus|over)\b", re.IG
 """Between two sounds that are heard at the same time."""
 IN_PLACE = re.compile(r"\b(?:in|on|by|near|beside|against|amid|under|behind)\b", re.IGNORECASE)
 """Between a sound and where it is: only the sound of a background makes a layer of that."""
-IN_ORDER = re.compile(r"\b(?:then|followed by|before|after|afterwards|until)\b", re.IGNORECASE)
+IN_ORDER = re.compile(
+    r"\b((?:and )?then|followed by|before|after|afterwards|until)\b", re.IGNORECASE
+)
 """Between sounds that are not heard at the same time."""
-FOLLOWS = re.compile(r"\b((?:and )?then|followed by|before|after|until)\b", re.IGNORECASE)
-"""Of these, what stands between two such sounds."""
 FAR = re.compile(
     r"\b(?:in the background|in the distance|far away|goes on)\b|\bdistant\b", re.IGNORECASE
 )
@@ -99,7 +99,7 @@ def sequence_of(prompt: str, vocabulary: Vocabulary, text: TextConditioner) -> t
 
     Empty where the prompt does not say so, or not all of them are known.
     """
-    sides, joints = FOLLOWS.split(prompt)[::2], FOLLOWS.findall(prompt)
+    sides, joints = IN_ORDER.split(prompt)[::2], IN_ORDER.findall(prompt)
     sounds = [FAR.sub("", side).strip(" ,.;!?") for side in sides]
     if not 1 < len(sounds) <= MAX_IN_ORDER or not all(re.search(r"\w", each) for each in sounds):
         return ()
