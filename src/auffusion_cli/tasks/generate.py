@@ -174,10 +174,11 @@ def _take(
 ) -> list[GenerateRequest]:
     """Up to `n` requests of one key; the pending ones first."""
     pending.extend(islice(requests, max(n - len(pending), 0)))
-    batch: list[GenerateRequest] = []
-    while pending and len(batch) < n:
-        if batch and key(pending[0]) != key(batch[0]):
-            break
+    if not pending:
+        return []
+    batch = [pending.popleft()]
+    shared = key(batch[0])
+    while pending and len(batch) < n and key(pending[0]) == shared:
         batch.append(pending.popleft())
     return batch
 
