@@ -94,6 +94,12 @@ def test_version():
     assert process.stdout == f"auffusion {__version__}\n"
 
 
+def test_a_command_without_words_is_not_told_how_to_give_them():
+    result = CliRunner().invoke(build_app(), ["doctor", "-x"], prog_name="auffusion")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("hint: `auffusion doctor --help` lists them.\n")
+
+
 @pytest.mark.parametrize(
     ("line", "message", "hint"),
     [

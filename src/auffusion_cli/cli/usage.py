@@ -71,7 +71,8 @@ def explain(error: Any, group: typer.Context | None) -> UsageError:
             name = error.option_name
             near = _nearest(name, [known for known in options if known != "-"])
             hint = f"`{path} --help` lists them."
-            if not name.startswith("--"):  # it may be the first letter of words
+            takes_words = any(each.param_type_name == "argument" for each in options.values())
+            if takes_words and not name.startswith("--"):  # it may be their first letter
                 hint += f' Words that begin with "-" come after "--": {path} -- "{name}…".'
             return UsageError(f"{called} has no option {name!r}", hint=_did_you_mean(near) or hint)
         case _parser.BadOptionUsage():
