@@ -27,6 +27,7 @@ from measure_independent import Judge, Sound, load_judge, load_table, prompts_of
 
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.errors import AuffusionError, UsageError
+from auffusion_cli.evaluation.bootstrap import Z_95
 from auffusion_cli.model import Model
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
 from auffusion_cli.tasks.generate import generate
@@ -86,7 +87,7 @@ def markdown(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
         for k in FIRST if len(pairs) else ():
             hits = (pairs <= k).astype(float)
             change = hits[:, 1] - hits[:, 0]
-            half = 1.96 * change.std() / np.sqrt(len(pairs))
+            half = Z_95 * change.std() / np.sqrt(len(pairs))
             before, after = hits.mean(axis=0)
             lines.append(
                 f"| {len(pairs)} {of} | {k} | {before:.1%} | {after:.1%} "
