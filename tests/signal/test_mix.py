@@ -62,3 +62,19 @@ def test_the_joins_are_smooth():
     tone = np.sin(2 * np.pi * 100 * np.arange(RATE_HZ) / RATE_HZ)[None]  # whole periods
     fitted = fit_length(tone, 5 * RATE_HZ, RATE_HZ)
     assert np.abs(np.diff(fitted)).max() < 1.6 * np.abs(np.diff(tone)).max()
+
+
+@pytest.mark.parametrize("n_sound", [1, 5, 40])
+def test_a_bed_of_a_few_samples_lies_under_an_hour(n_sound):
+    n = 3600 * RATE_HZ
+    fitted = fit_length(np.ones((1, n_sound)), n, RATE_HZ)
+    assert fitted.shape == (1, n) and fitted.min() == 1
+
+
+def test_a_bed_is_joined_to_itself_alike_each_time():
+    sound = noise(0.5)
+    fitted = fit_length(sound, 4 * RATE_HZ, 1000)
+    n, hop = sound.shape[-1], sound.shape[-1] - 1000
+    assert np.array_equal(fitted[:, :hop], sound[:, :hop])
+    assert np.array_equal(fitted[:, hop : 2 * hop], fitted[:, 2 * hop : 3 * hop])
+    assert np.array_equal(fitted[:, n : 2 * hop], sound[:, 1000:hop])

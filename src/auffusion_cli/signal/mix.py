@@ -51,16 +51,16 @@ def lay_under(
 
 def fit_length(sound: np.ndarray, n: int, n_join: int) -> np.ndarray:
     """(C, M) -> (C, n): cut, or played again with its end and start joined by equal powers."""
-    n_join = min(n_join, sound.shape[-1] // 4)
+    m = sound.shape[-1]
+    if m >= n:
+        return sound[:, :n]
+    n_join = min(n_join, m // 4)
     fade_in = np.sin(np.pi / 2 * np.arange(n_join) / max(n_join, 1))
-    fitted = sound[:, :n]
-    while fitted.shape[-1] < n:
-        ending = fitted[:, fitted.shape[-1] - n_join :] * np.sqrt(1 - fade_in**2)
-        join = ending + sound[:, :n_join] * fade_in
-        fitted = np.concatenate(
-            [fitted[:, : fitted.shape[-1] - n_join], join, sound[:, n_join:]], axis=1
-        )
-    return fitted[:, :n]
+    join = sound[:, m - n_join :] * np.sqrt(1 - fade_in**2) + sound[:, :n_join] * fade_in
+    first = sound[:, : m - n_join]
+    again = np.concatenate([join, first[:, n_join:]], axis=1)
+    n_times = -(-(n - first.shape[-1]) // again.shape[-1])
+    return np.concatenate([first, np.tile(again, n_times)], axis=1)[:, :n]
 
 
 def _speaks(source: np.ndarray, rate_hz: int) -> np.ndarray:
