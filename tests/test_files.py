@@ -90,6 +90,14 @@ def test_what_a_killed_program_leaves_can_be_told(tmp_path):
         beside.touch()
 
 
+def test_only_folders_are_taken_for_what_was_about_to_be_replaced(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    (tmp_path / ".notes.0123456789abcdef.old").write_text("mine, too")
+    clear_unfinished(tmp_path)
+    assert (tmp_path / "notes").read_text() == "mine"
+    assert (tmp_path / ".notes.0123456789abcdef.old").read_text() == "mine, too"
+
+
 def test_a_name_that_was_taken_in_vain_is_free_again(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -175,7 +175,7 @@ def clear_unfinished(folder: Path) -> None:
     except OSError:
         return
     for path in paths:
-        replaced = _REPLACED.fullmatch(path.name)
+        replaced = _REPLACED.fullmatch(path.name) if path.is_dir() else None
         if not (replaced or is_unfinished(path)) or (lock := _lock(path)) is None:
             continue
         try:
