@@ -114,12 +114,11 @@ def check_versions() -> Section:
 
 def run_probe() -> Probe:
     """Run `probe_libraries` in a process of its own."""
-    process = subprocess.run(
-        [sys.executable, "-c", f"from {__name__} import probe_libraries; probe_libraries()"],
-        capture_output=True,
-        text=True,
-        timeout=PROBE_TIMEOUT_S,
-    )
+    command = [sys.executable, "-c", f"from {__name__} import probe_libraries; probe_libraries()"]
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return Probe({}, f"no answer within {PROBE_TIMEOUT_S:g} s")
     found: dict[str, Any] = {}
     for line in process.stdout.splitlines():
         found.update(jsonlib.loads(line))

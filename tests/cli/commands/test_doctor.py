@@ -110,6 +110,12 @@ def test_a_probe_that_dies_names_the_library(monkeypatch):
     ]
 
 
+def test_a_probe_that_hangs_is_ended(monkeypatch):
+    monkeypatch.setattr(checks, "PROBE_TIMEOUT_S", 0.01)
+    (found,) = whats(checks.check_torch(checks.run_probe()))
+    assert found == "torch does not work: no answer within 0.01 s"
+
+
 def test_broken_torch_is_a_problem_and_has_no_devices(monkeypatch):
     died = subprocess.CompletedProcess([], -11, "", "")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: died)
