@@ -2,12 +2,23 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auffusion_cli.errors import AudioError
+from auffusion_cli.requests.finish import Finish
+from auffusion_cli.requests.provenance import Provenance
+from auffusion_cli.requests.request import FinishRequest
 from auffusion_cli.studio.history import History, UnknownSoundError
+
+
+def record():
+    """That of a file that was finished."""
+    request = FinishRequest("clip.wav", "0" * 64)
+    own = {"finish": Finish(peak_db=-1.0)}
+    return Provenance.without_model(request, 1.2, np.zeros(2, np.int16), **own).to_dict()
 
 
 @pytest.fixture
@@ -22,7 +33,7 @@ def add(history, recording_file):
 
 
 def test_it_is_there_again_after_a_restart(history, add):
-    first = add("dog barking", remarks=["a remark"], record={"seed": 1})
+    first = add("dog barking", remarks=["a remark"], record=record())
     second = add("thunder", parent=first.id)
     history.mark(first.id, "kept")
     again = History(history.folder)
@@ -82,6 +93,14 @@ def test_a_note_cannot_name_a_file_elsewhere(history, add, name):
     note = history.folder / f"{sound.file}.json"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"file": name}))
     assert History(history.folder).search() == []
+
+
+@pytest.mark.parametrize("change", [{"task": "generate"}, {"source": "../x"}, {"versions": 1}])
+def test_a_sound_whose_record_cannot_be_used_has_none(history, add, change):
+    sound = add("a")
+    note = history.folder / f"{sound.file}.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"record": record() | change}))
+    assert History(history.folder).search() == [sound]
 
 
 @pytest.fixture(scope="module")

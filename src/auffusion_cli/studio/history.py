@@ -21,6 +21,7 @@ from typing import Any, Literal
 from auffusion_cli.errors import AuffusionError
 from auffusion_cli.files import atomic_file, clear_unfinished, slug
 from auffusion_cli.parsing import decode, plain, read_json
+from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.signal.sound_file import audio_info
 
 State = Literal["new", "kept", "discarded"]
@@ -201,6 +202,14 @@ class History:
         with suppress(AuffusionError, ValueError):
             value = read_json(note, raising=AuffusionError, max_bytes=MAX_NOTE_BYTES)
             sound = decode(Sound, value)
+            sound = replace(sound, record=sound.record and _checked(sound.record))
             if self._note(sound) == note and self.path(sound).is_file():
                 return sound
         return None
+
+
+def _checked(record: dict[str, Any]) -> dict[str, Any] | None:
+    """`record` with all the fields that it has today; None where it cannot be used."""
+    with suppress(AuffusionError):
+        return Provenance.from_dict(record).to_dict()
+    return None
