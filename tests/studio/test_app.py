@@ -194,6 +194,16 @@ def test_masks_outside_of_the_source_are_refused_at_once(client, recording_file)
         assert client.post("/v1/inpaint", json={"source": source, **more}).status_code == 400
 
 
+def test_a_style_transfer_that_cannot_be_is_refused_at_once(client, recording_file):
+    asked = {"source": upload(client, recording_file)["id"], "prompt": "rain"}
+    for more, words in (
+        ({"method": "inversion", "scheduler": "pndm"}, "--scheduler pndm"),
+        ({"strength": 0.01, "steps": 5}, "less than one step"),
+    ):
+        answer = client.post("/v1/style-transfer", json=asked | more)
+        assert answer.status_code == 400 and words in answer.json()["error"]
+
+
 def test_bodies_are_bounded_and_have_to_be_json(client, monkeypatch):
     monkeypatch.setattr(app_module, "MAX_BODY_BYTES", 100)
     assert client.post("/v1/generate", json={"prompt": "a" * 200}).status_code == 413

@@ -19,6 +19,7 @@ from auffusion_cli.studio.asks import (
     FinishAsk,
     GenerateAsk,
     InpaintAsk,
+    StyleTransferAsk,
     WordsAsk,
 )
 from auffusion_cli.studio.history import History, Sound
@@ -92,17 +93,17 @@ class Maker:
 
     def _check_edit(self, ask: EditAsk, source: Sound) -> None:
         from auffusion_cli.config import SpectrogramConfig
-        from auffusion_cli.requests.masks import parse_bands, parse_times
+        from auffusion_cli.tasks.inpaint import check_resample, parse_masks
+        from auffusion_cli.tasks.style_transfer import check_method
 
         added_s = ask.by_s if isinstance(ask, ExtendAsk) else 0.0
         settings = ask.settings(self.defaults, source.duration_s + added_s)
+        request = ask.request(source.file, ANY_SHA256)
         if isinstance(ask, InpaintAsk):
-            if ask.masks:
-                parse_times(ask.masks, source.duration_s)
-            if ask.bands:
-                parse_bands(ask.bands, SpectrogramConfig.fmax_hz)
-            if ask.resample > 1 and settings.scheduler != "ddim":
-                raise UsageError("resample above 1 works with the scheduler ddim only")
+            parse_masks(request, source.duration_s, SpectrogramConfig.fmax_hz)
+            check_resample(request, settings)
+        elif isinstance(ask, StyleTransferAsk):
+            check_method(request, settings)
 
     def work(self, job: Job, report: Report) -> None:
         """Make what `job` asks for; each sound is in the history as soon as it is made."""
