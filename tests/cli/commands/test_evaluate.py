@@ -225,6 +225,16 @@ def test_a_dry_run_tells_what_would_be_done(run, nothing_heard):
     assert "12 sound files" in run("made", "--dry-run").stdout
 
 
+def test_a_system_may_be_called_reference(run, nothing_heard, tmp_path):
+    (tmp_path / "reference").mkdir()
+    shutil.copy("made/00.wav", "reference/other.wav")
+    (tmp_path / "prompts.csv").write_text("name,prompt\nother,rain\n")
+    asked = ("reference", "--reference", "real", "--prompts", "prompts.csv", "--dry-run", "--json")
+    plan = json.loads(run(*asked).stdout)
+    assert plan["folders"] == {"reference": {"folder": "reference", "sound_files": 1}}
+    assert plan["reference"] == {"folder": "real", "sound_files": 12}
+
+
 def test_mistakes_are_told_before_anything_is_loaded(run, nothing_heard, tmp_path):
     (tmp_path / "there.json").write_text("{}")
     (tmp_path / "empty").mkdir()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -173,8 +173,8 @@ def evaluate(
     files.check(overwrite=run.overwrite)
     if model is not None and files.attention is None:
         raise UsageError("--model goes with --attention: the other numbers need no model")
-    named = {**folders, "reference": reference} if reference is not None else folders
-    sounds = _find_sounds(named, generated)
+    sounds = _find_sounds(folders, generated)
+    n_real = 0 if reference is None else len(networks.sounds_in("--reference ", reference))
     captions = None if prompts is None else _read_captions(prompts, folders, sounds)
     if measuring.is_default and launch.is_main:
         console.note(
@@ -183,7 +183,9 @@ def evaluate(
     if model is not None:
         _find_model(model, run)
     if run.dry_run:
-        _show_plan(chosen, named, sounds, captions, files.attention, as_json=run.json)
+        described = {name: _described(folders[name], len(sounds[name])) for name in folders}
+        real = None if reference is None else _described(reference, n_real)
+        _show_plan(chosen, described, real, captions, files.attention, as_json=run.json)
         return
 
     loaded = networks.load_networks(
@@ -272,16 +274,13 @@ def _systems(generated: Path | None, named: Sequence[str]) -> dict[str, Path]:
     return folders
 
 
-def _find_sounds(named: dict[str, Path], generated: Path | None) -> dict[str, list[str]]:
+def _find_sounds(folders: dict[str, Path], generated: Path | None) -> dict[str, list[str]]:
     """name -> sound files of the folder."""
-
-    def option(name: str, folder: Path) -> str:
-        if folder is generated:
-            return "GENERATED "
-        return "--reference " if name == "reference" else f"--system {name}="
-
     return {
-        name: networks.sounds_in(option(name, folder), folder) for name, folder in named.items()
+        name: networks.sounds_in(
+            "GENERATED " if folder is generated else f"--system {name}=", folder
+        )
+        for name, folder in folders.items()
     }
 
 
@@ -310,10 +309,14 @@ def _find_model(name: str, run: options.Run) -> None:
 # --- results
 
 
+def _described(folder: Path, n_sounds: int) -> dict[str, Any]:
+    return {"folder": str(folder), "sound_files": n_sounds}
+
+
 def _show_plan(
     chosen: Protocol,
-    folders: dict[str, Path],
-    sounds: dict[str, list[str]],
+    folders: dict[str, dict[str, Any]],
+    reference: dict[str, Any] | None,
     captions: dict[str, str] | None,
     attention: Path | None,
     *,
@@ -326,10 +329,8 @@ def _show_plan(
             for b in chosen.backbones
         },
         "prompts": "the files' own" if captions is None else len(captions),
-        "folders": {
-            name: {"folder": str(folder), "sound_files": len(sounds[name])}
-            for name, folder in folders.items()
-        },
+        "folders": folders,
+        "reference": reference,
         "attention": None if attention is None else str(attention),
         "cache": str(networks.cache_folder()),
     }
@@ -342,9 +343,8 @@ def _show_plan(
         for b in chosen.backbones
     ]
     rows += [(name, plan[name] or "no") for name in ("prompts", "attention", "cache")]
-    rows += [
-        (name, f"{folder}, {len(sounds[name])} sound files") for name, folder in folders.items()
-    ]
+    named = [*folders.items(), *([("reference", reference)] if reference else [])]
+    rows += [(name, f"{one['folder']}, {one['sound_files']} sound files") for name, one in named]
     console.print_table(("SETTING", "VALUE"), rows)
 
 
