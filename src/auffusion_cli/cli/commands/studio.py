@@ -8,11 +8,12 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 import typer
 
 from auffusion_cli.cli import console, options
-from auffusion_cli.errors import AuffusionError
+from auffusion_cli.errors import AuffusionError, UsageError
 
 if TYPE_CHECKING:
     from auffusion_cli.cli.making import Setup
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8420
 DEFAULT_FOLDER = Path("~/auffusion-studio")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def register(app: typer.Typer) -> None:
@@ -73,11 +73,13 @@ def studio(
     from auffusion_cli.cli.making import set_up
     from auffusion_cli.files import exclusive_use
     from auffusion_cli.studio.app import Studio
-    from auffusion_cli.studio.guard import Access
+    from auffusion_cli.studio.guard import LOOPBACK, Access
     from auffusion_cli.studio.history import History
     from auffusion_cli.studio.making import Maker
     from auffusion_cli.studio.server import listen, serve
 
+    if token == "":  # as of a variable that is not set
+        raise UsageError("--token is empty, and would let everybody in", hint="Leave it out.")
     if host not in LOOPBACK and token is None:
         token = secrets.token_urlsafe(16)
     setup = set_up(loading, {}, options.Run(yes=yes))
@@ -96,7 +98,7 @@ def studio(
         shown_host = f"[{shown_host}]" if ":" in shown_host else shown_host
         address = f"http://{shown_host}:{listener.getsockname()[1]}/"
         if token is not None:
-            address += f"?token={token}"
+            address += f"?token={quote(token, safe='')}"
 
         def on_ready() -> None:
             console.print_line(address)
