@@ -53,12 +53,17 @@ def matrices(tuned):
 
 
 def write(path, tuned, form):
-    """The LoRA of `tuned` in the form of a program that writes such files."""
-    if form == "diffusers":
+    """The LoRA of `tuned` in the form of a program that writes such files, and its weight there."""
+    if form.startswith("diffusers"):
         layers = get_peft_model_state_dict(tuned)
-        StableDiffusionPipeline.save_lora_weights(path.parent, unet_lora_layers=layers)
+        kept = {}
+        if form != "diffusers, without settings":
+            kept = {"unet_lora_adapter_metadata": tuned.peft_config["default"].to_dict()}
+        StableDiffusionPipeline.save_lora_weights(path.parent, unet_lora_layers=layers, **kept)
+        if form == "diffusers, UNet":
+            tuned.save_lora_adapter(path.parent)
         (path.parent / "pytorch_lora_weights.safetensors").rename(path)
-        return 2.0  # diffusers keeps alpha in its metadata alone
+        return 1.0 if kept else 2.0
     tensors = {}
     for layer, (down, up) in matrices(tuned).items():
         if form == "kohya":
@@ -78,7 +83,17 @@ def write(path, tuned, form):
     return 1.0 if form == "kohya" else 2.0
 
 
-@pytest.mark.parametrize("form", ["diffusers", "kohya", "peft", "old diffusers"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "diffusers, pipeline",
+        "diffusers, UNet",
+        "diffusers, without settings",
+        "kohya",
+        "peft",
+        "old diffusers",
+    ],
+)
 def test_merged_it_computes_what_peft_does(form, tuned, unet, tmp_path):
     name = "adapter_model.safetensors" if form == "peft" else "lora.safetensors"
     weight = write(tmp_path / name, tuned, form)
@@ -156,6 +171,22 @@ def test_what_cannot_be_merged_is_told(tensors, message, unet, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         merge(unet, read_lora(path), 1.0)
     assert all(torch.equal(before[name], value) for name, value in unet.state_dict().items())
+
+
+def test_settings_of_peft_that_cannot_be_merged_are_told(unet, tmp_path):
+    path = tmp_path / "lora.safetensors"
+    tensors = {f"{LAYER}.lora_A.weight": DOWN, f"{LAYER}.lora_B.weight": UP}
+    cases = {
+        '{"unet.use_rslora": true, "unet.lora_alpha": 4}': "rsLoRA and alpha_pattern cannot",
+        '{"lora_alpha": [4]}': r"lora_alpha is '\[4\]', not a number",
+    }
+    for settings, message in cases.items():
+        save_file(tensors, path, metadata={"lora_adapter_metadata": settings})
+        with pytest.raises(CheckpointError, match=message):
+            read_lora(path)
+    of_text = '{"text_encoder.lora_alpha": 4}'
+    save_file(tensors, path, metadata={"lora_adapter_metadata": of_text})
+    assert read_lora(path).layers[LAYER.removeprefix("unet.")].alpha is None
 
 
 def test_what_is_for_the_text_encoder_is_left_out_with_a_note(unet, tmp_path):

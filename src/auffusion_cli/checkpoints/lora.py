@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -29,6 +30,8 @@ from auffusion_cli.parsing import parse_json
 from auffusion_cli.requests.loras import LORA_NAME, LoraChoice
 
 METADATA_KEY = "auffusion"
+PEFT_METADATA_KEY = "lora_adapter_metadata"
+"""Under which diffusers keeps peft's settings in a file."""
 MAX_RANK = 4096
 
 
@@ -88,8 +91,9 @@ def read_lora(path: Path) -> Lora:
         )
     for name, change in layers.items():
         _check_change(name, change, path)
-    metadata = _read_metadata(path)
-    return Lora(path, _with_alpha(layers, path), metadata.get("trigger"), metadata.get("base"))
+    about = _read_metadata(path, METADATA_KEY)
+    about = {name: text[:1000] for name, text in about.items() if isinstance(text, str)}
+    return Lora(path, _with_alpha(layers, path), about.get("trigger"), about.get("base"))
 
 
 def _check_change(name: str, change: _Change, path: Path) -> None:
@@ -106,29 +110,42 @@ def _check_change(name: str, change: _Change, path: Path) -> None:
 
 
 def _with_alpha(layers: dict[str, _Change], path: Path) -> dict[str, _Change]:
-    """`layers` with the alpha of peft's adapter_config.json beside the file, where there is one."""
-    config_path = path.with_name("adapter_config.json")
-    if path.name == LORA_NAME or not config_path.is_file():
+    """`layers` with the alpha of peft's settings, where there are any."""
+    where, settings = _peft_settings(path)
+    if not settings:
         return layers
-    config = read_json(config_path)
-    if config.get("use_dora") or config.get("use_rslora") or config.get("alpha_pattern"):
-        raise CheckpointError(f"{config_path}: DoRA, rsLoRA and alpha_pattern cannot be merged")
-    alpha = config.get("lora_alpha")
+    if settings.get("use_dora") or settings.get("use_rslora") or settings.get("alpha_pattern"):
+        raise CheckpointError(f"{where}: DoRA, rsLoRA and alpha_pattern cannot be merged")
+    alpha = settings.get("lora_alpha")
     if not isinstance(alpha, int | float):
-        raise CheckpointError(f"{config_path}: lora_alpha is {str(alpha)[:40]!r}, not a number")
+        raise CheckpointError(f"{where}: lora_alpha is {str(alpha)[:40]!r}, not a number")
     for change in layers.values():
         change.alpha = float(alpha) if change.alpha is None else change.alpha
     return layers
 
 
-def _read_metadata(path: Path) -> dict[str, str]:
-    """What `save_lora` wrote of trigger and base; of files of others nothing."""
+def _peft_settings(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Where peft's settings of a file are, and these: its metadata, as diffusers writes them since
+    0.34, or the adapter_config.json beside it; none of files of other programs."""
+    if settings := _read_metadata(path, PEFT_METADATA_KEY):
+        # A pipeline's begin with the network that they are of, a UNet's own with nothing.
+        return path, {
+            name.removeprefix("unet."): value
+            for name, value in settings.items()
+            if name.startswith("unet.") or "." not in name
+        }
+    beside = path.with_name("adapter_config.json")
+    if path.name == LORA_NAME or not beside.is_file():
+        return path, {}
+    return beside, read_json(beside)
+
+
+def _read_metadata(path: Path, key: str) -> dict[str, Any]:
+    """The object under a key of the file's metadata, as JSON; empty where there is none."""
     with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(METADATA_KEY, "{}")
+        text = (file.metadata() or {}).get(key, "{}")
     content = parse_json(text, raising=CheckpointError, where=str(path))
-    if not isinstance(content, dict):
-        return {}
-    return {k: v[:1000] for k, v in content.items() if isinstance(v, str)}
+    return content if isinstance(content, dict) else {}
 
 
 @torch.no_grad()
