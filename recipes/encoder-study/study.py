@@ -193,7 +193,8 @@ def generate(study: Study, folder: Path, cell: str, device: str) -> None:
     """Generate the prompts, except for the sounds that are there."""
     auffusion(
         *("generate", "--prompts", study.prompts, "--seed", study.seed, "--device", device),
-        "--no-guards",  # another seed for a sound with a fault would make the cells unequal
+        # As the papers measure; and another seed for a sound with a fault would make cells unequal.
+        *("--no-trim", "--no-guards"),
         *("--model", cell_folder(folder, cell), "-o", sounds(folder, cell) / f"{study.names}.flac"),
     )
 
