@@ -92,6 +92,12 @@ def test_info_of_several_files(run):
     assert "FILE" in tables and "rain.wav\n" in tables and "\n\n" in tables
 
 
+def test_info_of_a_folder_says_what_describes_a_checkpoint(run):
+    Path("runs").mkdir()
+    result = run("info", "runs")
+    assert (result.exit_code, "auffusion models info runs" in result.stderr) == (2, True)
+
+
 def test_info_tells_the_licences_behind_a_sound_of_the_embedded_model(run):
     record = Provenance(
         GenerateRequest("dog barking in rain", 1),

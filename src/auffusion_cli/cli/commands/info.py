@@ -9,7 +9,7 @@ import typer
 
 from auffusion_cli.cli import console, options
 from auffusion_cli.cli.rows import in_words
-from auffusion_cli.errors import AuffusionError
+from auffusion_cli.errors import AuffusionError, UsageError
 
 if TYPE_CHECKING:
     from auffusion_cli.requests.provenance import Provenance
@@ -41,12 +41,12 @@ def info(
       auffusion info rain.wav
       auffusion info sounds/*.wav --json
     """
-    from auffusion_cli.signal.sound_file import check_end, read_record
+    from auffusion_cli.signal.sound_file import check_end
 
     exit_code = 0
     for number, path in enumerate(paths):
         try:
-            recorded = read_record(path)
+            recorded = _read(path)
         except AuffusionError as error:
             if len(paths) == 1:
                 raise
@@ -68,6 +68,18 @@ def info(
         console.print_table(header, rows)
     if exit_code:
         raise typer.Exit(exit_code)
+
+
+def _read(path: Path) -> Provenance:
+    """The record of a sound file. Raises AuffusionError."""
+    from auffusion_cli.signal.sound_file import read_record
+
+    if path.is_dir():
+        raise UsageError(
+            f"{path}: is a folder, not a sound",
+            hint=f"Of a checkpoint `auffusion models info {path}` tells.",
+        )
+    return read_record(path)
 
 
 def _described(recorded: Provenance) -> dict[str, Any]:
