@@ -51,7 +51,8 @@ def test_samples_that_are_not_numbers_are_unusable(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.full(RATE_HZ, np.nan), RATE_HZ, subtype="FLOAT")
     report = check_clips(Manifest((Clip(tmp_path / "a.wav", ("x",)),)))
     assert not report.clips
-    assert len(report.problems) == 1
+    where = str(tmp_path / "a.wav")
+    assert [str(problem).count(where) for problem in report.problems] == [1]
 
 
 def test_check_opens_a_file_again_only_when_it_changed(tmp_path, monkeypatch):

@@ -307,7 +307,7 @@ def _reading(path: Path) -> Iterator[Path]:
             f"{path}: cannot be resumed from: {_in_one_line(error)}",
             hint=f"If the file is damaged, delete {path.parent}: --resume then takes {older[-1]}."
             if older
-            else "there is no checkpoint before it: --overwrite starts anew",
+            else "There is no checkpoint before it: --overwrite starts anew.",
         ) from error
 
 

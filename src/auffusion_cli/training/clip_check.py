@@ -46,9 +46,9 @@ def check_clips(
 ) -> Manifest:
     """Open every clip once; returns the usable clips and all problems, those of the list first.
 
-    Unreadable: the file cannot be decoded. Silent: no sample reaches `silence_peak` (-60 dB of
-    full scale), or one is not a number. Too short: under `min_duration_s`. Duplicate: the same
-    samples as an earlier clip. `on_progress(n_done, n_total)` is called after each clip.
+    Unreadable: the file cannot be decoded, or has samples that are not numbers. Silent: no sample
+    reaches `silence_peak` (-60 dB of full scale). Too short: under `min_duration_s`. Duplicate: the
+    same samples as an earlier clip. `on_progress(n_done, n_total)` is called after each clip.
     With `cache_file`, files of unchanged size and modification time are not opened again.
     """
     cached = _read_cache(cache_file)
@@ -109,9 +109,9 @@ def _measure(clip: Clip) -> _Measurement:
             digest=hashlib.blake2b(pcm.numpy().tobytes(), digest_size=16).hexdigest(),
         )
     except AudioError as error:
-        return _Measurement(error=error.message)
+        return _Measurement(error=error.message.removeprefix(f"{clip.path}: "))
     except MemoryError:  # a problem of this file, not of the others
-        return _Measurement(error=f"{clip.path}: needs more memory than there is")
+        return _Measurement(error="needs more memory than there is")
 
 
 def _cache_key(clip: Clip) -> str:

@@ -38,7 +38,7 @@ def choose_workers(wanted: int | None, device: torch.device) -> int:
     if wanted and not can_fork:
         raise UsageError(
             f"loop.workers: {wanted} workers need a system that can fork processes",
-            hint="--set loop.workers=0",
+            hint="Leave it out, or --set loop.workers=0.",
         )
     return wanted
 
@@ -78,7 +78,7 @@ def read_ahead(
             raise
         raise AuffusionError(
             f"a worker process was killed: {error}",
-            hint="--resume continues; if memory was short, with --set loop.workers=0",
+            hint="--resume continues; if memory was short, with --set loop.workers=0.",
         ) from error
 
 

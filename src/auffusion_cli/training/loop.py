@@ -236,7 +236,7 @@ def _check_finite(
         shown = ", ".join(f"{name} {value}" for name, value in wrong.items())
         raise DataError(
             f"the training diverged at step {step}: {shown}",
-            hint="--resume with a lower loop.learning_rate or another loop.mixed_precision",
+            hint="--resume with a lower loop.learning_rate, or another loop.mixed_precision.",
         )
 
 

@@ -27,7 +27,8 @@ def add_lora(unet: nn.Module, rank: int) -> None:
         from peft import LoraConfig
     except ImportError as error:
         raise UsageError(
-            "--lora needs peft, which is not installed", hint='pip install "auffusion[train]"'
+            "--lora needs peft, which is not installed",
+            hint='Install it: pip install "auffusion[train]".',
         ) from error
     unet.requires_grad_(False)
     names = target_layers(unet)

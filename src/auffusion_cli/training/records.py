@@ -273,7 +273,7 @@ def _read_parquet(name: str, reading: Reading) -> Iterator[Record | Problem]:
         from pyarrow import parquet
     except ImportError as error:
         raise DataError(
-            f"{name}: needs the package pyarrow", hint='pip install "auffusion[data]"'
+            f"{name}: needs the package pyarrow", hint='Install it: pip install "auffusion[data]".'
         ) from error
     with _opened(name) as file:
         try:

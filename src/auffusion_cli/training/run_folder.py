@@ -51,7 +51,7 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if (folder / CONFIG_NAME).exists():
         raise OutputExistsError(
             f"--output {folder} holds a run already",
-            hint="--resume continues it, --overwrite starts anew",
+            hint="--resume continues it, --overwrite starts anew.",
         )
     if {path.name for path in folder.iterdir()} - PREPARED_NAMES:
         raise OutputExistsError(

@@ -142,7 +142,7 @@ def _decoded(record: Record | Problem, scenes: SceneConfig, seed: int) -> Sound 
     try:
         waveform, _ = read_audio(record.where, rate_hz, mono=True, content=record.audio)
     except AudioError as error:
-        return Problem("unreadable", record.where, error.message)
+        return Problem("unreadable", record.where, error.message.removeprefix(f"{record.where}: "))
     waveform, peak = torch.from_numpy(waveform[0]), float(np.abs(waveform).max())
     if waveform.numel() < MIN_DURATION_S * rate_hz:
         return Problem("too short", record.where, f"{waveform.numel() / rate_hz:.3f} s")
@@ -164,7 +164,7 @@ def _usable(
         elif skip_bad:
             problems[sound.reason] += 1
         else:
-            raise DataError(f"{sound}", hint="Repair it, or train without such: --skip-bad")
+            raise DataError(f"{sound}", hint="Repair it, or train without such: --skip-bad.")
 
 
 def _batches(sounds: Iterable[Sound]) -> Iterator[SoundBatch]:

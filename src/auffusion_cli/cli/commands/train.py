@@ -389,7 +389,7 @@ def _checked(found: Found, config: TrainingConfig, folder: Path | None) -> Sound
         n_clips = len(checked.problems) + len(checked.clips)
         raise DataError(
             f"--data {config.data}: {len(checked.problems)} of {n_clips} clips cannot be used",
-            hint="repair them, or train without them: --skip-bad",
+            hint="Repair them, or train without them: --skip-bad.",
         )
     if not checked.clips:
         raise DataError(f"--data {config.data}: no clip can be used")
