@@ -20,7 +20,7 @@ from auffusion_cli.codec.codec import Codec
 from auffusion_cli.codec.waves import WaveCodec
 from auffusion_cli.config import GenerationDefaults
 from auffusion_cli.diffusion.denoiser import Denoise, guided_denoiser
-from auffusion_cli.diffusion.layers import Layer, layers_of, sequence_of
+from auffusion_cli.diffusion.layers import Sounds, sounds_of
 from auffusion_cli.diffusion.schedule import Scheduler
 from auffusion_cli.diffusion.schedulers import make_scheduler
 from auffusion_cli.diffusion.text import TextConditioner
@@ -36,7 +36,7 @@ from auffusion_cli.signal.noise import Noise
 from auffusion_cli.signal.overlap import in_windows
 
 if TYPE_CHECKING:
-    from auffusion_cli.requests.request import GenerateSettings, Request
+    from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, Request
 
 
 @dataclass
@@ -80,17 +80,11 @@ class Model:
         """The parts of `prompt` that are far from all the wordings the model was taught."""
         return [] if self.vocabulary is None else self.vocabulary.unknown(self.text, prompt)
 
-    def layers(self, prompt: str) -> tuple[Layer, ...]:
-        """What a sound of `prompt` is mixed of; one layer where no vocabulary tells them apart."""
+    def sounds(self, request: GenerateRequest, duration_s: float) -> Sounds:
+        """What `request` is made of; one sound where no vocabulary tells several apart."""
         if self.vocabulary is None:
-            return (Layer(prompt),)
-        return layers_of(prompt, self.vocabulary, self.text)
-
-    def sequence(self, prompt: str) -> tuple[str, ...]:
-        """The sounds of `prompt` that follow each other; none where no vocabulary knows them."""
-        if self.vocabulary is None:
-            return ()
-        return sequence_of(prompt, self.vocabulary, self.text)
+            return Sounds.whole(request)
+        return sounds_of(request, duration_s, self.vocabulary, self.text)
 
     @property
     def window(self) -> int:

@@ -10,7 +10,7 @@ import torch
 
 from auffusion_cli.checkpoints.load import load_model
 from auffusion_cli.diffusion.denoiser import guided_denoiser
-from auffusion_cli.diffusion.layers import SOFTER_DB
+from auffusion_cli.diffusion.layers import LATEST_SHARE, SOFTER_DB
 from auffusion_cli.diffusion.samplers import initial_noise, sample
 from auffusion_cli.diffusion.schedulers import make_scheduler
 from auffusion_cli.diffusion.vocabulary import Vocabulary, sentences_of
@@ -21,7 +21,6 @@ from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.signal.noise import Noise
 from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks.generate import (
-    LATEST_SHARE,
     GenerateFailure,
     decode,
     generate,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from auffusion_cli.checkpoints.load import TextPart
     from auffusion_cli.checkpoints.names import Checkpoint
     from auffusion_cli.cli.plan import Job
+    from auffusion_cli.diffusion.layers import Sounds
     from auffusion_cli.diffusion.text import TextReader
     from auffusion_cli.diffusion.vocabulary import Unknown
     from auffusion_cli.engines.choose import Choice
@@ -116,6 +117,15 @@ class Setup:
         prompts = list(prompts)
         self._text.is_brief = self.is_plan and len(prompts) <= FEW_PROMPTS
         return warn_of_unknown_words(self._text, prompts)
+
+    def sounds_of(self, job: Job) -> Sounds:
+        """What the words of a job are taken apart into, by the text encoder alone."""
+        from auffusion_cli.diffusion.layers import Sounds, sounds_of
+
+        if self.checkpoint is None or self._text.vocabulary is None:
+            return Sounds.whole(job.request)
+        duration_s = self.settings_of(job).duration_s
+        return sounds_of(job.request, duration_s, self._text.vocabulary, self._text.conditioner)
 
     def load(self) -> Model:
         """Load the weights that `check_vocabulary` has not loaded."""

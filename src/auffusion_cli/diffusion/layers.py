@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from auffusion_cli.diffusion.text import TextConditioner
 from auffusion_cli.diffusion.vocabulary import Meaning, Vocabulary
+from auffusion_cli.requests.request import GenerateRequest, TimelineRequest
+from auffusion_cli.requests.timeline import MIN_REGION_S
 
 AT_ONCE = re.compile(r"[,;+&]|\b(?:and|with|while|as|during|plus|over)\b", re.IGNORECASE)
 """Between two sounds that are heard at the same time."""
@@ -39,6 +41,8 @@ EVENT_ENTERS_S = 1.28
 """So long a background is heard alone, before what happens in it."""
 SECOND_ENTERS_S = 2.0
 """So long the first of two events is heard alone."""
+LATEST_SHARE = 0.4
+"""The second of two sounds begins after this share of a short one at the latest."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,46 @@ class Layer:
     prompt: str
     gain_db: float = 0.0
     enters_s: float = 0.0
-    """When it begins; sooner in a short sound."""
+    """When it begins."""
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """What a request is made of."""
+
+    layers: tuple[Layer, ...]
+    in_order: bool = False
+    """Whether each ends where the next one enters; else all of them go on to the end."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sounds that the words were found to name, if several."""
+        return tuple(layer.prompt for layer in self.layers) if len(self.layers) > 1 else ()
+
+    @classmethod
+    def whole(cls, request: GenerateRequest) -> Sounds:
+        """A request whose words are not taken apart."""
+        return cls((Layer(request.prompt),))
+
+
+def sounds_of(
+    request: GenerateRequest, duration_s: float, vocabulary: Vocabulary, text: TextConditioner
+) -> Sounds:
+    """The sounds that make up one of `duration_s`.
+
+    Those that follow each other share it evenly, unless each would be too short; a timeline is
+    taken as it is written, and a loop has no start that one of its sounds could wait for.
+    """
+    if isinstance(request, TimelineRequest):
+        return Sounds.whole(request)
+    names = () if request.loop else sequence_of(request.prompt, vocabulary, text)
+    if names and duration_s >= MIN_REGION_S * len(names):
+        each_s = duration_s / len(names)
+        layers = tuple(Layer(name, enters_s=i * each_s) for i, name in enumerate(names))
+        return Sounds(layers, in_order=True)
+    latest_s = 0.0 if request.loop else LATEST_SHARE * duration_s
+    layers = layers_of(request.prompt, vocabulary, text)
+    return Sounds(tuple(replace(each, enters_s=min(each.enters_s, latest_s)) for each in layers))
 
 
 def layers_of(prompt: str, vocabulary: Vocabulary, text: TextConditioner) -> tuple[Layer, ...]:

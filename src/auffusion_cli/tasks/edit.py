@@ -49,7 +49,10 @@ def edit(
         AuffusionError: the model's attention cannot be changed, or the result is not finite.
     """
     words = request.word_edit
-    if len(model.layers(words.source)) > 1 or model.sequence(words.source):
+    before = GenerateRequest(
+        request.prompt, request.seed, request.negative_prompt, trim=request.trim
+    )
+    if model.sounds(before, settings.duration_s).names:
         warnings.warn(
             "generate makes the sounds of this prompt apart, edit in one: the original that the"
             " edit is compared with is not the sound that generate gives",
@@ -77,9 +80,6 @@ def edit(
         for step in sample(denoise, scheduler, noise, settings.steps):
             if on_progress:
                 on_progress(step.index + 1, step.n_steps)
-    before = GenerateRequest(
-        request.prompt, request.seed, request.negative_prompt, trim=request.trim
-    )
     source = decode(model, step.latents[:1], before, settings)
     edited = decode(model, step.latents[1:], request, settings, source.part)
     return WordEditResult(source, edited)

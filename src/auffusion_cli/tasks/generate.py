@@ -13,6 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ import numpy as np
 from auffusion_cli.codec.codec import decoding_noise
 from auffusion_cli.config import SpectrogramConfig, default_batch_size
 from auffusion_cli.diffusion.denoiser import Denoise
+from auffusion_cli.diffusion.layers import Sounds
 from auffusion_cli.diffusion.samplers import Step, initial_noise, sample, turned_noise
 from auffusion_cli.errors import AuffusionError, AuffusionWarning, DeviceMemoryError
 from auffusion_cli.requests.provenance import Provenance
@@ -39,7 +41,6 @@ from auffusion_cli.tasks.timeline import (
     in_order,
     layer_seeds,
     layers_of_sounds,
-    sequence_of_request,
     silent_latent,
     timeline_denoiser,
 )
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 
 OnStep = Callable[[Sequence[GenerateRequest], Step], None]
 """Called after every step of the loop with the batch that it belongs to."""
-LATEST_SHARE = 0.4
-"""A layer begins after this share of the sound at the latest."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,16 @@ def generate_each(
         settings = GenerateSettings.from_defaults(model.defaults)
     batch_size = batch_size or default_batch_size(model.device)
 
+    @lru_cache  # asked for the batch, and again for what is made of it
+    def sounds_of(request: GenerateRequest) -> Sounds:
+        return model.sounds(request, settings.duration_s)
+
     def key(request: GenerateRequest) -> tuple:
         """What requests have in common that can be denoised together."""
         timeline = request.timeline if isinstance(request, TimelineRequest) else None
         has_bed = timeline is not None and bool(request.prompt)
-        return request.loop, timeline, has_bed, sequence_of_request(model, request, settings)
+        sounds = sounds_of(request)
+        return request.loop, timeline, has_bed, sounds.names if sounds.in_order else ()
 
     requests = iter(requests)
     pending: deque[GenerateRequest] = deque()  # of batches that failed, before the next requests
@@ -138,7 +142,8 @@ def generate_each(
     while batch := _take(1 if n_alone else batch_size, pending, requests, key):
         n_alone = max(n_alone - 1, 0)
         try:
-            results = _generate_batch(model, batch, settings, on_step)
+            sounds = [sounds_of(request) for request in batch]
+            results = _generate_batch(model, batch, sounds, settings, on_step)
         except DeviceMemoryError:
             batch_size = len(batch) // 2
         except Exception as error:
@@ -191,8 +196,6 @@ class _Denoised:
     """(L, C, h, w): of its layers."""
     gains_db: tuple[float, ...] = (0.0,)
     """One for each layer, or one for all."""
-    names: tuple[str, ...] = ()
-    """The sounds that its words were found to name, if several."""
     part: Part | None = None
     """What is kept of it, where that is known."""
 
@@ -200,28 +203,28 @@ class _Denoised:
 def _generate_batch(
     model: Model,
     requests: Sequence[GenerateRequest],
+    sounds: Sequence[Sounds],
     settings: GenerateSettings,
     on_step: OnStep | None,
 ) -> list[GenerateResult]:
     on_batch = on_step and (lambda _, step: on_step(requests, step))
-    sequence = sequence_of_request(model, requests[0], settings)
-    if sequence:
-        timed = [in_order(request, sequence, settings) for request in requests]
+    if sounds[0].in_order:
+        timed = [in_order(request, sounds[0].layers) for request in requests]
         rate_hz = model.codec.spectrogram_config.sample_rate_hz
         whole = Part(0, round(settings.duration_s * rate_hz))
         denoised = [
-            replace(each, names=sequence, part=whole)
+            replace(each, part=whole)
             for each in _denoise_timelines(model, timed, settings, on_batch)
         ]
     elif isinstance(requests[0], TimelineRequest):
         denoised = _denoise_timelines(model, requests, settings, on_batch)
     else:
-        denoised = _denoise_layers(model, requests, settings, on_batch)
+        denoised = _denoise_layers(model, requests, sounds, settings, on_batch)
     # One by one, so that the peak of memory does not grow with the batch.
     results = []
-    for each, request in zip(denoised, requests, strict=True):
+    for each, request, some in zip(denoised, requests, sounds, strict=True):
         result = decode(model, each.latents, request, settings, each.part, each.gains_db)
-        provenance = replace(result.provenance, layers=each.names)
+        provenance = replace(result.provenance, layers=some.names)
         results.append(replace(result, provenance=provenance))
     return results
 
@@ -242,10 +245,11 @@ def _denoise_timelines(
 def _denoise_layers(
     model: Model,
     requests: Sequence[GenerateRequest],
+    sounds: Sequence[Sounds],
     settings: GenerateSettings,
     on_step: OnStep | None,
 ) -> list[_Denoised]:
-    layers = [model.layers(request.prompt) for request in requests]
+    layers = [some.layers for some in sounds]
     each = [
         replace(request, prompt=layer.prompt, seed=(request.seed + i) % (MAX_SEED + 1))
         for request, some in zip(requests, layers, strict=True)
@@ -255,20 +259,14 @@ def _denoise_layers(
     shape = model.latent_shape(_made_s(requests[0], settings), settings.windows_at_once)
     noise = _noise_of([request.seed for request in each], owners, shape)
     latents = sample_latents(model, each, settings, noise, on_step)
-    if not requests[0].loop:  # a loop has no start that one of its sounds could wait for
-        latest_s = LATEST_SHARE * settings.duration_s
-        enters_s = [min(layer.enters_s, latest_s) for some in layers for layer in some]
-        latents = np.stack(
-            [_enter(model, row, at_s) for row, at_s in zip(latents, enters_s, strict=True)]
-        )
-    sounds = np.split(latents, np.cumsum([len(some) for some in layers])[:-1])
+    enters_s = [layer.enters_s for some in layers for layer in some]
+    latents = np.stack(
+        [_enter(model, row, at_s) for row, at_s in zip(latents, enters_s, strict=True)]
+    )
+    of_sounds = np.split(latents, np.cumsum([len(some) for some in layers])[:-1])
     return [
-        _Denoised(
-            latents,
-            tuple(layer.gain_db for layer in some),
-            tuple(layer.prompt for layer in some) if len(some) > 1 else (),
-        )
-        for latents, some in zip(sounds, layers, strict=True)
+        _Denoised(latents, tuple(layer.gain_db for layer in some))
+        for latents, some in zip(of_sounds, layers, strict=True)
     ]
 
 

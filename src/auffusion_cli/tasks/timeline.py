@@ -1,6 +1,6 @@
 """Denoisers of a timeline: its regions with silence between them, and the bed below.
 
-Of words, such as "thunder, then rain", it is a timeline as well.
+Words such as "thunder, then rain" are a timeline as well.
 
 A bed is a layer of its own: blended with a region, one of the two sounds would win. So B sounds
 with beds are 2 B latents, the regions of all of them and then the beds of all.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auffusion_cli.diffusion.denoiser import Denoise
+from auffusion_cli.diffusion.layers import Layer
 from auffusion_cli.diffusion.regions import region_weights, regional_denoiser
 from auffusion_cli.diffusion.samplers import AfterStep, keep_known
 from auffusion_cli.diffusion.schedule import Scheduler
@@ -24,7 +25,7 @@ from auffusion_cli.requests.request import (
     GenerateSettings,
     TimelineRequest,
 )
-from auffusion_cli.requests.timeline import MIN_REGION_S, parse_timeline
+from auffusion_cli.requests.timeline import parse_timeline
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
@@ -35,29 +36,13 @@ SILENT_S = 10.0
 """Silence whose middle is far from its ends."""
 
 
-def sequence_of_request(
-    model: Model, request: GenerateRequest, settings: GenerateSettings
-) -> tuple[str, ...]:
-    """The prompts of the regions of a request whose words name sounds that follow each other.
-
-    Empty of all others, of a loop, which has no first sound, and where the regions would be too
-    short.
-    """
-    if isinstance(request, TimelineRequest) or request.loop:
-        return ()
-    sounds = model.sequence(request.prompt)
-    return sounds if settings.duration_s >= MIN_REGION_S * len(sounds) else ()
-
-
-def in_order(
-    request: GenerateRequest, sounds: Sequence[str], settings: GenerateSettings
-) -> TimelineRequest:
-    """`request` with its `sounds` in regions of the same length, one after the other."""
-    starts_s = np.linspace(0, settings.duration_s, len(sounds), endpoint=False)
-    ends = [*(f"{start:.3f}s" for start in starts_s[1:]), ""]  # the last one is open
+def in_order(request: GenerateRequest, layers: Sequence[Layer]) -> TimelineRequest:
+    """`request` with a region for each of `layers`, which ends where the next one enters."""
+    starts = [f"{layer.enters_s:.3f}s" for layer in layers]
+    ends = [*starts[1:], ""]  # the last one is open
     regions = [
-        f"{start:.3f}s-{end} {sound}"
-        for start, end, sound in zip(starts_s, ends, sounds, strict=True)
+        f"{start}-{end} {layer.prompt}"
+        for start, end, layer in zip(starts, ends, layers, strict=True)
     ]
     common = {field.name: getattr(request, field.name) for field in fields(GenerateRequest)}
     own = {"prompt": "", "trim": False, "timeline": "; ".join(regions)}

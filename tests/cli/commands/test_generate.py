@@ -672,11 +672,12 @@ def test_what_the_model_cannot_read_is_shown_before_a_model_is_loaded(run, no_mo
 
 @pytest.fixture
 def knowing_checkpoint(tiny_checkpoint, tmp_path):
-    """The tiny checkpoint with a vocabulary: a dog and rain, word for word."""
+    """The tiny checkpoint with a vocabulary: a dog and rain, a background, word for word."""
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "knowing")
     kinds = ("dog barking", "rain")
     sentences = sentences_of(TextPart(folder, device="cpu").conditioner, kinds)
-    save_vocabulary(Vocabulary(kinds, sentences, np.array([0, 1]), 0.999), folder)
+    of_background = frozenset({"rain"})
+    save_vocabulary(Vocabulary(kinds, sentences, np.array([0, 1]), 0.999, of_background), folder)
     return folder
 
 
@@ -693,6 +694,39 @@ def test_words_that_the_model_does_not_know_are_told_with_the_nearest(
     (words,) = first["unknown_words"]
     assert words["words"] == "a theremin" and set(words["nearest"]) == {"dog barking", "rain"}
     assert third["unknown_words"] == [words]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "made_of", "layers", "in_order"),
+    [
+        (
+            "dog barking and rain",
+            "dog barking from 0.4 s, rain at -12 dB",
+            [("dog barking", 0.4, 0.0), ("rain", 0.0, -12.0)],
+            False,
+        ),
+        (
+            "rain after dog barking",
+            "dog barking, then rain from 0.5 s",
+            [("dog barking", 0.0, 0.0), ("rain", 0.5, 0.0)],
+            True,
+        ),
+    ],
+)
+def test_a_dry_run_shows_what_several_sounds_are_made_of(
+    run, no_model, knowing_checkpoint, prompt, made_of, layers, in_order
+):
+    command = ("generate", "dog barking", prompt, "--dry-run")
+    result = run(*command, model=str(knowing_checkpoint))
+    *_, header, one, several = result.stdout.splitlines()
+    assert header.endswith("  MADE OF") and one.endswith("  dog barking")
+    assert several.endswith(f"{prompt}  {made_of}")
+    one, several = json.loads(run(*command, "--json", model=str(knowing_checkpoint)).stdout)[
+        "sounds"
+    ]
+    assert "layers" not in one and several["in_order"] is in_order
+    found = [(each["prompt"], each["enters_s"], each["gain_db"]) for each in several["layers"]]
+    assert found == layers
 
 
 def test_of_a_long_list_some_prompts_are_checked_for_unknown_words(

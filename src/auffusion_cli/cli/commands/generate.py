@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from auffusion_cli.cli.making import Setup
     from auffusion_cli.cli.manifest import Manifest
     from auffusion_cli.cli.plan import Failure, Job, PlanOptions
+    from auffusion_cli.diffusion.layers import Sounds
     from auffusion_cli.requests.shards import Shard
 
 DEFAULT_NEARNESS = 0.7
@@ -275,7 +276,8 @@ def _show_plan(
             | asdict(job.request)
             | _line_settings(setup, job)
             | remarks.get(job.request.prompt, {})
-            for job in jobs
+            | (asdict(sounds) if sounds.names else {})
+            for job, sounds in zip(jobs, _sounds_of(setup, jobs), strict=True)
         ]
         console.print_json(
             {
@@ -303,15 +305,41 @@ def _print_sounds(setup: Setup, jobs: Sequence[Job]) -> None:
     own = {
         name for each in settings for name in each if each[name] != getattr(setup.settings, name)
     }
-    varying = [name for name in SETTING_COLUMNS if name in own]
-    headers = [name.removesuffix("_s").removesuffix("_scale").upper() for name in varying]
-    console.print_table(
-        ("FILE", "SEED", *headers, "PROMPT"),
-        [
-            (job.path, job.request.seed, *(each[name] for name in varying), job.request.prompt)
-            for job, each in zip(jobs[:N_LISTED], settings, strict=False)
-        ],
-    )
+    shown = jobs[:N_LISTED]
+    columns: dict[str, list[Any]] = {
+        "FILE": [job.path for job in shown],
+        "SEED": [job.request.seed for job in shown],
+    }
+    for name in SETTING_COLUMNS:
+        if name in own:
+            header = name.removesuffix("_s").removesuffix("_scale").upper()
+            columns[header] = [each[name] for each in settings[:N_LISTED]]
+    columns["PROMPT"] = [job.request.prompt for job in shown]
+    made_of = [_in_words(sounds) for sounds in _sounds_of(setup, shown)]
+    if any(made_of):
+        columns["MADE OF"] = made_of
+    console.print_table(tuple(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _sounds_of(setup: Setup, jobs: Sequence[Job]) -> Iterator[Sounds]:
+    """What each job is made of; for a long list of several sounds each it takes a while."""
+    with console.Progress("reading prompts", total=len(jobs)) as progress:
+        for job in jobs:
+            yield setup.sounds_of(job)
+            progress.advance()
+
+
+def _in_words(sounds: Sounds) -> str:
+    """As "thunder, then rain from 5 s"; empty of what is made in one."""
+    if not sounds.names:
+        return ""
+    parts = [
+        layer.prompt
+        + (f" from {layer.enters_s:.3g} s" if layer.enters_s else "")
+        + (f" at {layer.gain_db:g} dB" if layer.gain_db else "")
+        for layer in sounds.layers
+    ]
+    return (", then " if sounds.in_order else ", ").join(parts)
 
 
 def _line_settings(setup: Setup, job: Job) -> dict[str, Any]:
