@@ -55,16 +55,6 @@ class Computation:
     dtype: Dtype = None
 
 
-SETTING_OPTIONS = {
-    "duration_s": "--duration",
-    "steps": "--steps",
-    "guidance_scale": "--guidance",
-    "guidance_rescale": "--guidance-rescale",
-    "guidance_until": "--guidance-until",
-    "scheduler": "--scheduler",
-}
-
-
 @dataclass(frozen=True)
 class Origin:
     """A sound made from words: request, settings, model and machine."""
@@ -101,7 +91,8 @@ def origin_of_words(
     asked: Mapping[str, Any],
 ) -> Origin:
     """The sound that options describe; a seed that they lack is drawn, and printed."""
-    from auffusion_cli.requests.request import GenerateRequest, draw_seed
+    from auffusion_cli.requests.request import GenerateRequest
+    from auffusion_cli.requests.seeds import draw_seed
 
     request = GenerateRequest(
         prompt,
@@ -127,6 +118,7 @@ def origin_of_file(
         AudioError: it cannot be read, or carries no record.
     """
     from auffusion_cli.requests.request import GenerateRequest
+    from auffusion_cli.requests.settings import SETTING_OPTIONS
     from auffusion_cli.signal.recording import read_recording
     from auffusion_cli.signal.sound_file import read_record
 

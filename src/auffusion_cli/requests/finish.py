@@ -8,13 +8,28 @@ from typing import Any
 
 from auffusion_cli.config import Limits
 from auffusion_cli.errors import UsageError
+from auffusion_cli.requests.checks import check_flag, check_limits
 
-FADE = Limits(0.0, 3600.0, unit=" s")
-LOUDNESS = Limits(-70.0, -5.0, unit=" LUFS")
-"""From the absolute gate of BS.1770 to what no recording exceeds."""
-PEAK = Limits(-60.0, 0.0, unit=" dB")
-RATE = Limits(8_000, 192_000, whole=True, unit=" Hz")
-CHANNELS = (1, 2)
+FINISH_OPTIONS = {
+    "fade_in_s": "--fade-in",
+    "fade_out_s": "--fade-out",
+    "loudness_lufs": "--loudness",
+    "peak_db": "--peak",
+    "rate_hz": "--rate",
+    "channels": "--channels",
+    "broadcast": "--broadcast",
+    "extend_band": "--extend-band",
+}
+"""Field of `Finish` -> its option."""
+FINISH_LIMITS = {
+    "fade_in_s": Limits(0.0, 3600.0, unit=" s"),
+    "fade_out_s": Limits(0.0, 3600.0, unit=" s"),
+    # From the absolute gate of BS.1770 to what no recording exceeds.
+    "loudness_lufs": Limits(-70.0, -5.0, unit=" LUFS"),
+    "peak_db": Limits(-60.0, 0.0, unit=" dB"),
+    "rate_hz": Limits(8_000, 192_000, whole=True, unit=" Hz"),
+    "channels": Limits(1, 2, whole=True),
+}
 MIN_EXTENDED_HZ = 22_050
 DEFAULT_PEAK_DB = -1.0
 """Highest true peak of a sound whose loudness is set (EBU R 128, 2023)."""
@@ -42,26 +57,12 @@ class Finish:
     """What a sound of a lower rate lacks above half of it is made, up to 20 kHz."""
 
     def __post_init__(self) -> None:
-        limits = {
-            "fade_in_s": ("--fade-in", FADE),
-            "fade_out_s": ("--fade-out", FADE),
-            "loudness_lufs": ("--loudness", LOUDNESS),
-            "peak_db": ("--peak", PEAK),
-            "rate_hz": ("--rate", RATE),
-        }
-        for name, (option, valid) in limits.items():
+        for name, limits in FINISH_LIMITS.items():
             value = getattr(self, name)
-            if not (
-                valid.allow(value) or (value is None and name not in ("fade_in_s", "fade_out_s"))
-            ):
-                raise UsageError(f"{option} {value!r:.40} is not possible", hint=f"Valid: {valid}.")
-        if self.channels not in (None, *CHANNELS) or isinstance(self.channels, bool):
-            raise UsageError(
-                f"--channels {self.channels!r:.40} is not possible", hint="Valid: 1 or 2."
-            )
-        for option, flag in (("--broadcast", self.broadcast), ("--extend-band", self.extend_band)):
-            if not isinstance(flag, bool):
-                raise UsageError(f"{option} is not true or false")
+            if value is not None or name in ("fade_in_s", "fade_out_s"):
+                check_limits(FINISH_OPTIONS[name], value, limits)
+        for name in ("broadcast", "extend_band"):
+            check_flag(FINISH_OPTIONS[name], getattr(self, name))
         if self.extend_band and (self.rate_hz or 0) < MIN_EXTENDED_HZ:
             raise UsageError(
                 f"--extend-band needs a --rate from {MIN_EXTENDED_HZ} Hz, with room above 8 kHz",

@@ -15,8 +15,9 @@ SETTING_OPTIONS = {
     "guidance_scale": "--guidance",
     "guidance_rescale": "--guidance-rescale",
     "guidance_until": "--guidance-until",
-    "windows_at_once": "windows_at_once",  # which only models and records say
+    "scheduler": "--scheduler",
 }
+"""Field -> its option; only models and records say `windows_at_once`."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class GenerateSettings:
     """How many of the model's windows of a longer sound the UNet sees at once."""
 
     def __post_init__(self) -> None:
-        for name, option in SETTING_OPTIONS.items():
-            check_limits(option, getattr(self, name), SETTING_LIMITS[name])
+        for name, limits in SETTING_LIMITS.items():
+            check_limits(SETTING_OPTIONS.get(name, name), getattr(self, name), limits)
         if self.scheduler not in SCHEDULER_NAMES:  # it may be unhashable
             raise UsageError(
                 f"--scheduler {shown(self.scheduler)} is not known",

@@ -10,6 +10,8 @@ from typing import Any
 
 from auffusion_cli.checkpoints.names import KNOWN
 from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.requests.finish import FINISH_OPTIONS
+from auffusion_cli.requests.settings import SETTING_OPTIONS
 
 TASK_OPTIONS: dict[str, dict[str, tuple[str, Any]]] = {
     "generate": {},
@@ -39,23 +41,6 @@ TASK_OPTIONS: dict[str, dict[str, tuple[str, Any]]] = {
 """Task -> field of the record -> (option, its default, which is left out)."""
 PROMPTED = ("generate", "timeline", "style-transfer")
 """Tasks whose command takes the prompt as an argument."""
-FINISH_OPTIONS = {
-    "fade_in_s": "--fade-in",
-    "fade_out_s": "--fade-out",
-    "loudness_lufs": "--loudness",
-    "peak_db": "--peak",
-    "rate_hz": "--rate",
-    "channels": "--channels",
-    "broadcast": "--broadcast",
-    "extend_band": "--extend-band",
-}
-SETTING_OPTIONS = {
-    "steps": "--steps",
-    "guidance_scale": "--guidance",
-    "guidance_rescale": "--guidance-rescale",
-    "guidance_until": "--guidance-until",
-    "scheduler": "--scheduler",
-}
 
 
 @dataclass(frozen=True)
@@ -114,6 +99,8 @@ def command_line(
 def _sampling(record: Mapping[str, Any], loaded: Loaded) -> list[str]:
     words = []
     for name, option in SETTING_OPTIONS.items():
+        if name == "duration_s":  # said before, or that of the source
+            continue
         default = getattr(loaded.defaults, name)
         if (value := record.get(name, default)) != default:  # older records have fewer
             words += [option, _text(value)]
