@@ -12,8 +12,8 @@ from auffusion_cli.requests.request import (
     GenerateRequest,
     GenerateSettings,
     TimelineRequest,
-    draw_seed,
 )
+from auffusion_cli.requests.seeds import draw_seed
 from auffusion_cli.requests.timeline import timeline_duration
 from auffusion_cli.tasks.generate import GenerateResult, OnStep
 from auffusion_cli.tasks.generate import generate as generate_many

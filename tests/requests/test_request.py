@@ -5,13 +5,12 @@ import pytest
 from auffusion_cli.config import FEW_STEPS, SCHEDULERS, GenerationDefaults
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.request import (
-    MAX_SEED,
     GenerateRequest,
     GenerateSettings,
     InpaintRequest,
     TimelineRequest,
-    draw_seed,
 )
+from auffusion_cli.requests.seeds import MAX_SEED, draw_seed
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from auffusion_cli.requests.request import (
     GenerateRequest,
     GenerateSettings,
     InpaintRequest,
-    line_seed,
 )
+from auffusion_cli.requests.seeds import line_seed
 from auffusion_cli.requests.selection import Choosing, Rejected
 from auffusion_cli.signal.recording import Recording
 from auffusion_cli.tasks.choose import Chooser, choose_edit

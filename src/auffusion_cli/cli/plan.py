@@ -34,13 +34,8 @@ from auffusion_cli.requests.prompts import (
     read_prompts_file,
 )
 from auffusion_cli.requests.provenance import Provenance
-from auffusion_cli.requests.request import (
-    GenerateRequest,
-    GenerateSettings,
-    TimelineRequest,
-    line_seed,
-    text_seed,
-)
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, TimelineRequest
+from auffusion_cli.requests.seeds import line_seed, text_seed
 from auffusion_cli.requests.timeline import parse_timeline
 
 DISTINCT_HINT = (

@@ -54,6 +54,16 @@ def check_text(name: str, text: Any) -> None:
             raise UsageError(f"{name} has a character that is not text: U+{ord(character):04X}")
 
 
+def check_texts(option: str, texts: Any, most: int) -> tuple[str, ...]:
+    """The `texts` of an option, which a record in a file has as a list; UsageError as of
+    `check_text`, or where they are none, or more than `most`."""
+    if not isinstance(texts, list | tuple) or len(texts) > most:
+        raise UsageError(f"{option}: not a list of up to {most}")
+    for text in texts:
+        check_text(option, text)
+    return tuple(texts)
+
+
 def check_limits(option: str, value: Any, limits: Limits) -> None:
     """Raise a UsageError that names `option`, unless `limits` allow the value."""
     if not limits.allow(value):

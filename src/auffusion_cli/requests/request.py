@@ -20,13 +20,10 @@ from auffusion_cli.requests.checks import (
     check_seed,
     check_source,
     check_text,
+    check_texts,
     check_words,
     shown,
 )
-from auffusion_cli.requests.seeds import MAX_SEED as MAX_SEED
-from auffusion_cli.requests.seeds import draw_seed as draw_seed
-from auffusion_cli.requests.seeds import line_seed as line_seed
-from auffusion_cli.requests.seeds import text_seed as text_seed
 from auffusion_cli.requests.settings import GenerateSettings as GenerateSettings
 from auffusion_cli.requests.timeline import LONGEST, parse_timeline
 from auffusion_cli.requests.word_edits import WordEdit, edit_words
@@ -130,12 +127,7 @@ class InpaintRequest:
         check_words(self.prompt, self.negative_prompt, may_be_empty=True)
         check_seed(self.seed)
         for option, name in (("--mask", "masks"), ("--band", "bands")):
-            texts = getattr(self, name)
-            if not isinstance(texts, list | tuple) or len(texts) > MAX_MASKS:
-                raise UsageError(f"{option}: not a list of up to {MAX_MASKS}")
-            for text in texts:
-                check_text(option, text)
-            object.__setattr__(self, name, tuple(texts))  # a record in a file has lists
+            object.__setattr__(self, name, check_texts(option, getattr(self, name), MAX_MASKS))
         if not self.masks and not self.bands:
             raise UsageError(
                 "neither --mask nor --band is given",
@@ -257,12 +249,8 @@ class EditRequest:
         check_seed(self.seed)
         check_flag("--trim", self.trim)
         for option, name in (("--swap", "swaps"), ("--reweight", "reweights")):
-            texts = getattr(self, name)
-            if not isinstance(texts, list | tuple) or len(texts) > MAX_WORD_EDITS:
-                raise UsageError(f"{option}: not a list of up to {MAX_WORD_EDITS}")
-            for text in texts:
-                check_text(option, text)
-            object.__setattr__(self, name, tuple(texts))  # a record in a file has lists
+            texts = check_texts(option, getattr(self, name), MAX_WORD_EDITS)
+            object.__setattr__(self, name, texts)
         check_text("--refine", self.refine)
         check_text("the edited prompt", self.word_edit.prompt)
         check_limits("--cross-steps", self.cross_steps, SHARE)

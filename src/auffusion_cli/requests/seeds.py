@@ -13,6 +13,11 @@ def draw_seed() -> int:
     return secrets.randbelow(2**32)
 
 
+def seed_after(seed: int, n: int) -> int:
+    """The seed `n` after `seed`; after the highest comes 0."""
+    return (seed + n) % (MAX_SEED + 1)
+
+
 def line_seed(seed: int, line: int) -> int:
     """Seed of a line of a list, from the list's seed and the line's number alone.
 

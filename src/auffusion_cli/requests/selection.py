@@ -7,11 +7,12 @@ from typing import Any
 
 from auffusion_cli.config import Limits
 from auffusion_cli.errors import UsageError
+from auffusion_cli.requests.seeds import MAX_SEED
 
 CANDIDATES = Limits(1, 100, whole=True)
 MAX_RETRIES = 3
 """Times that a sound with a fault is made again."""
-SEED = Limits(0, 2**63 - 1, whole=True)
+SEED = Limits(0, MAX_SEED, whole=True)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from auffusion_cli.errors import UsageError
 from auffusion_cli.parsing import decode
 from auffusion_cli.requests.finish import Finish
 from auffusion_cli.requests.request import (
-    MAX_SEED,
     EditRequest,
     ExtendRequest,
     FinishRequest,
@@ -23,8 +22,8 @@ from auffusion_cli.requests.request import (
     InpaintRequest,
     StyleTransferRequest,
     TimelineRequest,
-    draw_seed,
 )
+from auffusion_cli.requests.seeds import draw_seed, seed_after
 from auffusion_cli.requests.timeline import parse_timeline, timeline_duration
 
 MAX_CANDIDATES = 64
@@ -125,7 +124,7 @@ class GenerateAsk(Ask):
         ]
 
     def _seeds(self) -> list[int]:
-        following = [(self.seed + i) % (MAX_SEED + 1) for i in range(1, self.n)]
+        following = [seed_after(self.seed, i) for i in range(1, self.n)]
         return [self.seed, *following]  # an impossible one stays impossible
 
 

@@ -19,13 +19,12 @@ from auffusion_cli.evaluation.judge import (
     load_kind_judge,
 )
 from auffusion_cli.requests.request import (
-    MAX_SEED,
     ExtendRequest,
     GenerateRequest,
     InpaintRequest,
     StyleTransferRequest,
-    line_seed,
 )
+from auffusion_cli.requests.seeds import line_seed, seed_after
 from auffusion_cli.requests.selection import MAX_RETRIES, Choosing, Rejected, Selection
 from auffusion_cli.signal.guards import find_fault
 from auffusion_cli.tasks.edits import EditResult
@@ -66,7 +65,7 @@ class Chooser:
             for request in requests:
                 pulled.append(request)
                 for n in range(self.asked.best_of):
-                    yield dataclasses.replace(request, seed=(request.seed + n) % (MAX_SEED + 1))
+                    yield dataclasses.replace(request, seed=seed_after(request.seed, n))
 
         made: list[Made | GenerateFailure] = []
         for result in make(candidates()):

@@ -17,7 +17,8 @@ import numpy as np
 
 from auffusion_cli.diffusion.holes import CONTEXT_SHARE, plan_fill
 from auffusion_cli.requests.masks import Span
-from auffusion_cli.requests.request import MAX_SEED, ExtendRequest, GenerateSettings
+from auffusion_cli.requests.request import ExtendRequest, GenerateSettings
+from auffusion_cli.requests.seeds import seed_after
 from auffusion_cli.signal.extrapolation import extrapolate
 from auffusion_cli.signal.loudness import Ceiling
 from auffusion_cli.signal.overlap import OVERLAP_S
@@ -141,7 +142,7 @@ class _Grower:
         config = self.model.codec.spectrogram_config
         window_s = self.model.window_s(around.duration_s)
         plan = plan_fill([span], [], around.duration_s, config, window_s)
-        seed = (self.request.seed + self.n_made) % (MAX_SEED + 1)
+        seed = seed_after(self.request.seed, self.n_made)
         request = replace(self.request, seed=seed, crossfade_s=n_fade / rate_hz)
         samples, gain = fill(
             self.model,

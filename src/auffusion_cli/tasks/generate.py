@@ -28,12 +28,12 @@ from auffusion_cli.diffusion.samplers import Step, initial_noise, sample, turned
 from auffusion_cli.errors import AuffusionError, AuffusionWarning, DeviceMemoryError
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import (
-    MAX_SEED,
     EditRequest,
     GenerateRequest,
     GenerateSettings,
     TimelineRequest,
 )
+from auffusion_cli.requests.seeds import seed_after
 from auffusion_cli.signal.audio import to_pcm16, write_audio
 from auffusion_cli.signal.loop import close_loop, join_s
 from auffusion_cli.signal.trim import Part, find_part, trim
@@ -251,7 +251,7 @@ def _denoise_layers(
 ) -> list[_Denoised]:
     layers = [some.layers for some in sounds]
     each = [
-        replace(request, prompt=layer.prompt, seed=(request.seed + i) % (MAX_SEED + 1))
+        replace(request, prompt=layer.prompt, seed=seed_after(request.seed, i))
         for request, some in zip(requests, layers, strict=True)
         for i, layer in enumerate(some)
     ]
@@ -292,7 +292,7 @@ def _noise_of(
     noise = initial_noise(seeds, shape)
     for row, (seed, owner) in enumerate(zip(seeds, owners, strict=True)):
         if owner.near_seed is not None:  # the same layer of the sound that it is to be like
-            near_seed = (owner.near_seed + seed - owner.seed) % (MAX_SEED + 1)
+            near_seed = seed_after(owner.near_seed, seed - owner.seed)
             near = initial_noise([near_seed], shape)[0]
             noise[row] = turned_noise(noise[row], near, owner.nearness)
     return noise

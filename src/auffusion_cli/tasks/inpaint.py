@@ -39,7 +39,8 @@ from auffusion_cli.diffusion.samplers import initial_noise, keep_known, sample
 from auffusion_cli.diffusion.windows import FillWindow
 from auffusion_cli.errors import AuffusionAdvice, UsageError
 from auffusion_cli.requests.masks import Span, parse_bands, parse_times
-from auffusion_cli.requests.request import MAX_SEED, ExtendRequest, GenerateSettings, InpaintRequest
+from auffusion_cli.requests.request import ExtendRequest, GenerateSettings, InpaintRequest
+from auffusion_cli.requests.seeds import seed_after
 from auffusion_cli.signal.audio import resample, warn_of_clipping
 from auffusion_cli.signal.blend import gains_under, in_bands, matching_gains, mix
 from auffusion_cli.signal.loudness import SILENT, Ceiling
@@ -216,7 +217,7 @@ def fill(
 
         first = round(window.start * hop)
         old = to_full_scale(samples[first : first + round(plan.window_columns * hop)])
-        seeded = replace(request, seed=(request.seed + index) % (MAX_SEED + 1))
+        seeded = replace(request, seed=seed_after(request.seed, index))
         known = _resample(old, rate_hz, config.sample_rate_hz)
         made = _make(model, known, plan, window, seeded, settings, on_step)
         new = _resample(made, config.sample_rate_hz, rate_hz)[: len(old)]
@@ -230,7 +231,7 @@ def fill(
         # Before the background is laid, or it would go down around a loud event. The seed is
         # another than those of the two noises of `_denoise`.
         background = RoomTone.of(old, ~free, rate_hz)
-        new = background.under(new * event_gains[:, None], seed=(seeded.seed + 2) % MAX_SEED)
+        new = background.under(new * event_gains[:, None], seed=seed_after(seeded.seed, 2))
         gains = gains_under(ceiling, of_bands(new), cuts, first, rate_hz)
         lowest_gain = min(lowest_gain, (event_gains * gains).min())
         for start, mixed in mix(old, new * gains[:, None], cuts, plan.bands, first, rate_hz):
@@ -307,7 +308,7 @@ def _denoise(
         first_step = min(round((1 - UNPROMPTED_STRENGTH) * settings.steps), settings.steps - 1)
     scheduler = model.scheduler(settings)
     # Not the seed of `noise` again, which would give the same numbers.
-    back_noise = Noise((request.seed + 1) % MAX_SEED)
+    back_noise = Noise(seed_after(request.seed, 1))
     keep = keep_known(clean, noise, mask, scheduler, back_noise if request.resample > 1 else None)
     steps = sample(
         model.denoiser(

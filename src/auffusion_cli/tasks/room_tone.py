@@ -12,7 +12,8 @@ import numpy as np
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.masks import Span
 from auffusion_cli.requests.provenance import Provenance
-from auffusion_cli.requests.request import MAX_SEED, InpaintRequest
+from auffusion_cli.requests.request import InpaintRequest
+from auffusion_cli.requests.seeds import seed_after
 from auffusion_cli.signal.audio import warn_of_clipping
 from auffusion_cli.signal.blend import Cut, mix
 from auffusion_cli.signal.recording import Recording, to_full_scale
@@ -43,7 +44,7 @@ def fill_with_room_tone(source: Recording, request: InpaintRequest) -> EditResul
         part = to_full_scale(source.samples[first : round((span.end + CONTEXT_S) * rate_hz)])
         known = _known(spans, first, len(part), rate_hz)
         new = RoomTone.of(part, known, rate_hz).noise(
-            len(part), seed=(request.seed + index) % (MAX_SEED + 1)
+            len(part), seed=seed_after(request.seed, index)
         )
         fade_in_s = request.crossfade_s if span.start > 0 else 0.0
         fade_out_s = request.crossfade_s if span.end < source.duration_s else 0.0

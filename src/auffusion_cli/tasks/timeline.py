@@ -19,12 +19,8 @@ from auffusion_cli.diffusion.layers import Layer
 from auffusion_cli.diffusion.regions import region_weights, regional_denoiser
 from auffusion_cli.diffusion.samplers import AfterStep, keep_known
 from auffusion_cli.diffusion.schedule import Scheduler
-from auffusion_cli.requests.request import (
-    MAX_SEED,
-    GenerateRequest,
-    GenerateSettings,
-    TimelineRequest,
-)
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, TimelineRequest
+from auffusion_cli.requests.seeds import seed_after
 from auffusion_cli.requests.timeline import parse_timeline
 
 if TYPE_CHECKING:
@@ -53,7 +49,7 @@ def layer_seeds(requests: Sequence[GenerateRequest]) -> list[int]:
     """The seed of each of the latents that B requests are made of: B, or with beds 2 B."""
     seeds = [request.seed for request in requests]
     if isinstance(requests[0], TimelineRequest) and requests[0].prompt:
-        seeds += [(seed + 1) % (MAX_SEED + 1) for seed in seeds]
+        seeds += [seed_after(seed, 1) for seed in seeds]
     return seeds
 
 

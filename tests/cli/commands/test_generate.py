@@ -20,12 +20,8 @@ from auffusion_cli.cli.app import build_app
 from auffusion_cli.config import SCHEDULER_NAMES
 from auffusion_cli.diffusion.vocabulary import Vocabulary, sentences_of
 from auffusion_cli.requests.provenance import Provenance
-from auffusion_cli.requests.request import (
-    GenerateRequest,
-    GenerateSettings,
-    InpaintRequest,
-    line_seed,
-)
+from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, InpaintRequest
+from auffusion_cli.requests.seeds import line_seed
 from auffusion_cli.signal.audio import read_audio, write_audio
 from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks import generate as task

@@ -9,7 +9,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from auffusion_cli.cli.app import build_app
-from auffusion_cli.requests.request import line_seed
+from auffusion_cli.requests.seeds import line_seed
 from auffusion_cli.signal.sound_file import read_record
 
 

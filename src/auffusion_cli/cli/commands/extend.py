@@ -67,7 +67,8 @@ def extend(
     """
     from auffusion_cli.cli.making import set_up
     from auffusion_cli.config import MAX_DURATION_S
-    from auffusion_cli.requests.request import ExtendRequest, draw_seed
+    from auffusion_cli.requests.request import ExtendRequest
+    from auffusion_cli.requests.seeds import draw_seed
 
     if before and loop:
         raise UsageError("Give either --before or --loop, not both")

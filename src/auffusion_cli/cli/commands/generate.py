@@ -104,7 +104,7 @@ def generate(
     from auffusion_cli.cli.making import set_up
     from auffusion_cli.cli.outputs import field_names
     from auffusion_cli.cli.recordings import check_broadcast, check_no_fades
-    from auffusion_cli.requests.request import draw_seed
+    from auffusion_cli.requests.seeds import draw_seed
 
     if bool(prompts) == bool(prompts_file) and not (timeline is not None and not prompts):
         raise UsageError(

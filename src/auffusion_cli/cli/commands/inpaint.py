@@ -86,7 +86,8 @@ def inpaint(
       auffusion inpaint clip.wav --mask 2-4s --prompt "a dog barking" --best-of 8 --keep-all
     """
     from auffusion_cli.cli.making import set_up
-    from auffusion_cli.requests.request import InpaintRequest, draw_seed
+    from auffusion_cli.requests.request import InpaintRequest
+    from auffusion_cli.requests.seeds import draw_seed
 
     if not masks and not bands:
         raise UsageError(

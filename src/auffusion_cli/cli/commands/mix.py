@@ -71,7 +71,8 @@ def mix(
       auffusion mix speech.wav --under "rain on a roof" --seed 2 -o mix.wav
       auffusion mix speech.wav --under "a busy tavern" --below 14dB --loudness -16LUFS
     """
-    from auffusion_cli.requests.request import MixRequest, draw_seed
+    from auffusion_cli.requests.request import MixRequest
+    from auffusion_cli.requests.seeds import draw_seed
     from auffusion_cli.signal.formats import AUDIO_SUFFIXES
 
     finish = finishing.finish()

@@ -58,7 +58,8 @@ def style_transfer(
       auffusion style-transfer dog.wav "a drum" --method inversion --scheduler ddim -o drum.wav
     """
     from auffusion_cli.cli.making import set_up
-    from auffusion_cli.requests.request import StyleTransferRequest, draw_seed
+    from auffusion_cli.requests.request import StyleTransferRequest
+    from auffusion_cli.requests.seeds import draw_seed
 
     values = _read_strengths(strength, strengths)
     finish = finishing.finish()
