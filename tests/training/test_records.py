@@ -5,6 +5,7 @@ import os
 import ssl
 import subprocess
 import sys
+import tarfile
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -75,6 +76,21 @@ def test_a_tar_is_read_within_bounds_and_nothing_is_extracted(tmp_path, monkeypa
     monkeypatch.setattr(records_module, "MAX_SOUND_BYTES", 100)
     (problem,) = read(tmp_path / "in/x.tar")
     assert problem.reason == "unreadable" and "larger than 100" in problem.detail
+
+
+def test_of_the_files_of_one_sound_only_those_that_count_are_read(tmp_path, monkeypatch):
+    read_names, extract = [], tarfile.TarFile.extractfile
+
+    def extractfile(tar, member):
+        read_names.append(member.name)
+        return extract(tar, member)
+
+    monkeypatch.setattr(tarfile.TarFile, "extractfile", extractfile)
+    others = {f"1.{n}.flac": sound(n) for n in range(3)} | {"1.more.json": b"{}", "1.png": b"1"}
+    path = write_tar(tmp_path / "x.tar", {"1.flac": sound(7), **others, "1.txt": b"a dog"})
+    (record,) = read(path)
+    assert record.audio == sound(7) and record.captions == ("a dog",)
+    assert read_names == ["1.flac", "1.txt"]
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"[1]", b'{"text": 3}', b"\xff", b'{"text"'])

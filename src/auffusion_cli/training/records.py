@@ -34,6 +34,8 @@ MAX_TEXT_BYTES = 2**20
 MAX_GROUP_BYTES = 2**33
 """Of a parquet's row group, which is read as a whole."""
 ROWS_AT_ONCE = 16
+CAPTION_KINDS = (".json", ".txt")
+"""Of the files of a sound in a tar."""
 TAR_DAMAGE = (tarfile.TarError, EOFError, zlib.error, OSError, ValueError)
 
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
@@ -191,7 +193,7 @@ def _first_cause(error: BaseException) -> BaseException:
 def _read_tar(name: str, reading: Reading) -> Iterator[Record | Problem]:
     """Files of one name up to its first dot follow each other, and are one sound."""
     with _opened(name) as file:
-        key, members = None, {}
+        key, members, has_sound = None, {}, False
         try:
             with tarfile.open(fileobj=file, mode="r|*") as tar:
                 for member in tar:
@@ -201,8 +203,13 @@ def _read_tar(name: str, reading: Reading) -> Iterator[Record | Problem]:
                     stem, _, suffix = path.name.partition(".")
                     if (path.parent, stem) != key:
                         yield from _record_of(name, members, reading)
-                        key, members = (path.parent, stem), {}
-                    members[f".{suffix.lower()}"] = _content(tar, member)
+                        key, members, has_sound = (path.parent, stem), {}, False
+                    if (kind := f".{suffix.lower()}") in members:
+                        continue
+                    is_sound = kind.endswith(AUDIO_SUFFIXES)
+                    is_used = kind in CAPTION_KINDS or (is_sound and not has_sound)
+                    members[kind] = _read_member(tar, member) if is_used else _Member(member.name)
+                    has_sound |= is_sound
         except TAR_DAMAGE as error:
             raise DataError(f"{name}: damaged or cut short: {first_line(error)}") from error
         yield from _record_of(name, members, reading)
@@ -211,16 +218,15 @@ def _read_tar(name: str, reading: Reading) -> Iterator[Record | Problem]:
 @dataclass(frozen=True)
 class _Member:
     name: str
-    content: bytes | None
+    content: bytes | None = None
     """None: larger than it may be, or of no use here."""
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _Member:
-    suffix = PurePosixPath(member.name).suffix.lower()
-    limit = MAX_TEXT_BYTES if suffix in (".txt", ".json") else MAX_SOUND_BYTES
-    wanted = suffix in (".txt", ".json", *AUDIO_SUFFIXES)
-    if not wanted or member.size > limit:
-        return _Member(member.name, None)
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _Member:
+    is_text = PurePosixPath(member.name).suffix.lower() in CAPTION_KINDS
+    limit = MAX_TEXT_BYTES if is_text else MAX_SOUND_BYTES
+    if member.size > limit:
+        return _Member(member.name)
     file = tar.extractfile(member)
     content = b"" if file is None else file.read(limit)
     if len(content) != member.size:
