@@ -9,7 +9,6 @@ from safetensors.numpy import load_file, save_file
 from auffusion_cli.errors import DataError
 from auffusion_cli.training.captions import Wordings
 from auffusion_cli.training.latent_shards import (
-    INDEX_NAME,
     MAX_OPEN_SHARDS,
     Index,
     Item,
@@ -18,6 +17,7 @@ from auffusion_cli.training.latent_shards import (
     read_info,
     write_shard,
 )
+from auffusion_cli.training.run_folder import LATENTS_NAME
 
 
 def write(folder, n_shards, n_items=3):
@@ -81,7 +81,7 @@ def test_captions_that_are_not_there(tmp_path):
 )
 def test_an_index_that_is_damaged(tmp_path, change):
     write(tmp_path, 1)
-    path = tmp_path / INDEX_NAME
+    path = tmp_path / LATENTS_NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(DataError, match=r"latents\.json"):
         LatentShards(tmp_path)

@@ -25,7 +25,6 @@ from auffusion_cli.errors import AuffusionWarning, DataError
 from auffusion_cli.requests.shards import Shard as Part
 from auffusion_cli.training.captions import Wordings
 from auffusion_cli.training.latent_shards import (
-    INDEX_NAME,
     Index,
     Item,
     ShardInfo,
@@ -34,6 +33,7 @@ from auffusion_cli.training.latent_shards import (
     read_items,
     write_shard,
 )
+from auffusion_cli.training.run_folder import LATENTS_NAME
 from auffusion_cli.training.stage import OnPrepare
 
 CAPTION_BATCH = 512
@@ -161,7 +161,7 @@ def complete(
     that, and only the captions are encoded. With a `part` only this one is written, and no index.
     """
     folder = writer.folder
-    if (folder / INDEX_NAME).exists():
+    if (folder / LATENTS_NAME).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     n, rank = (processes.num_processes, processes.process_index) if processes else (1, 0)
@@ -187,7 +187,7 @@ def complete(
 
 def _find_same_sounds(root: Path, index: Index) -> tuple[Path, tuple[ShardInfo, ...]] | None:
     """A complete folder in `root` of these latents, made for other text encoders."""
-    for path in sorted(root.glob(f"*/{INDEX_NAME}")):
+    for path in sorted(root.glob(f"*/{LATENTS_NAME}")):
         with suppress(DataError):  # one that is damaged is of no use here
             found = read_index(path.parent)
             files_are_there = all(one.path(path.parent).exists() for one in found.shards)

@@ -34,9 +34,9 @@ from auffusion_cli.errors import DataError
 from auffusion_cli.files import atomic_file, write_text
 from auffusion_cli.parsing import decode, plain, read_json
 from auffusion_cli.training.captions import Wordings
+from auffusion_cli.training.run_folder import LATENTS_NAME
 from auffusion_cli.training.samples import SHARDS_TOGETHER, Shards
 
-INDEX_NAME = "latents.json"
 SHARD_ITEMS = 512
 """Most sounds of a shard: 16 MB of latents of the published model's size."""
 MAX_INDEX_BYTES = 2**26
@@ -92,7 +92,7 @@ class Index:
         return sum((Counter(shard.problems) for shard in self.shards), Counter())
 
     def write(self, folder: Path) -> None:
-        write_text(folder / INDEX_NAME, json.dumps(plain(self)))
+        write_text(folder / LATENTS_NAME, json.dumps(plain(self)))
 
 
 def read_index(folder: Path) -> Index:
@@ -101,7 +101,7 @@ def read_index(folder: Path) -> Index:
     Raises:
         DataError: it is damaged, or not there.
     """
-    path = folder / INDEX_NAME
+    path = folder / LATENTS_NAME
     content = read_json(path, raising=DataError, max_bytes=MAX_INDEX_BYTES)
     try:
         index = decode(Index, content)
@@ -265,7 +265,7 @@ class _Shard:
     def _span(self, name: str, place: int) -> tuple[int, int]:
         starts = self._starts[name]
         if place + 1 >= len(starts):
-            raise DataError(f"{self.path}: has fewer items than {INDEX_NAME} says")
+            raise DataError(f"{self.path}: has fewer items than {LATENTS_NAME} says")
         return int(starts[place]), int(starts[place + 1])
 
     def _texts_of(self, name: str, place: int) -> tuple[str, ...]:

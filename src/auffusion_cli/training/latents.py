@@ -36,7 +36,6 @@ from auffusion_cli.training.encoding import (
     index_of,
 )
 from auffusion_cli.training.latent_shards import (
-    INDEX_NAME,
     SHARD_ITEMS,
     Index,
     LatentShards,
@@ -44,6 +43,7 @@ from auffusion_cli.training.latent_shards import (
     shard_path,
 )
 from auffusion_cli.training.loading import read_ahead
+from auffusion_cli.training.run_folder import LATENTS_NAME
 from auffusion_cli.training.samples import Sample, Shards, derive_seed, scene_seed
 from auffusion_cli.training.scenes import Scene, compose
 from auffusion_cli.training.stage import OnPrepare
@@ -249,11 +249,11 @@ def open_latents(
 
 def _fitting(folder: Path, index: Index) -> Path:
     """`folder`, or of those in it the one that was made with what the index says."""
-    if (folder / INDEX_NAME).exists():
+    if (folder / LATENTS_NAME).exists():
         return folder
     names = ("duration_s", *MADE_WITH)
     wanted = [getattr(index, name) for name in names]
-    folders = [path.parent for path in sorted(folder.glob(f"*/{INDEX_NAME}"))]
+    folders = [path.parent for path in sorted(folder.glob(f"*/{LATENTS_NAME}"))]
     fitting = [one for one in folders if [getattr(read_index(one), n) for n in names] == wanted]
     if len(fitting) == 1:
         return fitting[0]

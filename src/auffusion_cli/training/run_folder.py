@@ -19,6 +19,8 @@ from auffusion_cli.training.config import TrainingConfig
 
 CONFIG_NAME = "training.yaml"
 CLIP_CHECK_NAME = "clip-check.json"
+LATENTS_NAME = "latents.json"
+"""Index of a complete folder of latents."""
 RESULT_NAME = ".result"
 """Folder in which a result is written before its parts are renamed."""
 PREPARED_NAMES = frozenset({CACHE_NAME, CLIP_CHECK_NAME})

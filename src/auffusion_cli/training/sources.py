@@ -10,9 +10,8 @@ from auffusion_cli.training.config import TrainingConfig
 from auffusion_cli.training.data import SPLIT_NAMES, TABLE_SUFFIXES, Manifest, load_clips
 from auffusion_cli.training.list_values import Reading
 from auffusion_cli.training.records import RecordSet, find_records
+from auffusion_cli.training.run_folder import LATENTS_NAME
 
-LATENTS_NAME = "latents.json"
-"""Index of a complete folder of latents."""
 OF_RECORDS = ("duration_s", "n_crops", "phrase_probability")
 """Keys of `scenes` that are read where sounds come one after the other."""
 
