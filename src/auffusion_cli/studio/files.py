@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -75,7 +76,7 @@ def _keep(history: History, name: str, path: Path) -> Sound:
             write_recording(to, recording, overwrite=False)
             return
         with atomic_file(to, overwrite=False) as beside:
-            beside.write_bytes(path.read_bytes())
+            shutil.copyfile(path, beside)
 
     title = " ".join(Path(name.replace("\\", "/")).stem.split())[:MAX_TITLE_CHARACTERS]
     return history.add(write, title=title or "recording", task="recording", suffix=suffix or ".wav")

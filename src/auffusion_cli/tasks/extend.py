@@ -105,7 +105,8 @@ class _Grower:
             # At the far end it would fade to the hole's own content, which is not wanted.
             hole = np.zeros_like(clip, shape=(n_again + n + self.n_fade, clip.shape[1]))
             hole[: len(begin)] = begin
-            near = np.concatenate([clip, made[: len(made) - n_again]])[-self.n_window :]
+            near = np.concatenate([clip[-self.n_window :], made[: len(made) - n_again]])
+            near = near[-self.n_window :]
             far = clip[-self.n_context :]  # so that the sound does not end in the hole
             parts = (near, hole, far) if not before else (far[turn], hole[turn], near[turn])
             new = self._fill(*parts, n_fade=n_again or self.n_fade)[turn]
