@@ -14,6 +14,7 @@ from auffusion_cli.requests.selection import Choosing, Selection
 from auffusion_cli.studio.asks import (
     ANY_SHA256,
     AnyAsk,
+    Ask,
     EditAsk,
     ExtendAsk,
     FinishAsk,
@@ -218,7 +219,7 @@ class Maker:
 
     def _remark_on_words(self, job: Job) -> None:
         """Tell of words that the model was not taught."""
-        if not job.ask.title or not job.ask.prompt or self._model is None:
+        if not isinstance(job.ask, Ask) or not job.ask.prompt:
             return
         for unknown in self._model.unknown(job.ask.prompt):
             job.remarks.append(
