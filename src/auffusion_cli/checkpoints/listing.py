@@ -197,7 +197,7 @@ def _files_of_network(paths: set[str]) -> list[str]:
 def offline_error(source: HubSource) -> DownloadError:
     return DownloadError(
         f"{source.name} is not on this machine, and HF_HUB_OFFLINE is set",
-        hint=f"With a network: HF_HUB_OFFLINE=0 auffusion models pull {source.name}",
+        hint=f"With a network: HF_HUB_OFFLINE=0 auffusion models pull {source.name}.",
     )
 
 

@@ -75,7 +75,7 @@ def fill(template: str, fields: Mapping[str, object], option: str) -> Path:
         if name not in fields:
             raise UsageError(
                 f"{option} {template!r} names {{{name}}}, which this prompt does not have",
-                hint="Valid: " + ", ".join(f"{{{field}}}" for field in fields),
+                hint=f"Valid: {', '.join(f'{{{field}}}' for field in fields)}.",
             )
         text = str(fields[name])
         if width is None:
@@ -91,7 +91,7 @@ def fill(template: str, fields: Mapping[str, object], option: str) -> Path:
     if "{" in filled or "}" in filled:
         raise UsageError(
             f"{option} {template!r} has a brace that is not part of a field",
-            hint="Valid: " + ", ".join(f"{{{field}}}" for field in fields),
+            hint=f"Valid: {', '.join(f'{{{field}}}' for field in fields)}.",
         )
     path = Path(filled)
     _check_length(path, option)

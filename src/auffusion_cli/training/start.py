@@ -206,7 +206,7 @@ def _compare_windows(name: str, of_start_s: float, window_s: float) -> None:
             f"scenes.duration_s: {window_s:g} s is more than the window of {name}, "
             f"{of_start_s:g} s",
             hint=f"--set scenes.duration_s={of_start_s:g}, or widen the window: "
-            f"--set diffusion.generation.max_duration_s={window_s:g}",
+            f"--set diffusion.generation.max_duration_s={window_s:g}.",
         )
     if window_s < of_start_s:
         warnings.warn(

@@ -137,7 +137,7 @@ class VocoderStage:
         self.vocoder = build_vocoder(config).to(device).train()
         self.log_mel = LogMelModule().to(device)
         hop = self.log_mel.config.hop_length_samples
-        if config.segment_samples <= 0 or config.segment_samples % hop:
+        if config.segment_samples % hop:
             raise UsageError(
                 f"vocoder.segment_samples: {config.segment_samples} is not a multiple of the "
                 f"hop of {hop} samples"

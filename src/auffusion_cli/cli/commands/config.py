@@ -39,7 +39,6 @@ def config(
             raise OutputExistsError(f"{path} exists", hint="Change it in a text editor.")
         from auffusion_cli.files import write_text
 
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, EXAMPLE)
     presets = read_presets()
     if json:

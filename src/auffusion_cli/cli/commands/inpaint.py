@@ -116,8 +116,8 @@ def inpaint(
         asked = asdict(sampling).values()
         if resample > 1 or choosing.best_of > 1 or any(value is not None for value in asked):
             raise UsageError(
-                "--room-tone uses no model, and takes no --steps, --guidance, --guidance-rescale,"
-                " --scheduler, --resample or --best-of"
+                "--room-tone uses no model, and takes no --steps, --scheduler, --resample or"
+                " --best-of, and no guidance"
             )
         return _fill_with_room_tone(
             recording, request, source, output, seed, finish, spectrogram, run
