@@ -39,6 +39,7 @@ def generate(
     negative_prompt: str = "",
     timeline: str | None = None,
     trim: bool = True,
+    one_shot: bool = False,
     on_step: OnStep | None = None,
     **settings: Any,
 ) -> GenerateResult:
@@ -52,6 +53,7 @@ def generate(
 
     The model fills its window. Of a shorter sound `trim` keeps the part from an onset on with the
     most energy, its end faded and its peak at -1 dB, rather than the start; not on a timeline.
+    `one_shot` keeps one event of it, as long as it lasts.
 
     `settings` are fields of `GenerateSettings` (duration_s, steps, guidance_scale,
     guidance_rescale, scheduler); the checkpoint's defaults stand for the others.
@@ -62,9 +64,9 @@ def generate(
     """
     seed = draw_seed() if seed is None else seed
     if timeline is None:
-        request = GenerateRequest(prompt, seed, negative_prompt, trim=trim)
+        request = GenerateRequest(prompt, seed, negative_prompt, trim=trim, one_shot=one_shot)
     else:
-        request = TimelineRequest(prompt, seed, negative_prompt, timeline)
+        request = TimelineRequest(prompt, seed, negative_prompt, timeline, one_shot=one_shot)
         settings.setdefault("duration_s", timeline_duration(timeline, MAX_DURATION_S))
     resolved = GenerateSettings.from_defaults(model.defaults, **settings)
     (sound,) = generate_many(model, [request], resolved, on_step=on_step)

@@ -73,7 +73,8 @@ def test_a_hostile_record_is_refused_by_name(damage):
         Provenance.from_dict(RECORD.to_dict() | damage, "x.wav")
 
 
-LATER = {"guidance_until", "windows_at_once", "trim", "loop", "engine", "near_seed", "nearness"}
+LATER = {"guidance_until", "windows_at_once", "engine", "near_seed", "nearness"}
+LATER |= {"trim", "one_shot", "loop"}
 """Fields that older records lack."""
 
 

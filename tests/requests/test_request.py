@@ -81,6 +81,14 @@ def test_a_timeline_is_not_trimmed():
         TimelineRequest("", 1, timeline="0-1s a dog", trim=True)
 
 
+@pytest.mark.parametrize("others", [{"loop": True}, {"trim": False}])
+def test_one_event_ends_and_is_no_start(others):
+    with pytest.raises(UsageError, match="--one-shot"):
+        GenerateRequest("dog", 1, one_shot=True, **{"trim": not others.get("loop")} | others)
+    with pytest.raises(UsageError, match="--one-shot"):
+        TimelineRequest("", 1, timeline="0-1s a dog", one_shot=True)
+
+
 def test_room_tone_takes_no_prompt():
     with pytest.raises(UsageError, match="--room-tone"):
         InpaintRequest("a.wav", "0" * 64, 1, ("1-2s",), prompt="rain", room_tone=True)

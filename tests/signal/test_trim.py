@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auffusion_cli.signal.trim import PEAK, Part, find_part, trim
+from auffusion_cli.signal.trim import PEAK, Part, find_event, find_part, trim
 
 RATE_HZ = 16_000
 
@@ -40,6 +40,22 @@ def test_two_events_that_fit_are_kept_together():
 def test_a_steady_sound_is_kept_from_its_start():
     assert found_s(events((0, 5, 0.5)), 2.0) == 0
     assert found_s(np.zeros(5 * RATE_HZ), 2.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("spans", "longest_s", "kept_s"),
+    [
+        (((0.5, 0.8, 0.1), (2, 2.5, 0.5), (3, 3.2, 0.5)), 3.0, (1.98, 2.6)),
+        (((1, 1.3, 0.5), (2, 2.3, 0.5)), 3.0, (0.98, 1.4)),  # of equal ones the first
+        (((1, 1.1, 0.1), (1.2, 1.5, 0.5)), 3.0, (0.98, 1.6)),  # 0.1 s is no pause
+        (((1, 3, 0.5),), 0.5, (0.98, 1.48)),
+        (((0, 5, 0.5),), 1.0, (0, 1)),
+        ((), 1.0, (0, 1)),
+    ],
+)
+def test_one_event_is_kept_alone_and_to_its_end(spans, longest_s, kept_s):
+    part = find_event(events(*spans), round(longest_s * RATE_HZ), RATE_HZ)
+    assert (part.start, part.start + part.n_samples) == tuple(round(t * RATE_HZ) for t in kept_s)
 
 
 def test_an_event_at_the_very_end_is_followed_by_silence():

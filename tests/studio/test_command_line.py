@@ -27,6 +27,7 @@ def planned(command):
         {"prompt": 'it\'s "rain" $HOME; rm', "seed": 2**62, "negative_prompt": "wind"},
         {"prompt": "-n", "seed": 7, "trim": False, "duration_s": 0.123456789},
         {"prompt": "rain", "seed": 7, "near_seed": 2**60, "nearness": 0.35},
+        {"prompt": "a coin", "seed": 7, "one_shot": True, "duration_s": 1.0},
         {"prompt": "rain", "seed": 7, "loop": True, "duration_s": 1.0},
         {"prompt": "wind", "seed": 7, "timeline": "0-0.5s a dog; 0.5-1s rain", "duration_s": 1.0},
         {"seed": 7, "timeline": "0-0.75s a dog; 0.5-1s it's -rain"},

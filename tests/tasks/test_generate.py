@@ -20,6 +20,7 @@ from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, Ti
 from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.signal.noise import Noise
 from auffusion_cli.signal.sound_file import read_provenance
+from auffusion_cli.signal.trim import Part
 from auffusion_cli.tasks.generate import (
     GenerateFailure,
     decode,
@@ -418,6 +419,21 @@ def test_a_trimmed_sound_is_a_part_of_the_window_and_can_be_made_again(tiny_mode
     result.save(tmp_path / "sound.wav")
     record = Provenance.from_dict(read_provenance(tmp_path / "sound.wav"))
     assert record.request == request
+    assert reproduce(tiny_model, record, tmp_path / "sound.wav").identical
+
+
+def test_a_one_shot_is_one_event_and_can_be_made_again(tiny_model, tmp_path, monkeypatch):
+    """Random weights make no events, so that one is found for them."""
+    found = Part(start=1_600, n_samples=3_200)
+    monkeypatch.setattr("auffusion_cli.tasks.generate.find_event", lambda *_: found)
+    request = GenerateRequest("dog barking", 5, trim=True, one_shot=True)
+    longest = dataclasses.replace(FAST, duration_s=tiny_model.defaults.max_duration_s)
+    (result,) = generate(tiny_model, [request], longest)
+    assert result.part == found and result.waveform.shape == (3_200,)
+    assert result.log_mel.shape[1] == 20
+    result.save(tmp_path / "sound.wav")
+    record = Provenance.from_dict(read_provenance(tmp_path / "sound.wav"))
+    assert record.request == request and record.settings == longest
     assert reproduce(tiny_model, record, tmp_path / "sound.wav").identical
 
 

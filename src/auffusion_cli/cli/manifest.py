@@ -64,6 +64,8 @@ class Manifest:
         self, path: Path, line: int | None, record: Provenance, made_in_s: float | None
     ) -> None:
         """Append the sound in `path`."""
+        from auffusion_cli.signal.sound_file import audio_info
+
         row = Line(
             file=path.relative_to(self.folder).as_posix(),
             line=line,
@@ -71,7 +73,7 @@ class Manifest:
             seed=record.request.seed,
             sha256=hash_file(path),
             samples_sha256=record.samples_sha256,
-            duration_s=record.settings.duration_s,
+            duration_s=audio_info(path).duration_s,
             made_in_s=None if made_in_s is None else round(made_in_s, 3),
         )
         append_line(self.path, json.dumps(asdict(row), ensure_ascii=False))

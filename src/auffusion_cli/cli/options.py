@@ -209,6 +209,12 @@ Duration = Annotated[
 ]
 TRIM_HELP = "Of a sound shorter than the model's window keep the part with the sound, or its start."
 Trim = Annotated[bool, typer.Option("--trim/--no-trim", help=TRIM_HELP)]
+OneShot = Annotated[
+    bool,
+    typer.Option(
+        "--one-shot", help="Keep one event, as long as it lasts; --duration is the longest."
+    ),
+]
 Loop = Annotated[
     bool, typer.Option("--loop", help="Make a seamless loop of exactly this duration.")
 ]

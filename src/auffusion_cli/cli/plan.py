@@ -119,17 +119,18 @@ class PlanOptions:
     """A list's sounds have names and seeds of their words, not of their places in the list."""
     trim: bool = False
     """Without effect on a timeline, whose times are fixed, and on a loop."""
+    one_shot: bool = False
     loop: bool = False
-
     near_seed: int | None = None
     nearness: float = 0.0
 
     def request(self, prompt: str, seed: int, negative_prompt: str) -> GenerateRequest:
-        near = {"near_seed": self.near_seed, "nearness": self.nearness}
+        own = {"one_shot": self.one_shot, "loop": self.loop}
+        own |= {"near_seed": self.near_seed, "nearness": self.nearness}
         if self.timeline is None:
             trim = self.trim and not self.loop
-            return GenerateRequest(prompt, seed, negative_prompt, trim=trim, loop=self.loop, **near)
-        return TimelineRequest(prompt, seed, negative_prompt, self.timeline, loop=self.loop, **near)
+            return GenerateRequest(prompt, seed, negative_prompt, trim=trim, **own)
+        return TimelineRequest(prompt, seed, negative_prompt, self.timeline, **own)
 
 
 def read_list(

@@ -12,7 +12,13 @@ from auffusion_cli.errors import UsageError
 
 CONFIG_NAME = "config.toml"
 BUILT_IN: dict[str, dict[str, Any]] = {
-    "game-oneshot": {"duration": "2s", "peak": "-1dB", "fade-out": "20ms", "rate": "48k"},
+    "game-oneshot": {
+        "one-shot": True,
+        "duration": "2s",
+        "peak": "-1dB",
+        "fade-out": "20ms",
+        "rate": "48k",
+    },
     "loop": {"loop": True, "duration": "8s", "loudness": "-23LUFS", "rate": "48k", "channels": 2},
     "bed": {
         "duration": "30s",

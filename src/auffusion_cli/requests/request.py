@@ -51,6 +51,8 @@ class GenerateRequest:
     """Description of what the sound should not be like; "" is none."""
     trim: bool = field(default=False, kw_only=True)
     """Of what fills the model's window keep the part with the sound rather than its start."""
+    one_shot: bool = field(default=False, kw_only=True)
+    """Of the sound keep one event, as long as it lasts, though no longer than the duration."""
     loop: bool = field(default=False, kw_only=True)
     """The sound is played again and again, and has no seam."""
     near_seed: int | None = field(default=None, kw_only=True)
@@ -63,9 +65,14 @@ class GenerateRequest:
         check_words(self.prompt, self.negative_prompt)
         check_seed(self.seed)
         check_flag("--trim", self.trim)
+        check_flag("--one-shot", self.one_shot)
         check_flag("--loop", self.loop)
+        if self.loop and self.one_shot:
+            raise UsageError("--loop does not work with --one-shot, which ends")
         if self.loop and self.trim:
             raise UsageError("--loop does not work with --trim, which fades the sound's end")
+        if self.one_shot and not self.trim:
+            raise UsageError("--one-shot does not work with --no-trim, which keeps the start")
         self._check_nearness()
 
     def _check_nearness(self) -> None:
@@ -91,6 +98,8 @@ class TimelineRequest(GenerateRequest):
         parse_timeline(self.timeline, MAX_DURATION_S, LONGEST)
         if self.trim:
             raise UsageError("--trim does not work with --timeline, whose times are fixed")
+        if self.one_shot:
+            raise UsageError("--one-shot does not work with --timeline, whose times are fixed")
         if self.loop:
             raise UsageError("--loop does not work with --timeline")
         check_words(self.prompt, self.negative_prompt, may_be_empty=True)
@@ -242,12 +251,15 @@ class EditRequest:
     source_sha256: str = ""
     trim: bool = field(default=False, kw_only=True)
     """Cut both sounds as `GenerateRequest.trim` cuts the one before the edit."""
+    one_shot: bool = field(default=False, kw_only=True)
+    """The same of `GenerateRequest.one_shot`."""
     task: ClassVar[str] = "edit"
 
     def __post_init__(self) -> None:
         check_words(self.prompt, self.negative_prompt)
         check_seed(self.seed)
         check_flag("--trim", self.trim)
+        check_flag("--one-shot", self.one_shot)
         for option, name in (("--swap", "swaps"), ("--reweight", "reweights")):
             texts = check_texts(option, getattr(self, name), MAX_WORD_EDITS)
             object.__setattr__(self, name, texts)

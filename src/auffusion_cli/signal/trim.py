@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from auffusion_cli.signal.events import find_events
+
 BLOCK_S = 0.01
 ACTIVE_DB = -35.0
 """Level of a block that is part of an event, relative to the loudest block."""
@@ -63,6 +65,20 @@ def find_part(waveform: np.ndarray, n_samples: int, rate_hz: int) -> Part:
     energy = total[starts + n_blocks] - total[starts]
     best = np.flatnonzero(energy >= 0.9 * energy.max())[0]
     return Part(int(starts[best]) * n_block, n_samples)
+
+
+def find_event(waveform: np.ndarray, n_samples: int, rate_hz: int) -> Part:
+    """The event of (N,) with the most energy, from its onset to its end, or its first `n_samples`.
+
+    Of events with about the same energy it is the first. Silence is kept as `find_part` keeps it.
+    """
+    parts = [
+        Part(first, min(n, n_samples)) for first, n in find_events(waveform[np.newaxis], rate_hz)
+    ]
+    if not parts:
+        return find_part(waveform, n_samples, rate_hz)
+    energy = [np.square(part.of(waveform), dtype=np.float64).sum() for part in parts]
+    return parts[int(np.flatnonzero(np.array(energy) >= 0.9 * max(energy))[0])]
 
 
 def trim(waveform: np.ndarray, part: Part, rate_hz: int) -> np.ndarray:

@@ -81,6 +81,8 @@ class GenerateAsk(Ask):
     trim: bool = True
     """Of a sound shorter than the model's window keep the part with the sound; of a loop or a
     timeline all is kept."""
+    one_shot: bool = False
+    """Keep one event, as long as it lasts."""
     loop: bool = False
     """Without a seam, to be played again and again."""
     timeline: str = ""
@@ -112,14 +114,15 @@ class GenerateAsk(Ask):
             )
         near = {"near_seed": self.near_seed, "nearness": self.nearness}
         if self.timeline:
-            own = {"timeline": self.timeline, "loop": self.loop, **near}
+            whole = {"one_shot": self.one_shot, "loop": self.loop}
+            own = {"timeline": self.timeline, **whole, **near}
             return [
                 TimelineRequest(self.prompt, seed, self.negative_prompt, **own)
                 for seed in self._seeds()
             ]
-        own = {"trim": self.trim and not self.loop, "loop": self.loop, **near}
+        own = {"trim": self.trim and not self.loop, "one_shot": self.one_shot, "loop": self.loop}
         return [
-            GenerateRequest(self.prompt, seed, self.negative_prompt, **own)
+            GenerateRequest(self.prompt, seed, self.negative_prompt, **own, **near)
             for seed in self._seeds()
         ]
 
@@ -244,6 +247,7 @@ class WordsAsk:
             source=name,
             source_sha256=sha256,
             trim=source.trim,
+            one_shot=source.one_shot,
         )
 
 

@@ -78,6 +78,7 @@ def command_line(
     if task in ("generate", "timeline"):
         words += ["--duration", _text(record["duration_s"])]
         words += ["--no-trim"] if task == "generate" and not record["trim"] else []
+        words += ["--one-shot"] if record.get("one_shot") else []
         words += ["--loop"] if record.get("loop") else []
         if record.get("near_seed") is not None:
             words += ["--near", str(record["near_seed"]), "--nearness", _text(record["nearness"])]

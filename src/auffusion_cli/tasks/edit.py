@@ -50,7 +50,9 @@ def edit(
     """
     words = request.word_edit
     before = GenerateRequest(
-        request.prompt, request.seed, request.negative_prompt, trim=request.trim
+        *(request.prompt, request.seed, request.negative_prompt),
+        trim=request.trim,
+        one_shot=request.one_shot,
     )
     if model.sounds(before, settings.duration_s).names:
         warnings.warn(

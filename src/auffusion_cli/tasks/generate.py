@@ -36,7 +36,7 @@ from auffusion_cli.requests.request import (
 from auffusion_cli.requests.seeds import seed_after
 from auffusion_cli.signal.audio import to_pcm16, write_audio
 from auffusion_cli.signal.loop import close_loop, join_s
-from auffusion_cli.signal.trim import Part, find_part, trim
+from auffusion_cli.signal.trim import Part, find_event, find_part, trim
 from auffusion_cli.tasks.timeline import (
     in_order,
     layer_seeds,
@@ -342,16 +342,18 @@ def decode(
 
     `gains_db` is one for each layer, or one for all.
 
-    A request to trim cuts `part` out of it, by default the one that `find_part` finds.
+    A request to trim cuts `part` out of it, by default the one that `find_part` finds, or for one
+    event `find_event`.
     """
     config = model.codec.spectrogram_config
     noise = decoding_noise(request.seed)
     waveform, log_mel = model.sound(model.decode(latents), gains_db, noise)
     n_samples = round(settings.duration_s * config.sample_rate_hz)
     span_s = model.span_s(settings.duration_s, settings.windows_at_once)
-    if request.trim and settings.duration_s < span_s:
+    if request.one_shot or (request.trim and settings.duration_s < span_s):
         mono = waveform if waveform.ndim == 1 else waveform.mean(axis=0)
-        part = part or find_part(mono, n_samples, config.sample_rate_hz)
+        find = find_event if request.one_shot else find_part
+        part = part or find(mono, n_samples, config.sample_rate_hz)
         waveform = trim(waveform, part, config.sample_rate_hz)
     else:
         n_made = round(_made_s(request, settings) * config.sample_rate_hz)

@@ -120,6 +120,7 @@ def edit(
         source=origin.source,
         source_sha256=origin.source_sha256,
         trim=origin.request.trim,
+        one_shot=origin.request.one_shot,
     )
     edited_prompt = request.word_edit.prompt
     fields = {"name": origin.name, "prompt": edited_prompt, "seed": request.seed}

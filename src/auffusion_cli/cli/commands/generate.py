@@ -54,6 +54,7 @@ def generate(
     shard: options.Shard = None,
     duration_s: options.Duration = None,
     trim: options.Trim = True,
+    one_shot: options.OneShot = False,
     loop: options.Loop = False,
     seed: options.Seed = None,
     near_seed: options.NearSeed = None,
@@ -94,6 +95,7 @@ def generate(
       auffusion generate "a wolf howling" --duration 3 --spectrogram wolf.png --play
       auffusion generate "wind" --timeline "0-3s a dog barks; 2-6s rain; 6-10s thunder" -o day.wav
       auffusion generate "waves on a beach" --duration 60 -o waves.wav
+      auffusion generate "a sword clash" --one-shot --duration 2 -n 4 -o swords/
       auffusion generate "a river" --loop --duration 8 -o river.wav
       auffusion generate "a cat purrs" --best-of 8 --keep-all -o cat.wav
       auffusion generate "thunder" --near 7 --nearness 0.8 -n 6 -o like-seed-7/
@@ -127,6 +129,7 @@ def generate(
         timeline=timeline,
         encoding=encoding,
         trim=trim,
+        one_shot=one_shot,
         loop=loop,
         near_seed=near_seed,
         nearness=_nearness(near_seed, nearness),
@@ -153,8 +156,7 @@ def generate(
     remarks = _remarks(setup, jobs, regions)
     if run.dry_run:
         resolved = _resolved(setup, batch_size) | asdict(choosing)
-        if loop:
-            resolved["loop"] = True
+        resolved |= {"one_shot": one_shot, "loop": loop}
         if finish:
             resolved["finish"] = finish.to_dict()
         if regions:

@@ -49,6 +49,7 @@ def watch(
     encoding: options.Encoding = None,
     duration_s: options.Duration = None,
     trim: options.Trim = True,
+    one_shot: options.OneShot = False,
     loop: options.Loop = False,
     seed: Annotated[
         int, typer.Option(help="From which each sound's own is made, with its name.")
@@ -97,6 +98,7 @@ def watch(
         list_argument="LIST",
         by_name=True,
         trim=trim,
+        one_shot=one_shot,
         loop=loop,
     )
     check_no_fades(finish := finishing.finish(), loop, preset)

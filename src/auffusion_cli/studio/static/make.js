@@ -45,7 +45,7 @@ export class MakeRoom {
     const { elements } = this.form;
     const request = fieldsOf(this.form, ["duration_s", "n", "nearness", ...SAMPLING_NUMBERS]);
     delete request.lock;
-    request.loop = elements.loop.checked;
+    for (const name of ["one_shot", "loop"]) request[name] = elements[name].checked;
     request.timeline = this.timeline.text;
     if (this.near) request.near_seed = this.near.record.seed;
     else delete request.nearness;
@@ -69,6 +69,7 @@ export class MakeRoom {
     for (const name of ["prompt", "negative_prompt", "duration_s", ...SAMPLING_NUMBERS, "scheduler"]) {
       elements[name].value = sound.record[name];
     }
+    for (const name of ["one_shot", "loop"]) elements[name].checked = Boolean(sound.record[name]);
     elements.lock.checked = false;
     this.near = sound;
     find("#near").hidden = false;
