@@ -223,6 +223,25 @@ def test_tables_of_a_folder_may_be_tsv(tmp_path):
     assert load_clips(tmp_path).clips == (Clip(sound, ("a dog",)),)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.csv", "file_name,caption_1,caption_2,caption_3\na.wav,one,,two\n"),
+        ("list.csv", "file_name,caption_1,keywords,caption_2\na.wav,one,dog,two\n"),
+        ("list.jsonl", '{"audio_path": "a.wav", "caption1": "one", "caption2": "two"}'),
+    ],
+)
+def test_captions_may_be_in_numbered_columns_as_clothos(tmp_path, name, content):
+    write_sound(tmp_path / "a.wav")
+    (tmp_path / name).write_text(content)
+    data = tmp_path / name if name.startswith("list") else tmp_path
+    (clip,) = load_clips(data).clips
+    assert clip.captions == ("one", "two")
+    first = Reading(caption_column="caption1" if "caption1" in content else "caption_1")
+    (clip,) = load_clips(data, reading=first).clips
+    assert clip.captions == ("one",)
+
+
 AUDIOCAPS_ROW = "audiocap_id,youtube_id,start_time,caption,sentence\n7,a,30,no,yes\n"
 
 
@@ -313,6 +332,7 @@ def test_damaged_jsonl_names_file_and_line(tmp_path, content, message):
     ("content", "message"),
     [
         ("file,text\na.wav,x\n", "no column file_name"),
+        ("file,caption\na.wav,x\n", "no column file_name, text"),
         ("", "lists no clips"),
         ("file_name,text\na.wav,x,y\n", "line 2: has 3 fields; the header has 2"),
         ("file_name,text\na.wav\n", "line 2: has 1 fields; the header has 2"),

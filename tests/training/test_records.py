@@ -135,6 +135,10 @@ def test_parquet_as_datasets_writes_it(tmp_path):
     with pytest.raises(DataError, match="no column other"):
         read(path, reading=Reading(caption_column="other"))
 
+    numbered = {"audio": rows["audio"], "caption_1": rows["text"], "caption_2": ["second"] * 4}
+    parquet.write_table(pyarrow.table(numbered), path)
+    assert read(path)[0].captions == ("A dog", "second")
+
     rows["audio"][1]["path"] = "../../etc/passwd"
     parquet.write_table(pyarrow.table(rows), path)
     with pytest.raises(DataError, match="leaves the data folder"):

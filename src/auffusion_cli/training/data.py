@@ -153,8 +153,7 @@ def _load_audiocaps(table: Path, reading: Reading) -> Manifest:
     found = _audio_by_stem(folder)
     collected = _Collected()
     columns = ("audiocap_id", "youtube_id", "start_time")
-    caption = reading.caption_column or "caption"
-    for where, row in reading.rows(table, "csv", (*columns, caption)):
+    for where, row in reading.rows(table, "csv", columns, captions=("caption",)):
         audiocap_id, youtube_id, start_time = (row[column].strip() for column in columns)
         start_s = seconds(start_time, "start_time", where)
         # Numbers are common file names, so an id counts only inside a folder named for the split.
@@ -167,7 +166,7 @@ def _load_audiocaps(table: Path, reading: Reading) -> Manifest:
             where=where,
             path=next(iter(numbered + named), None),
             missing=f"no audio file for youtube_id {youtube_id}, start_time {start_time}",
-            captions=texts(row[caption], caption, where),
+            captions=reading.captions(row, ("caption",), where),
         )
     return collected.manifest()
 
@@ -175,8 +174,7 @@ def _load_audiocaps(table: Path, reading: Reading) -> Manifest:
 def _load_metadata(metadata: Path, reading: Reading) -> Manifest:
     """A table or JSON lines: file_name and text, relative to the file's own folder."""
     if metadata.suffix in TABLE_SUFFIXES:
-        required = ("file_name", reading.caption_column or "text")
-        rows = reading.rows(metadata, "csv", required)
+        rows = reading.rows(metadata, "csv", ("file_name",), captions=("text",))
     else:
         rows = reading.rows(metadata, "jsonl")
     collected = _Collected()

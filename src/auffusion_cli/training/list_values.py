@@ -6,8 +6,9 @@ Every error is a `DataError` that names the list and the line.
 from __future__ import annotations
 
 import math
+import re
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from auffusion_cli.tables import BadRow, read_rows
 
 MAX_TEXT_CHARACTERS = 2000
 MAX_LIST_BYTES = 2**30
+NUMBERED_CAPTION = re.compile(r"caption_?\d{1,2}", re.IGNORECASE)
+"""Columns of several captions of a sound: Clotho's caption_1 to caption_5."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,25 @@ class Reading:
             raise DataError(f"{path}: {error}", hint=ENCODING_HINT) from None
 
     def rows(
-        self, path: Path, format: Literal["csv", "jsonl"], required: Sequence[str] = ()
+        self,
+        path: Path,
+        format: Literal["csv", "jsonl"],
+        required: Sequence[str] = (),
+        captions: Sequence[str] = (),
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """("file, line 3", column -> value) for each row of a list, none of which may be bad."""
+        """("file, line 3", column -> value) for each row of a list, none of which may be bad.
+
+        It has to have the columns `required` and, where `captions` are given, one of captions.
+        """
         try:
             for row in read_rows(self.text(path), format):
                 where = f"{path}, line {row.line}"
                 if isinstance(row, BadRow):
                     raise DataError(f"{where}: {row.reason}")
-                if absent := [name for name in required if name not in row.values]:
+                absent = [name for name in required if name not in row.values]
+                if captions and not self.caption_columns(row.values, captions):
+                    absent.append(self.caption_column or captions[0])
+                if absent:
                     raise DataError(
                         f"{path}: no column {', '.join(absent)}",
                         hint=f"There are {reprlib.repr(', '.join(row.values))}; --caption-column "
@@ -60,16 +73,26 @@ class Reading:
         except ValueError as error:
             raise DataError(f"{path}: {error}") from error
 
+    def caption_columns(self, there: Collection[str], names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the columns `there` that hold captions: `caption_column`, else the first of
+        `names`, else those that are numbered."""
+        for name in (self.caption_column,) if self.caption_column else names:
+            if name in there:
+                return (name,)
+        if self.caption_column:
+            return ()
+        return tuple(name for name in there if NUMBERED_CAPTION.fullmatch(name))
+
     def captions(self, row: Mapping[str, Any], names: Sequence[str], where: str) -> tuple[str, ...]:
-        """The captions of a row: of `caption_column`, else of the first of `names` that it has."""
-        name = self.caption_column or next((name for name in names if name in row), names[0])
-        if self.caption_column and name not in row:
+        """The captions of a row, in the columns that `caption_columns` tells."""
+        columns = self.caption_columns(row, names)
+        if self.caption_column and not columns:
             there = reprlib.repr(", ".join(map(str, row)))
             raise DataError(
-                f"{where}: has no {reprlib.repr(name)}",
+                f"{where}: has no {reprlib.repr(self.caption_column)}",
                 hint=f"--caption-column takes one of {there}.",
             )
-        return texts(row.get(name), name, where)
+        return unique(text for name in columns for text in texts(row[name], name, where))
 
 
 def texts(value: Any, name: str, where: str) -> tuple[str, ...]:

@@ -284,23 +284,23 @@ def _read_parquet(name: str, reading: Reading) -> Iterator[Record | Problem]:
     with _opened(name) as file:
         try:
             table = parquet.ParquetFile(file)
-            audio, caption = _columns(name, table.schema_arrow, reading)
+            audio, captions = _columns(name, table.schema_arrow, reading)
             row = 0
             for group in range(table.num_row_groups):
                 if table.metadata.row_group(group).total_byte_size > MAX_GROUP_BYTES:
                     raise DataError(f"{name}: row group {group} is larger than {MAX_GROUP_BYTES:,}")
-                for batch in table.iter_batches(ROWS_AT_ONCE, [group], [audio, caption]):
+                for batch in table.iter_batches(ROWS_AT_ONCE, [group], [audio, *captions]):
                     for values in batch.to_pylist():
                         where = f"{name}: row {row}"
-                        captions = texts(values[caption], caption, where)
-                        yield _record_of_row(name, values[audio], captions, where)
+                        found = reading.captions(values, CAPTION_NAMES, where)
+                        yield _record_of_row(name, values[audio], found, where)
                         row += 1
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{name}: damaged or cut short: {first_line(error)}") from error
 
 
-def _columns(name: str, schema: Any, reading: Reading) -> tuple[str, str]:
-    """The columns of sounds and of captions."""
+def _columns(name: str, schema: Any, reading: Reading) -> tuple[str, tuple[str, ...]]:
+    """The column of sounds, and those of captions."""
     import pyarrow
 
     def holds_sounds(kind: Any) -> bool:
@@ -312,14 +312,14 @@ def _columns(name: str, schema: Any, reading: Reading) -> tuple[str, str]:
     sounds = [field.name for field in schema if holds_sounds(field.type)]
     if not sounds:
         raise DataError(f"{name}: no column of sounds (bytes); there are {there}"[:280])
-    captions = (reading.caption_column,) if reading.caption_column else CAPTION_NAMES
-    caption = next((one for one in captions if one in schema.names), None)
-    if caption is None:
+    captions = reading.caption_columns(schema.names, CAPTION_NAMES)
+    if not captions:
+        sought = reading.caption_column or ", ".join(CAPTION_NAMES)
         raise DataError(
-            f"{name}: no column {', '.join(captions)}; there are {there}"[:280],
+            f"{name}: no column {sought}; there are {there}"[:280],
             hint="--caption-column names that of the captions.",
         )
-    return "audio" if "audio" in sounds else sounds[0], caption
+    return "audio" if "audio" in sounds else sounds[0], captions
 
 
 def _record_of_row(
