@@ -89,6 +89,11 @@ class TextEncoder:
         """The most tokens of a prompt that are seen; None for any number."""
         return self.max_length if self.pads_tokens else self.n_positions
 
+    @property
+    def n_read(self) -> int:
+        """The most tokens of a prompt that are seen and have a row."""
+        return self.max_length if self.max_tokens is None else min(self.max_tokens, self.max_length)
+
     def ids(self, prompt: str) -> list[int]:
         """The tokens that the network sees, without padding."""
         return self._encoding(prompt).ids
@@ -101,8 +106,7 @@ class TextEncoder:
 
     def overflow(self, prompt: str) -> str | None:
         """The end of `prompt` that no row stands for; None where all of it fits."""
-        limits = [n for n in (self.max_tokens, self.max_length) if n is not None]
-        if len(self.tokenizer.rules.encode(prompt).ids) <= min(limits):
+        if len(self.tokenizer.rules.encode(prompt).ids) <= self.n_read:
             return None
         end = max(token.end for token in self.tokens(prompt))
         return prompt[end:].strip() or None

@@ -84,9 +84,10 @@ class CaptionCount:
     def warn(self) -> None:
         """Warn once of those that are cut."""
         if self._n_cut:
+            n_read = min(encoder.n_read for encoder in self._text.encoders)
             warnings.warn(
-                f"{self._n_cut} of {self._n} captions are longer than the text encoder's "
-                f"{self._text.n_rows} tokens and are cut, the first of them "
+                f"{self._n_cut} of {self._n} captions are longer than the {n_read} tokens that a "
+                "text encoder reads, and are cut, the first of them "
                 f"{reprlib.repr(self._first_cut)}",
                 AuffusionWarning,
                 stacklevel=2,
