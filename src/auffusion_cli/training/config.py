@@ -333,8 +333,8 @@ class TrainingConfig:
 
     stage: StageName = "diffusion"
     """Part that is trained."""
-    data: str | None = None
-    """Folder or list of sounds (docs/training-data.md)."""
+    data: tuple[str, ...] | str | None = None
+    """Folder or list of sounds (docs/training-data.md), or several of them."""
     caption_column: str | None = None
     """Column or key of the captions in its lists; none: as the layout has it."""
     encoding: str | None = None
@@ -351,6 +351,11 @@ class TrainingConfig:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """Each of `data`."""
+        return (self.data,) if isinstance(self.data, str) else self.data or ()
 
     def __post_init__(self) -> None:
         if self.seed < 0:

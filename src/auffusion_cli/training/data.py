@@ -81,6 +81,10 @@ class Manifest:
     problems: tuple[Problem, ...] = ()
 
 
+class NoSplitError(DataError):
+    """A data set is not divided into splits, or has not the one that is asked for."""
+
+
 # Reading the lists --------------------------------------------------------------------------------
 
 
@@ -125,7 +129,7 @@ def _load_folder(folder: Path, split: str, reading: Reading) -> Manifest:
     if (manifest := _load_captioned_files(folder, split, reading)) is not None:
         return manifest
     lists = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in LIST_SUFFIXES)
-    raise DataError(
+    raise NoSplitError(
         f"--data {folder} has no {split}.csv, {split}/metadata.jsonl|csv|tsv, "
         "metadata.jsonl|csv|tsv, or sounds with a .txt beside them",
         hint=f"To train from a list, name it: --data {folder / lists[0]}." if lists else None,
@@ -141,7 +145,7 @@ def _tables(
 
 def _require_train(data: Path, split: str) -> None:
     if split != "train":
-        raise DataError(
+        raise NoSplitError(
             f"data {data} is not divided into splits, so it has no {split!r}",
             hint=f"Splits are {split}/metadata.jsonl, or AudioCaps's {split}.csv in the folder.",
         )

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 from auffusion_cli.errors import DataError, UsageError, first_line
 from auffusion_cli.files import open_regular, read_bytes
 from auffusion_cli.signal.formats import AUDIO_SUFFIXES
-from auffusion_cli.training.data import CAPTION_NAMES, SPLIT_NAMES, Problem
+from auffusion_cli.training.data import CAPTION_NAMES, SPLIT_NAMES, NoSplitError, Problem
 from auffusion_cli.training.list_values import Reading, existing, inside, texts
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -99,7 +99,7 @@ def find_records(data: str, split: str, reading: Reading) -> RecordSet | None:
     if not names or not all(map(_suffix, names)):
         return None
     if split != "train":
-        raise DataError(f"--data {data} names training data, so it has no {split!r}")
+        raise NoSplitError(f"--data {data} names training data, so it has no {split!r}")
     if absent := [name for name in names if not is_url and existing(Path(name)) is None]:
         raise UsageError(f"--data {data}: {absent[0]} does not exist")
     return RecordSet(tuple(names), reading)
@@ -118,7 +118,7 @@ def _in_folder(folder: Path, split: str, reading: Reading) -> RecordSet | None:
     if not any(splits.values()):
         splits = dict.fromkeys(found, "train")
     if not (parts := [str(path) for path in found if splits[path] == split]):
-        raise DataError(f"--data {folder} has no {split!r}: no {split}-*.tar or .parquet")
+        raise NoSplitError(f"--data {folder} has no {split!r}: no {split}-*.tar or .parquet")
     return RecordSet(tuple(parts), reading)
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from auffusion_cli.errors import DataError
+from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.training.checks import changed, check_unused
 from auffusion_cli.training.config import TrainingConfig
-from auffusion_cli.training.data import SPLIT_NAMES, TABLE_SUFFIXES, Manifest, load_clips
+from auffusion_cli.training.data import (
+    SPLIT_NAMES,
+    TABLE_SUFFIXES,
+    Manifest,
+    NoSplitError,
+    load_clips,
+)
 from auffusion_cli.training.list_values import Reading
 from auffusion_cli.training.records import RecordSet, find_records
 from auffusion_cli.training.run_folder import LATENTS_NAME
@@ -17,6 +24,35 @@ OF_RECORDS = ("duration_s", "n_crops", "phrase_probability")
 
 Found = Manifest | RecordSet | Path
 """Clips; sounds one after the other; a folder of latents."""
+
+
+def find_all(data_sets: Sequence[str], split: str, reading: Reading) -> Found:
+    """What all data sets have for a split, together; raises as `find_data` does.
+
+    Of several, those that have no such split are left out, but not all of them.
+
+    Raises:
+        UsageError: they cannot be read together.
+    """
+    found, without = [], []
+    for data in data_sets:
+        try:
+            found.append(find_data(data, split, reading))
+        except NoSplitError as error:
+            without.append(error)
+    if without and (split == "train" or not found):
+        raise without[0]
+    if len(found) == 1:
+        return found[0]
+    if all(isinstance(each, Manifest) for each in found):
+        clips = tuple(clip for each in found for clip in each.clips)
+        return Manifest(clips, tuple(problem for each in found for problem in each.problems))
+    if all(isinstance(each, RecordSet) for each in found):
+        return RecordSet(tuple(part for each in found for part in each.parts), reading)
+    raise UsageError(
+        "--data: of several, all have to be folders and lists of sounds, or all tar and parquet",
+        hint="Latents are of several where --precompute was given several.",
+    )
 
 
 def find_data(data: str, split: str, reading: Reading) -> Found:
@@ -49,7 +85,7 @@ def find_latents(folder: Path, split: str) -> Path | None:
         return None
     of_split = [path for path in found if path.parent.name == split]
     if not of_split:
-        raise DataError(f"--data {folder} has latents, but none of the split {split!r}")
+        raise NoSplitError(f"--data {folder} has latents, but none of the split {split!r}")
     return of_split[0] if len(of_split) == 1 else of_split[0].parent
 
 
@@ -61,8 +97,9 @@ def check_settings(config: TrainingConfig, found: Found) -> None:
     if isinstance(found, Manifest) or (isinstance(found, RecordSet) and reads_files(config)):
         return
     if reads_files(config):
+        named = ", ".join(config.data_sets)
         raise DataError(
-            f"--data {config.data} holds latents, and stage: {config.stage} needs sounds",
+            f"--data {named} holds latents, and stage: {config.stage} needs sounds",
             hint="Latents are for the diffusion stage.",
         )
     reason = "on latents" if isinstance(found, Path) else "on data that is read from end to end"

@@ -518,6 +518,19 @@ def test_lists_with_columns_and_an_encoding_of_their_own(run, tmp_path):
     assert json.loads(result.stdout)["caption_column"] == "said"
 
 
+def test_several_data_sets_are_one(run, clips, tmp_path):
+    row = {"audio_path": str(clips / "0.wav"), "text": "first"}
+    (tmp_path / "list.jsonl").write_text(json.dumps(row))
+    options = ("--data", "list.jsonl", "--skip-bad", "-o", "out", "--max-steps", "1", *SMALL)
+    result = run(*options)
+    assert result.exit_code == 0, result.output
+    assert "duplicate: " in result.stderr and "on 20 clips" in result.stderr
+    assert load_config(Path("out/training.yaml"), {}).data_sets == (str(clips), "list.jsonl")
+    result = run("-o", "out", "--resume", "--max-steps", "2", data=None, model=None)
+    assert result.exit_code == 0, result.output
+    assert "resumed with other settings" not in result.stderr
+
+
 def test_the_best_on_held_out_data_is_kept(run, clips, tmp_path):
     measuring = ("--set", "loop.validate_every_steps=1", "--set", "loop.keep_best=true")
     result = run("-o", "out", "--max-steps", "2", *SMALL, *measuring)

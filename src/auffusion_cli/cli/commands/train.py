@@ -38,7 +38,7 @@ from auffusion_cli.training.run_folder import (
     only_run,
     require_run,
 )
-from auffusion_cli.training.sources import Found, check_settings, find_data, reads_files
+from auffusion_cli.training.sources import Found, check_settings, find_all, reads_files
 from auffusion_cli.training.unpacking import unpack
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ def register(app: typer.Typer) -> None:
 
 def train(
     data: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--data",
             metavar="FOLDER|FILE|URL",
             help="AudioCaps's own folder, a folder with metadata.csv or metadata.jsonl, sounds "
             "with a .txt beside each, a list (.csv, .tsv, .jsonl, .json), WebDataset's tar or "
-            "parquet files, also by URL, or latents of --precompute.",
+            "parquet files, also by URL, or latents of --precompute. Repeatable.",
         ),
     ] = None,
     caption_column: Annotated[
@@ -162,7 +162,7 @@ def train(
         require_run(output)
         config = output / CONFIG_NAME
     named = {
-        "data": data,
+        "data": data[0] if data and len(data) == 1 else data,
         "caption_column": caption_column,
         "encoding": encoding,
         "skip_bad": skip_bad or None,
@@ -173,7 +173,7 @@ def train(
         "loop.max_minutes": max_minutes,
     }
     settled = _settle(config, settings or [], named, init_from)
-    if settled.data is None:
+    if not settled.data_sets:
         raise UsageError(
             "--data is missing",
             hint="For example: --data my-sounds/.",
@@ -190,11 +190,11 @@ def train(
         check_output(folder, resume=resume, overwrite=overwrite)
     reading = Reading(settled.caption_column, settled.encoding)
     # Before torch, so that mistakes are found at once.
-    listed = find_data(settled.data, "train", reading)
+    listed = find_all(settled.data_sets, "train", reading)
     check_settings(settled, listed)
     listed_held_out = None
     if settled.loop.validate_every_steps is not None:
-        listed_held_out = find_data(settled.data, "val", reading)
+        listed_held_out = find_all(settled.data_sets, "val", reading)
     sets_window = any(setting.startswith("scenes.duration_s=") for setting in settings or [])
 
     from auffusion_cli.training.run import join_processes, run
@@ -385,12 +385,13 @@ def _checked(found: Found, config: TrainingConfig, folder: Path | None) -> Sound
         console.note(str(problem))
     if (n_more := len(checked.problems) - MAX_LISTED_PROBLEMS) > 0:
         console.note(f"… and {n_more} more")
+    named = f"--data {', '.join(config.data_sets)}"
     if checked.problems and not config.skip_bad:
         n_clips = len(checked.problems) + len(checked.clips)
         raise DataError(
-            f"--data {config.data}: {len(checked.problems)} of {n_clips} clips cannot be used",
+            f"{named}: {len(checked.problems)} of {n_clips} clips cannot be used",
             hint="Repair them, or train without them: --skip-bad.",
         )
     if not checked.clips:
-        raise DataError(f"--data {config.data}: no clip can be used")
+        raise DataError(f"{named}: no clip can be used")
     return checked.clips
