@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 ADAPTER_HEADS = 4
 """Of the attention in an adapter's transformer, where it has one."""
@@ -102,6 +102,7 @@ FLOW_SCHEDULERS = ("pingpong", "euler")
 """Those that can follow it."""
 SCHEDULER_NAMES = tuple(dict.fromkeys([*SCHEDULERS, *FLOW_SCHEDULERS]))
 """All names on the command line."""
+SchedulerName = Literal[SCHEDULER_NAMES]
 
 
 FEW_STEPS = {"dpm++": 20, "unipc": 20, "ddim": 50, "euler": 50, "pndm": 50}

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from auffusion_cli.config import SchedulerName
+
 if TYPE_CHECKING:
     from auffusion_cli.requests.finish import Finish
     from auffusion_cli.requests.selection import Choosing
@@ -248,7 +250,6 @@ GuidanceRescale = Annotated[
     float | None, typer.Option(help="0 to 1: tames high guidance (Lin et al. 2023).")
 ]
 GuidanceUntil = Annotated[float | None, typer.Option(help="0 to 1: the share of guided steps.")]
-SchedulerName = Literal["pndm", "ddim", "dpm++", "unipc", "euler", "ddpm", "pingpong"]
 Scheduler = Annotated[SchedulerName | None, typer.Option(help="The sampling method.")]
 NearSeed = Annotated[
     int | None,

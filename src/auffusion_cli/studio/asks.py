@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
-from auffusion_cli.config import GenerationDefaults
+from auffusion_cli.config import GenerationDefaults, SchedulerName
 from auffusion_cli.errors import UsageError
 from auffusion_cli.parsing import decode
 from auffusion_cli.requests.finish import Finish
@@ -43,7 +43,7 @@ class Ask:
     steps: int | None = None
     guidance_scale: float | None = None
     guidance_rescale: float | None = None
-    scheduler: Literal["pndm", "ddim", "dpm++", "unipc", "euler", "ddpm", "pingpong"] | None = None
+    scheduler: SchedulerName | None = None
     task: ClassVar[str]
 
     @property

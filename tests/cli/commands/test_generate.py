@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,9 +14,8 @@ from typer.testing import CliRunner
 
 from auffusion_cli.checkpoints.load import TextPart, load_model
 from auffusion_cli.checkpoints.vocabulary import save_vocabulary
-from auffusion_cli.cli import options, play
+from auffusion_cli.cli import play
 from auffusion_cli.cli.app import build_app
-from auffusion_cli.config import SCHEDULER_NAMES
 from auffusion_cli.diffusion.vocabulary import Vocabulary, sentences_of
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, InpaintRequest
@@ -764,10 +762,6 @@ def test_play_gives_the_file_to_the_player(run, tmp_path, monkeypatch):
     result = run("generate", "dog", "-o", "dog2.wav", "--play")
     assert result.exit_code == 1
     assert "no sound card" in result.stderr and Path("dog2.wav").exists()
-
-
-def test_the_options_know_every_scheduler():
-    assert get_args(options.SchedulerName) == SCHEDULER_NAMES
 
 
 @pytest.mark.parametrize("plan", [[], ["--dry-run"]])
