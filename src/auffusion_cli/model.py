@@ -161,25 +161,30 @@ class Model:
         prompts: Sequence[str],
         negative_prompts: Sequence[str],
         settings: GenerateSettings,
+        scheduler: Scheduler,
         *,
         known: np.ndarray | None = None,
     ) -> Denoise:
         """`denoise` for as many latents as there are prompts, each one window wide.
 
+        `scheduler` is that of the run, which says where its guidance ends.
+
         `known` is for networks that can be told what of the latents is: see `holes.known_part`.
         """
-        scheduler = self.scheduler(settings)
-        scheduler.set_timesteps(settings.steps)
         told = self.text.told(min(settings.duration_s, self.defaults.max_duration_s))
         predict = self.networks.predict
         if known is not None and self.networks.sizes.sees_known:
             predict = partial(predict, known=known)
+
+        def is_guided(timestep: float) -> bool:
+            return timestep >= scheduler.last_timestep(settings.guidance_until)
+
         return guided_denoiser(
             predict,
             told.encode(prompts, negative_prompts),
             settings.guidance_scale,
             settings.guidance_rescale,
-            scheduler.last_timestep(settings.guidance_until),
+            is_guided,
         )
 
     def windowed(self, denoise: Denoise, settings: GenerateSettings) -> Denoise:

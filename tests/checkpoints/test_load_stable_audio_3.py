@@ -134,11 +134,12 @@ def test_holes_are_filled_as_by_the_pipeline(stable_audio):
             output_type="latent",
         ).audios
     settings = GenerateSettings.from_defaults(model.defaults, duration_s=DURATION_S)
-    denoise = model.denoiser(["rain"], [""], settings, known=known_part(clean, mask))
-    *_, last = sample(denoise, model.scheduler(settings), noise, 8)
+    scheduler = model.scheduler(settings)
+    denoise = model.denoiser(["rain"], [""], settings, scheduler, known=known_part(clean, mask))
+    *_, last = sample(denoise, scheduler, noise, 8)
     np.testing.assert_allclose(last.latents[:, :, 0], expected, atol=1e-4)
-    blind = model.denoiser(["rain"], [""], settings)
-    *_, other = sample(blind, model.scheduler(settings), noise, 8)
+    blind = model.denoiser(["rain"], [""], settings, scheduler)
+    *_, other = sample(blind, scheduler, noise, 8)
     assert np.abs(other.latents - last.latents).max() > 0.1
 
 
@@ -166,7 +167,7 @@ def test_a_recording_is_changed_as_by_the_pipeline(stable_audio):
     # Without what is known, which text-to-audio and this pipeline leave out.
     unet = model.networks.unet
     with patch.object(unet, "forward", partial(_without_known, unet.forward)):
-        denoise = model.denoiser(["rain"], [""], settings)
+        denoise = model.denoiser(["rain"], [""], settings, scheduler)
         *_, last = sample(denoise, scheduler, noise, 8, clean=clean, first_step=first_step)
     np.testing.assert_allclose(last.latents[:, :, 0], expected, atol=1e-4)
 

@@ -46,7 +46,7 @@ def test_a_scale_of_one_computes_only_the_conditional_branch(texts):
 
 def test_after_the_last_guided_step_only_the_conditional_branch_is_computed(texts):
     predict = Spy()
-    denoise = guided_denoiser(predict, texts, 7.5, guided_until=TIME)
+    denoise = guided_denoiser(predict, texts, 7.5, is_guided=lambda timestep: timestep >= TIME)
     np.testing.assert_allclose(denoise(LATENTS, TIME), LATENTS * (1 + 7.5 * 2))
     np.testing.assert_allclose(denoise(LATENTS, TIME - 0.5), LATENTS * 3)
     assert predict.n_rows == [4, 2]

@@ -55,9 +55,10 @@ def learn(stage, tmp_path, **changes):
 
 def ends(model, seeds, captions, **settings):
     settings = GenerateSettings.from_defaults(model.defaults, **settings)
-    denoise = model.denoiser(captions, [""] * len(captions), settings)
+    scheduler = model.scheduler(settings)
+    denoise = model.denoiser(captions, [""] * len(captions), settings, scheduler)
     noise = initial_noise(seeds, model.latent_shape(model.defaults.max_duration_s))
-    *_, last = sample(denoise, model.scheduler(settings), noise, settings.steps)
+    *_, last = sample(denoise, scheduler, noise, settings.steps)
     return last.latents
 
 
@@ -116,9 +117,10 @@ def test_a_step_starts_where_the_last_one_ended(wordy_model, tmp_path):
     losses = [loss for loss, _ in stage.losses(stage.load([Sample(0, seed=0)]), step=0)]
     own = student_of(teacher, 4)
     settings = GenerateSettings.from_defaults(own.defaults)
-    denoise = own.denoiser(CAPTIONS[:1], [""], settings)
+    scheduler = own.scheduler(settings)
+    denoise = own.denoiser(CAPTIONS[:1], [""], settings, scheduler)
     noise = found.states([0])[:, 0].numpy()
-    way = [noise, *(s.latents for s in sample(denoise, own.scheduler(settings), noise, 4))]
+    way = [noise, *(s.latents for s in sample(denoise, scheduler, noise, 4))]
     for latents, expected in zip(seen[:4], way[:4], strict=True):
         np.testing.assert_allclose(latents, expected, rtol=1e-3, atol=1e-4)
         assert not latents.requires_grad

@@ -47,8 +47,9 @@ def test_a_trajectory_is_the_guided_way_of_many_steps(wordy_model, tmp_path):
     teacher = replace(wordy_model, scheduler_config=schedule)
     shape = teacher.latent_shape(teacher.defaults.max_duration_s)
     noise = initial_noise([scene_seed(3, 2)], shape)
-    denoise = teacher.denoiser(["a bell"], [""], settings)
-    steps = list(sample(denoise, teacher.scheduler(settings), noise, 4))
+    scheduler = teacher.scheduler(settings)
+    denoise = teacher.denoiser(["a bell"], [""], settings, scheduler)
+    steps = list(sample(denoise, scheduler, noise, 4))
     expected = np.concatenate([noise, steps[1].latents, steps[3].latents])
     np.testing.assert_allclose(states[1], expected, rtol=2e-3, atol=2e-3)  # kept in float16
 

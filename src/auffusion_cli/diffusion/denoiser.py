@@ -29,14 +29,14 @@ def guided_denoiser(
     conditioning: Conditioning,
     guidance_scale: float,
     guidance_rescale: float = 0.0,
-    guided_until: float = 0.0,
+    is_guided: Callable[[float], bool] = lambda timestep: True,
 ) -> Denoise:
     """Classifier-free guidance (Ho & Salimans 2022) around the UNet that `predict` calls.
 
     `conditioning` has one row for each row of the latents. Both branches go through the UNet in
     one call; at a scale of 1 the guided output equals the conditional one, which is then all that
-    is computed, as it is at the time steps after `guided_until`: guidance does least where little
-    noise is left (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+    is computed, as it is at the time steps that are not `is_guided`: guidance does least where
+    little noise is left (Kynkäänniemi et al. 2024, arXiv 2404.07724).
     """
     if guidance_scale == 1.0:
         return lambda latents, timestep: predict(latents, timestep, conditioning.cond)
@@ -44,7 +44,7 @@ def guided_denoiser(
     both = np.concatenate([conditioning.uncond, conditioning.cond])
 
     def denoise(latents: np.ndarray, timestep: float) -> np.ndarray:
-        if timestep < guided_until:
+        if not is_guided(timestep):
             return predict(latents, timestep, conditioning.cond)
         uncond, cond = np.split(predict(np.concatenate([latents, latents]), timestep, both), 2)
         guided = uncond + guidance_scale * (cond - uncond)

@@ -67,7 +67,7 @@ def edit(
     scheduler = model.scheduler(settings)
     scheduler.set_timesteps(settings.steps)
     denoise_source, denoise_edited = (
-        model.denoiser([prompt], [request.negative_prompt], settings)
+        model.denoiser([prompt], [request.negative_prompt], settings, scheduler)
         for prompt in (words.source, words.prompt)
     )
     with prompt_to_prompt(

@@ -311,11 +311,11 @@ def sample_latents(
     `timeline` says.
     """
     scheduler = model.scheduler(settings)
-
+    negative_prompts = [request.negative_prompt for request in requests]
     made = replace(settings, duration_s=_made_s(requests[0], settings))
 
     def denoiser(prompts: Sequence[str]) -> Denoise:
-        return model.denoiser(prompts, [request.negative_prompt for request in requests], made)
+        return model.denoiser(prompts, negative_prompts, made, scheduler)
 
     after_step = None
     if isinstance(requests[0], TimelineRequest):

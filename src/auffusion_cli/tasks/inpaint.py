@@ -312,7 +312,8 @@ def _denoise(
     keep = keep_known(clean, noise, mask, scheduler, back_noise if request.resample > 1 else None)
     steps = sample(
         model.denoiser(
-            [request.prompt], [request.negative_prompt], settings, known=known_part(clean, mask)
+            *([request.prompt], [request.negative_prompt], settings, scheduler),
+            known=known_part(clean, mask),
         ),
         scheduler,
         noise,

@@ -107,8 +107,10 @@ def _transfer(
     view = np.pad(view, ((0, 0), (0, 0), (0, n_whole - n)))
     clean = model.encode(mirror_fill(view, np.arange(n_whole) < n))
 
+    scheduler = model.scheduler(settings)
+
     def denoiser(prompt: str, settings: GenerateSettings) -> Denoise:
-        denoise = model.denoiser([prompt], [request.negative_prompt], settings)
+        denoise = model.denoiser([prompt], [request.negative_prompt], settings, scheduler)
         return model.windowed(denoise, settings)
 
     first_step = request.first_step(settings.steps)
@@ -126,7 +128,7 @@ def _transfer(
         noise = initial_noise([request.seed], clean.shape[1:])
     steps = sample(
         denoiser(request.prompt, settings),
-        model.scheduler(settings),
+        scheduler,
         noise,
         settings.steps,
         clean=None if n_inverted else clean,

@@ -110,8 +110,8 @@ def _generate(
     for start in range(0, len(prompts), BATCH):
         some = prompts[start : start + BATCH]
         seeds = [scene_seed(seed, start + i) for i in range(len(some))]
-        denoise = model.denoiser(some, [""] * len(some), settings)
         scheduler = model.scheduler(settings)
+        denoise = model.denoiser(some, [""] * len(some), settings, scheduler)
         *_, last = sample(denoise, scheduler, initial_noise(seeds, shape), settings.steps)
         batches.append(last.latents)
         if on_progress is not None:

@@ -143,8 +143,9 @@ def _walk(
 ) -> np.ndarray:
     """(B, n_steps + 1, C, h, w): the latents at every so many-th of the teacher's steps."""
     noise = initial_noise(seeds, teacher.latent_shape(teacher.defaults.max_duration_s))
-    denoise = teacher.denoiser(captions, [""] * len(captions), settings)
-    steps = sample(denoise, teacher.scheduler(settings), noise, settings.steps)
+    scheduler = teacher.scheduler(settings)
+    denoise = teacher.denoiser(captions, [""] * len(captions), settings, scheduler)
+    steps = sample(denoise, scheduler, noise, settings.steps)
     every = settings.steps // n_steps
     passed = [step.latents for step in steps if (step.index + 1) % every == 0]
     return np.stack([noise, *passed], axis=1)
