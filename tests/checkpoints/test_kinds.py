@@ -51,6 +51,7 @@ def test_a_search_puts_names_first():
         ("LGPL-2.1", True),
         ("MIT / GPL-3+", True),
         ("CC-BY-SA-3.0 or CC-BY-3.0", False),
+        ("CC-BY-SA-3.0 OR CC-BY-3.0", False),
         ("CC-BY-3.0 and CC0-1.0", False),
         ("public-domain", False),
     ],

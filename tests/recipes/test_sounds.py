@@ -140,6 +140,27 @@ def test_credits_follow_the_most_specific_paragraph(tmp_path: Path) -> None:
     assert "CC0: 2010 Berta (1)" in document
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("GPL-2", "GPL-2.0-only"),
+        ("GPL-3+", "GPL-3.0-or-later"),
+        ("LGPL-2.1", "LGPL-2.1-only"),
+        ("LGPL-3.0-or-later", "LGPL-3.0-or-later"),
+        ("GPL", "GPL"),
+        ("GPL-2 or GPL-3", "GPL-2.0-only OR GPL-3.0-only"),
+        ("CC-BY-3.0 and CC0", "CC-BY-3.0 AND CC0-1.0"),
+        ("CC-BY-SA-3", "CC-BY-SA-3.0"),
+        ("CC-BY-SA-3.0+", "CC-BY-SA-3.0+"),
+        ("Expat", "MIT"),
+        ("Public Domain", "public-domain"),
+        ("free-art", "free-art"),
+    ],
+)
+def test_licences_have_the_names_of_spdx(name, expected):
+    assert attribution.spdx(name) == attribution.spdx(expected) == expected
+
+
 def test_midi_is_whole() -> None:
     data = rendered.midi(0, [(0.0, 1.0, 60, 100), (0.5, 1.0, 64, 100)])
     assert data[:4] == b"MThd" and data[14:18] == b"MTrk"

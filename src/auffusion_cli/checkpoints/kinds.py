@@ -50,7 +50,9 @@ class Kind:
 
 def asks_for_share_alike(licence: str) -> bool:
     """Whether every choice that `licence` leaves asks for the same licence on adaptations."""
-    return all(SHARE_ALIKE.search(choice) for choice in licence.split(" or "))
+    return all(
+        SHARE_ALIKE.search(choice) for choice in re.split(" or ", licence, flags=re.IGNORECASE)
+    )
 
 
 def read_kinds(folder: Path) -> list[Kind] | None:
