@@ -90,27 +90,32 @@ def read_lines(prompts: Sequence[str] | None, prompts_file: str | None) -> list[
 
 
 def named_sounds(
-    lines: Sequence[PromptLine], n_variations: int, seed: int, negative: str
+    lines: Sequence[PromptLine], n_variations: int, seed: int, negative: str, *, in_list: bool
 ) -> dict[str, GenerateRequest]:
     """File name without suffix -> request, for each prompt and variation.
 
     A list may name its sounds in a column as captions do, so that they are paired with real ones.
+    Its lines have seeds of their own, as in `generate`: of one noise the sounds of a cell would be
+    alike, and no sample of what the settings make.
     """
     from auffusion_cli.evaluation.captions import named_clip
     from auffusion_cli.files import slug
     from auffusion_cli.requests.request import GenerateRequest
+    from auffusion_cli.requests.seeds import line_seed, seed_after
 
     sounds: dict[str, GenerateRequest] = {}
     for line in lines:
         own = named_clip(line.columns)
         stem = f"{line.number:05d}-{slug(line.prompt)}" if own is None else _stem(own, line.number)
-        first_seed = seed if line.seed is None else line.seed
+        first_seed = line.seed
+        if first_seed is None:
+            first_seed = line_seed(seed, line.number) if in_list else seed
         for n in range(n_variations):
             name = f"{stem}-{n + 1}" if n_variations > 1 else stem
             if name in sounds:
                 raise UsageError(f"--prompts, line {line.number}: a second sound named {name!r}")
             line_negative = negative if line.negative_prompt is None else line.negative_prompt
-            sounds[name] = GenerateRequest(line.prompt, first_seed + n, line_negative)
+            sounds[name] = GenerateRequest(line.prompt, seed_after(first_seed, n), line_negative)
     return sounds
 
 

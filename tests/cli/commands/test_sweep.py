@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.evaluation.protocols import PROTOCOLS
 from auffusion_cli.evaluation.tagger import Tagger, TaggerEmbedder
+from auffusion_cli.requests.seeds import line_seed
 from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.signal.sound_file import read_provenance
 from auffusion_cli.tasks import sweep as task
@@ -244,8 +245,8 @@ def test_a_list_can_name_its_sounds_and_has_seeds(run):
     assert {name: s["seed"] for name, s in sounds.items()} == {
         "real_1-1": 5,
         "real_1-2": 6,
-        "b.2-1": 0,
-        "b.2-2": 1,
+        "b.2-1": line_seed(0, 3),  # as `generate` gives the third line
+        "b.2-2": line_seed(0, 3) + 1,
     }
 
 

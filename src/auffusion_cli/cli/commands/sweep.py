@@ -109,7 +109,8 @@ def sweep(
     from auffusion_cli.cli.making import set_up
     from auffusion_cli.requests.request import GenerateSettings
 
-    sounds = grid.named_sounds(grid.read_lines(prompts, prompts_file), n_variations, seed, negative)
+    lines, in_list = grid.read_lines(prompts, prompts_file), prompts_file is not None
+    sounds = grid.named_sounds(lines, n_variations, seed, negative, in_list=in_list)
     axes = {
         "steps": grid.axis_values("--steps", steps, int, "whole numbers such as 10,25,50"),
         "guidance_scale": grid.axis_values(
