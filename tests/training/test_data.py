@@ -245,6 +245,13 @@ def test_captions_may_be_in_numbered_columns_as_clothos(tmp_path, name, content)
 AUDIOCAPS_ROW = "audiocap_id,youtube_id,start_time,caption,sentence\n7,a,30,no,yes\n"
 
 
+def test_a_table_of_audiocaps_by_itself_is_told_from_a_list(tmp_path):
+    (tmp_path / "train.csv").write_text(AUDIOCAPS_ROW)
+    with pytest.raises(DataError, match="line 2: has no audio_path") as caught:
+        load_clips(tmp_path / "train.csv")
+    assert caught.value.hint == "Of AudioCaps name the folder of its tables."
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -255,7 +255,10 @@ def _load_paths(
     for where, row in rows:
         column = next((name for name in PATH_NAMES if name in row), None)
         if column is None:
-            raise DataError(f"{where}: has no {', '.join(PATH_NAMES)}")
+            raise DataError(
+                f"{where}: has no {', '.join(PATH_NAMES)}",
+                hint="Of AudioCaps name the folder of its tables." if "youtube_id" in row else None,
+            )
         name = row[column]
         # Such lists have absolute paths; since the user named this one, they are allowed.
         if not (isinstance(name, str) and os.path.isabs(name) and "\0" not in name):

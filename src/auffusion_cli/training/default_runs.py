@@ -52,4 +52,4 @@ IMAGE_MODEL_RUN: dict[str, Any] = {
         "ema_decay": 0.9999,
     },
 }
-"""Without --config, from an image model that has a known name: recipes/auffusion/diffusion.yaml."""
+"""Without --config, from an image model: recipes/auffusion/diffusion.yaml."""

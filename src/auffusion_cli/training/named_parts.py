@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from auffusion_cli.checkpoints.names import KNOWN
 from auffusion_cli.training.config import TrainingConfig
 
 TEXT_PARTS = ("text_encoder", "tokenizer")
 """Of Stable Diffusion's layout."""
+OF_IMAGE_MODELS = ("model_index.json", "unet", "vae", *TEXT_PARTS)
+OF_SOUND_MODELS = ("vocoder", "auffusion.json")
+"""What a folder of the same layout has besides, where its model makes sound."""
 
 
 def named_parts(config: TrainingConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
@@ -39,6 +43,10 @@ def named_parts(config: TrainingConfig) -> Iterator[tuple[str, str, tuple[str, .
 
 
 def is_image_model(name: str) -> bool:
-    """Whether `name` is a known model of images, to which an adapter and a vocoder are added."""
-    known = KNOWN.get(name.partition("@")[0])
-    return known is not None and not known.makes_sound
+    """Whether `name` is a model of images, to which an adapter and a vocoder are added: a known
+    one, or a folder of Stable Diffusion that nobody has made a sound model of."""
+    if known := KNOWN.get(name.partition("@")[0]):
+        return not known.makes_sound
+    folder = Path(name)
+    has_its_parts = all((folder / part).exists() for part in OF_IMAGE_MODELS)
+    return has_its_parts and not any((folder / part).exists() for part in OF_SOUND_MODELS)

@@ -25,6 +25,7 @@ from auffusion_cli.signal.sound_file import read_record
 from auffusion_cli.training.checkpoints import newest_checkpoint
 from auffusion_cli.training.config_file import dump_config, load_config
 from auffusion_cli.training.run_folder import only_run
+from layouts import as_stable_diffusion
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +260,21 @@ def test_from_an_image_model_is_the_recipe(run, monkeypatch):
     assert {**shown, "data": None} == {**yaml.safe_load(dump_config(recipe)), "data": None}
     assert shown["diffusion"]["text_encoders"][0]["path"] == "stable-diffusion-v1-5"
     assert shown["scenes"]["duration_s"] == 10.24
+
+
+def test_a_folder_of_an_image_model_is_one_too(run, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    folder = as_stable_diffusion(Path(shutil.copytree(tiny_checkpoint, tmp_path / "sd")))
+    shutil.rmtree(folder / "vocoder")
+    (folder / "auffusion.json").unlink()
+    shown = settings(run, "--from", str(folder), model=None)["diffusion"]
+    assert [each["path"] for each in shown["text_encoders"]] == [str(folder)]
+    assert shown["vocoder"] == "auffusion"
+    # A LoRA changes the UNet alone, and a folder of ours is what it was trained to be.
+    lora = settings(run, "--lora", "2", "--from", str(folder), model=None)["diffusion"]
+    assert lora["text_encoders"] == []
+    (folder / "auffusion.json").write_text('{"format_version": 1}')
+    assert settings(run, "--from", str(folder), model=None)["diffusion"]["vocoder"] is None
 
 
 @pytest.mark.parametrize(

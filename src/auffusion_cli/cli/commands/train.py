@@ -322,7 +322,7 @@ def _settle(
     run = DEFAULT_RUN if overrides.get("diffusion.lora.rank") is None else LORA_RUN
     if stage == "distill":
         run = DISTILL_RUN
-    if stage == "diffusion" and is_image_model(init_from):
+    if stage == "diffusion" and run is DEFAULT_RUN and is_image_model(init_from):
         run = copy.deepcopy(IMAGE_MODEL_RUN)
         run["diffusion"]["text_encoders"] = [{"path": init_from}]
     if init_from is not None:
