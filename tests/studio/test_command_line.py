@@ -85,6 +85,7 @@ def test_of_changed_words(client, finished, history, tiny_checkpoint, monkeypatc
         ("extend", {"by_s": 1.25, "where": "before", "negative_prompt": "wind"}),
         ("extend", {"by_s": 0.5, "where": "loop", "crossfade_s": 0.2}),
         ("extend", {"by_s": 0.5, "prompt": "-rain"}),
+        ("extend", {"by_s": 0.5, "over_s": 0.25}),
         ("style-transfer", {"prompt": "a drum", "strength": 0.55, "steps": 9}),
         ("style-transfer", {"prompt": "a drum", "method": "inversion", "scheduler": "ddim"}),
     ],

@@ -7,12 +7,15 @@ import pytest
 import soundfile
 
 from auffusion_cli.errors import UsageError
+from auffusion_cli.requests.finish import Finish
 from auffusion_cli.requests.provenance import Provenance
-from auffusion_cli.requests.request import ExtendRequest, GenerateSettings
+from auffusion_cli.requests.request import ExtendRequest, GenerateRequest, GenerateSettings
+from auffusion_cli.signal.audio import write_audio
 from auffusion_cli.signal.recording import read_recording, to_full_scale
-from auffusion_cli.signal.sound_file import read_provenance
+from auffusion_cli.signal.sound_file import read_provenance, read_record
 from auffusion_cli.tasks import inpaint as inpaint_module
-from auffusion_cli.tasks.extend import extend
+from auffusion_cli.tasks.extend import extend, faded_s
+from auffusion_cli.tasks.hear import heard_in
 from auffusion_cli.tasks.reproduce import reproduce
 
 FAST = GenerateSettings(1.0, steps=2, guidance_scale=3.0, guidance_rescale=0.0, scheduler="ddim")
@@ -137,6 +140,61 @@ def test_stereo_noise_keeps_its_width_its_level_and_its_frequencies(quick_model,
     assert 0.5 < high / low < 2
 
 
+def faded(tmp_path, n_fade=3_200, level=1.0):
+    """A sound that generate made and trimmed, with its record: 2 s of noise, faded out."""
+    samples = 0.1 * np.random.default_rng(0).normal(size=32_000).clip(-3, 3)
+    samples[-2 * n_fade :] *= level
+    samples[-n_fade:] *= np.cos(np.linspace(0, np.pi / 2, n_fade)) ** 2
+    write_audio(
+        tmp_path / "rain.wav",
+        samples.astype(np.float32),
+        16_000,
+        provenance=Provenance.without_model(
+            GenerateRequest("rain", 1, trim=True), 2.0, np.zeros(4, np.int16)
+        ).to_dict(),
+    )
+    return read_recording(tmp_path / "rain.wav"), read_record(tmp_path / "rain.wav")
+
+
+def test_a_fade_that_the_record_tells_of_is_known_where_it_cuts_off_a_sound(tmp_path):
+    sound, record = faded(tmp_path)
+    assert faded_s(sound, record, "after") == faded_s(sound, record, "loop") == 0.2
+    assert faded_s(sound, record, "before") == faded_s(sound, None, "after") == 0
+    untrimmed = dataclasses.replace(record, request=GenerateRequest("rain", 1))
+    assert faded_s(sound, untrimmed, "after") == 0
+    finished = dataclasses.replace(untrimmed, finish=Finish(fade_out_s=0.2, fade_in_s=0.2))
+    assert faded_s(sound, finished, "after") == 0.2
+    assert faded_s(sound, finished, "before") == 0  # its start is as loud as ever
+    ended, record = faded(tmp_path, level=0.01)
+    assert faded_s(ended, record, "after") == 0
+
+
+@pytest.mark.parametrize("where", ["after", "loop"])
+def test_what_is_made_anew_leaves_no_dip(quick_model, tmp_path, where):
+    sound, _ = faded(tmp_path)
+    levels = []
+    for over_s in (0.0, 0.2):
+        asked = request(sound, 0.5, where, over_s=over_s)
+        result = extend(quick_model, sound, asked, FAST).recording
+        n = round((2 - over_s) * 16_000)
+        assert len(result.samples) == 40_000
+        assert np.array_equal(result.samples[:n], sound.samples[:n])
+        blocks = to_full_scale(result.samples).reshape(-1, 320)
+        levels.append(20 * np.log10(blocks.std(axis=1).min() / blocks.std()))
+    assert levels[0] < -20 and levels[1] > -6
+
+
+def test_at_the_start_it_is_what_comes_first(quick_model, tmp_path):
+    sound, _ = faded(tmp_path)
+    asked = request(sound, 0.5, "before", over_s=0.3)
+    result = extend(quick_model, sound, asked, FAST)
+    assert np.array_equal(result.recording.samples[-27_200:], sound.samples[-27_200:])
+    assert len(result.recording.samples) == 40_000
+    assert len(heard_in(result).waveform) == round((0.8 - asked.crossfade_s) * 16_000)
+    with pytest.raises(UsageError, match=r"--over 2s: clip\.wav lasts 2 s"):
+        extend(quick_model, sound, request(sound, 0.5, over_s=2.0), FAST)
+
+
 def test_silence_is_no_error(quick_model, tmp_path):
     soundfile.write(tmp_path / "clip.wav", np.zeros((8000, 2)), 16000)
     clip = read_recording(tmp_path / "clip.wav")
@@ -146,7 +204,14 @@ def test_silence_is_no_error(quick_model, tmp_path):
 
 @pytest.mark.parametrize(
     "values",
-    [{"by_s": 0}, {"by_s": float("nan")}, {"by_s": 4000}, {"where": "up"}, {"crossfade_s": 2}],
+    [
+        {"by_s": 0},
+        {"by_s": float("nan")},
+        {"by_s": 4000},
+        {"over_s": -1},
+        {"where": "up"},
+        {"crossfade_s": 2},
+    ],
 )
 def test_impossible_requests_are_refused(values):
     with pytest.raises(UsageError):

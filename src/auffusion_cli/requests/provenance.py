@@ -239,7 +239,7 @@ class Provenance:
 
 
 _LATER_FIELDS = (
-    *("trim", "one_shot", "loop", "room_tone", "near_seed", "nearness", "extend_band"),
+    *("trim", "one_shot", "loop", "room_tone", "near_seed", "nearness", "extend_band", "over_s"),
     *("guidance_until", "windows_at_once"),
 )
 """Fields of requests and settings that the first records lack: their defaults are what was done."""

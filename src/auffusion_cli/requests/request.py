@@ -165,6 +165,8 @@ class ExtendRequest:
     """"" leaves it to the model what fits."""
     negative_prompt: str = ""
     crossfade_s: float = 0.1
+    over_s: float = 0.0
+    """So much of the recording is made anew where it is extended, such as a fade."""
     extend_band: bool = False
     """Like `InpaintRequest.extend_band`."""
     task: ClassVar[str] = "extend"
@@ -177,12 +179,18 @@ class ExtendRequest:
         check_seed(self.seed)
         check_flag("--extend-band", self.extend_band)
         check_limits("--by", self.by_s, SETTING_LIMITS["duration_s"])
+        check_limits("--over", self.over_s, FADE)
         if self.where not in EXTEND_WHERE:
             raise UsageError(
                 f"extending {shown(self.where)} is not known",
                 hint=f"Valid: {', '.join(EXTEND_WHERE)}.",
             )
         check_limits("--crossfade", self.crossfade_s, CROSSFADE)
+
+    @property
+    def new_s(self) -> float:
+        """All that is made."""
+        return self.by_s + self.over_s
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,11 @@ def find_event(waveform: np.ndarray, n_samples: int, rate_hz: int) -> Part:
     return parts[int(np.flatnonzero(np.array(energy) >= 0.9 * max(energy))[0])]
 
 
+def fade_s(duration_s: float) -> float:
+    """How long the fade is at the end of a trimmed sound of `duration_s`."""
+    return min(FADE_SHARE * duration_s, MAX_FADE_S)
+
+
 def trim(waveform: np.ndarray, part: Part, rate_hz: int) -> np.ndarray:
     """`part` of (..., N) samples, faded at its end, its peak at -1 dB of full scale."""
     sound = part.of(waveform)
@@ -89,7 +94,7 @@ def trim(waveform: np.ndarray, part: Part, rate_hz: int) -> np.ndarray:
         sound[..., :n_in] *= np.linspace(0, 1, n_in, dtype=sound.dtype)
     # The end of the sound: of the part, or of the waveform where that ends before.
     end = min(sound.shape[-1], waveform.shape[-1] - part.start)
-    n_out = min(round(FADE_SHARE * sound.shape[-1]), round(MAX_FADE_S * rate_hz), end)
+    n_out = min(round(fade_s(sound.shape[-1] / rate_hz) * rate_hz), end)
     if n_out:
         angle = np.linspace(0, math.pi, n_out, dtype=sound.dtype)
         sound[..., end - n_out : end] *= 0.5 + 0.5 * np.cos(angle)

@@ -172,6 +172,9 @@ class ExtendAsk(EditAsk):
     by_s: float = 1.0
     where: Literal["after", "before", "loop"] = "after"
     crossfade_s: float = 0.1
+    over_s: float | None = None
+    """So much of the recording is made anew where it is extended; by default the fade that its
+    record tells of."""
     task: ClassVar[str] = "extend"
 
     def request(self, name: str, sha256: str) -> ExtendRequest:
@@ -184,6 +187,7 @@ class ExtendAsk(EditAsk):
             prompt=self.prompt,
             negative_prompt=self.negative_prompt,
             crossfade_s=self.crossfade_s,
+            over_s=self.over_s or 0.0,
         )
 
 

@@ -34,6 +34,7 @@ TASK_OPTIONS: dict[str, dict[str, tuple[str, Any]]] = {
         "by_s": ("--by", None),
         "prompt": ("--prompt", ""),
         "crossfade_s": ("--crossfade", 0.1),
+        "over_s": ("--over", None),
     },
     "finish": {},
     "style-transfer": {"strength": ("--strength", None), "method": ("--method", "sdedit")},
@@ -68,9 +69,10 @@ def command_line(
     if source is not None:
         words.append(str(source))
     for name, (option, default) in TASK_OPTIONS[task].items():
-        values = record[name] if isinstance(record[name], list | tuple) else [record[name]]
-        if record[name] not in (default, ()):
-            words += [part for value in values for part in (option, _text(value))]
+        value = record.get(name, default)  # older records have fewer
+        if value not in (default, ()):
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [part for each in values for part in (option, _text(each))]
     if record.get("where", "after") != "after":
         words.append(f"--{record['where']}")
     if record.get("negative_prompt") and task != "edit":

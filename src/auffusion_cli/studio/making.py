@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.errors import AuffusionWarning, UsageError
+from auffusion_cli.errors import AudioError, AuffusionWarning, UsageError
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.selection import Choosing, Selection
 from auffusion_cli.studio.asks import (
@@ -94,6 +95,7 @@ class Maker:
 
     def _check_edit(self, ask: EditAsk, source: Sound) -> None:
         from auffusion_cli.config import SpectrogramConfig
+        from auffusion_cli.tasks.extend import check_over
         from auffusion_cli.tasks.inpaint import check_resample, parse_masks
         from auffusion_cli.tasks.style_transfer import check_method
 
@@ -105,6 +107,8 @@ class Maker:
             check_resample(request, settings)
         elif isinstance(ask, StyleTransferAsk):
             check_method(request, settings)
+        elif isinstance(ask, ExtendAsk):
+            check_over(request, source.duration_s)
 
     def work(self, job: Job, report: Report) -> None:
         """Make what `job` asks for; each sound is in the history as soon as it is made."""
@@ -148,12 +152,18 @@ class Maker:
     def _edit(self, job: Job, report: Report) -> None:
         from auffusion_cli.signal.recording import read_recording
         from auffusion_cli.tasks.choose import choose_edit
+        from auffusion_cli.tasks.extend import faded_s
 
         ask: EditAsk = job.ask
         source = self.history.find(ask.source)
         path = self.history.path(source)
         recording = read_recording(path)
         request = ask.request(path.name, recording.sha256)
+        if isinstance(ask, ExtendAsk) and ask.over_s is None:
+            record = _record_of(source)
+            request = replace(request, over_s=faded_s(recording, record, ask.where))
+            if request.over_s:
+                job.remarks.append(f"the fade of {request.over_s:g} s was made anew")
         added_s = ask.by_s if isinstance(ask, ExtendAsk) else 0.0
         settings = ask.settings(self.defaults, recording.duration_s + added_s)
         task = self._task(ask)
@@ -248,6 +258,13 @@ def _made_from_words(sound: Sound) -> Provenance:
             " model with a LoRA.",
         )
     return Provenance.from_dict(record)
+
+
+def _record_of(sound: Sound) -> Provenance | None:
+    """The record of a sound; None where it has none that can be used."""
+    with suppress(AudioError):
+        return Provenance.from_dict(sound.record)
+    return None
 
 
 @contextmanager

@@ -6,6 +6,8 @@ for as long as the cross-fade takes.
 
 A model that sees nothing behind the hole may let the sound end in it. So the clip's own end stands
 there once more while the hole is filled, and is left out of the result.
+
+A fade at the clip's end would stay as a dip in the longer sound, so that it can be made anew.
 """
 
 from __future__ import annotations
@@ -15,19 +17,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from auffusion_cli.config import MIN_DURATION_S
 from auffusion_cli.diffusion.holes import CONTEXT_SHARE, plan_fill
+from auffusion_cli.errors import UsageError
+from auffusion_cli.requests.finish import Finish
 from auffusion_cli.requests.masks import Span
+from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import ExtendRequest, GenerateSettings
 from auffusion_cli.requests.seeds import seed_after
 from auffusion_cli.signal.extrapolation import extrapolate
 from auffusion_cli.signal.loudness import Ceiling
 from auffusion_cli.signal.overlap import OVERLAP_S
 from auffusion_cli.signal.recording import Recording, to_full_scale
+from auffusion_cli.signal.trim import fade_s
 from auffusion_cli.tasks.edits import EditResult, OnProgress, edit_result
 from auffusion_cli.tasks.inpaint import fill
 
 if TYPE_CHECKING:
     from auffusion_cli.model import Model
+
+FADED_TO = 10 ** (-12 / 20)
+"""Level of the last quarter of a fade against what is before it, at most."""
+GOES_ON = 10 ** (-20 / 20)
+"""Level of a sound that is faded against the whole recording, at least."""
 
 
 def extend(
@@ -41,10 +53,15 @@ def extend(
     """`source` extended by `request.by_s`, at its own rate, width and channels.
 
     Raises:
+        UsageError: all of it would be made anew.
         AuffusionError: the result is not finite.
     """
-    clip = source.samples
-    n_new = max(round(request.by_s * source.sample_rate_hz), 1)
+    check_over(request, source.duration_s)
+    n_over = round(request.over_s * source.sample_rate_hz)
+    n_new = n_over + max(round(request.by_s * source.sample_rate_hz), 1)
+    is_before = request.where == "before"
+    clip = source.samples[n_over:] if is_before else source.samples[: len(source.samples) - n_over]
+    source = replace(source, samples=clip)
     grower = _Grower(model, source, request, settings, n_new, on_progress)
     match request.where:
         case "before":
@@ -56,6 +73,33 @@ def extend(
         case _:
             samples = np.concatenate([clip, grower.grow(n_new)])
     return edit_result(model, source, samples, request, settings, grower.lowest_gain)
+
+
+def check_over(request: ExtendRequest, duration_s: float) -> None:
+    """Raise a UsageError where nothing of a recording of `duration_s` would stay."""
+    if duration_s - request.over_s < MIN_DURATION_S:
+        raise UsageError(f"--over {request.over_s:g}s: {request.source} lasts {duration_s:g} s")
+
+
+def faded_s(source: Recording, record: Provenance | None, where: str) -> float:
+    """How long the fade is in `source`, where it is extended, by its `record`; 0 where none is.
+
+    It counts where it is heard, as it cuts off what goes on.
+    """
+    if record is None:
+        return 0.0
+    finish, samples = record.finish or Finish(), to_full_scale(source.samples)
+    if where == "before":
+        length_s, samples = finish.fade_in_s, samples[::-1]
+    else:
+        is_trimmed = getattr(record.request, "trim", False)
+        length_s = max(finish.fade_out_s, fade_s(source.duration_s) if is_trimmed else 0.0)
+    n = round(length_s * source.sample_rate_hz)
+    if n < 4 or 2 * n > len(samples):
+        return 0.0
+    before, end = samples[-2 * n : -n].std(), samples[-n // 4 :].std()
+    goes_on = before > GOES_ON * samples.std()
+    return length_s if goes_on and end < FADED_TO * before else 0.0
 
 
 @dataclass

@@ -69,7 +69,7 @@ def _new_spans(request: Request, duration_s: float) -> list[Span]:
     if isinstance(request, InpaintRequest) and request.masks:
         return parse_times(request.masks, duration_s)
     if isinstance(request, ExtendRequest) and request.where == "before":
-        return [Span(0.0, request.by_s)]
+        return [Span(0.0, request.new_s)]
     if isinstance(request, ExtendRequest):
-        return [Span(duration_s - request.by_s, duration_s)]
+        return [Span(duration_s - request.new_s, duration_s)]
     return [Span(0.0, duration_s)]

@@ -21,7 +21,8 @@ def run(tiny_checkpoint, tiny_model, tmp_path, monkeypatch):
     app = build_app()
 
     def run(name, *arguments):
-        options = ["--device", "cpu", "--model", str(tiny_checkpoint)]
+        has_model = name != "finish"
+        options = ["--device", "cpu", "--model", str(tiny_checkpoint)] if has_model else []
         return CliRunner().invoke(app, [name, *arguments, *options])
 
     return run
@@ -76,6 +77,7 @@ def test_a_loop_is_a_second_longer_and_a_dry_run_writes_nothing(run, tmp_path):
         (("--by", "0"), "--by 0.0"),
         (("--by", "2000000ms", "--crossfade", "2s"), "--crossfade 2.0"),
         (("--by", "3599.8s"), "with it clip.wav would last 3600.3 s"),
+        (("--by", "1s", "--over", "0.5s"), "--over 0.5s: clip.wav lasts 0.5 s"),
         (("--by", "1s", "-o", "new.mp3"), "new.mp3"),
         (("--by", "1s", "-o", "clip.wav"), "clip.wav exists"),
     ],
@@ -94,6 +96,18 @@ def test_a_clip_that_is_too_short_is_told(run):
     soundfile.write("click.wav", np.ones(40), 48000)
     result = run("extend", "click.wav", "--by", "1s")
     assert result.exit_code == 2 and "click.wav lasts 0.000833333 s\n" in result.stderr
+
+
+def test_a_fade_of_its_own_is_made_anew_and_told(run):
+    assert run("finish", "clip.wav", "--fade-out", "0.2s", "-o", "faded.wav").exit_code == 0
+    for more, over_s, words in (
+        ((), 0.2, "its fade of 0.2 s is made anew (--over 0 keeps it)"),
+        (("--over", "0"), 0.0, ""),
+        (("--over", "300ms"), 0.3, ""),
+    ):
+        result = run("extend", "faded.wav", "--by", "1s", "--dry-run", "--json", *more)
+        assert json.loads(result.stdout)["sounds"][0]["over_s"] == over_s
+        assert words in result.stderr and bool(words) == ("fade" in result.stderr)
 
 
 def test_the_best_of_several_is_kept(run):

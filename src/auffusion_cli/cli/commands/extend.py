@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,6 +43,14 @@ def extend(
             "--crossfade", "From the recording's own sound to the new one; by default 100ms."
         ),
     ] = 0.1,
+    over_s: Annotated[
+        float | None,
+        options.seconds(
+            "--over",
+            "So much of it is made anew where it is extended, such as a fade; by default the fade"
+            " that its record tells of.",
+        ),
+    ] = None,
     seed: options.Seed = None,
     negative: options.Negative = "",
     *,
@@ -54,9 +63,9 @@ def extend(
 ) -> None:
     """Make a recording longer, or make a seamless loop of it.
 
-    Every sample of the recording stays as it was, at its own rate, width and channels; the new part
-    comes after it, or before it with --before. With --loop the new part leads from the end to the
-    start: played again and again, there is no seam.
+    Every sample of the recording stays as it was, but for a fade that auffusion made; so do its
+    rate, width and channels. The new part comes after it, or before it with --before. With --loop
+    it leads from the end to the start: played again and again, there is no seam.
 
     \b
     Examples:
@@ -69,6 +78,7 @@ def extend(
     from auffusion_cli.config import MAX_DURATION_S
     from auffusion_cli.requests.request import ExtendRequest
     from auffusion_cli.requests.seeds import draw_seed
+    from auffusion_cli.tasks import extend as task
 
     if before and loop:
         raise UsageError("Give either --before or --loop, not both")
@@ -83,17 +93,22 @@ def extend(
             f"--by {by_s:g}s: with it {source} would last {duration_s:g} s",
             hint=f"Valid: up to {MAX_DURATION_S:g} s in all.",
         )
+    where = "before" if before else "loop" if loop else "after"
+    if over_s is None:
+        over_s = _faded_s(source, recording, where)
     request = ExtendRequest(
         source=source.name,
         source_sha256=recording.sha256,
         seed=draw_seed() if seed is None else seed,
         by_s=by_s,
-        where="before" if before else "loop" if loop else "after",
+        where=where,
         prompt=prompt,
         negative_prompt=negative,
         crossfade_s=crossfade_s,
+        over_s=over_s,
         extend_band=finishing.extend_band,
     )
+    task.check_over(request, recording.duration_s)
     name = "{name}-loop" if loop else "{name}-extended"
     path = recordings.output_path(output, name, source, recording, request)
     recordings.check_no_fades(finish, loop)
@@ -108,8 +123,6 @@ def extend(
     if seed is None:
         console.note_seed(request.seed)
     model = setup.load()
-    from auffusion_cli.tasks import extend as task
-
     edit = partial(task.extend, model, recording, settings=setup.settings)
     results = recordings.make(choosing, "extending", edit, request)
     if spectrogram:
@@ -117,6 +130,16 @@ def extend(
         titled = [("before", padded), ("after", results[0].recording)]
         recordings.draw(spectrogram, titled, overwrite=run.overwrite)
     recordings.write_kept(results, paths, run, finish)
+
+
+def _faded_s(source: Path, recording: Recording, where: str) -> float:
+    """How long the fade is that is made anew, which is told; 0 where there is none."""
+    from auffusion_cli.cli.plan import record_of
+    from auffusion_cli.tasks.extend import faded_s
+
+    if fade_s := faded_s(recording, record_of(source), where):
+        console.note(f"its fade of {fade_s:g} s is made anew (--over 0 keeps it)")
+    return fade_s
 
 
 def _padded(recording: Recording, longer: Recording, *, before: bool) -> Recording:
