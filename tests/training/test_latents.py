@@ -16,6 +16,7 @@ from auffusion_cli.training import latents as latents_module
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import SceneConfig
 from auffusion_cli.training.latents import FreshScenes, open_latents, prepare
+from auffusion_cli.training.preparation import Preparation
 from auffusion_cli.training.samples import Sample, scene_seed
 from auffusion_cli.training.scenes import compose
 
@@ -93,7 +94,7 @@ def test_the_processes_of_a_launch_encode_a_part_each(make, tmp_path, monkeypatc
         encoded = []
         real = latents_module.SoundEncoder.__call__
         latents_module.SoundEncoder.__call__ = lambda *a: encoded.append(a) or real(*a)
-        cache = make(scenes, processes=PartialState(cpu=True))
+        cache = make(scenes, preparation=Preparation(PartialState(cpu=True)))
         return len(encoded) if len(cache) == 37 else 99
 
     children = []
@@ -216,11 +217,11 @@ def test_a_preparation_that_was_stopped_goes_on_at_the_shard(make, tmp_path, mon
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make(scenes, on_progress=interrupt)
+        make(scenes, preparation=Preparation(on_progress=interrupt))
     assert [path.name for path in folder.iterdir()] == [SHARD]
     before = (folder / SHARD).stat().st_mtime_ns
     seen = []
-    cache = make(scenes, on_progress=lambda *report: seen.append(report))
+    cache = make(scenes, preparation=Preparation(on_progress=lambda *told: seen.append(told)))
     assert (folder / SHARD).stat().st_mtime_ns == before
     assert seen[-1] == ("encoding sounds", 37, 37) and len(seen) == 2
     assert all(torch.equal(cache.latent(i), latent) for i, latent in enumerate(expected))

@@ -17,6 +17,7 @@ from auffusion_cli.training.config import SceneConfig
 from auffusion_cli.training.latent_shards import read_index
 from auffusion_cli.training.latents import open_latents
 from auffusion_cli.training.list_values import Reading
+from auffusion_cli.training.preparation import Preparation
 from auffusion_cli.training.records import find_records
 from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.streams import prepare_records
@@ -89,11 +90,18 @@ def test_two_processes_read_parts_of_their_own(make, monkeypatch):
     monkeypatch.setattr(streams, "_write_part", lambda *a: read.append(a[2]) or real(*a))
 
     def process(rank):
-        return SimpleNamespace(num_processes=2, process_index=rank, wait_for_everyone=lambda: None)
+        return Preparation(
+            SimpleNamespace(
+                num_processes=2,
+                process_index=rank,
+                is_main_process=rank == 0,
+                wait_for_everyone=lambda: None,
+            )
+        )
 
     with pytest.raises(DataError, match=r"latents\.json"):  # which the main one writes
-        make(root="two", processes=process(1))
-    shared = make(root="two", processes=process(0))
+        make(root="two", preparation=process(1))
+    shared = make(root="two", preparation=process(0))
     assert read == [1, 0]
     for (wordings, latent), (again, same) in zip(latents(whole), latents(shared), strict=True):
         assert wordings == again and torch.equal(latent, same)
@@ -105,7 +113,7 @@ def test_shards_of_a_job_array_together_are_the_whole(make, tmp_path, monkeypatc
     real = streams._write_part
     monkeypatch.setattr(streams, "_write_part", lambda *a: encoded.append(a[2]) or real(*a))
     for job in (2, 3, 1):  # in any order; of three one has nothing to do
-        assert make(root="jobs", share=Shard(job, 3)) is None
+        assert make(root="jobs", preparation=Preparation(part=Shard(job, 3))) is None
         assert not list((tmp_path / "jobs").glob("*/latents.json"))
     assert encoded == [1, 0]
     completed = make(root="jobs")
@@ -124,11 +132,18 @@ def test_other_text_encoders_take_the_sounds_of_a_launch(
     monkeypatch.setattr(streams, "_write_part", None)  # nothing is read
 
     def process(rank):
-        return SimpleNamespace(num_processes=2, process_index=rank, wait_for_everyone=lambda: None)
+        return Preparation(
+            SimpleNamespace(
+                num_processes=2,
+                process_index=rank,
+                is_main_process=rank == 0,
+                wait_for_everyone=lambda: None,
+            )
+        )
 
     with pytest.raises(DataError, match=r"latents\.json"):  # which the main one writes
-        make(model=other, processes=process(1))
-    taken = make(model=other, processes=process(0))
+        make(model=other, preparation=process(1))
+    taken = make(model=other, preparation=process(0))
     for (wordings, latent), (again, same) in zip(latents(whole), latents(taken), strict=True):
         assert wordings == again and torch.equal(latent, same)
     problems = [read_index(path).problems for path in (tmp_path / "out").iterdir()]

@@ -10,6 +10,7 @@ from auffusion_cli.diffusion.samplers import initial_noise, sample
 from auffusion_cli.training import trajectories
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import DistillConfig, SceneConfig
+from auffusion_cli.training.preparation import Preparation
 from auffusion_cli.training.samples import scene_seed
 from auffusion_cli.training.trajectories import (
     N_IN_FILE,
@@ -75,9 +76,8 @@ def test_each_is_computed_once(wordy_model, tmp_path, walks):
 
     def prepare(captions, config=DISTILL, model=wordy_model):
         walks.clear()
-        return prepare_trajectories(
-            model, captions, config, tmp_path, 0, lambda *report: reports.append(report)
-        )
+        told = Preparation(on_progress=lambda *report: reports.append(report))
+        return prepare_trajectories(model, captions, config, tmp_path, 0, told)
 
     first = prepare(captions)
     assert walks == [captions] and reports == [("computing trajectories", N_IN_FILE, N_IN_FILE)]
@@ -97,14 +97,16 @@ def test_of_several_processes_each_computes_a_part(wordy_model, tmp_path, walks)
     waited = []
 
     def process(index):
-        return SimpleNamespace(
-            num_processes=2, process_index=index, wait_for_everyone=lambda: waited.append(index)
+        return Preparation(
+            SimpleNamespace(
+                num_processes=2, process_index=index, wait_for_everyone=lambda: waited.append(index)
+            )
         )
 
     with pytest.raises(FileNotFoundError):  # here nobody waits for the other
-        prepare_trajectories(wordy_model, captions, DISTILL, tmp_path, 0, processes=process(1))
+        prepare_trajectories(wordy_model, captions, DISTILL, tmp_path, 0, process(1))
     assert walks == [[captions[-1]]] and waited == [1]
-    found = prepare_trajectories(wordy_model, captions, DISTILL, tmp_path, 0, processes=process(0))
+    found = prepare_trajectories(wordy_model, captions, DISTILL, tmp_path, 0, process(0))
     assert walks[1:] == [captions[:-1]] and found.states([N_IN_FILE]).isfinite().all()
 
 

@@ -14,7 +14,6 @@ from types import MappingProxyType
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import PartialState
 from torch import Tensor, nn
 
 from auffusion_cli.codec.codec import Codec
@@ -33,8 +32,8 @@ from auffusion_cli.training.latent_shards import (
     read_items,
     write_shard,
 )
+from auffusion_cli.training.preparation import Preparation
 from auffusion_cli.training.run_folder import LATENTS_NAME
-from auffusion_cli.training.stage import OnPrepare
 
 CAPTION_BATCH = 512
 """Captions in a batch, in which those of the same length are encoded together."""
@@ -150,40 +149,34 @@ class ShardWriter:
 def complete(
     writer: ShardWriter,
     index: Index,
-    write: Callable[[int, int], None],
-    processes: PartialState | None,
-    part: Part | None = None,
-    on_progress: OnPrepare | None = None,
+    write: Callable[[Part], None],
+    preparation: Preparation,
 ) -> None:
     """Make the writer's folder complete, where it is not, and let the main process write the index.
 
-    `write(k, n)` writes the shards of every n-th part of the data from k, as far as they are not
-    there. Where a folder beside it has latents of the same sounds, these are taken in place of
-    that, and only the captions are encoded. With a `part` only this one is written, and no index.
+    `write` writes the shards of a share of the data, as far as they are not there. Where a folder
+    beside it has latents of the same sounds, these are taken in place of that, and only the
+    captions are encoded. Of a part of the data no index is written.
     """
     folder = writer.folder
     if (folder / LATENTS_NAME).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    n, rank = (processes.num_processes, processes.process_index) if processes else (1, 0)
-    mine = (part or Part()).part(Part(rank + 1, n))
+    mine = preparation.share
     if (found := _find_same_sounds(folder.parent, index)) is None:
-        write(mine.index - 1, mine.count)
+        write(mine)
     else:
         source, shards = found
         shards = [one for one in shards if one.part % mine.count == mine.index - 1]
         for n_done, info in enumerate(shards, 1):
             if not info.path(folder).exists():
                 writer.take(source, info, index.latent_shape)
-            if on_progress is not None:
-                on_progress("encoding captions", n_done, len(shards))
-    if processes is not None:
-        processes.wait_for_everyone()
-    if rank == 0 and part is None:
+            preparation.tell("encoding captions", n_done, len(shards))
+    preparation.wait()
+    if preparation.is_main and preparation.part is None:
         written = [read_info(path) for path in sorted(folder.glob("*.safetensors"))]
         replace(index, shards=tuple(written)).write(folder)
-    if processes is not None:
-        processes.wait_for_everyone()
+    preparation.wait()
 
 
 def _find_same_sounds(root: Path, index: Index) -> tuple[Path, tuple[ShardInfo, ...]] | None:

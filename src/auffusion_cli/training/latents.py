@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -43,6 +42,7 @@ from auffusion_cli.training.latent_shards import (
     shard_path,
 )
 from auffusion_cli.training.loading import read_ahead
+from auffusion_cli.training.preparation import ALONE, Preparation
 from auffusion_cli.training.run_folder import LATENTS_NAME
 from auffusion_cli.training.samples import Sample, Shards, derive_seed, scene_seed
 from auffusion_cli.training.scenes import Scene, compose
@@ -175,20 +175,17 @@ def prepare(
     store: ClipStore,
     scenes: SceneConfig,
     seed: int,
-    on_progress: OnPrepare | None = None,
+    preparation: Preparation = ALONE,
     n_workers: int = 0,
     before_composing: Callable[[], None] = lambda: None,
-    processes: PartialState | None = None,
-    part: Part | None = None,
 ) -> LatentCache | None:
     """Open the cache of exactly these inputs under `root`, which is made if it is missing.
 
-    With a `part` only this one of it is made, and None returned. Latents that another cache under
+    Of a part of the data only this one is made, and None returned. Latents that another cache under
     `root` has of the same sounds, for other text encoders, are taken from there.
 
     `before_composing()` is called before scenes are composed. The scenes do not depend on
-    `n_workers`, the number of processes that compose them. `scenes.n_cached` is not 0. The
-    `processes` of a launch, which all call this, encode a part each.
+    `n_workers`, the number of processes that compose them. `scenes.n_cached` is not 0.
     """
     n_scenes = scenes.n_cached or len(store)
     data = _described(store, scenes, seed, n_scenes)
@@ -197,23 +194,22 @@ def prepare(
     writer = ShardWriter(folder, codec, text)
     batches = _SceneBatches(store, scenes, seed, n_scenes)
 
-    def write(rank: int, n_processes: int) -> None:
+    def write(share: Part) -> None:
         before_composing()
         shards = [
             shard
-            for shard in range(rank, math.ceil(n_scenes / SHARD_ITEMS), n_processes)
+            for shard in share.of(range(math.ceil(n_scenes / SHARD_ITEMS)))
             if not shard_path(folder, shard, 0).exists()
         ]
         keys = [key for shard in shards for key in batches.of_shard(shard)]
         composed = read_ahead(batches, keys, n_workers, writer.encode.device)
-        if on_progress is not None:
-            n_left = sum(batches.n_scenes_of(key) for key in keys)
-            composed = _reported(composed, on_progress, n_scenes, n_left, n_processes)
+        n_left = sum(batches.n_scenes_of(key) for key in keys)
+        composed = _reported(composed, preparation.tell, n_scenes, n_left, share.count)
         for shard in shards:
             writer.write(shard, 0, islice(composed, len(batches.of_shard(shard))))
 
-    complete(writer, index, write, processes, part, on_progress)
-    if part is not None:
+    complete(writer, index, write, preparation)
+    if preparation.part is not None:
         return None
     return LatentCache(folder, index.max_lengths, scenes.phrase_probability)
 

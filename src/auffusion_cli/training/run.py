@@ -25,6 +25,7 @@ from auffusion_cli.training.data import Clip
 from auffusion_cli.training.effects import check_effects
 from auffusion_cli.training.loading import choose_workers
 from auffusion_cli.training.loop import StepReport, train
+from auffusion_cli.training.preparation import Preparation
 from auffusion_cli.training.records import RecordSet
 from auffusion_cli.training.run_folder import CACHE_NAME
 from auffusion_cli.training.sharding import Sharding
@@ -93,14 +94,15 @@ def run(
         torch.backends.cudnn.benchmark = True  # the steps have few different shapes
     # Before the stage is built: fresh weights are drawn there.
     set_seed(config.seed)
-    quiet = None if not accelerator.is_main_process else on_prepare
+    told = on_prepare if accelerator.is_main_process else None
     # Latents and trajectories are computed by all processes together. Other caches are filled by
     # the main process, and read by the others.
     together = config.stage == "distill" or (
         config.stage == "diffusion" and config.scenes.n_cached != 0
     )
     with nullcontext() if together else accelerator.main_process_first():
-        stage = build_stage(config, clips, output, accelerator.device, quiet, processes, held_out)
+        preparation = Preparation(processes, on_progress=told)
+        stage = build_stage(config, clips, output, accelerator.device, preparation, held_out)
     return train(
         stage,
         config,
@@ -119,8 +121,7 @@ def build_stage(
     clips: Sounds,
     output: Path,
     device: torch.device,
-    on_prepare: OnPrepare | None,
-    processes: PartialState | None = None,
+    preparation: Preparation,
     held_out: Sounds = (),
 ) -> Stage:
     """The stage that `config` describes, its frozen inputs computed and cached."""
@@ -131,25 +132,25 @@ def build_stage(
     def read_clips() -> None:
         """Called before the workers start, which share the memory of that moment."""
         if n_workers:
-            store.preload(None if on_prepare is None else partial(on_prepare, "reading sounds"))
+            store.preload(partial(preparation.tell, "reading sounds"))
 
     if config.stage == "distill":
-        return _build_distillation(config, store, output, device, on_prepare, processes)
+        return _build_distillation(config, store, output, device, preparation)
     if config.stage == "diffusion":
         from auffusion_cli.training.latents import FreshScenes
         from auffusion_cli.training.start import build_model
 
         model = build_model(config.diffusion, device, config.scenes.duration_s)
-        if processes is None or processes.is_main_process:
+        if preparation.is_main:
             warn_of_long_captions(model.text, store.clips)
         if config.scenes.n_cached == 0:
             read_clips()
             source = FreshScenes(model.codec, model.text, store, config.scenes)
-            processes = None  # this one prepares, and the others wait
+            preparation = replace(preparation, processes=None)  # the others wait for this one
         else:
             root = output / CACHE_NAME
-            source = _latents(config, clips, model, root, on_prepare, processes, store, read_clips)
-        return _build_diffusion(config, model, source, held_out, output, on_prepare, processes)
+            source = _latents(config, clips, model, root, preparation, store, read_clips)
+        return _build_diffusion(config, model, source, held_out, output, preparation)
     read_clips()
     if config.stage == "vocoder":
         from auffusion_cli.training.vocoder import VocoderStage
@@ -158,7 +159,7 @@ def build_stage(
     if config.autoencoder.kind == "patch":
         from auffusion_cli.training.patch_autoencoder import PatchAutoencoderStage
 
-        return PatchAutoencoderStage(config, store, device, on_prepare)
+        return PatchAutoencoderStage(config, store, device, preparation.on_progress)
     from auffusion_cli.training.autoencoder import AutoencoderStage
 
     return AutoencoderStage(config, store, device)
@@ -170,8 +171,7 @@ def _build_diffusion(
     source: ExampleSource,
     held_out: Sounds,
     output: Path,
-    on_prepare: OnPrepare | None,
-    processes: PartialState | None,
+    preparation: Preparation,
 ) -> Stage:
     """The stage on latents of `source`, with a LoRA's prior and the latents held out."""
     from auffusion_cli.training.diffusion import DiffusionStage
@@ -183,12 +183,12 @@ def _build_diffusion(
     if lora.rank is not None and lora.prior_weight:
         vocabulary = vocabulary_of_start(config.diffusion)
         known = () if vocabulary is None else vocabulary.kinds
-        prior = prepare_prior(model, lora, known, cache, config.seed, on_prepare)
+        prior = prepare_prior(model, lora, known, cache, config.seed, preparation.on_progress)
     if config.loop.validate_every_steps is not None:
         if isinstance(held_out, tuple):
             held_out = _of_kinds(held_out, SceneConfig(kinds=config.scenes.kinds))
         as_they_are = replace(config, scenes=SceneConfig(duration_s=config.scenes.duration_s))
-        unseen = _latents(as_they_are, held_out, model, cache, on_prepare, processes)
+        unseen = _latents(as_they_are, held_out, model, cache, preparation)
     return DiffusionStage(model, source, config.diffusion, prior, unseen)
 
 
@@ -197,8 +197,7 @@ def _build_distillation(
     store: ClipStore,
     output: Path,
     device: torch.device,
-    on_prepare: OnPrepare | None,
-    processes: PartialState | None,
+    preparation: Preparation,
 ) -> Stage:
     """The teacher's trajectories, and the student, which begins as the teacher."""
     from auffusion_cli.training.distill import DistillStage
@@ -218,8 +217,7 @@ def _build_distillation(
         config.distill,
         output / CACHE_NAME,
         config.seed,
-        on_prepare,
-        processes,
+        preparation,
     )
     student = student_of(teacher, config.distill.steps)
     return DistillStage(student, trajectories, config.diffusion)
@@ -254,7 +252,8 @@ def precompute(
 
     processes = join_processes(device)
     set_seed(config.seed)
-    quiet = on_prepare if processes.is_main_process else None
+    told = on_prepare if processes.is_main_process else None
+    preparation = Preparation(processes, part, told)
     model = build_model(config.diffusion, processes.device, config.scenes.duration_s)
     counts = {}
     for split, of_split in (("train", sounds), ("val", held_out)):
@@ -262,7 +261,7 @@ def precompute(
             if isinstance(of_split, tuple) and processes.is_main_process:
                 warn_of_long_captions(model.text, of_split)
             root = output / split
-            source = _latents(config, of_split, model, root, quiet, processes, part=part)
+            source = _latents(config, of_split, model, root, preparation)
             if source is not None:
                 counts[split] = len(source)
     return counts
@@ -273,14 +272,12 @@ def _latents(
     sounds: Sounds,
     model: Model,
     root: Path,
-    on_prepare: OnPrepare | None,
-    processes: PartialState | None,
+    preparation: Preparation,
     store: ClipStore | None = None,
     before_composing: Callable[[], None] = lambda: None,
-    part: Part | None = None,
 ) -> LatentCache | None:
     """The latents of `sounds`, which are made under `root` where they are missing; None for only a
-    `part` of them."""
+    part of them."""
     from auffusion_cli.training.latents import open_latents, prepare
 
     scenes, seed = config.scenes, config.seed
@@ -289,9 +286,7 @@ def _latents(
     if isinstance(sounds, RecordSet):
         from auffusion_cli.training.streams import prepare_records
 
-        return prepare_records(
-            root, model, sounds, scenes, seed, config.skip_bad, on_prepare, processes, part
-        )
+        return prepare_records(root, model, sounds, scenes, seed, config.skip_bad, preparation)
     if store is None:
         store = ClipStore(_of_kinds(sounds, scenes), SpectrogramConfig().sample_rate_hz)
     n_workers = choose_workers(config.loop.workers, model.networks.torch_device)
@@ -302,11 +297,9 @@ def _latents(
         store,
         scenes,
         seed,
-        on_prepare,
+        preparation,
         n_workers,
         before_composing,
-        processes,
-        part,
     )
 
 

@@ -18,7 +18,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
 from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import AudioError, DataError
@@ -37,10 +36,10 @@ from auffusion_cli.training.encoding import (
 )
 from auffusion_cli.training.latent_shards import SHARD_ITEMS, read_info, shard_path
 from auffusion_cli.training.latents import ENCODE_BATCH, LatentCache, seeds_of_crops
+from auffusion_cli.training.preparation import ALONE, Preparation
 from auffusion_cli.training.records import Record, RecordSet
 from auffusion_cli.training.samples import derive_seed
 from auffusion_cli.training.scenes import crop
-from auffusion_cli.training.stage import OnPrepare
 
 MAX_THREADS = 8
 
@@ -64,15 +63,11 @@ def prepare_records(
     scenes: SceneConfig,
     seed: int,
     skip_bad: bool,
-    on_progress: OnPrepare | None = None,
-    processes: PartialState | None = None,
-    share: Part | None = None,
+    preparation: Preparation = ALONE,
 ) -> LatentCache | None:
     """Open the latents of exactly these inputs under `root`, which are made as far as missing.
 
-    With a `share` of the parts only these are encoded, and None returned.
-
-    Of the `processes` of a launch, which all call this, each reads parts of its own.
+    Of a part of the data only this one is encoded, and None returned.
 
     Raises:
         DataError: a part is damaged, or, without `skip_bad`, a sound cannot be used; there is none.
@@ -84,18 +79,17 @@ def prepare_records(
     folder = root / index.inputs
     writer = ShardWriter(folder, model.codec, model.text)
 
-    def write(rank: int, n_processes: int) -> None:
-        parts = range(rank, len(records.parts), n_processes)
+    def write(share: Part) -> None:
+        parts = share.of(range(len(records.parts)))
         for n_done, part in enumerate(parts):
-            if on_progress is not None:
-                on_progress("encoding parts", n_done, len(parts))
+            preparation.tell("encoding parts", n_done, len(parts))
             _write_part(writer, records, part, scenes, seed, skip_bad)
-        if on_progress is not None and parts:
-            on_progress("encoding parts", len(parts), len(parts))
+        if parts:
+            preparation.tell("encoding parts", len(parts), len(parts))
 
-    complete(writer, index, write, processes, share, on_progress)
+    complete(writer, index, write, preparation)
     writer.captions.warn()  # of a process, those of its own parts
-    if share is not None:
+    if preparation.part is not None:
         return None
     cache = LatentCache(folder, index.max_lengths, scenes.phrase_probability)
     if not len(cache):

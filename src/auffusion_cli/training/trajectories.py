@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from auffusion_cli.config import GenerationDefaults
@@ -27,9 +26,9 @@ from auffusion_cli.model import Model
 from auffusion_cli.requests.request import GenerateSettings
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import DistillConfig, SceneConfig
+from auffusion_cli.training.preparation import ALONE, Preparation
 from auffusion_cli.training.prior import model_digest
 from auffusion_cli.training.samples import scene_seed
-from auffusion_cli.training.stage import OnPrepare
 
 FOLDER_NAME = "trajectories"
 N_IN_FILE = 8
@@ -101,13 +100,9 @@ def prepare_trajectories(
     config: DistillConfig,
     root: Path,
     seed: int,
-    on_progress: OnPrepare | None = None,
-    processes: PartialState | None = None,
+    preparation: Preparation = ALONE,
 ) -> Trajectories:
-    """The trajectories of exactly these inputs under `root`; missing ones are computed.
-
-    The `processes` of a launch, which all call this, compute a part each.
-    """
+    """The trajectories of exactly these inputs under `root`; missing ones are computed."""
     settings = teacher_settings(teacher.defaults, config)
     # On the student's schedule, whose time steps the teacher is to come by.
     teacher = replace(teacher, scheduler_config=student_of(teacher, config.steps).scheduler_config)
@@ -115,22 +110,21 @@ def prepare_trajectories(
     of_teacher = model_digest(teacher, *facts)
     folder = root / FOLDER_NAME
     folder.mkdir(parents=True, exist_ok=True)
-    n_processes, index = (processes.num_processes, processes.process_index) if processes else (1, 0)
+    starts = range(0, len(captions), N_IN_FILE)
+    mine = set(preparation.share.of(starts))
     files = []
-    for number, first in enumerate(range(0, len(captions), N_IN_FILE)):
+    for first in starts:
         some = captions[first : first + N_IN_FILE]
         name = hashlib.sha256(repr((of_teacher, first, some)).encode()).hexdigest()[:16]
         files.append(folder / f"{name}.npy")
-        if files[-1].is_file() or number % n_processes != index:
+        if files[-1].is_file() or first not in mine:
             continue
         seeds = [scene_seed(seed, first + i) for i in range(len(some))]
         states = _walk(teacher, some, seeds, settings, config.steps)
         with atomic_file(files[-1]) as beside, beside.open("wb") as file:
             np.save(file, states.astype(np.float16))
-        if on_progress is not None:
-            on_progress("computing trajectories", first + len(some), len(captions))
-    if processes is not None:
-        processes.wait_for_everyone()
+        preparation.tell("computing trajectories", first + len(some), len(captions))
+    preparation.wait()
     return Trajectories(files, captions)
 
 
