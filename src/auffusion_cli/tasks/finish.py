@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -16,35 +14,19 @@ from auffusion_cli.errors import AuffusionWarning, UsageError
 from auffusion_cli.requests.finish import Finish
 from auffusion_cli.requests.provenance import Provenance, hash_samples
 from auffusion_cli.requests.request import FinishRequest
-from auffusion_cli.signal.audio import to_pcm16, write_audio
+from auffusion_cli.signal.audio import to_pcm16
 from auffusion_cli.signal.finish import Extend, Finished, finish
 from auffusion_cli.signal.recording import Recording, to_full_scale
 from auffusion_cli.tasks.edits import EditResult
 from auffusion_cli.tasks.generate import GenerateResult
+from auffusion_cli.tasks.sound import SoundResult
 from auffusion_cli.tasks.upper_band import upper_band, with_upper_band
 
 Result = TypeVar("Result", GenerateResult, EditResult)
 
 
-@dataclass(frozen=True)
-class FinishResult:
+class FinishResult(SoundResult):
     """A file, or a part of one, finished."""
-
-    waveform: np.ndarray
-    """(C, N) float32, full scale at -1..1."""
-    sample_rate_hz: int
-    provenance: Provenance
-
-    def save(self, path: str | Path, *, subtype: str = "pcm16", overwrite: bool = True) -> None:
-        """Write a .wav, .flac, .ogg or .mp3 that carries `provenance`; see `write_audio`."""
-        write_audio(
-            path,
-            self.waveform,
-            self.sample_rate_hz,
-            subtype=subtype,
-            provenance=self.provenance.to_dict(),
-            overwrite=overwrite,
-        )
 
 
 def finish_recording(source: Recording, request: FinishRequest, asked: Finish) -> FinishResult:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +25,6 @@ from auffusion_cli.diffusion.denoiser import Denoise
 from auffusion_cli.diffusion.layers import Sounds
 from auffusion_cli.diffusion.samplers import Step, initial_noise, sample, turned_noise
 from auffusion_cli.errors import AuffusionError, AuffusionWarning, DeviceMemoryError
-from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import (
     EditRequest,
     GenerateRequest,
@@ -34,9 +32,10 @@ from auffusion_cli.requests.request import (
     TimelineRequest,
 )
 from auffusion_cli.requests.seeds import seed_after
-from auffusion_cli.signal.audio import to_pcm16, write_audio
+from auffusion_cli.signal.audio import to_pcm16
 from auffusion_cli.signal.loop import close_loop, join_s
 from auffusion_cli.signal.trim import Part, find_event, find_part, trim
+from auffusion_cli.tasks.sound import SoundResult
 from auffusion_cli.tasks.timeline import (
     in_order,
     layer_seeds,
@@ -53,12 +52,9 @@ OnStep = Callable[[Sequence[GenerateRequest], Step], None]
 
 
 @dataclass(frozen=True)
-class GenerateResult:
+class GenerateResult(SoundResult):
     """One sound, with everything needed to make it again."""
 
-    waveform: np.ndarray
-    """(N,) float32 in -1..1; (C, N) of a model that makes several channels."""
-    sample_rate_hz: int
     log_mel: np.ndarray
     """(n_mels, T) float32: of the whole sound, cut like the waveform; a vocoder's input."""
     spectrogram_config: SpectrogramConfig
@@ -67,18 +63,6 @@ class GenerateResult:
     """The part of all that the model made which the sound is, in samples."""
     request: GenerateRequest | EditRequest
     settings: GenerateSettings
-    provenance: Provenance
-
-    def save(self, path: str | Path, *, subtype: str = "pcm16", overwrite: bool = True) -> None:
-        """Write a .wav, .flac, .ogg or .mp3 that carries `provenance`; see `write_audio`."""
-        write_audio(
-            path,
-            self.waveform,
-            self.sample_rate_hz,
-            subtype=subtype,
-            provenance=self.provenance.to_dict(),
-            overwrite=overwrite,
-        )
 
 
 @dataclass(frozen=True)
