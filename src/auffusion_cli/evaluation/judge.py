@@ -26,9 +26,14 @@ from auffusion_cli.signal.spectrogram import DB_PER_NEPER, LogMel
 if TYPE_CHECKING:
     from auffusion_cli.evaluation.embedders import TextEmbedder
 
-SAMPLE_RATE_HZ, HOP_SAMPLES, N_BANDS = 16_000, 640, 64
+SPECTROGRAM = SpectrogramConfig(
+    n_fft_samples=1024, win_length_samples=1024, hop_length_samples=640, n_mels=64
+)
+"""Of this judge and of the tagger: 64 bands at 16 kHz, and a frame is 40 ms."""
 RANGE_DB = 80.0
-WINDOW_SAMPLES = 128 * HOP_SAMPLES
+"""Levels further below the loudest cell of a window count as silence."""
+WINDOW_SAMPLES = 128 * SPECTROGRAM.hop_length_samples
+"""5.12 s: the length of a training example, and of an input."""
 CONVOLUTIONS = ((0, 4, 3), (3, 2, 1), (6, 2, 1), (9, 1, 0))
 """Name of the layer in the weights, stride and padding."""
 NORM_EPSILON = 1e-5
@@ -136,15 +141,7 @@ def asks_for_voices(words: str) -> bool:
 
 def features_of(windows: np.ndarray) -> np.ndarray:
     """(n, N) samples at 16 kHz -> (n, 64, N // 640) in 0..1; see `tagger.TaggerFeatures`."""
-    log_mel = LogMel(
-        SpectrogramConfig(
-            sample_rate_hz=SAMPLE_RATE_HZ,
-            n_fft_samples=1024,
-            win_length_samples=1024,
-            hop_length_samples=HOP_SAMPLES,
-            n_mels=N_BANDS,
-        )
-    )(windows)
+    log_mel = LogMel(SPECTROGRAM)(windows)
     below_loudest_db = (log_mel.max((1, 2), keepdims=True) - log_mel) * DB_PER_NEPER
     return np.maximum(1 - below_loudest_db / RANGE_DB, 0)
 
@@ -189,7 +186,7 @@ class ClapJudge:
         import torch
 
         taken = self.embedder.audio_input
-        resampled = resample(waveform, SAMPLE_RATE_HZ, taken.sample_rate_hz)
+        resampled = resample(waveform, SPECTROGRAM.sample_rate_hz, taken.sample_rate_hz)
         (sound,) = self.embedder.embed([torch.from_numpy(resampled[: taken.max_samples])])
         (text,) = self.embedder.embed_texts([words.strip()])
         return float(sound.embeddings[0] @ text)

@@ -18,21 +18,15 @@ from torch import Tensor, nn
 from auffusion_cli.checkpoints.layout import read_json
 from auffusion_cli.checkpoints.weights import load_weights, save_weights
 from auffusion_cli.codec.log_mel import LogMelModule
-from auffusion_cli.config import SpectrogramConfig
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.evaluation.embedders import AsyncCopy, ClipFeatures
+from auffusion_cli.evaluation.judge import RANGE_DB, SPECTROGRAM, WINDOW_SAMPLES
 from auffusion_cli.evaluation.protocols import AudioInput
 from auffusion_cli.signal.spectrogram import DB_PER_NEPER
 
-SAMPLE_RATE_HZ = 16_000
-HOP_SAMPLES = 640
-"""A frame is 40 ms."""
-N_BANDS = 64
-RANGE_DB = 80.0
-"""Levels further below the loudest cell of a window count as silence."""
-WINDOW_FRAMES = 128
-WINDOW_SAMPLES = WINDOW_FRAMES * HOP_SAMPLES
-"""5.12 s: the length of a training example, and of an input."""
+SAMPLE_RATE_HZ = SPECTROGRAM.sample_rate_hz
+HOP_SAMPLES = SPECTROGRAM.hop_length_samples
+N_BANDS = SPECTROGRAM.n_mels
 EMBEDDING_DIM = 128
 BATCH_SIZE = 16
 
@@ -48,15 +42,7 @@ class TaggerFeatures(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_mel = LogMelModule(
-            SpectrogramConfig(
-                sample_rate_hz=SAMPLE_RATE_HZ,
-                n_fft_samples=1024,
-                win_length_samples=1024,
-                hop_length_samples=HOP_SAMPLES,
-                n_mels=N_BANDS,
-            )
-        )
+        self.log_mel = LogMelModule(SPECTROGRAM)
 
     def forward(self, waveforms: Tensor) -> Tensor:
         log_mel = self.log_mel(waveforms)
