@@ -15,11 +15,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from auffusion_cli.checkpoints.load_torch import check_autoencoder, load_autoencoder
+from auffusion_cli.checkpoints.load_torch import check_autoencoder
 from auffusion_cli.codec.autoencoder import KLAutoencoder
 from auffusion_cli.codec.log_mel import LogMelModule, normalize_peak
 from auffusion_cli.codec.tensor_image import log_mel_to_image, pad_image
-from auffusion_cli.errors import CheckpointError
 from auffusion_cli.files import atomic_file, atomic_folder
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
@@ -30,7 +29,7 @@ from auffusion_cli.training.losses import (
     hinge_generator_loss,
     kl_loss,
 )
-from auffusion_cli.training.parts import build_network, part_folder
+from auffusion_cli.training.parts import build_network, started_autoencoder
 from auffusion_cli.training.samples import Sample
 from auffusion_cli.training.scenes import compose
 from auffusion_cli.training.stage import Losses
@@ -48,13 +47,7 @@ def build_kl_autoencoder(config: AutoencoderConfig) -> KLAutoencoder:
         CheckpointError: the checkpoint cannot be loaded, or is of another kind.
     """
     if config.init_from is not None:
-        folder = part_folder(config.init_from, "autoencoder.init_from", "vae")
-        autoencoder = load_autoencoder(folder)
-        if not isinstance(autoencoder, KLAutoencoder):
-            raise CheckpointError(
-                f"{folder}: not an AutoencoderKL, which autoencoder.kind: kl needs"
-            )
-        return autoencoder
+        return started_autoencoder(config, KLAutoencoder)
     key = "autoencoder.model"
     vae = build_network(
         lambda: AutoencoderKL(**config.model),

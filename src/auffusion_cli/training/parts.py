@@ -12,9 +12,11 @@ from torch import nn
 
 from auffusion_cli.checkpoints.download import resolve
 from auffusion_cli.checkpoints.layout import read_conditions
+from auffusion_cli.checkpoints.load_torch import load_autoencoder
 from auffusion_cli.checkpoints.meta import TooManyLayersError, at_most
 from auffusion_cli.checkpoints.names import KNOWN
 from auffusion_cli.errors import CheckpointError, DownloadError, UsageError, first_line
+from auffusion_cli.training.config import AutoencoderConfig
 from auffusion_cli.training.named_parts import TEXT_PARTS
 
 MAX_TENSORS = 10_000
@@ -96,6 +98,19 @@ def find_folder(name: str, key: str, parts: Sequence[str] = ()) -> Path:
             f"{key}: {name!r} is not a folder, a known name or an id of the Hub",
             hint=f"Known names: {', '.join(KNOWN)}.",
         ) from None
+
+
+def started_autoencoder(config: AutoencoderConfig, kind: type[Network]) -> Network:
+    """The one that `config.init_from` names, which has to be of `kind`.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or is of another kind. Others as of `part_folder`.
+    """
+    folder = part_folder(config.init_from, "autoencoder.init_from", "vae")
+    autoencoder = load_autoencoder(folder)
+    if not isinstance(autoencoder, kind):
+        raise CheckpointError(f"{folder}: of another kind than autoencoder.kind: {config.kind}")
+    return autoencoder
 
 
 def text_encoder_folders(name: str, key: str) -> tuple[Path, Path]:

@@ -9,16 +9,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from auffusion_cli.checkpoints.load_torch import check_autoencoder, load_autoencoder
+from auffusion_cli.checkpoints.load_torch import check_autoencoder
 from auffusion_cli.codec.log_mel import LogMelModule, normalize_peak
 from auffusion_cli.codec.patch_autoencoder import PatchAutoencoder
 from auffusion_cli.codec.tensor_image import log_mel_to_image, pad_image
-from auffusion_cli.errors import CheckpointError
 from auffusion_cli.files import atomic_file, atomic_folder
 from auffusion_cli.training.clip_store import ClipStore
 from auffusion_cli.training.config import AutoencoderConfig, TrainingConfig
 from auffusion_cli.training.losses import gradient_loss
-from auffusion_cli.training.parts import build_network, part_folder
+from auffusion_cli.training.parts import build_network, started_autoencoder
 from auffusion_cli.training.samples import Sample, scene_seed
 from auffusion_cli.training.scenes import compose
 from auffusion_cli.training.stage import Losses, OnPrepare
@@ -35,13 +34,7 @@ def build_patch_autoencoder(config: AutoencoderConfig) -> PatchAutoencoder:
         CheckpointError: the checkpoint cannot be loaded, or is of another kind.
     """
     if config.init_from is not None:
-        folder = part_folder(config.init_from, "autoencoder.init_from", "vae")
-        model = load_autoencoder(folder)
-        if not isinstance(model, PatchAutoencoder):
-            raise CheckpointError(
-                f"{folder}: not a PatchAutoencoder, which autoencoder.kind: patch needs"
-            )
-        return model
+        return started_autoencoder(config, PatchAutoencoder)
     key = "autoencoder.model"
     return build_network(
         lambda: PatchAutoencoder(**config.model),
