@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+import typer
 
 Format = Literal["wav", "wav24", "wavfloat", "flac", "ogg", "mp3"]
+FormatOption = Annotated[
+    Format | None,
+    typer.Option("--format", help="Of the files; by default as the output's name says."),
+]
 SUFFIX_AND_SUBTYPE: dict[str | None, tuple[str | None, str]] = {
     None: (None, "pcm16"),
     "wav": (".wav", "pcm16"),

@@ -149,6 +149,17 @@ def check_free(paths: Sequence[Path]) -> None:
         )
 
 
+def check_file(path: Path | None, option: str, suffix: str, *, overwrite: bool) -> None:
+    """Raise a UsageError unless a file of one kind can be written to `path`, where one is asked."""
+    if path is None:
+        return
+    if path.suffix.lower() != suffix:
+        raise UsageError(f"{option} {path}: has to end in {suffix}")
+    check_writable([path], option)
+    if not overwrite:
+        check_free([path])
+
+
 @contextmanager
 def place_for(path: Path) -> Iterator[None]:
     """Within it the folder of `path` exists, without leftovers of runs that were killed."""

@@ -54,20 +54,11 @@ class Files:
 
     def check(self, *, overwrite: bool) -> None:
         """Raise a UsageError, before any work, unless all can be written."""
-        from auffusion_cli.cli.outputs import check_free, check_writable
+        from auffusion_cli.cli.outputs import check_file, check_writable
 
-        for option, path, suffix in (
-            ("--output", self.output, ".json"),
-            ("--csv", self.table, ".csv"),
-            ("--report", self.report, ".html"),
-        ):
-            if path is None:
-                continue
-            if path.suffix.lower() != suffix:
-                raise UsageError(f"{option} {path}: has to end in {suffix}")
-            check_writable([path], option)
-            if not overwrite:
-                check_free([path])
+        check_file(self.output, "--output", ".json", overwrite=overwrite)
+        check_file(self.table, "--csv", ".csv", overwrite=overwrite)
+        check_file(self.report, "--report", ".html", overwrite=overwrite)
         if self.report is not None:
             from auffusion_cli.evaluation.report import check_target
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auffusion_cli.cli import console, options
-from auffusion_cli.cli.formats import SUFFIX_AND_SUBTYPE, Format
+from auffusion_cli.cli.formats import SUFFIX_AND_SUBTYPE, FormatOption
 from auffusion_cli.cli.rows import in_words
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.prompts import SETTING_COLUMNS
@@ -66,9 +66,7 @@ def generate(
     batch_size: options.BatchSize = None,
     choice: options.Choice,
     finishing: options.Finishing,
-    format: Annotated[
-        Format | None, typer.Option(help="Of the files; by default as the output's name says.")
-    ] = None,
+    format: FormatOption = None,
     spectrogram: Annotated[
         str | None,
         typer.Option(metavar="FILE.png", help="Draw the spectrogram too; may be a template."),

@@ -220,7 +220,7 @@ def _collect(
 ) -> None:
     import json
 
-    from auffusion_cli.cli.outputs import check_free, check_writable
+    from auffusion_cli.cli.outputs import check_file
     from auffusion_cli.cli.result_tables import write_csv
     from auffusion_cli.evaluation.listening import check_installed, collect, read_key
     from auffusion_cli.files import write_text
@@ -231,14 +231,8 @@ def _collect(
             "--key is missing: which sound is whose",
             hint="It was written beside the test: test/ has test.key.json.",
         )
-    for option, path, suffix in (("--output", output, ".json"), ("--csv", table, ".csv")):
-        if path is None:
-            continue
-        if path.suffix.lower() != suffix:
-            raise UsageError(f"{option} {path}: has to end in {suffix}")
-        check_writable([path], option)
-        if not run.overwrite:
-            check_free([path])
+    check_file(output, "--output", ".json", overwrite=run.overwrite)
+    check_file(table, "--csv", ".csv", overwrite=run.overwrite)
     paths = _answer_files(sources)
     of_test = read_key(key)
     if run.dry_run:

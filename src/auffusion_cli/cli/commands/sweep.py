@@ -14,7 +14,7 @@ import typer
 from auffusion_cli.cli import console, grid, networks, options, result_tables
 from auffusion_cli.cli.rows import in_words
 from auffusion_cli.config import GenerationDefaults
-from auffusion_cli.errors import OutputExistsError, UsageError
+from auffusion_cli.errors import OutputExistsError
 from auffusion_cli.files import clear_unfinished, folder_of
 
 if TYPE_CHECKING:
@@ -43,21 +43,12 @@ class Files:
 
     def check(self, output: Path, *, overwrite: bool) -> None:
         """Raise a UsageError, before any work, unless all can be written."""
-        from auffusion_cli.cli.outputs import check_free, check_writable
+        from auffusion_cli.cli.outputs import check_file, check_writable
 
         check_writable([output / "cell" / "sound.wav"], "--output")
         check_writable([output / PICTURE], "--picture")
-        for option, path, suffix in (
-            ("--picture", self.picture, ".png"),
-            ("--csv", self.table, ".csv"),
-        ):
-            if path is None:
-                continue
-            if path.suffix.lower() != suffix:
-                raise UsageError(f"{option} {path}: has to end in {suffix}")
-            check_writable([path], option)
-            if not overwrite:
-                check_free([path])
+        check_file(self.picture, "--picture", ".png", overwrite=overwrite)
+        check_file(self.table, "--csv", ".csv", overwrite=overwrite)
 
 
 def sweep(

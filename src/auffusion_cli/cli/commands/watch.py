@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auffusion_cli.cli import console, options
-from auffusion_cli.cli.formats import SUFFIX_AND_SUBTYPE, Format
+from auffusion_cli.cli.formats import SUFFIX_AND_SUBTYPE, FormatOption
 from auffusion_cli.errors import AuffusionError
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ def watch(
     batch_size: options.BatchSize = None,
     choice: options.Choice,
     finishing: options.Finishing,
-    format: Annotated[
-        Format | None, typer.Option(help="Of the files; by default as the output's name says.")
-    ] = None,
+    format: FormatOption = None,
     preset: options.Preset = None,
     run: options.Run,
 ) -> None:
