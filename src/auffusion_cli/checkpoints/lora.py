@@ -17,19 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from auffusion_cli.checkpoints.layout import read_json
-from auffusion_cli.checkpoints.lora_file import OF_TEXT, parse_name
+from auffusion_cli.checkpoints.lora_file import METADATA_KEY, OF_TEXT, parse_name, read_about
 from auffusion_cli.checkpoints.weights import open_tensors, read_header, saving
 from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.files import atomic_file
-from auffusion_cli.parsing import parse_json
 from auffusion_cli.requests.loras import LORA_NAME, LoraChoice
 
-METADATA_KEY = "auffusion"
 PEFT_METADATA_KEY = "lora_adapter_metadata"
 """Under which diffusers keeps peft's settings in a file."""
 MAX_RANK = 4096
@@ -91,7 +88,7 @@ def read_lora(path: Path) -> Lora:
         )
     for name, change in layers.items():
         _check_change(name, change, path)
-    about = _read_metadata(path, METADATA_KEY)
+    about = read_about(path)
     about = {name: text[:1000] for name, text in about.items() if isinstance(text, str)}
     return Lora(path, _with_alpha(layers, path), about.get("trigger"), about.get("base"))
 
@@ -127,7 +124,7 @@ def _with_alpha(layers: dict[str, _Change], path: Path) -> dict[str, _Change]:
 def _peft_settings(path: Path) -> tuple[Path, dict[str, Any]]:
     """Where peft's settings of a file are, and these: its metadata, as diffusers writes them since
     0.34, or the adapter_config.json beside it; none of files of other programs."""
-    if settings := _read_metadata(path, PEFT_METADATA_KEY):
+    if settings := read_about(path, PEFT_METADATA_KEY):
         # A pipeline's begin with the network that they are of, a UNet's own with nothing.
         return path, {
             name.removeprefix("unet."): value
@@ -138,14 +135,6 @@ def _peft_settings(path: Path) -> tuple[Path, dict[str, Any]]:
     if path.name == LORA_NAME or not beside.is_file():
         return path, {}
     return beside, read_json(beside)
-
-
-def _read_metadata(path: Path, key: str) -> dict[str, Any]:
-    """The object under a key of the file's metadata, as JSON; empty where there is none."""
-    with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(key, "{}")
-    content = parse_json(text, raising=CheckpointError, where=str(path))
-    return content if isinstance(content, dict) else {}
 
 
 @torch.no_grad()

@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from auffusion_cli.engines.graph_file import read_places
+from auffusion_cli.engines.graph_file import read_metadata, read_places
 from auffusion_cli.errors import CheckpointError
+from auffusion_cli.parsing import parse_json
 from auffusion_cli.requests.loras import LoraChoice
 
 ENDINGS = {
@@ -31,6 +33,8 @@ ENDINGS = {
     "alpha": (".alpha",),
 }
 """Ends of a tensor's name by which it is told what it is: peft, diffusers, kohya, old diffusers."""
+METADATA_KEY = "auffusion"
+"""Under which a file of this program says what it was trained on."""
 OF_TEXT = ("text_encoder", "lora_te")
 """Beginnings of the names of tensors for a text encoder."""
 
@@ -49,6 +53,18 @@ def check_loras(choices: Iterable[LoraChoice]) -> None:
             raise CheckpointError(f"{path}: changes nothing of a UNet")
         for name in names:
             parse_name(name, path)
+
+
+def read_about(path: Path, key: str = METADATA_KEY) -> dict[str, Any]:
+    """The JSON object under a key of the file's metadata; empty where there is none.
+
+    Of a file of this program `base` is the model that it changes, and `trigger` the words that call
+    what it was trained on, if it has some.
+    """
+    content = parse_json(
+        read_metadata(path).get(key, "{}"), raising=CheckpointError, where=str(path)
+    )
+    return content if isinstance(content, dict) else {}
 
 
 def parse_name(name: str, path: Path) -> tuple[str, str]:

@@ -110,13 +110,17 @@ class Setup:
 
     def check_vocabulary(self, prompts: Iterable[str]) -> dict[str, list[Unknown]]:
         """Warn of words that the model does not know. Returns the prompts that have some."""
+        from auffusion_cli.checkpoints.lora_file import read_about
         from auffusion_cli.cli.resolve import warn_of_unknown_words
+        from auffusion_cli.requests.loras import parse_loras
 
         if self.checkpoint is None:
             return {}
         prompts = list(prompts)
         self._text.is_brief = self.is_plan and len(prompts) <= FEW_PROMPTS
-        return warn_of_unknown_words(self._text, prompts)
+        loras = parse_loras(self.loading.lora)
+        triggers = [read_about(lora.find()).get("trigger") for lora in loras]
+        return warn_of_unknown_words(self._text, prompts, triggers)
 
     def sounds_of(self, job: Job) -> Sounds:
         """What the words of a job are taken apart into, by the text encoder alone."""

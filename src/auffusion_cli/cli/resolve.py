@@ -195,9 +195,12 @@ def warn_of_cut_prompts(reader: TextReader, prompts: Iterable[str]) -> None:
             )
 
 
-def warn_of_unknown_words(part: TextPart, prompts: Iterable[str]) -> dict[str, list[Unknown]]:
+def warn_of_unknown_words(
+    part: TextPart, prompts: Iterable[str], triggers: Sequence[object] = ()
+) -> dict[str, list[Unknown]]:
     """Warn of words that are far from all that the model was taught, where it states that.
 
+    `triggers` are those of its LoRAs, None of one without: words in them are known.
     Returns the prompts that have some, with them.
     """
     prompts = list(filter(None, dict.fromkeys(prompts)))
@@ -206,13 +209,29 @@ def warn_of_unknown_words(part: TextPart, prompts: Iterable[str]) -> dict[str, l
     if len(prompts) > MAX_CHECKED_PROMPTS:
         console.note(f"{MAX_CHECKED_PROMPTS:,} of the prompts are checked for unknown words")
     checked = prompts[:MAX_CHECKED_PROMPTS]
-    found = {text: part.vocabulary.unknown(part.conditioner, text) for text in checked}
+    found = {
+        text: [
+            unknown
+            for unknown in part.vocabulary.unknown(part.conditioner, text)
+            if not any(_is_called(unknown.words, trigger) for trigger in triggers)
+        ]
+        for text in checked
+    }
+    but = ", but a LoRA may" if triggers else ""
     for unknown in dict.fromkeys(unknown for some in found.values() for unknown in some):
         console.warn(
-            f"the model does not know {_quoted(unknown.words)!r}; nearest: "
+            f"the model does not know {_quoted(unknown.words)!r}{but}; nearest: "
             f"{', '.join(unknown.nearest)}"
         )
     return {text: unknown for text, unknown in found.items() if unknown}
+
+
+def _is_called(words: str, trigger: object) -> bool:
+    """Whether words of a prompt call what a LoRA was trained on."""
+    if not (isinstance(trigger, str) and trigger.strip()):
+        return False
+    words, trigger = words.casefold(), trigger.casefold()
+    return words in trigger or trigger in words
 
 
 def warn_of_idle_negatives(negative_prompts: Iterable[str], guidance_scale: float) -> None:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from auffusion_cli.engines.graphs import Signature
 from auffusion_cli.errors import CheckpointError, first_line
@@ -108,19 +110,13 @@ def read_places(path: Path) -> dict[str, StoredTensor]:
     Raises:
         CheckpointError: it is damaged or truncated.
     """
-    try:
-        with open_regular(path) as file:
-            n_header_bytes = int.from_bytes(file.read(8), "little")
-            if n_header_bytes > MAX_HEADER_BYTES:
-                raise ValueError("its header is too large")
-            header = json.loads(file.read(n_header_bytes))
-            n_bytes = file.seek(0, 2)
+    with _reading(path):
+        header, start, n_bytes = _read_header(path)
         header.pop("__metadata__", None)
         places = {}
         for name, entry in header.items():
             begin, end = entry["data_offsets"]
             element_type = ELEMENT_TYPES.get(entry["dtype"], 0)
-            start = 8 + n_header_bytes
             if not 0 <= begin <= end <= n_bytes - start:
                 raise ValueError(f"truncated in tensor {name[:100]!r}")
             shape = tuple(map(int, entry["shape"]))
@@ -130,11 +126,39 @@ def read_places(path: Path) -> dict[str, StoredTensor]:
             ):
                 raise ValueError(f"tensor {name[:100]!r} has another size than its shape")
             places[name] = StoredTensor(element_type, shape, start + begin, end - begin)
+    return places
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself beside its tensors.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    with _reading(path):
+        metadata = _read_header(path)[0].get("__metadata__") or {}
+        return {name: text for name, text in metadata.items() if isinstance(text, str)}
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header of a safetensors file, where the tensors begin, and the size of the file."""
+    with open_regular(path) as file:
+        n_header_bytes = int.from_bytes(file.read(8), "little")
+        if n_header_bytes > MAX_HEADER_BYTES:
+            raise ValueError("its header is too large")
+        header = json.loads(file.read(n_header_bytes))
+        return header, 8 + n_header_bytes, file.seek(0, 2)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """A block that reads a safetensors file; what is wrong with it is a CheckpointError."""
+    try:
+        yield
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or first_line(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged: {first_line(error)}") from error
-    return places
 
 
 def _check_pointers(path: Path, pointers: Mapping[str, Pointer]) -> Path | None:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from auffusion_cli.checkpoints.load import TextPart, load_model
+from auffusion_cli.checkpoints.lora import save_lora
 from auffusion_cli.checkpoints.vocabulary import save_vocabulary
 from auffusion_cli.cli import play
 from auffusion_cli.cli.app import build_app
@@ -688,6 +690,22 @@ def test_words_that_the_model_does_not_know_are_told_with_the_nearest(
     (words,) = first["unknown_words"]
     assert words["words"] == "a theremin" and set(words["nearest"]) == {"dog barking", "rain"}
     assert third["unknown_words"] == [words]
+
+
+@pytest.mark.parametrize(
+    ("trigger", "told"),
+    [("A Theremin", []), ("bell", ["a theremin"]), (None, ["a theremin"])],
+)
+def test_what_a_lora_is_called_by_is_known(run, no_model, knowing_checkpoint, trigger, told):
+    layer = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    matrices = {layer: (torch.ones(2, 32), torch.ones(32, 2))}
+    save_lora(matrices, Path("a.safetensors"), trigger=trigger, base="x")
+    arguments = ("a theremin", "--lora", "a.safetensors", "--dry-run", "--json")
+    result = run("generate", *arguments, model=str(knowing_checkpoint))
+    assert result.exit_code == 0, result.output
+    (sound,) = json.loads(result.stdout)["sounds"]
+    assert [each["words"] for each in sound.get("unknown_words", ())] == told
+    assert ("does not know 'a theremin', but a LoRA may; nearest" in result.stderr) == bool(told)
 
 
 @pytest.mark.parametrize(
