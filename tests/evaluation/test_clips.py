@@ -250,6 +250,17 @@ def test_sounds_of_every_format_that_can_be_read_are_found(tmp_path):
     assert [clip.name for clip in scan_folder(tmp_path, RATE_HZ).clips] == ["a", "b", "c", "d"]
 
 
+def test_sounds_that_cannot_be_read_are_found_unless_one_of_their_name_can(tmp_path):
+    write(tmp_path / "a.wav", noise(0))
+    for name in ("a.m4a", "b.m4a"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    folder = scan_folder(tmp_path, RATE_HZ)
+    (finding,) = folder.record.findings
+    assert (finding.path, finding.flag, finding.excluded) == ("b.m4a", "unreadable", True)
+    assert finding.detail == "holds MPEG-4 (AAC or ALAC), which cannot be read"
+    assert clip_name("b.m4a") == "b"
+
+
 def test_a_file_that_takes_too_much_memory_is_one_finding(tmp_path, monkeypatch):
     for name in "ab":
         write(tmp_path / f"{name}.wav", noise(ord(name)))

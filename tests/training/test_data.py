@@ -179,6 +179,25 @@ def test_audioldm(tmp_path):
     assert [(clip.path, clip.captions) for clip in clips] == [(sound, ("A dog",)), (sound, ("B",))]
 
 
+def test_sounds_that_cannot_be_read_are_listed_unless_one_of_their_name_can(tmp_path):
+    for name in ("a.m4a", "b.m4a", "b.wav", "c/d.webm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        (tmp_path / name).with_suffix(".txt").write_text("a sound")
+    clips = load_clips(tmp_path).clips
+    assert sorted(clip.path.name for clip in clips) == ["a.m4a", "b.wav", "d.webm"]
+
+
+def test_audiocaps_prefers_audio_that_can_be_read(tmp_path):
+    columns = ["audiocap_id", "youtube_id", "start_time", "caption"]
+    write_table(tmp_path / "train.csv", columns, [["7", "abc", "30", "A"], ["8", "def", "0", "B"]])
+    for name in ("abc_30.m4a", "converted/abc_30.flac", "def_0.m4a"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    clips = load_clips(tmp_path).clips
+    assert [clip.path.name for clip in clips] == ["abc_30.flac", "def_0.m4a"]
+
+
 def test_sounds_with_a_text_file_beside_each(tmp_path):
     write_sound(tmp_path / "a.wav")
     (tmp_path / "a.txt").write_text("A dog barks.\n\na  dog\n")

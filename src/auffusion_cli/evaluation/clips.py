@@ -32,7 +32,7 @@ from auffusion_cli.requests.request import (
 )
 from auffusion_cli.requests.shards import Shard
 from auffusion_cli.signal.audio import read_audio
-from auffusion_cli.signal.formats import AUDIO_SUFFIXES
+from auffusion_cli.signal.formats import AUDIO_SUFFIXES, SOUND_SUFFIXES, sounds_among
 from auffusion_cli.signal.sound_file import read_provenance
 
 SILENCE = 1e-3
@@ -97,11 +97,12 @@ def find_sounds(folder: Path) -> list[str]:
     found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(parent, name) for name in names if not name.startswith(".")]
+        shown = (name for name in names if not name.startswith("."))
+        paths = [Path(parent, name) for name in sounds_among(shown)]
         found += [
             path.relative_to(folder).as_posix()
             for path in paths
-            if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()  # no pipe or device
+            if path.is_file()  # no pipe or device
         ]
     if not found:
         raise DataError(
@@ -301,7 +302,7 @@ def counts(findings: Iterable[FlaggedFile]) -> Counter[Flag]:
 def clip_name(relative: str) -> str:
     """The name by which a clip is paired: its path without the suffix of a sound file."""
     path = PurePosixPath(relative)
-    return str(path.with_suffix("")) if path.suffix.lower() in AUDIO_SUFFIXES else str(path)
+    return str(path.with_suffix("")) if path.suffix.lower() in SOUND_SUFFIXES else str(path)
 
 
 def set_hash(clips: Iterable[SoundFile]) -> str:

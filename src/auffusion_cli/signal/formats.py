@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 from auffusion_cli.errors import AudioError
@@ -23,6 +24,12 @@ AUDIO_SUFFIXES = (
     *(".wave", ".w64", ".rf64", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".oga", ".opus"),
 )
 """Files that `read_audio` reads have these names; what counts when one is opened is its content."""
+FOREIGN_SUFFIXES = (
+    *(".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka", ".mkv", ".amr", ".wv", ".ape", ".tta"),
+    *(".dsf", ".avi"),
+)
+"""Files of these names hold sound, too, but none that is read."""
+SOUND_SUFFIXES = (*AUDIO_SUFFIXES, *FOREIGN_SUFFIXES)
 INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 """libsndfile's sample format -> its width, of those that are integers."""
 
@@ -50,6 +57,20 @@ WAVE_CODECS = {
     0x706D: "AAC",
 }
 """Format tag of a wav -> what it holds (RFC 2361), of those that libsndfile does not read."""
+
+
+def sounds_among(names: Iterable[str]) -> list[str]:
+    """Those of the names in a folder that are of sounds, sorted.
+
+    What cannot be read is among them, to be told of, where no sound that can has its stem.
+    """
+    suffixes = {name: Path(name).suffix.lower() for name in names}
+    stems = {Path(name).stem for name, suffix in suffixes.items() if suffix in AUDIO_SUFFIXES}
+    return sorted(
+        name
+        for name, suffix in suffixes.items()
+        if suffix in AUDIO_SUFFIXES or (suffix in FOREIGN_SUFFIXES and Path(name).stem not in stems)
+    )
 
 
 def format_of(path: Path, subtype: str = "pcm16") -> tuple[str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from auffusion_cli.errors import DataError, UsageError
-from auffusion_cli.signal.formats import AUDIO_SUFFIXES
+from auffusion_cli.signal.formats import AUDIO_SUFFIXES, FOREIGN_SUFFIXES, sounds_among
 from auffusion_cli.training.captions import Wordings
 from auffusion_cli.training.list_values import (
     Reading,
@@ -337,7 +337,8 @@ class _Collected:
 
 
 def _audio_by_stem(*folders: Path, skipped: Collection[str] = ()) -> dict[str, list[Path]]:
-    """Audio files below `folders` by name without suffix, the nearest first.
+    """Audio files below `folders` by name without suffix, the nearest first, and after them those
+    that cannot be read, which the check of the clips tells.
 
     Folders in them with a name in `skipped` are left out.
     """
@@ -345,8 +346,8 @@ def _audio_by_stem(*folders: Path, skipped: Collection[str] = ()) -> dict[str, l
     for folder in folders:
         for parent, inner, names in os.walk(folder):
             inner[:] = sorted(n for n in inner if Path(parent) != folder or n not in skipped)
-            for name in sorted(names):
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() in AUDIO_SUFFIXES:
-                    found.setdefault(stem, []).append(Path(parent, name))
+            for name in sounds_among(names):
+                found.setdefault(Path(name).stem, []).append(Path(parent, name))
+    for paths in found.values():
+        paths.sort(key=lambda path: path.suffix.lower() in FOREIGN_SUFFIXES)
     return found
