@@ -30,7 +30,7 @@ COMMANDS = [
     "mix a.wav --under rain --seed 1 --steps 2 --device cpu -o f.wav",
     "generate rain --seed 1 --best-of 2 --loop --steps 2 --device cpu -o g.wav",
     "reproduce b.wav",
-    "generate rain --seed 1 --dry-run --device cpu",
+    "generate dog_barking_in_rain --seed 1 --dry-run --device cpu",
     "inpaint a.wav --mask 1s-2s --prompt thunder --dry-run --device cpu",
     "sweep rain --steps 1,2 --dry-run --device cpu",
     "info a.wav",
