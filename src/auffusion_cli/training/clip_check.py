@@ -1,4 +1,4 @@
-"""The check before training: every clip is opened once, unusable ones are listed."""
+"""The check before training: every clip is opened once, unusable ones are listed. No torch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from auffusion_cli.errors import AudioError, AuffusionWarning
 from auffusion_cli.files import atomic_file
 from auffusion_cli.signal.audio import read_audio
-from auffusion_cli.training.clip_store import cut
 from auffusion_cli.training.data import Clip, Manifest, Problem
 
 PCM16_FULL_SCALE = 32768
@@ -99,14 +98,14 @@ def check_clips(
 def _measure(clip: Clip) -> _Measurement:
     try:
         waveform, sample_rate_hz = read_audio(clip.path, mono=True)
-        waveform = cut(torch.from_numpy(waveform[0]), clip, sample_rate_hz)
-        if waveform.numel() == 0:
+        waveform = clip.cut(waveform[0], sample_rate_hz)
+        if not len(waveform):
             return _Measurement()
-        pcm = (waveform * PCM16_FULL_SCALE).clamp(-32768, 32767).to(torch.int16)
+        pcm = (waveform * PCM16_FULL_SCALE).clip(-32768, 32767).astype(np.int16)
         return _Measurement(
-            duration_s=waveform.numel() / sample_rate_hz,
-            peak=float(waveform.abs().max()),
-            digest=hashlib.blake2b(pcm.numpy().tobytes(), digest_size=16).hexdigest(),
+            duration_s=len(waveform) / sample_rate_hz,
+            peak=float(np.abs(waveform).max()),
+            digest=hashlib.blake2b(pcm.tobytes(), digest_size=16).hexdigest(),
         )
     except AudioError as error:
         return _Measurement(error=error.message.removeprefix(f"{clip.path}: "))

@@ -26,16 +26,7 @@ def load_waveform(clip: Clip, sample_rate_hz: int) -> Tensor:
     Raises AudioError if the file cannot be read.
     """
     waveform, _ = read_audio(clip.path, sample_rate_hz, mono=True)
-    return cut(torch.from_numpy(waveform[0]), clip, sample_rate_hz)
-
-
-def cut(waveform: Tensor, clip: Clip, sample_rate_hz: int) -> Tensor:
-    """The samples of a file (N,) between the clip's start and end; none beyond its end."""
-    length_s = waveform.numel() / sample_rate_hz  # a bound, since a list may say 1e308
-    start = round(min(clip.start_s, length_s) * sample_rate_hz)
-    if clip.duration_s is None:
-        return waveform[start:]
-    return waveform[start : start + round(min(clip.duration_s, length_s) * sample_rate_hz)]
+    return torch.from_numpy(clip.cut(waveform[0], sample_rate_hz))
 
 
 class ClipStore:

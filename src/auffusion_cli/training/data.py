@@ -14,7 +14,7 @@ import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.signal.formats import AUDIO_SUFFIXES, FOREIGN_SUFFIXES, sounds_among
@@ -28,6 +28,9 @@ from auffusion_cli.training.list_values import (
     unique,
     word,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ROLES = ("event", "background")
 SPLIT_NAMES = {"val": ("val", "validation", "valid"), "test": ("test",), "train": ("train",)}
@@ -59,6 +62,14 @@ class Clip:
     @property
     def wordings(self) -> Wordings:
         return Wordings(self.captions, self.phrases)
+
+    def cut(self, waveform: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+        """The samples of the file (N,) between start and end; none beyond its end."""
+        length_s = len(waveform) / sample_rate_hz  # a bound, since a list may say 1e308
+        start = round(min(self.start_s, length_s) * sample_rate_hz)
+        if self.duration_s is None:
+            return waveform[start:]
+        return waveform[start : start + round(min(self.duration_s, length_s) * sample_rate_hz)]
 
 
 @dataclass(frozen=True)

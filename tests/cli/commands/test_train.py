@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -227,6 +228,23 @@ def test_dry_run_shows_the_settings_and_writes_nothing(run, no_training, tmp_pat
 
     told = run("--dry-run", "--json", "--set", "loop.learning_rate=1e-3", "--max-steps", "9")
     assert json.loads(told.stdout)["loop"] == shown["loop"] and told.stdout.count("\n") == 1
+
+
+def test_a_dry_run_checks_the_data_without_torch(clips, tiny_checkpoint, tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv[0] = 'auffusion';"
+        "from auffusion_cli.cli.app import main; main()"
+    )
+    options = ("--data", clips, "--model", tiny_checkpoint, "--dry-run")
+    command = [sys.executable, "-c", code, "train", *map(str, options)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0 and "train: 20 clips" in result.stderr, result.stderr
+    assert yaml.safe_load(result.stdout)["scenes"]["duration_s"] == 1.28
+    soundfile.write(tmp_path / "a.wav", np.zeros(5000), 16000)
+    (tmp_path / "a.txt").write_text("silence")
+    command = [*command[:3], "train", "--data", ".", "--model", str(tiny_checkpoint), "--dry-run"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 1 and "silent: a.wav" in result.stderr, result.stderr
 
 
 def settings(run, *arguments, **options):

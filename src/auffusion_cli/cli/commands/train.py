@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from auffusion_cli.cli import console, options
+from auffusion_cli.cli.launch import Launch
 from auffusion_cli.cli.training_progress import ProgressLines, interruptible, report_latents
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.parsing import parse_yaml
@@ -196,34 +197,36 @@ def train(
     if settled.loop.validate_every_steps is not None:
         listed_held_out = find_all(settled.data_sets, "val", reading)
     sets_window = any(setting.startswith("scenes.duration_s=") for setting in settings or [])
+    fit_window = config is None and not sets_window
+    if dry_run:
+        if Launch.current().is_main:
+            settled = _with_parts(settled, fit_window=fit_window, download=False, yes=yes)
+            for split, found in (("train", listed), ("val", listed_held_out)):
+                if found is not None:
+                    console.note(f"{split}: {_described(_checked(found, settled, None))}")
+            _show_settings(settled, as_json=json)
+        return
 
     from auffusion_cli.training.run import join_processes, run
     from auffusion_cli.training.run import precompute as encode
     from auffusion_cli.training.sharding import find_sharding
 
-    sharding = None if precompute or dry_run else find_sharding(settled)
+    sharding = None if precompute else find_sharding(settled)
     processes = join_processes(device)
     is_main = processes.is_main_process
-    writes = is_main and not dry_run
-    is_only = writes and shard is None  # parts are made at the same time
+    is_only = is_main and shard is None  # parts are made at the same time
     with console.quiet_unless(is_main), only_run(folder) if is_only else nullcontext():
         # One process downloads and opens all clips; the others find its results.
         with processes.main_process_first():
-            if writes and not precompute:  # again, now that nobody else writes
+            if is_main and not precompute:  # again, now that nobody else writes
                 check_output(folder, resume=resume, overwrite=overwrite)
-            fit_window = config is None and not sets_window
-            settled = _with_parts(settled, fit_window=fit_window, download=not dry_run, yes=yes)
-            run_folder = None if dry_run else folder
-            sounds = _checked(listed, settled, run_folder)
+            settled = _with_parts(settled, fit_window=fit_window, download=True, yes=yes)
+            sounds = _checked(listed, settled, folder)
             held_out = None
             if listed_held_out is not None:
-                held_out = _checked(listed_held_out, settled, run_folder)
-            if writes and overwrite:
+                held_out = _checked(listed_held_out, settled, folder)
+            if is_main and overwrite:
                 delete_run(folder)
-        if dry_run:
-            if is_main:
-                _show_settings(settled, as_json=json)
-            return
         n_processes = f"{processes.num_processes} process" + "es" * (processes.num_processes > 1)
         work = "encoding" if precompute else f"training the {settled.stage} stage on"
         is_split = sharding is not None and processes.num_processes > 1
