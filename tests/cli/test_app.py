@@ -103,7 +103,8 @@ def test_a_command_without_words_is_not_told_how_to_give_them():
 @pytest.mark.parametrize(
     ("line", "message", "hint"),
     [
-        ("docter", "There is no command 'docter' of `auffusion`", "Did you mean doctor?"),
+        ("docter", "There is no command 'docter' of `auffusion`", "Did you mean doctor? To make"),
+        ("rain", "There is no command 'rain'", "train? To make a sound of it: auffusion generate"),
         ("gen rain", "There is no command 'gen'", "Did you mean generate?"),
         ("zzz", "There is no command 'zzz'", "Valid: generate, "),
         ("'a dog barks'", "no command 'a dog barks'", 'auffusion generate "a dog barks".'),

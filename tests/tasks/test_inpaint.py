@@ -241,6 +241,9 @@ def test_the_seed_decides_and_the_record_makes_it_again(quick_model, tmp_path):
     (tmp_path / "clip.wav").unlink()
     with pytest.raises(UsageError, match="not there"):
         reproduce(quick_model, record, path)
+    path = path.rename(tmp_path / "clip.wav")
+    with pytest.raises(UsageError, match="is the sound itself"):
+        reproduce(quick_model, record, path)
 
 
 def test_masks_are_checked_against_the_clip(quick_model, tmp_path):

@@ -112,15 +112,21 @@ def _check_length(path: Path, option: str) -> None:
             )
 
 
-def check_distinct(paths: Sequence[Path], option: str, hint: str) -> None:
-    """Raise a UsageError, with `hint`, if two results would be written to the same file."""
-    seen: set[Path] = set()
-    for path in paths:
-        if path in seen:
+def check_distinct(
+    paths: Sequence[Path], option: str, hint: str, sources: Sequence[str] = ()
+) -> None:
+    """Raise a UsageError, with `hint`, if two results would be written to the same file.
+
+    `sources` says where each of them comes from, which is told of these two.
+    """
+    seen: dict[Path, int] = {}
+    for number, path in enumerate(paths):
+        first = seen.setdefault(path, number)
+        if first != number:
+            of = f", of {sources[first]:.60} and {sources[number]:.60}" if sources else ""
             raise UsageError(
-                f"{option}: more than one result would be written to {path}", hint=hint
+                f"{option}: more than one result would be written to {path}{of}", hint=hint
             )
-        seen.add(path)
 
 
 def check_writable(paths: Sequence[Path], option: str) -> None:

@@ -43,6 +43,11 @@ DISTINCT_HINT = (
     " such as '{index}-{prompt}-{n}.wav'."
 )
 
+BETWEEN_WORDS = frozenset(
+    ("a", "an", "the", "and", "in", "on", "of", "at", "by", "with", "from", "to", "into", "under")
+)
+"""Words that are no sound by themselves."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -154,6 +159,7 @@ def read_list(
 def plan_arguments(prompts: Sequence[str], options: PlanOptions) -> list[Job]:
     """Jobs for prompts given as arguments, all with the same seed; one that is wrong raises."""
     _check_number(len(prompts) * options.n_variations, "")
+    _check_quotes(prompts)
     name = "{prompt}-{n}" if options.n_variations > 1 else "{prompt}"
     if len(set(map(slug, prompts))) < len(set(prompts)):  # names are short, prompts may be long
         name = "{index}-" + name
@@ -192,6 +198,15 @@ def plan_list(prompts_file: str, options: PlanOptions) -> tuple[list[Job], list[
         )
     _check_names(jobs)
     return jobs, failures
+
+
+def _check_quotes(prompts: Sequence[str]) -> None:
+    """Raise a UsageError for the words of one sound that were given without quotes."""
+    if len(prompts) > 1 and (bare := [word for word in prompts if word.lower() in BETWEEN_WORDS]):
+        raise UsageError(
+            f"{bare[0]!r} by itself is no sound: each prompt is one",
+            hint=f'Put the words of a sound in quotes: "{" ".join(prompts):.60}".',
+        )
 
 
 def _check_number(n_sounds: int, where: str) -> None:
@@ -265,8 +280,9 @@ def _plan_line(
 
 def _check_names(jobs: Sequence[Job]) -> None:
     pictures = [job.picture for job in jobs if job.picture]
+    sources = [job.source for job in jobs]
     for option, paths in (("--output", [job.path for job in jobs]), ("--spectrogram", pictures)):
-        check_distinct(paths, option, hint=DISTINCT_HINT)
+        check_distinct(paths, option, hint=DISTINCT_HINT, sources=sources)
         check_writable(paths, option)
 
 

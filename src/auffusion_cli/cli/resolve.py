@@ -223,6 +223,8 @@ def warn_of_unknown_words(
             f"the model does not know {_quoted(unknown.words)!r}{but}; nearest: "
             f"{', '.join(unknown.nearest)}"
         )
+    if any(found.values()):
+        console.note("`auffusion models kinds WORD` searches what the model knows")
     return {text: unknown for text, unknown in found.items() if unknown}
 
 

@@ -51,10 +51,11 @@ class SuggestingGroup(TyperGroup):
         if name.startswith("-") or ctx.resilient_parsing or self.get_command(ctx, name):
             return super().resolve_command(ctx, args)
         names = self.list_commands(ctx)
-        near = [known for known in names if known.startswith(name)] or _nearest(name, names)
-        hint = _did_you_mean(near) or f"Valid: {', '.join(names)}."
-        if " " in name and "generate" in names:
-            hint = f'To make a sound of it: {ctx.command_path} generate "{name}".'
+        begun = [known for known in names if known.startswith(name)]
+        hint = _did_you_mean(begun or _nearest(name, names)) or f"Valid: {', '.join(names)}."
+        if "generate" in names and not begun:  # it may be words
+            sound = f'To make a sound of it: {ctx.command_path} generate "{name}".'
+            hint = sound if " " in name else f"{hint} {sound}"
         raise UsageError(f"There is no command {name!r} of `{ctx.command_path}`", hint=hint)
 
 

@@ -103,7 +103,10 @@ def parse_rate(text: str) -> int:
     match = RATE_TEXT.fullmatch(text.strip().lower())
     if not match:
         raise UsageError(f"--rate {text!r:.40} is not a rate", hint="Valid: 48000, 44.1k or 48kHz.")
-    return round(float(match[1]) * (1000 if match[2].startswith("k") else 1))
+    rate_hz = float(match[1]) * (1000 if match[2].startswith("k") else 1)
+    if rate_hz < 1000:
+        raise UsageError(f"--rate {text} would be in Hz", hint=f"For kHz: --rate {match[1]}k.")
+    return round(rate_hz)
 
 
 def _parse_level(text: str, option: str, units: tuple[str, ...], examples: str) -> float:

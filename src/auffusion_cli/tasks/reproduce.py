@@ -165,9 +165,10 @@ def find_source(
         return None
     # The record has a bare name: it cannot lead out of the folder.
     found = Path(source) if source else Path(path).parent / recorded.request.source
-    if not found.is_file():
+    if not found.is_file() or found.samefile(path):
+        problem = "is the sound itself" if found.is_file() else "is not there"
         raise UsageError(
-            f"{path} was made from {recorded.request.source!r}; {found} is not there",
+            f"{path} was made from another file, {recorded.request.source!r}; {found} {problem}",
             hint="Name it with --source FILE.",
         )
     recording = read_recording(found)

@@ -240,6 +240,10 @@ def test_formats_spectrogram_and_json_lines(run):
         (["dog", "-o", "a.wav", "--format", "mp3"], "--format asks for .mp3"),
         (["dog", "rain", "-o", "one.wav"], "more than one result"),
         (["dog", "dog", "-o", "two/"], "if no prompt is given twice"),
+        (["dog", "rain", "-o", "one.wav"], "written to one.wav, of 'dog' and 'rain'"),
+        (["dog", "barking", "in", "rain"], "'in' by itself is no sound"),
+        (["dog", "barking", "in", "rain", "-o", "x.wav"], 'quotes: "dog barking in rain".'),
+        (["dog", "--rate", "48"], "For kHz: --rate 48k."),
         (["dog", "-o", "-"], "not to standard output"),
         (["dog", "-o", "{speed}.wav"], "{speed}"),
         (["dog", "--spectrogram", "a.jpg"], ".jpg"),
@@ -685,6 +689,7 @@ def test_words_that_the_model_does_not_know_are_told_with_the_nearest(
     assert result.exit_code == 0, result.output
     (warning,) = [line for line in result.stderr.splitlines() if "does not know" in line]
     assert "'a theremin'; nearest: " in warning and "dog barking" in warning
+    assert "`auffusion models kinds WORD` searches" in result.stderr
     first, known, third = json.loads(result.stdout)["sounds"]
     assert "unknown_words" not in known
     (words,) = first["unknown_words"]
@@ -745,7 +750,7 @@ def test_of_a_long_list_some_prompts_are_checked_for_unknown_words(
     run, no_model, knowing_checkpoint, monkeypatch
 ):
     monkeypatch.setattr("auffusion_cli.cli.resolve.MAX_CHECKED_PROMPTS", 2)
-    result = run("generate", "a", "bee", "cat", "--dry-run", model=str(knowing_checkpoint))
+    result = run("generate", "ant", "bee", "cat", "--dry-run", model=str(knowing_checkpoint))
     assert "2 of the prompts are checked for unknown words" in result.stderr
     assert len([line for line in result.stderr.splitlines() if "does not know" in line]) == 2
 

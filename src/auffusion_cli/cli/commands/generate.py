@@ -154,7 +154,8 @@ def generate(
     remarks = _remarks(setup, jobs, regions)
     if run.dry_run:
         resolved = _resolved(setup, batch_size) | asdict(choosing)
-        resolved |= {"one_shot": one_shot, "loop": loop}
+        cut = {"one_shot": one_shot, "loop": loop}
+        resolved |= {name: asked for name, asked in cut.items() if asked}
         if finish:
             resolved["finish"] = finish.to_dict()
         if regions:
