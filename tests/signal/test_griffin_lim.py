@@ -1,4 +1,6 @@
 import numpy as np
+import scipy.ndimage
+import scipy.signal
 import torch
 
 from auffusion_cli.signal.griffin_lim import GriffinLim
@@ -14,25 +16,40 @@ def sweep(n_samples: int) -> np.ndarray:
     return (np.sin(2 * np.pi * (200 + 400 * t) * t) + 0.01 * noise)[None].astype(np.float32)
 
 
+def by_scipy(mel: np.ndarray) -> np.ndarray:
+    """Richardson-Lucy deconvolution of each band's power (n_mels, T) by the squared window."""
+    power = mel**2
+    spread = scipy.signal.get_window("hann", 1024)[[32, 192, 352, 512, 672, 832, 992]] ** 2
+    spread = spread / spread.sum()
+    sharp = power
+    for _ in range(20):
+        seen = scipy.ndimage.convolve1d(sharp, spread, mode="nearest")
+        sharp = sharp * scipy.ndimage.convolve1d(power / seen, spread, mode="nearest")
+    return np.sqrt(sharp)
+
+
 def by_torch(log_mel: np.ndarray, seed: int, griffin_lim: GriffinLim) -> np.ndarray:
     """Griffin-Lim of one log-mel (n_mels, T), by torch's transforms in float64."""
     n_margin, hop, n_iterations = 7, 160, griffin_lim.n_iterations
     filterbank = mel_filterbank(griffin_lim.config).astype(np.float64)
     inverse = np.linalg.solve(filterbank.T @ filterbank, filterbank.T).T
-    magnitude = torch.from_numpy(np.maximum(inverse @ np.exp(log_mel.astype(np.float64)), 0))
-    magnitude = torch.nn.functional.pad(magnitude[None], (n_margin, n_margin), mode="replicate")
-    n_samples = (magnitude.shape[-1] - 1) * hop
-    sizes = {"n_fft": 2048, "hop_length": hop, "win_length": 1024}
-    sizes["window"] = torch.hann_window(1024, dtype=torch.float64)
+    mel = np.pad(np.exp(log_mel.astype(np.float64)), ((0, 0), (n_margin, n_margin)), mode="edge")
+    n_samples = (mel.shape[-1] - 1) * hop
+    sizes = {"n_fft": 1024, "hop_length": hop}
+
+    def projected(sound: torch.Tensor, mel: np.ndarray, n_window: int) -> torch.Tensor:
+        magnitude = torch.from_numpy(np.maximum(inverse @ mel, 0)[::2])[None]
+        window = {"win_length": n_window, "window": torch.hann_window(n_window).double()}
+        spectrum = torch.stft(sound, **sizes, **window, return_complex=True)
+        spectrum = magnitude * torch.sgn(spectrum)
+        return torch.istft(spectrum, **sizes, **window, length=n_samples)
+
     white = torch.randn(1, n_samples, generator=torch.Generator().manual_seed(seed)).double()
-    phases = torch.sgn(torch.stft(white, **sizes, return_complex=True))
-    for _ in range(n_iterations):
-        sound = torch.istft(magnitude * phases, **sizes, length=n_samples)
-        consistent = torch.stft(sound, **sizes, return_complex=True)
-        phases = torch.sgn(consistent)
-    sound = torch.istft(magnitude * phases, **sizes, length=n_samples)[0]
+    sound = projected(white, by_scipy(mel), 480)
+    for _ in range(1 + n_iterations):
+        sound = projected(sound, mel, 1024)
     begin = n_margin * hop - hop // 2
-    return sound[begin : begin + log_mel.shape[-1] * hop].numpy()
+    return sound[0, begin : begin + log_mel.shape[-1] * hop].numpy()
 
 
 def test_it_is_griffin_lim():
@@ -67,6 +84,20 @@ def test_it_finds_other_phases_with_other_noise():
     first, again, other = (griffin_lim(log_mel, Noise(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(other - first).max() > 0.01
+
+
+def test_clicks_stay_apart():
+    """Four fifths of their power lie within 10 ms; from steady noise it would be two thirds."""
+    rng, clicks, near = (
+        np.random.default_rng(0),
+        np.zeros((1, 16_000), np.float32),
+        np.zeros(16_000),
+    )
+    for at in range(1_000, 15_000, 800):
+        clicks[0, at : at + 32] = rng.standard_normal(32)
+        near[at - 64 : at + 96] = 1
+    power = GriffinLim()(LogMel()(normalize_peak(clicks)))[0] ** 2
+    assert (power * near).sum() > 0.76 * power.sum()
 
 
 def test_noise_does_not_pulse():
