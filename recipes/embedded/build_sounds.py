@@ -261,7 +261,7 @@ def calls(samples: np.ndarray) -> list[np.ndarray]:
 
 def make_clips(kind: Kind, package: str, path: str, cache: Path) -> Iterator[Clip]:
     pieces = segments(decoded(package, path, cache))
-    if kind.split:
+    if kind.split and package != synthesised.PACKAGE:  # which has the rhythm of the kind
         singles = [calls(piece) for piece in pieces]
         pieces += [single for found in singles if len(found) > 1 for single in found]
     for index, piece in enumerate(pieces):
