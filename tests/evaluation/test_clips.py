@@ -174,6 +174,7 @@ def test_only_suffixes_of_sounds_are_no_part_of_a_name():
     assert clip_name("a/b.wav") == "a/b"
     assert clip_name("v1.5 take.FLAC") == "v1.5 take"
     assert clip_name("v1.5") == "v1.5"
+    assert clip_name("a.wav.flac") == "a" and clip_name("a/.wav") == "a/.wav"
 
 
 def test_the_hash_of_a_set_tells_names_and_contents_and_not_where_it_is(tmp_path):

@@ -300,9 +300,14 @@ def counts(findings: Iterable[FlaggedFile]) -> Counter[Flag]:
 
 
 def clip_name(relative: str) -> str:
-    """The name by which a clip is paired: its path without the suffix of a sound file."""
+    """The name by which a clip is paired: its path without the suffix of a sound file.
+
+    `a.wav.flac`, which `generate -o "{name}.flac"` makes of a list with `a.wav`, is `a`, too.
+    """
     path = PurePosixPath(relative)
-    return str(path.with_suffix("")) if path.suffix.lower() in SOUND_SUFFIXES else str(path)
+    while path.suffix.lower() in SOUND_SUFFIXES:
+        path = path.with_suffix("")
+    return str(path)
 
 
 def set_hash(clips: Iterable[SoundFile]) -> str:
