@@ -40,7 +40,8 @@ def resolved(result):
 def test_a_preset_gives_options_and_the_command_line_comes_first(run):
     settings = resolved(run("generate", "a coin", "--preset", "game-oneshot"))
     assert settings["duration_s"] == 2.0 and settings["one_shot"] is True
-    assert settings["finish"] == {"fade_out_s": 0.02, "peak_db": -1.0, "rate_hz": 48000}
+    own = {"fade_out_s": 0.02, "low_cut_hz": 40.0, "peak_db": -1.0, "rate_hz": 48000}
+    assert settings["finish"] == own
     settings = resolved(
         run("generate", "a coin", "--duration", "1s", "--preset", "game-oneshot", "--peak", "-3")
     )

@@ -7,6 +7,7 @@ from auffusion_cli.requests.finish import (
     Finish,
     parse_decibels,
     parse_loudness,
+    parse_low_cut,
     parse_peak,
     parse_rate,
 )
@@ -16,12 +17,13 @@ def test_levels_and_rates_are_read_as_people_write_them():
     assert parse_loudness("-16LUFS") == parse_loudness(" -16 lufs") == parse_loudness("-16") == -16
     assert parse_peak("-1dB") == parse_peak("-1dBTP") == -1
     assert parse_decibels("12 dB", "--duck") == 12
+    assert [parse_low_cut(text) for text in ("30", "80 Hz", "0.1k")] == [30, 80, 100]
     assert [parse_rate(text) for text in ("48000", "44.1k", "48kHz")] == [48000, 44100, 48000]
 
 
 @given(st.text(max_size=8))
 def test_any_text_is_a_value_or_a_usage_error(text):
-    for parse in (parse_loudness, parse_peak, parse_rate):
+    for parse in (parse_low_cut, parse_loudness, parse_peak, parse_rate):
         try:
             assert isinstance(parse(text), int | float)
         except UsageError as error:
@@ -39,6 +41,7 @@ def test_any_text_is_a_value_or_a_usage_error(text):
         ({"channels": True}, "--channels True"),
         ({"fade_in_s": -1.0}, "--fade-in -1.0"),
         ({"fade_out_s": float("nan")}, "--fade-out nan"),
+        ({"low_cut_hz": 5}, "--low-cut 5"),
         ({"broadcast": 1}, "--broadcast"),
     ],
 )

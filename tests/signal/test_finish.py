@@ -37,6 +37,20 @@ def test_silence_stays_silence():
     assert not finish(np.zeros((1, 1000)), RATE_HZ, asked).waveform.any()
 
 
+def test_a_low_cut_takes_away_what_is_below_and_no_more():
+    for hz, gain_db, within in ((15, -24, 1.5), (30, -3, 0.5), (60, 0, 0.5), (1000, 0, 0.05)):
+        tone = np.sin(2 * np.pi * hz * np.arange(4 * RATE_HZ) / RATE_HZ)[np.newaxis]
+        made = finish(tone, RATE_HZ, Finish(low_cut_hz=30.0)).waveform
+        steady = slice(RATE_HZ, 3 * RATE_HZ)
+        assert to_db(made[:, steady].std() / tone[:, steady].std()) == pytest.approx(
+            gain_db, abs=within
+        )
+    loop = np.sin(2 * np.pi * 20 * np.arange(RATE_HZ) / RATE_HZ)[np.newaxis] + noise(RATE_HZ)
+    made = finish(loop, RATE_HZ, Finish(low_cut_hz=30.0), loop=True).waveform
+    again = finish(np.tile(loop, 3), RATE_HZ, Finish(low_cut_hz=30.0)).waveform
+    assert np.allclose(made, again[:, RATE_HZ : 2 * RATE_HZ], atol=1e-4)  # no seam
+
+
 def test_fades_begin_and_end_in_silence():
     made = finish(np.ones((2, 1000)), 1000, Finish(fade_in_s=0.1, fade_out_s=0.2)).waveform
     assert made[:, 0].tolist() == made[:, -1].tolist() == [0, 0]

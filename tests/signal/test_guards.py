@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from auffusion_cli.signal.guards import find_fault
+from auffusion_cli.signal.guards import find_fault, rumbles
 
 RATE_HZ = 16_000
 TIME_S = np.arange(2 * RATE_HZ) / RATE_HZ
@@ -45,3 +45,12 @@ def test_what_is_asked_for_is_no_fault():
     assert find_fault(0.1 * NOISE, "heavy rain on a tin roof") is None
     assert find_fault(0.1 * NOISE, "an electric hum") == "plain noise"
     assert find_fault(np.zeros(RATE_HZ), "silence in the rain") == "silent"
+
+
+def test_what_is_mostly_rumble_is_called_that():
+    time_s = np.arange(16_000) / 16_000
+    crunch = 0.1 * np.random.default_rng(0).normal(size=16_000)
+    for level, expected in ((0.05, False), (0.5, True)):
+        sound = crunch + level * np.sin(2 * np.pi * 12 * time_s)
+        assert rumbles(sound, 16_000) is expected
+    assert not rumbles(np.zeros((2, 1_000)), 16_000)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from auffusion_cli.signal.events import find_events
 from auffusion_cli.signal.trim import PEAK, Part, find_event, find_part, trim
 
 RATE_HZ = 16_000
@@ -55,7 +56,16 @@ def test_a_steady_sound_is_kept_from_its_start():
 )
 def test_one_event_is_kept_alone_and_to_its_end(spans, longest_s, kept_s):
     part = find_event(events(*spans), round(longest_s * RATE_HZ), RATE_HZ)
-    assert (part.start, part.start + part.n_samples) == tuple(round(t * RATE_HZ) for t in kept_s)
+    ends_s = (part.start / RATE_HZ, (part.start + part.n_samples) / RATE_HZ)
+    assert ends_s == pytest.approx(kept_s, abs=0.021)
+
+
+def test_rumble_is_no_event():
+    waveform = events((1, 1.5, 0.1))
+    rumble = 0.05 * np.sin(2 * np.pi * 12 * np.arange(len(waveform)) / RATE_HZ)
+    part = find_event((waveform + rumble).astype(np.float32), 3 * RATE_HZ, RATE_HZ)
+    assert part.start == round(0.98 * RATE_HZ) and part.n_samples < 0.7 * RATE_HZ
+    assert find_events((waveform + rumble)[np.newaxis], RATE_HZ)[0][0] == 0  # but for the cut
 
 
 def test_an_event_at_the_very_end_is_followed_by_silence():

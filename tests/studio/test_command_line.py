@@ -123,7 +123,13 @@ LEFT_OUT = ("format_version", "task", "samples_sha256", "versions", "revision", 
 
 
 def test_of_a_finished_sound(tiny_model, recording_file):
-    body = {"rate_hz": 44100, "channels": 2, "loudness_lufs": -16.5, "fade_out_s": 0.05}
+    body = {
+        "low_cut_hz": 80.0,
+        "rate_hz": 44100,
+        "channels": 2,
+        "loudness_lufs": -16.5,
+        "fade_out_s": 0.05,
+    }
     ask = read_ask("finish", {"source": "0" * 12, "broadcast": True, **body})
     record = {"task": "finish", "prompt": "rain", "finish": ask.finish().to_dict()}
     command = command_line(record, "out.wav", recording_file, Loaded(tiny_model.defaults))

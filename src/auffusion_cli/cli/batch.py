@@ -205,9 +205,16 @@ class Batch:
         if isinstance(made, GenerateFailure):
             self.failures.append(Failure.of(job, made.error))
             return
+        from auffusion_cli.signal.filters import RUMBLE_HZ
+        from auffusion_cli.signal.guards import rumbles
         from auffusion_cli.tasks.finish import finished
 
         result = finished(made[0], self.finish, job.path)
+        if rumbles(result.waveform, result.sample_rate_hz):
+            console.warn(
+                f"{job.path}: most of its energy is below {RUMBLE_HZ:g} Hz, where little is heard"
+                f" (--low-cut {RUMBLE_HZ:g} takes it away)"
+            )
         self.faults += chosen.tell(job.path, result.provenance.selection)
         try:
             best, *others = job.kept(self.choosing.n_kept)

@@ -295,6 +295,10 @@ def parsed(option: str, parser: str, metavar: str, help: str) -> Any:
     return typer.Option(option, metavar=metavar, parser=parse, help=help, show_default=False)
 
 
+LowCut = Annotated[
+    float | None,
+    parsed("--low-cut", "parse_low_cut", "HZ", "Take away what is below, such as 40: rumble."),
+]
 FadeIn = Annotated[float, seconds("--fade-in", "Fade in over this long.")]
 FadeOut = Annotated[float, seconds("--fade-out", "Fade out over this long.")]
 Loudness = Annotated[
@@ -338,6 +342,7 @@ ExtendBand = Annotated[
 class Finishing:
     """What is done to the sound once it is made."""
 
+    low_cut_hz: LowCut = None
     fade_in_s: FadeIn = 0.0
     fade_out_s: FadeOut = 0.0
     loudness_lufs: Loudness = None

@@ -15,13 +15,22 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     "game-oneshot": {
         "one-shot": True,
         "duration": "2s",
+        "low-cut": "40",
         "peak": "-1dB",
         "fade-out": "20ms",
         "rate": "48k",
     },
-    "loop": {"loop": True, "duration": "8s", "loudness": "-23LUFS", "rate": "48k", "channels": 2},
+    "loop": {
+        "loop": True,
+        "duration": "8s",
+        "low-cut": "40",
+        "loudness": "-23LUFS",
+        "rate": "48k",
+        "channels": 2,
+    },
     "bed": {
         "duration": "30s",
+        "low-cut": "40",
         "loudness": "-28LUFS",
         "fade-in": "1s",
         "fade-out": "2s",

@@ -1,4 +1,4 @@
-"""What is done to a sound after it is made: fades, channels, rate and level. No torch."""
+"""What is done to a sound after it is made: low cut, fades, channels, rate, level. No torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.checks import check_flag, check_limits
 
 FINISH_OPTIONS = {
+    "low_cut_hz": "--low-cut",
     "fade_in_s": "--fade-in",
     "fade_out_s": "--fade-out",
     "loudness_lufs": "--loudness",
@@ -22,6 +23,7 @@ FINISH_OPTIONS = {
 }
 """Field of `Finish` -> its option."""
 FINISH_LIMITS = {
+    "low_cut_hz": Limits(10.0, 1_000.0, unit=" Hz"),
     "fade_in_s": Limits(0.0, 3600.0, unit=" s"),
     "fade_out_s": Limits(0.0, 3600.0, unit=" s"),
     # From the absolute gate of BS.1770 to what no recording exceeds.
@@ -39,8 +41,10 @@ RATE_TEXT = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,6})?)\s*(hz|k|khz|)")
 
 @dataclass(frozen=True)
 class Finish:
-    """Fades, channels, rate and level of a finished sound; None leaves it as it is."""
+    """Low cut, fades, channels, rate and level of a finished sound; None leaves it as it is."""
 
+    low_cut_hz: float | None = None
+    """What is below is taken away."""
     fade_in_s: float = 0.0
     fade_out_s: float = 0.0
     loudness_lufs: float | None = None
@@ -107,6 +111,14 @@ def parse_rate(text: str) -> int:
     if rate_hz < 1000:
         raise UsageError(f"--rate {text} would be in Hz", hint=f"For kHz: --rate {match[1]}k.")
     return round(rate_hz)
+
+
+def parse_low_cut(text: str) -> float:
+    """`30`, `80Hz`, `0.1k` -> Hz. Raises UsageError."""
+    match = RATE_TEXT.fullmatch(text.strip().lower())
+    if not match:
+        raise UsageError(f"--low-cut {text!r:.40} is not a frequency", hint="Valid: 30 or 80Hz.")
+    return float(match[1]) * (1000 if match[2].startswith("k") else 1)
 
 
 def _parse_level(text: str, option: str, units: tuple[str, ...], examples: str) -> float:

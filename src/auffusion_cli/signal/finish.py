@@ -1,4 +1,4 @@
-"""A sound, finished: channels, rate, fades and level, in this order. No torch."""
+"""A sound, finished: low cut, channels, rate, fades and level, in this order. No torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from auffusion_cli.requests.finish import Finish
 from auffusion_cli.signal.audio import resample
+from auffusion_cli.signal.filters import low_cut
 from auffusion_cli.signal.meters import loudness_lufs, to_db, true_peak
 from auffusion_cli.signal.stereo import fold_down, widen
 
@@ -53,6 +54,8 @@ def finish(
         wrap = -(-round(WRAP_S * rate_hz) // unit) * unit
         waveform = np.pad(waveform, ((0, 0), (wrap, wrap)), mode="wrap")
     waveform = waveform.astype(np.float64)
+    if asked.low_cut_hz:
+        waveform = low_cut(waveform, asked.low_cut_hz, rate_hz)
     resampled = resample(_with_channels(waveform, rate_hz, asked.channels), rate_hz, to_hz)
     start, n_made = wrap * to_hz // rate_hz, -(-n_samples * to_hz // rate_hz)
     finished = resampled[:, start : start + n_made].copy()

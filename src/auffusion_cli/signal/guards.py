@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from auffusion_cli.signal.filters import RUMBLE_HZ, low_cut
+
 Fault = Literal["silent", "clipped", "a plain tone", "plain noise"]
 WELCOME: dict[str, tuple[str, ...]] = {
     "a plain tone": (
@@ -28,6 +30,7 @@ WELCOME: dict[str, tuple[str, ...]] = {
 }
 """Fault -> beginnings of words of a prompt that asks for just that."""
 
+AUDIBLE_SHARE = 0.5
 FRAME_SAMPLES = 1024
 SILENT_PEAK = 1e-3
 """-60 dB of full scale."""
@@ -46,6 +49,12 @@ NOISE_FLATNESS_DB = -4.0
 """Geometric over arithmetic mean of the spectrum's bands, of white noise nearly 0 dB."""
 NOISE_SWING_DB = 1.5
 """Deviation of the frames' levels."""
+
+
+def rumbles(waveform: np.ndarray, rate_hz: int) -> bool:
+    """Whether (N,) or (C, N) samples are for the most part below `RUMBLE_HZ`."""
+    audible = low_cut(np.atleast_2d(waveform), RUMBLE_HZ, rate_hz)
+    return bool(np.square(audible).sum() < AUDIBLE_SHARE * np.square(waveform).sum())
 
 
 def find_fault(waveform: np.ndarray, prompt: str) -> Fault | None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from auffusion_cli.signal.events import find_events
+from auffusion_cli.signal.filters import RUMBLE_HZ, low_cut
 
 BLOCK_S = 0.01
 ACTIVE_DB = -35.0
@@ -70,14 +71,14 @@ def find_part(waveform: np.ndarray, n_samples: int, rate_hz: int) -> Part:
 def find_event(waveform: np.ndarray, n_samples: int, rate_hz: int) -> Part:
     """The event of (N,) with the most energy, from its onset to its end, or its first `n_samples`.
 
-    Of events with about the same energy it is the first. Silence is kept as `find_part` keeps it.
+    Of events with about the same energy it is the first. Silence is kept as `find_part` keeps it,
+    and rumble makes no event.
     """
-    parts = [
-        Part(first, min(n, n_samples)) for first, n in find_events(waveform[np.newaxis], rate_hz)
-    ]
+    audible = low_cut(waveform[np.newaxis], RUMBLE_HZ, rate_hz)
+    parts = [Part(first, min(n, n_samples)) for first, n in find_events(audible, rate_hz)]
     if not parts:
         return find_part(waveform, n_samples, rate_hz)
-    energy = [np.square(part.of(waveform), dtype=np.float64).sum() for part in parts]
+    energy = [np.square(part.of(audible)).sum() for part in parts]
     return parts[int(np.flatnonzero(np.array(energy) >= 0.9 * max(energy))[0])]
 
 

@@ -261,6 +261,8 @@ class FinishAsk:
 
     source: str
     """Id of a sound of the history."""
+    low_cut_hz: float | None = None
+    """What is below is taken away."""
     rate_hz: int | None = None
     channels: int | None = None
     """2 makes a stereo image of one channel."""

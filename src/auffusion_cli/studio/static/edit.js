@@ -11,7 +11,7 @@ import { Words } from "./words.js";
 
 const EDGES = ["start", "end", "low", "high"];
 const VERBS = { inpaint: "filled", extend: "extended", "style-transfer": "turned into", edit: "other words", finish: "finished" };
-const FINISH_NUMBERS = ["rate_hz", "channels", "loudness_lufs", "peak_db", "fade_in_s", "fade_out_s"];
+const FINISH_NUMBERS = ["low_cut_hz", "rate_hz", "channels", "loudness_lufs", "peak_db", "fade_in_s", "fade_out_s"];
 const PULL_STEP_S = 0.5;
 
 export class EditRoom {
