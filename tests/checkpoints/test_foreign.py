@@ -62,6 +62,12 @@ def test_folders_are_recognised(tmp_path):
     unet = shutil.copytree(GOLDEN / "unet", tmp_path / "unet")
     with pytest.raises(CheckpointError, match=r"one network \(UNet2DConditionModel\)"):
         is_adapter_layout(unet)
+    for part in ("vae", "vocoder"):
+        shutil.copytree(GOLDEN / part, tmp_path / "run" / part)
+        with pytest.raises(CheckpointError, match="a part of a model, its ") as caught:
+            is_adapter_layout(tmp_path / "run")
+        shutil.rmtree(tmp_path / "run")
+        assert f"--{caught.value.message.split()[-1]}." in caught.value.hint
     (unet / "config.json").write_text("[" * 100_000)
     with pytest.raises(CheckpointError, match="it has neither"):
         is_adapter_layout(unet)

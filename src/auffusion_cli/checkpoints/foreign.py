@@ -13,6 +13,8 @@ WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")
 LORA_MARKS = ("lora_down", "lora_up", "lora_A", "lora_B", "lora.down", "lora.up", "lora_unet_")
 SINGLE_FILE_PREFIX = "model.diffusion_model."
 MAX_HEADER_BYTES = 25_000_000
+PARTS = {"vae": "autoencoder", "vocoder": "vocoder"}
+"""Folder of a part that a training writes by itself -> the option that names it."""
 
 LORA_HINT = (
     "Name the model it was made for, and add it: --model NAME --lora FILE. `auffusion models "
@@ -60,6 +62,12 @@ def _recognise_folder(folder: Path) -> tuple[str, str | None]:
         return f"{neither}, but the single-file checkpoint {files[0].name}", SINGLE_FILE_HINT
     if class_name := _class_name(folder / "config.json"):
         return f"one network ({class_name}); a checkpoint is a folder of several", None
+    for part, option in PARTS.items():
+        if (folder / part / "config.json").is_file() and not (folder / "unet").exists():
+            return (
+                f"a part of a model, its {option}",
+                f"A training takes it as diffusion.{option}, and `models compose` as --{option}.",
+            )
     return neither, None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from auffusion_cli.engines.graph_file import read_metadata, read_places
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.parsing import parse_json
-from auffusion_cli.requests.loras import LoraChoice
+from auffusion_cli.requests.loras import FILE_NAMES, LoraChoice
 
 ENDINGS = {
     "down": (
@@ -53,6 +53,44 @@ def check_loras(choices: Iterable[LoraChoice]) -> None:
             raise CheckpointError(f"{path}: changes nothing of a UNet")
         for name in names:
             parse_name(name, path)
+
+
+def find_lora(name: str) -> Path | None:
+    """The file of the LoRA that `name` is, or is the folder of; None where it is none.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = Path(name)
+    files = [path / each for each in FILE_NAMES] if path.is_dir() else [path]
+    file = next((each for each in files if each.is_file()), None)
+    if file is None or file.suffix.lower() != ".safetensors" or (path / "unet").exists():
+        return None
+    endings = tuple(ending for of_role in ENDINGS.values() for ending in of_role)
+    return file if any(tensor.endswith(endings) for tensor in read_places(file)) else None
+
+
+def describe_lora(path: Path) -> dict[str, Any]:
+    """Description of a LoRA from the header of its file.
+
+    Raises:
+        CheckpointError: it is damaged, or is no LoRA of a UNet.
+    """
+    about, ranks, n_layers = read_about(path), set(), 0
+    for name, place in read_places(path).items():
+        if not name.startswith(OF_TEXT) and parse_name(name, path)[1] == "down":
+            n_layers += 1
+            ranks.update(place.shape[:1])
+    trigger, base = (about.get(key) for key in ("trigger", "base"))
+    return {
+        "kind": "LoRA",
+        "file": str(path),
+        "trigger": trigger[:1000] if isinstance(trigger, str) else None,
+        "base": base[:1000] if isinstance(base, str) else None,
+        "ranks": sorted(ranks),
+        "layers": n_layers,
+        "size_bytes": path.stat().st_size,
+    }
 
 
 def read_about(path: Path, key: str = METADATA_KEY) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from auffusion_cli.checkpoints import download, names
+from auffusion_cli.checkpoints.lora import save_lora
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.errors import CheckpointError
 from auffusion_cli.evaluation import published
@@ -87,6 +89,20 @@ def test_info_of_a_folder_in_words():
     result = run("info", GOLDEN)
     assert result.exit_code == 0
     assert "CLIPTextModel" in result.stdout and "AutoencoderKL" in result.stdout
+
+
+def test_info_of_a_lora_and_of_its_folder(tmp_path):
+    path = tmp_path / "pytorch_lora_weights.safetensors"
+    layers = {f"mid_block.{i}.to_q": (torch.ones(2, 8), torch.ones(8, 2)) for i in range(3)}
+    save_lora(layers, path, trigger="a gong", base="embedded")
+    expected = {"kind": "LoRA", "file": str(path), "trigger": "a gong", "base": "embedded"}
+    expected |= {"ranks": [2], "layers": 3, "size_bytes": path.stat().st_size}
+    for name in (path, tmp_path):
+        assert json.loads(run("info", name, "--json").stdout) == expected
+    shown = run("info", path).stdout
+    assert "trigger:             a gong\n" in shown and "ranks:               2\n" in shown
+    path.write_bytes(path.read_bytes()[:-10])
+    assert "truncated in tensor" in run("info", path).stderr
 
 
 def test_convert(tmp_path):

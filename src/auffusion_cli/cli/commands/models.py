@@ -175,20 +175,23 @@ def info(
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Describe a checkpoint on this machine, without loading its weights.
+    """Describe a checkpoint or a LoRA on this machine, without loading its weights.
 
     \b
     Examples:
       auffusion models info embedded
       auffusion models info embedded --kinds
       auffusion models info runs/dogs --json
+      auffusion models info runs/gong/pytorch_lora_weights.safetensors
     """
     from auffusion_cli.checkpoints import names
+    from auffusion_cli.checkpoints.lora_file import describe_lora, find_lora
     from auffusion_cli.errors import UsageError
     from auffusion_cli.evaluation.published import NAMES
 
-    if name in NAMES:
-        description = _network_row(name)
+    lora = None if name in names.KNOWN else find_lora(name)
+    if name in NAMES or lora is not None:
+        description = _network_row(name) if lora is None else describe_lora(lora)
         if json:
             console.print_json(description)
         else:
