@@ -150,24 +150,26 @@ def test_a_group_without_a_command_shows_its_help():
     assert result.exit_code == 2 and "Usage: auffusion models" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_run_is_ended_by_a_signal_as_by_ctrl_c(name):
+def test_a_run_is_ended_by_a_signal_as_by_ctrl_c():
     script = (
         "import signal, sys, time; sys.argv = ['auffusion', 'probe']\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # nohup leaves it ignored
         "from auffusion_cli.cli import app as a\n"
-        "app = a.build_app()\n"
+        "app = a.build_app(['config'])\n"
         "app.command('probe')(lambda: (print('ready', flush=True), time.sleep(60)))\n"
         "a.build_app = lambda names: app\n"
         "a.main()\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout.readline() == b"ready\n"
-    process.send_signal(getattr(signal, name))
-    assert process.communicate(timeout=20)[1] == b"error: stopped\n"
-    assert process.returncode == 130
+    command = [sys.executable, "-c", script]
+    processes = {
+        number: subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    for number, process in processes.items():
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        assert process.communicate(timeout=20)[1] == b"error: stopped\n"
+        assert process.returncode == 130
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,9 @@ def test_what_is_not_implemented_is_refused_by_its_name(name, field, value):
 
 
 def test_what_another_scheduler_would_read_does_not_matter():
-    make_scheduler("ddim", PUBLISHED | {"use_karras_sigmas": True, "solver_order": 3})
+    of_others = {"use_karras_sigmas": True, "solver_order": 3}
+    states, _ = trajectories("ddim", PUBLISHED | of_others, 5)
+    np.testing.assert_array_equal(states, trajectories("ddim", PUBLISHED, 5)[0])
 
 
 def test_the_noise_of_a_sound_is_its_own_in_any_batch():

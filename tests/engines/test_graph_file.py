@@ -182,7 +182,7 @@ def test_truncated_files_are_refused_at_every_length(folder):
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
-def test_bytes_areparse_modeld_or_refused(content):
+def test_bytes_are_parsed_or_refused(content):
     with contextlib.suppress(ValueError):
         parse_model(memoryview(content))
 

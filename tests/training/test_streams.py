@@ -198,7 +198,7 @@ def test_latents_of_other_networks_are_refused(make, tiny_model, tmp_path):
     (folder,) = (tmp_path / "out").iterdir()
     index = json.loads((folder / "latents.json").read_text())
     (folder / "latents.json").write_text(json.dumps(index | {"networks": "other"}))
-    with pytest.raises(Exception, match="another autoencoder"):
+    with pytest.raises(DataError, match="another autoencoder"):
         open_latents(folder, tiny_model.codec, tiny_model.text, SCENES)
 
 
