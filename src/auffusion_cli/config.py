@@ -49,6 +49,8 @@ class ImageConfig:
     log_mel_max: float = math.log(200.0)
 
 
+MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
+"""Sample rates of sound files that are read, and written."""
 MIN_DURATION_S = 0.01
 """One column of the spectrogram."""
 MAX_DURATION_S = 3600.0

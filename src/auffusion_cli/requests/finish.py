@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any
 
-from auffusion_cli.config import Limits
+from auffusion_cli.config import MAX_RATE_HZ, MIN_RATE_HZ, Limits
 from auffusion_cli.errors import UsageError
 from auffusion_cli.requests.checks import check_flag, check_limits
 
@@ -29,7 +29,7 @@ FINISH_LIMITS = {
     # From the absolute gate of BS.1770 to what no recording exceeds.
     "loudness_lufs": Limits(-70.0, -5.0, unit=" LUFS"),
     "peak_db": Limits(-60.0, 0.0, unit=" dB"),
-    "rate_hz": Limits(8_000, 192_000, whole=True, unit=" Hz"),
+    "rate_hz": Limits(MIN_RATE_HZ, MAX_RATE_HZ, whole=True, unit=" Hz"),
     "channels": Limits(1, 2, whole=True),
 }
 MIN_EXTENDED_HZ = 22_050

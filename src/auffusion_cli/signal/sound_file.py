@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
+from auffusion_cli.config import MAX_RATE_HZ, MIN_RATE_HZ
 from auffusion_cli.errors import AudioError, MissingAudioError
 from auffusion_cli.files import atomic_file, open_regular
 from auffusion_cli.requests.provenance import Provenance
@@ -20,7 +21,6 @@ from auffusion_cli.signal import riff
 from auffusion_cli.signal.formats import check_known
 from auffusion_cli.signal.tags import chunks_of_record
 
-MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 MAX_CHANNELS = 64
 MAX_SAMPLES = 2 * 3600 * 48_000
 """Over all channels: an hour of stereo at 48 kHz, 1.4 GB of float32. A flac of silence may hold

@@ -64,6 +64,15 @@ def test_a_file_is_finished_and_made_again(run):
     assert "loudness -20 LUFS" in run("info", "clip-finished.wav").stdout
 
 
+@pytest.mark.parametrize("rate_hz", [2_000, 384_000])
+def test_any_rate_that_is_read_stays(run, rate_hz):
+    soundfile.write("other.wav", np.random.default_rng(0).normal(size=8000) * 0.1, rate_hz)
+    result = run("finish", "other.wav", "--peak", "-1dB")
+    assert result.exit_code == 0, result.output
+    assert soundfile.info("other-finished.wav").samplerate == rate_hz
+    assert is_made_again(run, "other-finished.wav")
+
+
 @pytest.mark.parametrize("format", ["wav24", "flac", "ogg", "mp3"])
 def test_formats(run, format):
     result = run("finish", "clip.wav", "--peak", "-1", "--format", format, "-o", "out/")
@@ -113,10 +122,12 @@ def test_events_are_written_one_by_one(run):
         (("clip.wav", "--peak", "-1", "--broadcast", "-o", "a.flac"), "a.flac is not a wav"),
         (("clip.wav", "--peak", "-1", "-o", "clip.wav"), "replaced by its own result"),
         (("nowhere.wav", "--peak", "-1"), "nowhere.wav"),
+        (("click.wav", "--peak", "-1"), "click.wav lasts 0.005 s"),
         (("clip.wav", "clip.wav", "--peak", "-1"), "more than one result"),
     ],
 )
 def test_what_cannot_be_done_is_told_before(run, arguments, words):
+    soundfile.write("click.wav", np.ones(40) / 2, 8000)
     result = run("finish", *arguments)
     assert result.exit_code == 2, result.output
     assert words in result.stderr and "Traceback" not in result.output

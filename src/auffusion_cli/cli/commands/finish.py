@@ -154,12 +154,12 @@ def _files(sources: Sequence[Path]) -> Iterator[Path]:
 
 
 def _read(source: Path) -> tuple[Recording, FinishRequest]:
+    from auffusion_cli.cli import recordings
     from auffusion_cli.cli.plan import record_of
     from auffusion_cli.requests.request import FinishRequest
-    from auffusion_cli.signal.recording import read_recording
     from auffusion_cli.tasks.finish import is_loop
 
-    recording, record = read_recording(source), record_of(source)
+    recording, record = recordings.read(source), record_of(source)
     request = FinishRequest(
         source.name,
         recording.sha256,
