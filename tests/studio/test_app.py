@@ -119,7 +119,9 @@ def test_a_sound_is_finished_for_a_project(client, finished, recording_file, his
     assert (made.sample_rate_hz, made.n_channels, made.parent) == (48000, 1, source)
     assert made.title == "a clip" and read_record(history.path(made)).finish.peak_db == -1.0
     assert client.post("/v1/finish", json={"source": source}).status_code == 400
-    assert client.post("/v1/finish", json={"source": source, "rate_hz": 1}).status_code == 400
+    for impossible in ({"rate_hz": 1}, {"rate_hz": 48000, "extend_band": True}):
+        asked = {"source": source} | impossible
+        assert client.post("/v1/finish", json=asked).status_code == 400
 
 
 def test_the_history_is_searched_and_sounds_are_kept_and_discarded(client, recording_file):
@@ -255,6 +257,14 @@ def test_sounds_are_given_out_whole_in_parts_and_as_flac(client, recording_file)
     assert np.array_equal(samples, read_recording(recording_file).samples)
     assert "filename*=UTF-8''a-clip-" in flac.headers["content-disposition"]
     assert client.get(path, params={"format": "exe"}).status_code == 400
+
+
+def test_samples_that_flac_cannot_hold_are_told_by_the_name_of_the_sound(client, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(100), 8000, "FLOAT")
+    sound = upload(client, tmp_path / "a.wav", "a.wav")
+    answer = client.get(f"/v1/sounds/{sound['id']}/audio", params={"format": "flac"})
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(f"{sound['file']}: flac cannot hold")
 
 
 def test_it_is_drawn(client, recording_file):

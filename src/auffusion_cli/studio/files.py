@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -54,11 +55,8 @@ async def bring_in(history: History, name: str, chunks: AsyncIterator[bytes]) ->
             raise HTTPException(
                 408, f"the recording did not come within {UPLOAD_TIMEOUT_S:g} s"
             ) from None
-        try:
+        with _called(path, "the recording"):
             return await run_in_threadpool(_keep, history, name, path)
-        except AudioError as error:  # the place of the copy says nothing
-            message = error.message.replace(str(path), "the recording")
-            raise AudioError(message, hint=error.hint) from None
 
 
 def _keep(history: History, name: str, path: Path) -> Sound:
@@ -90,5 +88,15 @@ def as_format(path: Path, name: str) -> bytes:
     """
     with tempfile.TemporaryDirectory(prefix="auffusion-") as folder:
         made = Path(folder, f"sound.{name}")
-        write_recording(made, read_recording(path), provenance=read_provenance(path))
+        with _called(made, path.name):
+            write_recording(made, read_recording(path), provenance=read_provenance(path))
         return made.read_bytes()
+
+
+@contextmanager
+def _called(path: Path, name: str) -> Iterator[None]:
+    """A block whose AudioErrors call `path`, a copy whose place says nothing, by a name."""
+    try:
+        yield
+    except AudioError as error:
+        raise AudioError(error.message.replace(str(path), name), hint=error.hint) from None
