@@ -199,6 +199,8 @@ class DiffusionStage:
         """Write the checkpoint's parts, or the LoRA, into `folder`, beside its other contents."""
         if self.config.lora.rank is not None:
             trigger, base = self.config.lora.trigger, self.config.init_from
+            if Path(base).is_dir():  # the file is shared, and says nothing of this machine
+                base = Path(base).resolve().name
             save_lora(lora_changes(self.unet), folder / LORA_NAME, trigger=trigger, base=base)
             return
         export_model(self.model, folder)

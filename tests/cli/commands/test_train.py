@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from auffusion_cli.checkpoints.lora_file import describe_lora
 from auffusion_cli.cli.app import build_app
 from auffusion_cli.signal.sound_file import read_record
 from auffusion_cli.training.checkpoints import newest_checkpoint
@@ -509,6 +510,7 @@ def test_a_lora_from_clips_to_a_sound_and_again(run, tiny_checkpoint):
     result = run("--lora", "2", "-o", "lora", "--max-steps", "2", *small)
     assert result.exit_code == 0, result.output
     assert "--lora lora" in result.stderr
+    assert describe_lora(Path("lora/pytorch_lora_weights.safetensors"))["base"] == "tiny"
     app = build_app()
 
     def invoke(*arguments):
