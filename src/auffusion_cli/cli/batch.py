@@ -210,7 +210,8 @@ class Batch:
         from auffusion_cli.tasks.finish import finished
 
         result = finished(made[0], self.finish, job.path)
-        if rumbles(result.waveform, result.sample_rate_hz):
+        is_cut = self.finish is not None and self.finish.low_cut_hz is not None
+        if not is_cut and rumbles(result.waveform, result.sample_rate_hz):
             console.warn(
                 f"{job.path}: most of its energy is below {RUMBLE_HZ:g} Hz, where little is heard"
                 f" (--low-cut {RUMBLE_HZ:g} takes it away)"

@@ -439,6 +439,15 @@ def test_a_list_whose_sounds_an_earlier_version_made_is_finished(run):
         assert result.exit_code == 2 and "is not from the same request" in result.stderr
 
 
+def test_a_sound_that_is_mostly_rumble_is_told_unless_it_is_cut(run, monkeypatch):
+    monkeypatch.setattr("auffusion_cli.signal.guards.rumbles", lambda *_: True)
+    told = "step.wav: most of its energy is below 40 Hz"
+    assert told in run("generate", "a step", "--seed", "1", "-o", "step.wav").stderr
+    cut = run("generate", "a step", "--seed", "1", "--low-cut", "40", "-o", "cut.wav")
+    assert cut.exit_code == 0 and "below 40 Hz" not in cut.stderr
+    assert read_provenance(Path("cut.wav"))["finish"] == {"low_cut_hz": 40.0}
+
+
 def test_trimming_is_recorded_and_made_again(run):
     run("generate", "dog", "--seed", "1", "-o", "trimmed.wav")
     run("generate", "dog", "--seed", "1", "--no-trim", "-o", "start.wav")
