@@ -26,6 +26,12 @@ def test_regions_with_times_of_all_kinds():
     ]
 
 
+def test_a_colon_and_an_en_dash_are_read_as_they_are_meant():
+    regions = parse_timeline("0–3s: a dog barks; 3-6s: rain", 10.0)
+    assert regions == [Region(0.0, 3.0, "a dog barks"), Region(3.0, 6.0, "rain")]
+    assert parse_timeline("0-3s rain, 3 drops, 4-wheel drive", 10.0)
+
+
 def test_one_prompt_at_several_times():
     assert parse_timeline("0-1s,4-5s a dog barks", 5.0) == [
         Region(0.0, 1.0, "a dog barks"),
@@ -47,6 +53,8 @@ def test_one_prompt_at_several_times():
         ("12-13s a dog", "the sound, which lasts 10.000 s"),
         ("0-100ms a click", "too short: 0.1 s"),
         ("0-2s,1-3s a dog", "overlap"),
+        ("0-3 a dog, 3-6 rain", "a semicolon or a new line goes between regions"),
+        ("0-3s a dog | 3-6s rain", "a semicolon or a new line goes between regions"),
         ("0-1s a dog;" * 101, "101 regions"),
     ],
 )

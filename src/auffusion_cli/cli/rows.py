@@ -81,7 +81,8 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, Mapping):
         value = ", ".join(" ".join(row) for row in in_words(value))
     elif isinstance(value, list | tuple):
-        separator = "; " if any(isinstance(part, Mapping) for part in value) else ", "
-        value = separator.join(_text("", part) for part in value)
+        parts = [_text("", part) for part in value]
+        is_long = any(isinstance(part, Mapping) for part in value) or name == "timeline"
+        value = ("; " if is_long else ", ").join(parts)
     unit = next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
     return " ".join(f"{value}{unit}".split())

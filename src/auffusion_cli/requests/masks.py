@@ -103,7 +103,7 @@ def _parse_range(
     text: str, option: str, units: dict[str, float], *, inherit: bool, examples: str
 ) -> tuple[float | None, float | None]:
     """(start, end) of `text`, None where it is open; with `inherit` both share the end's unit."""
-    match = RANGE.fullmatch(text.lower())
+    match = RANGE.fullmatch(text.lower().replace("–", "-"))  # an en dash, as editors make it
     valid = match and (match[1] or match[3])
     if valid:
         start, start_unit, end, end_unit = match.groups()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from auffusion_cli.requests.masks import TOLERANCE_S, parse_times
 
 OPTION = "--timeline"
 EXAMPLE = '--timeline "0-3s a dog barks; 2-6s rain; 6-10s thunder", or a file with such lines'
+NEXT_REGION = re.compile(r"[,|/&]\s*[0-9][0-9.:]*m?s?[-–][0-9][0-9.:]*m?s?:?\s")
+"""A time within words, as where a comma was typed for the semicolon."""
 MIN_REGION_S = 0.5
 """A column of the embedded model's latent lasts 0.32 s."""
 MAX_REGIONS = 100
@@ -33,8 +36,8 @@ def parse_timeline(text: str, duration_s: float, whole: str = "the sound") -> li
     """The regions of a sound that lasts `duration_s`, sorted by their start.
 
     Entries are separated by semicolons or line breaks. Each is a time as `masks.parse_times` reads
-    it, or several with commas and no space between them, and after a space the prompt. `whole`
-    names the sound in messages.
+    it, or several with commas and no space between them, a colon or none, and after a space the
+    prompt. `whole` names the sound in messages.
 
     Raises:
         UsageError: an entry cannot be read, or lies outside of the sound; shows what is valid.
@@ -50,7 +53,12 @@ def parse_timeline(text: str, duration_s: float, whole: str = "the sound") -> li
                 hint=f"Valid: {EXAMPLE}.",
             )
         [prompt] = words
-        for span in parse_times([times], duration_s, OPTION, whole):
+        if NEXT_REGION.search(prompt):
+            raise UsageError(
+                f"{OPTION} {entry.strip()!r:.100}: a semicolon or a new line goes between regions",
+                hint=f"Valid: {EXAMPLE}.",
+            )
+        for span in parse_times([times.removesuffix(":")], duration_s, OPTION, whole):
             if span.end - span.start < MIN_REGION_S - 1e-9:
                 raise UsageError(
                     f"{OPTION} {entry.strip()!r} is too short: {span.end - span.start:g} s",
