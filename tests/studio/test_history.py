@@ -1,6 +1,7 @@
 """Everything made stays on the disk, as ordinary files, and is found again."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -79,6 +80,24 @@ def test_a_file_deleted_by_hand_is_forgotten(history, add):
     sound = add("gone")
     history.path(sound).unlink()
     assert history.search() == [] and History(history.folder).search() == []
+
+
+def test_a_sound_that_is_deleted_while_it_is_marked_is_gone(history, add, monkeypatch):
+    sound = add("a")
+    deletion = threading.Thread(target=history.delete, args=[sound.id])
+
+    def find(history, sound_id):
+        found = really_find(history, sound_id)
+        if not deletion.ident:
+            deletion.start()
+            deletion.join(0.2)
+        return found
+
+    really_find = History.find
+    monkeypatch.setattr(History, "find", find)
+    history.mark(sound.id, "kept")
+    deletion.join()
+    assert list(history.folder.iterdir()) == [] and history.search() == []
 
 
 def test_nothing_is_left_of_what_is_no_sound(history):

@@ -125,7 +125,8 @@ class History:
                 remarks=tuple(remarks),
                 score=score,
             )
-            self._save(sound)
+            with self._lock:
+                self._save(sound)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -176,23 +177,24 @@ class History:
 
     def mark(self, sound_id: str, state: State) -> Sound:
         """The sound, kept or discarded from now on; its file stays in either case."""
-        sound = replace(self.find(sound_id), state=state)
-        self._save(sound)
+        with self._lock:
+            sound = replace(self.find(sound_id), state=state)
+            self._save(sound)
         return sound
 
     def delete(self, sound_id: str) -> None:
         """Delete the files of a sound."""
-        sound = self.find(sound_id)
         with self._lock:
+            sound = self.find(sound_id)
             self._sounds.pop(sound_id, None)
             self._note(sound).unlink(missing_ok=True)
             self.path(sound).unlink(missing_ok=True)
 
     def _save(self, sound: Sound) -> None:
-        with self._lock:
-            with atomic_file(self._note(sound)) as beside:
-                beside.write_text(json.dumps(plain(sound), indent=1), encoding="utf-8")
-            self._sounds[sound.id] = sound
+        """Write the note of a sound; to be called with the lock."""
+        with atomic_file(self._note(sound)) as beside:
+            beside.write_text(json.dumps(plain(sound), indent=1), encoding="utf-8")
+        self._sounds[sound.id] = sound
 
     def _note(self, sound: Sound) -> Path:
         return self.folder / f"{sound.file}.json"
