@@ -78,7 +78,9 @@ def test_check_opens_a_file_again_only_when_it_changed(tmp_path, monkeypatch):
     assert [clip.path.name for clip in second.clips] == ["good.wav", "silent.wav"]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"key": {"unknown": 1}}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"key": {"unknown": 1}}', '{"key": {"peak": "1"}}']
+)
 def test_a_damaged_cache_is_said_and_made_again(tmp_path, content):
     cache = tmp_path / "check.json"
     cache.write_text(content)

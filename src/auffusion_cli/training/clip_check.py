@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from auffusion_cli.errors import AudioError, AuffusionWarning
+from auffusion_cli.errors import AudioError, AuffusionWarning, DataError
 from auffusion_cli.files import atomic_file
+from auffusion_cli.parsing import decode, read_json
 from auffusion_cli.signal.audio import read_audio
 from auffusion_cli.training.data import Clip, Manifest, Problem
 
@@ -22,6 +23,8 @@ PCM16_FULL_SCALE = 32768
 MIN_DURATION_S = 0.1
 SILENCE_PEAK = 1e-3
 """-60 dB of full scale."""
+MAX_CACHE_BYTES = 2**30
+"""Some hundred bytes for each of a million clips."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,9 @@ def _read_cache(cache_file: Path | None) -> dict[str, _Measurement]:
     if cache_file is None or not cache_file.exists():
         return {}
     try:
-        entries = json.loads(cache_file.read_text(encoding="utf-8"))
-        return {key: _Measurement(**entry) for key, entry in entries.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        content = read_json(cache_file, raising=DataError, max_bytes=MAX_CACHE_BYTES)
+        return decode(dict[str, _Measurement], content)
+    except (DataError, ValueError) as error:
         warnings.warn(
             f"the cached data check {cache_file} cannot be read ({error}): checking all files",
             AuffusionWarning,
