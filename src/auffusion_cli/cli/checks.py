@@ -52,6 +52,8 @@ class Probe:
 
 @dataclass
 class Section:
+    """A part of the report: facts, and what is wrong."""
+
     title: str
     facts: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)

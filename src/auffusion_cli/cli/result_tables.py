@@ -108,6 +108,7 @@ def write_clips(evaluation: Evaluation, path: Path) -> None:
 
 
 def write_csv(columns: Sequence[str], lines: Iterable[dict[str, Any]], path: Path) -> None:
+    """Write `lines`, column -> value, below a header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()

@@ -202,15 +202,22 @@ def _check_config(path: Path, metadata: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Pointer:
+    """Where a graph says that a weight lies."""
+
     location: str
+    """Name of the file."""
     place: StoredTensor
 
 
 @dataclass(frozen=True)
 class ParsedModel:
+    """What is read of an ONNX file."""
+
     inputs: dict[str, tuple[int | None, ...]]
+    """Name -> shape, as `Graph` has it."""
     outputs: dict[str, tuple[int | None, ...]]
     pointers: dict[str, Pointer]
+    """Name of a weight -> its place."""
     metadata: dict[str, str]
 
 

@@ -47,6 +47,7 @@ def mean_divergence(
     folder: SoundFolder,
     real: SoundFolder,
 ) -> list[Metric]:
+    """The mean of `divergences`, and of each group's; absent where too few clips have partners."""
     n_paired, n_made, n_real = len(divergences), len(folder.clips), len(real.clips)
     if n_paired <= PAIRED_SHARE * max(n_made, n_real):
         why = (
@@ -79,6 +80,7 @@ def mean_alignment(
     groups: Mapping[str, Complexity],
     folder: SoundFolder,
 ) -> list[Metric]:
+    """The mean CLAP score of `alignments`, and of each group's; absent without prompts."""
     if not alignments:
         why = "no prompts: the files carry none, and no list was given"
         return [measure.absent("CLAP", backbone, "higher", 0, why, "cosine")]

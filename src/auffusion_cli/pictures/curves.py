@@ -35,6 +35,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
+    """The points of one series, in the order in which they are joined."""
+
     name: str
     """The same name has the same colour in all panels."""
     points: tuple[Point, ...]

@@ -90,4 +90,5 @@ def _interpolators() -> list[np.ndarray]:
 
 
 def to_db(amplitude: float) -> float:
+    """An amplitude from 0 up in dB over 1; -inf for 0."""
     return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf

@@ -67,6 +67,7 @@ class Maker:
         self._chooser: Chooser | None = None
 
     def load(self) -> None:
+        """Load the model, and what judges and guards sounds."""
         from auffusion_cli.evaluation.judge import load_judge
         from auffusion_cli.tasks.choose import Chooser
 

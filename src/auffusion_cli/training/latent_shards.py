@@ -116,6 +116,7 @@ def read_index(folder: Path) -> Index:
 
 
 def shard_path(folder: Path, part: int, number: int) -> Path:
+    """The file of a shard of a part of the data, in order of both by its name."""
     return folder / f"{part:05d}-{number:04d}.safetensors"
 
 

@@ -304,6 +304,7 @@ class _SceneBatches(Dataset):
 
 
 def seeds_of_crops(seed: int, n_crops: int) -> list[int]:
+    """The seeds of the crops of a sound, of which the first is that of a lone one."""
     return [seed, *(derive_seed(seed, crop) for crop in range(1, n_crops))]
 
 

@@ -57,6 +57,7 @@ def kinds(
 
 
 def kinds_of(checkpoint: Checkpoint) -> list[Kind]:
+    """The kinds that a checkpoint lists. Raises UsageError where it lists none."""
     from auffusion_cli.checkpoints.kinds import read_kinds
     from auffusion_cli.errors import UsageError
 
@@ -67,11 +68,13 @@ def kinds_of(checkpoint: Checkpoint) -> list[Kind]:
 
 
 def described(kind: Kind) -> dict[str, Any]:
+    """A kind with its counts, for JSON."""
     share_alike = {"share_alike": kind.share_alike}
     return asdict(kind) | {"n_recordings": kind.n_recordings} | share_alike
 
 
 def print_kinds(found: list[Kind]) -> None:
+    """Print a line for each kind."""
     console.print_table(
         ("KIND", "RECORDINGS", "SHARE-ALIKE", "PROMPT"),
         [
