@@ -219,6 +219,14 @@ def test_overwriting_waits_until_the_data_is_known_to_be_good(run, clips, no_tra
     assert Path("out/checkpoints/step-00000001").exists() and Path("out/training.yaml").exists()
 
 
+def test_a_start_can_be_left_out(run, no_training):
+    scratch = run("--set", "diffusion.init_from=null", "--dry-run", "--json", model=None)
+    assert scratch.exit_code == 0, scratch.output
+    assert json.loads(scratch.stdout)["diffusion"]["init_from"] is None
+    wrong = run("--set", "diffusion.init_from=3", "--dry-run", model=None)
+    assert wrong.exit_code == 2 and "diffusion.init_from is 3, not text" in wrong.stderr
+
+
 def test_dry_run_shows_the_settings_and_writes_nothing(run, no_training, tmp_path):
     result = run("-o", "out", "--dry-run", "--set", "loop.learning_rate=1e-3", "--max-steps", "9")
     assert result.exit_code == 0, result.output

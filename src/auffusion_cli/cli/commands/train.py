@@ -175,10 +175,7 @@ def train(
     }
     settled = _settle(config, settings or [], named, init_from)
     if not settled.data_sets:
-        raise UsageError(
-            "--data is missing",
-            hint="For example: --data my-sounds/.",
-        )
+        raise UsageError("--data is missing", hint="For example: --data my-sounds/.")
     if settled.output is None and not dry_run:
         raise UsageError("--output is missing", hint="For example: -o runs/mine.")
     check_effects(settled)
@@ -325,7 +322,8 @@ def _settle(
     run = DEFAULT_RUN if overrides.get("diffusion.lora.rank") is None else LORA_RUN
     if stage == "distill":
         run = DISTILL_RUN
-    if stage == "diffusion" and run is DEFAULT_RUN and is_image_model(init_from):
+    is_named = isinstance(init_from, str)  # null is from scratch, and whatever else is refused
+    if stage == "diffusion" and run is DEFAULT_RUN and is_named and is_image_model(init_from):
         run = copy.deepcopy(IMAGE_MODEL_RUN)
         run["diffusion"]["text_encoders"] = [{"path": init_from}]
     if init_from is not None:
