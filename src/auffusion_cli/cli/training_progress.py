@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from auffusion_cli.cli import console
 
 if TYPE_CHECKING:
     from auffusion_cli.requests.shards import Shard
+    from auffusion_cli.training.config import TrainingConfig
     from auffusion_cli.training.loop import StepReport
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -47,6 +49,8 @@ class ProgressLines:
     def __init__(self) -> None:
         self.losses: dict[str, float] = {}
         """Smoothed, since those of single steps are noise."""
+        self.validation: dict[int, float] = {}
+        """Step -> loss on held-out data."""
         self._bar: console.Progress | None = None
         self._description: str | None = None
 
@@ -75,6 +79,11 @@ class ProgressLines:
             total=report.max_steps,
             description=f"training  {numbers}  {report.samples_per_second:.1f}/s",
         )
+        if (loss := report.validation_loss) is not None:
+            is_least = loss < min(self.validation.values(), default=math.inf)
+            self.validation[report.step] = loss
+            so_far = ", the least so far" if is_least and len(self.validation) > 1 else ""
+            console.note(f"step {report.step}: loss {loss:.4f} on held-out data{so_far}")
 
     def _show(self, description: str | None, unit: str = "", initial: float = 0) -> None:
         if description == self._description:
@@ -102,3 +111,33 @@ def report_latents(
     shown = ", ".join(f"{count} sounds ({split})" for split, count in counts.items())
     console.print_line(f"{folder}: {shown}")
     console.note(f"train on them: auffusion train --data {folder} -o …")
+
+
+def report_run(
+    config: TrainingConfig, folder: Path, n_steps: int, progress: ProgressLines, *, as_json: bool
+) -> None:
+    """What came of a run, and how it is used."""
+    finished = n_steps >= config.loop.max_steps
+    if as_json:
+        console.print_json(
+            {
+                "output": str(folder),
+                "stage": config.stage,
+                "steps": n_steps,
+                "finished": finished,
+                "losses": progress.losses,
+                "validation": progress.validation,
+            }
+        )
+        return
+    console.print_line(f"{folder}: {n_steps} steps")
+    if not finished:
+        console.note(f"stopped early; auffusion train -o {folder} --resume continues")
+    if config.stage in ("diffusion", "distill"):
+        base = config.diffusion.init_from
+        options = (
+            f"--model {folder}"
+            if config.diffusion.lora.rank is None
+            else (f"--model {base} --lora {folder}")
+        )
+        console.note(f'try it: auffusion generate "…" {options} -o out.wav')

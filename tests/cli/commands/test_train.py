@@ -581,8 +581,15 @@ def test_the_best_on_held_out_data_is_kept(run, clips, tmp_path):
     assert result.exit_code == 1 and "has no 'val'" in result.stderr
     for split in ("train", "val"):
         shutil.copytree(clips, tmp_path / "data" / split)
-    result = run("-o", "out", "--max-steps", "2", *SMALL, *measuring, data=tmp_path / "data")
+    more = (*SMALL, *measuring, "--json")
+    result = run("-o", "out", "--max-steps", "2", *more, data=tmp_path / "data")
     assert result.exit_code == 0, result.output
+    losses = json.loads(result.stdout)["validation"]
+    assert list(losses) == ["1", "2"]
+    assert f"step 2: loss {losses['2']:.4f} on held-out data" in result.stderr
+    assert ("the least so far" in result.stderr) == (losses["2"] < losses["1"])
+    with safe_open("out/checkpoints/best.safetensors", "np") as file:
+        assert float(file.metadata()["loss"]) == min(losses.values())
     assert Path("out/checkpoints/best.safetensors").is_file() and Path("out/unet").is_dir()
 
 

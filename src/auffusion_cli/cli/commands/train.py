@@ -13,7 +13,12 @@ import typer
 
 from auffusion_cli.cli import console, options
 from auffusion_cli.cli.launch import Launch
-from auffusion_cli.cli.training_progress import ProgressLines, interruptible, report_latents
+from auffusion_cli.cli.training_progress import (
+    ProgressLines,
+    interruptible,
+    report_latents,
+    report_run,
+)
 from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.parsing import parse_yaml
 from auffusion_cli.training.config import TrainingConfig
@@ -257,7 +262,7 @@ def train(
                 stop_requested=stop_requested,
             )
     if is_main:
-        _report(settled, folder, n_steps, progress.losses, as_json=json)
+        report_run(settled, folder, n_steps, progress, as_json=json)
 
 
 def _show_settings(config: TrainingConfig, *, as_json: bool) -> None:
@@ -272,34 +277,6 @@ def _described(sounds: Sounds) -> str:
     if isinstance(sounds, tuple):
         return f"{len(sounds)} clips"
     return f"the latents in {sounds}" if isinstance(sounds, Path) else f"{len(sounds.parts)} parts"
-
-
-def _report(
-    config: TrainingConfig, folder: Path, n_steps: int, losses: dict[str, float], *, as_json: bool
-) -> None:
-    finished = n_steps >= config.loop.max_steps
-    if as_json:
-        console.print_json(
-            {
-                "output": str(folder),
-                "stage": config.stage,
-                "steps": n_steps,
-                "finished": finished,
-                "losses": losses,
-            }
-        )
-        return
-    console.print_line(f"{folder}: {n_steps} steps")
-    if not finished:
-        console.note(f"stopped early; auffusion train -o {folder} --resume continues")
-    if config.stage in ("diffusion", "distill"):
-        base = config.diffusion.init_from
-        options = (
-            f"--model {folder}"
-            if config.diffusion.lora.rank is None
-            else (f"--model {base} --lora {folder}")
-        )
-        console.note(f'try it: auffusion generate "…" {options} -o out.wav')
 
 
 def _settle(
