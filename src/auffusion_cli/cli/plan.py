@@ -35,7 +35,7 @@ from auffusion_cli.requests.prompts import (
 )
 from auffusion_cli.requests.provenance import Provenance
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings, TimelineRequest
-from auffusion_cli.requests.seeds import line_seed, text_seed
+from auffusion_cli.requests.seeds import line_seed, seed_after, text_seed
 from auffusion_cli.requests.timeline import parse_timeline
 
 DISTINCT_HINT = (
@@ -253,7 +253,8 @@ def _plan_line(
     negative = options.negative_prompt if line.negative_prompt is None else line.negative_prompt
     jobs = []
     for n in range(options.n_variations):
-        request = options.request(line.prompt, first_seed + n * options.seeds_apart, negative)
+        seed = seed_after(first_seed, n * options.seeds_apart)
+        request = options.request(line.prompt, seed, negative)
         fields = line.columns | {
             "prompt": request.prompt or options.timeline,
             "seed": request.seed,
@@ -269,7 +270,7 @@ def _plan_line(
                 path=fill(sound, fields, "--output"),
                 picture=fill(picture, fields, "--spectrogram") if picture else None,
                 former_seed=(
-                    options.seed + n
+                    seed_after(options.seed, n)
                     if in_list and line.seed is None and not options.by_name
                     else None
                 ),

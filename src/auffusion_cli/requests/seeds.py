@@ -14,8 +14,8 @@ def draw_seed() -> int:
 
 
 def seed_after(seed: int, n: int) -> int:
-    """The seed `n` after `seed`; after the highest comes 0."""
-    return (seed + n) % (MAX_SEED + 1)
+    """The seed `n` after `seed`, which is itself the 0th; after the highest comes 0."""
+    return (seed + n) % (MAX_SEED + 1) if n else seed  # an impossible one stays impossible
 
 
 def line_seed(seed: int, line: int) -> int:

@@ -127,8 +127,7 @@ class GenerateAsk(Ask):
         ]
 
     def _seeds(self) -> list[int]:
-        following = [seed_after(self.seed, i) for i in range(1, self.n)]
-        return [self.seed, *following]  # an impossible one stays impossible
+        return [seed_after(self.seed, i) for i in range(self.n)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -186,6 +186,15 @@ def test_the_same_seed_gives_the_same_file_whatever_else_is_made(run):
     assert Path("alone.wav").read_bytes() == Path("many/rain-2.wav").read_bytes()
 
 
+def test_after_the_highest_seed_comes_the_first(run, no_model):
+    command = ("generate", "dog", "-n", "3", "-o", "out/", "--dry-run", "--json", "--seed")
+    sounds = json.loads(run(*command, str(2**63 - 2)).stdout)["sounds"]
+    assert [sound["seed"] for sound in sounds] == [2**63 - 2, 2**63 - 1, 0]
+    for impossible in ("-1", str(2**63)):
+        refused = run(*command, impossible)
+        assert refused.exit_code == 2 and f"--seed {impossible} is not" in refused.stderr
+
+
 def test_without_a_seed_one_is_drawn_and_printed(run):
     result = run("generate", "dog", "-o", "a.wav")
     assert f"seed {read_provenance(Path('a.wav'))['seed']} " in result.stderr

@@ -275,6 +275,7 @@ def test_what_is_stopped_in_its_first_cell_leaves_nothing(run, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (("dog", "--seed", "-1"), "--seed -1 is not"),
         ((), "either prompts or --prompts"),
         (("dog", "--steps", "10,ten"), "--steps '10,ten'"),
         (("dog", "--steps", "10,10"), "--steps '10,10'"),
