@@ -55,6 +55,17 @@ def test_samples_that_are_not_numbers_are_unusable(tmp_path):
     assert [str(problem).count(where) for problem in report.problems] == [1]
 
 
+def test_a_held_out_clip_that_is_trained_on_is_a_duplicate(tmp_path):
+    trained = Clip(write_sound(tmp_path / "train/a.wav"), ("a",))
+    copy = Clip(write_sound(tmp_path / "val/b.wav"), ("b",))
+    other = Clip(write_sound(tmp_path / "val/c.wav", seed=1), ("c",))
+    seen = {}
+    assert check_clips(Manifest((trained,)), seen=seen).clips == (trained,)
+    held_out = check_clips(Manifest((copy, other)), seen=seen)
+    assert held_out.clips == (other,)
+    assert held_out.problems[0].detail == f"same samples as {trained.path}"
+
+
 def test_check_opens_a_file_again_only_when_it_changed(tmp_path, monkeypatch):
     manifest, cache = bad_folder(tmp_path / "data"), tmp_path / "run/check.json"
     opened, lock = [], threading.Lock()

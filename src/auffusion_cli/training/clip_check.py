@@ -44,6 +44,7 @@ def check_clips(
     silence_peak: float = SILENCE_PEAK,
     cache_file: Path | None = None,
     n_threads: int | None = None,
+    seen: dict[str, Clip] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Open every clip once; returns the usable clips and all problems, those of the list first.
@@ -51,7 +52,8 @@ def check_clips(
     Unreadable: the file cannot be decoded, or has samples that are not numbers. Silent: no sample
     reaches `silence_peak` (-60 dB of full scale). Too short: under `min_duration_s`. Duplicate: the
     same samples as an earlier clip. `on_progress(n_done, n_total)` is called after each clip.
-    With `cache_file`, files of unchanged size and modification time are not opened again.
+    With `cache_file`, files of unchanged size and modification time are not opened again. `seen` is
+    given to the checks of several splits, so that a clip of one is found in another, too.
     """
     cached = _read_cache(cache_file)
     keys = [_cache_key(clip) for clip in manifest.clips]
@@ -77,7 +79,7 @@ def check_clips(
 
     good: list[Clip] = []
     problems = list(manifest.problems)
-    first_with: dict[str, Clip] = {}
+    first_with = {} if seen is None else seen
     for key, clip in zip(keys, manifest.clips, strict=True):
         found = cached[key]
         path = str(clip.path)

@@ -195,7 +195,7 @@ def test_bad_clips_are_listed_and_refused(run, clips, monkeypatch):
     assert "3 of 20 clips cannot be used" in result.stderr and "--skip-bad" in result.stderr
     assert result.stdout == ""
 
-    monkeypatch.setattr("auffusion_cli.cli.commands.train._report", lambda *a, **k: None)
+    monkeypatch.setattr("auffusion_cli.cli.commands.train.report_run", lambda *a, **k: None)
     assert run("-o", "out", "--skip-bad", data=data).exit_code == 0
     assert len(trained_on[0]) == 17
 
@@ -582,6 +582,10 @@ def test_the_best_on_held_out_data_is_kept(run, clips, tmp_path):
     for split in ("train", "val"):
         shutil.copytree(clips, tmp_path / "data" / split)
     more = (*SMALL, *measuring, "--json")
+    result = run("-o", "out", "--max-steps", "2", *more, data=tmp_path / "data")
+    assert result.exit_code == 1 and "20 of 20 clips cannot be used" in result.stderr
+    for path in Path("data/val").glob("*.wav"):  # no longer those that are trained on
+        soundfile.write(path, soundfile.read(path)[0] / 2, 16000)
     result = run("-o", "out", "--max-steps", "2", *more, data=tmp_path / "data")
     assert result.exit_code == 0, result.output
     losses = json.loads(result.stdout)["validation"]

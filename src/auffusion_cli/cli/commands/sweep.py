@@ -69,7 +69,12 @@ def sweep(
         typer.Option("--scheduler", metavar="NAME,...", help="Sampling methods to try."),
     ] = None,
     n_variations: options.Variations = 1,
-    seed: Annotated[int, typer.Option(help="Of the first variation, in every cell.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Of the first variation, in every cell; each line of a list has its own."
+        ),
+    ] = 0,
     negative: options.Negative = "",
     duration_s: options.Duration = None,
     guidance_rescale: options.GuidanceRescale = None,

@@ -23,7 +23,7 @@ from auffusion_cli.errors import DataError, UsageError
 from auffusion_cli.parsing import parse_yaml
 from auffusion_cli.training.config import TrainingConfig
 from auffusion_cli.training.config_file import dump_config, load_config, parse_config
-from auffusion_cli.training.data import Manifest
+from auffusion_cli.training.data import Clip, Manifest
 from auffusion_cli.training.default_runs import (
     DEFAULT_RUN,
     DISTILL_RUN,
@@ -202,10 +202,10 @@ def train(
     fit_window = config is None and not sets_window
     if dry_run:
         if Launch.current().is_main:
-            settled = _with_parts(settled, fit_window=fit_window, download=False, yes=yes)
+            settled, seen = _with_parts(settled, fit_window=fit_window, download=False, yes=yes), {}
             for split, found in (("train", listed), ("val", listed_held_out)):
                 if found is not None:
-                    console.note(f"{split}: {_described(_checked(found, settled, None))}")
+                    console.note(f"{split}: {_described(_checked(found, settled, None, seen))}")
             _show_settings(settled, as_json=json)
         return
 
@@ -223,10 +223,11 @@ def train(
             if is_main and not precompute:  # again, now that nobody else writes
                 check_output(folder, resume=resume, overwrite=overwrite)
             settled = _with_parts(settled, fit_window=fit_window, download=True, yes=yes)
-            sounds = _checked(listed, settled, folder)
+            seen: dict[str, Clip] = {}
+            sounds = _checked(listed, settled, folder, seen)
             held_out = None
             if listed_held_out is not None:
-                held_out = _checked(listed_held_out, settled, folder)
+                held_out = _checked(listed_held_out, settled, folder, seen)
             if is_main and overwrite:
                 delete_run(folder)
         n_processes = f"{processes.num_processes} process" + "es" * (processes.num_processes > 1)
@@ -344,10 +345,13 @@ def _with_parts(
     return config
 
 
-def _checked(found: Found, config: TrainingConfig, folder: Path | None) -> Sounds:
+def _checked(
+    found: Found, config: TrainingConfig, folder: Path | None, seen: dict[str, Clip]
+) -> Sounds:
     """The clips that can be used; what comes one after the other is checked as it comes.
 
-    `folder` is the run's, and None for a dry run, which unpacks nothing.
+    `folder` is the run's, and None for a dry run, which unpacks nothing; `seen` is as of
+    `check_clips`.
     """
     if isinstance(found, RecordSet) and reads_files(config) and folder is not None:
         with console.Progress("unpacking", unit="parts") as progress:
@@ -358,7 +362,7 @@ def _checked(found: Found, config: TrainingConfig, folder: Path | None) -> Sound
 
     cache_file = None if folder is None else folder / CLIP_CHECK_NAME
     with console.Progress("checking clips", unit="clips") as progress:
-        checked = check_clips(found, cache_file=cache_file, on_progress=progress.report)
+        checked = check_clips(found, cache_file=cache_file, seen=seen, on_progress=progress.report)
     for problem in checked.problems[:MAX_LISTED_PROBLEMS]:
         console.note(str(problem))
     if (n_more := len(checked.problems) - MAX_LISTED_PROBLEMS) > 0:
