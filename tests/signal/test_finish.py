@@ -49,6 +49,7 @@ def test_a_low_cut_takes_away_what_is_below_and_no_more():
     made = finish(loop, RATE_HZ, Finish(low_cut_hz=30.0), loop=True).waveform
     again = finish(np.tile(loop, 3), RATE_HZ, Finish(low_cut_hz=30.0)).waveform
     assert np.allclose(made, again[:, RATE_HZ : 2 * RATE_HZ], atol=1e-4)  # no seam
+    assert not finish(noise(1000), 1000, Finish(low_cut_hz=600.0)).waveform.any()
 
 
 def test_fades_begin_and_end_in_silence():

@@ -15,7 +15,7 @@ def tone(parts, rate_hz=48_000, frequency_hz=1_000.0, channels=2):
     return np.tile(level * sine, (channels, 1))
 
 
-@pytest.mark.parametrize("rate_hz", [16_000, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("rate_hz", [2_500, 3_400, 16_000, 44_100, 48_000, 96_000])
 @pytest.mark.parametrize("level", [-23.0, -33.0])
 def test_a_tone_reads_as_the_standard_says_at_any_rate(level, rate_hz):
     assert loudness_lufs(tone([(2, level)], rate_hz), rate_hz) == pytest.approx(level, abs=0.1)

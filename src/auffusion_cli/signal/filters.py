@@ -46,7 +46,11 @@ def biquad(b: tuple[float, float, float], a: tuple[float, float, float]) -> Resp
 def low_cut(waveform: np.ndarray, cutoff_hz: float, rate_hz: int) -> np.ndarray:
     """(C, N) samples -> (C, N) float64 without what is below: 3 dB softer at the cut-off, and by
     24 dB more an octave further down (Butterworth, fourth order).
+
+    Nothing is left of a sound whose frequencies are all below it.
     """
+    if 2 * cutoff_hz >= rate_hz:
+        return np.zeros(waveform.shape)
     k = math.tan(math.pi * cutoff_hz / rate_hz)  # an analogue filter, by the bilinear transform
     first, second = (
         biquad((1, -2, 1), (1 + k / q + k * k, 2 * (k * k - 1), 1 - k / q + k * k))

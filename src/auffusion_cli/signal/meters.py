@@ -14,6 +14,8 @@ OFFSET = -0.691
 """Of a 997 Hz sine in one channel, which at full scale is -3.01 LUFS."""
 TAIL_S = 0.5
 """The K-weighting's impulse response has ended by then."""
+TABLES_HZ, LEAST_RATE_HZ = 48_000, 8_000
+"""The rate of the K-weighting's tables, and that below which its shelf at 1.7 kHz has no place."""
 OVERSAMPLING = 4
 PHASE_TAPS = 32
 """Of the interpolator, for each of the phases between two samples."""
@@ -48,8 +50,11 @@ def _k_weighting(rate_hz: int) -> Response:
     """A shelf for the head and a high-pass, at any rate.
 
     The recommendation's tables are for 48 kHz: these are the analogue filters behind them, by the
-    bilinear transform.
+    bilinear transform. At low rates the gains are those that the tables have at the same frequency.
     """
+    if rate_hz < LEAST_RATE_HZ:
+        tables = _k_weighting(TABLES_HZ)
+        return lambda z1: tables(z1 ** (rate_hz / TABLES_HZ))
     head = _shelf(1681.9744509555, 3.99984385397, 0.7071752369554, rate_hz)
     low_cut = _high_pass(38.13547087613982, 0.5003270373253953, rate_hz)
     return lambda z1: head(z1) * low_cut(z1)

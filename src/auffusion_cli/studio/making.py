@@ -82,7 +82,7 @@ class Maker:
             UsageError: settings or masks are impossible.
             UnknownSoundError: its source is not in the history.
         """
-        from auffusion_cli.tasks.upper_band import check_rate
+        from auffusion_cli.tasks.finish import check_finish
 
         if isinstance(ask, GenerateAsk):
             ask.settings(self.defaults, ask.lasting_s())
@@ -90,8 +90,7 @@ class Maker:
             source = self.history.find(ask.source)
             if source.is_loop and (ask.fade_in_s or ask.fade_out_s):
                 raise UsageError("a loop has no fades")
-            if ask.extend_band:
-                check_rate(source.sample_rate_hz, "the sound")
+            check_finish(ask.finish(), source.sample_rate_hz, "the sound")
         elif isinstance(ask, WordsAsk):
             source = self.history.find(ask.source)
             ask.request(_made_from_words(source).request, source.file, ANY_SHA256)

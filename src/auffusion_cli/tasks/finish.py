@@ -20,13 +20,25 @@ from auffusion_cli.signal.recording import Recording, to_full_scale
 from auffusion_cli.tasks.edits import EditResult
 from auffusion_cli.tasks.generate import GenerateResult
 from auffusion_cli.tasks.sound import SoundResult
-from auffusion_cli.tasks.upper_band import upper_band, with_upper_band
+from auffusion_cli.tasks.upper_band import check_rate, upper_band, with_upper_band
 
 Result = TypeVar("Result", GenerateResult, EditResult)
 
 
 class FinishResult(SoundResult):
     """A file, or a part of one, finished."""
+
+
+def check_finish(asked: Finish, rate_hz: int, name: object) -> None:
+    """Raise a UsageError, which names the sound, where it cannot be finished as `asked`."""
+    if asked.extend_band:
+        check_rate(rate_hz, name)
+    if asked.low_cut_hz is not None and 2 * asked.low_cut_hz >= rate_hz:
+        raise UsageError(
+            f"--low-cut {asked.low_cut_hz:g} takes away all that {name} has: its rate is"
+            f" {rate_hz:,} Hz",
+            hint=f"Valid: less than {rate_hz / 2:g} Hz.",
+        )
 
 
 def finish_recording(source: Recording, request: FinishRequest, asked: Finish) -> FinishResult:

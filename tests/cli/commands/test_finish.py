@@ -123,11 +123,13 @@ def test_events_are_written_one_by_one(run):
         (("clip.wav", "--peak", "-1", "-o", "clip.wav"), "replaced by its own result"),
         (("nowhere.wav", "--peak", "-1"), "nowhere.wav"),
         (("click.wav", "--peak", "-1"), "click.wav lasts 0.005 s"),
+        (("slow.wav", "--low-cut", "700"), "--low-cut 700 takes away all that slow.wav has"),
         (("clip.wav", "clip.wav", "--peak", "-1"), "more than one result"),
     ],
 )
 def test_what_cannot_be_done_is_told_before(run, arguments, words):
     soundfile.write("click.wav", np.ones(40) / 2, 8000)
+    soundfile.write("slow.wav", np.ones(2800) / 2, 1400)
     result = run("finish", *arguments)
     assert result.exit_code == 2, result.output
     assert words in result.stderr and "Traceback" not in result.output

@@ -118,7 +118,7 @@ def _plan(
     split_events: bool,
 ) -> tuple[list[_Job], int]:
     """A job for each sound to write, and the exit code of the files that cannot be read."""
-    from auffusion_cli.tasks.upper_band import check_rate
+    from auffusion_cli.tasks.finish import check_finish
 
     jobs: list[_Job] = []
     exit_code = 0
@@ -128,8 +128,7 @@ def _plan(
             recording, request = _read(source)
             if request.loop and (asked.fade_in_s or asked.fade_out_s or split_events):
                 raise UsageError(f"{source} is a loop: it can neither be faded nor split")
-            if asked.extend_band:
-                check_rate(recording.sample_rate_hz, source)
+            check_finish(asked, recording.sample_rate_hz, source)
             jobs += _jobs(source, recording, request, output, format, split_events)
         except AuffusionError as error:
             if len(files) == 1:
