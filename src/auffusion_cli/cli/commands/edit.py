@@ -88,8 +88,8 @@ def edit(
     \b
     Examples:
       auffusion edit dog.wav --swap "dog barking=cat meowing" -o cat.wav
-      auffusion edit rain.wav --reweight rain=2.0 --spectrogram before-after.png
-      auffusion edit --prompt "dog barking in rain" --seed 3 --refine "… in a cathedral"
+      auffusion edit dog.wav --reweight dog=2.0 --spectrogram before-after.png
+      auffusion edit --prompt "a dog barking" --seed 3 --refine "… in a cathedral"
       auffusion edit dog.wav --swap barking=growling --refine "a loud …" --reweight loud=3
     """
     from auffusion_cli.cli.making import set_up
