@@ -39,6 +39,7 @@ from auffusion_cli.errors import AuffusionError
 from auffusion_cli.files import write_text
 from auffusion_cli.model import Model
 from auffusion_cli.requests.request import GenerateRequest, GenerateSettings
+from auffusion_cli.requests.seeds import line_seed
 from auffusion_cli.signal.spectrogram import normalize_peak
 from auffusion_cli.tasks.generate import generate
 from auffusion_cli.training.config import SceneConfig
@@ -206,7 +207,11 @@ def generated(
     seeds: Sequence[int],
     n_steps: int | None,
 ) -> Iterator[Sound]:
-    requests = [GenerateRequest(prompt, seed) for seed in seeds for _, prompt in prompts]
+    requests = [
+        GenerateRequest(prompt, line_seed(seed, line))
+        for seed in seeds
+        for line, (_, prompt) in enumerate(prompts)
+    ]
     kinds = [of for _ in seeds for of, _ in prompts]
     settings = GenerateSettings.from_defaults(model.defaults, steps=n_steps)
     for of, result in zip(kinds, generate(model, requests, settings), strict=True):
