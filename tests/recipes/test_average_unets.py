@@ -36,6 +36,13 @@ def test_the_result_is_halfway_and_all_else_stays(tmp_path):
     assert load_file(before / average_unets.UNET)["a"].tolist() == [[1.0, 2.0]]
 
 
+def test_a_share_of_one_is_the_unet_after(tmp_path):
+    before = write_unet(tmp_path / "before", {"a": torch.zeros(2, dtype=torch.float16)})
+    after = write_unet(tmp_path / "after", {"a": torch.tensor([1.0, 3.0])})
+    average_unets.average(before, after, tmp_path / "out", 1.0)
+    assert load_file(tmp_path / "out" / average_unets.UNET)["a"].tolist() == [1.0, 3.0]
+
+
 def test_another_unet_is_refused_and_nothing_written(tmp_path):
     before = write_unet(tmp_path / "before", {"a": torch.zeros(2)})
     after = write_unet(tmp_path / "after", {"a": torch.zeros(3)})
