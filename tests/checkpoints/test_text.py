@@ -41,7 +41,7 @@ FOLDERS = {"minilm": embedded_folder() / "text_encoder_0", "clip": GOLDEN}
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     prompt=st.text(max_size=120) | st.sampled_from(["", "a dog", "Dog barking, in RAIN!", "é🐸"])
 )

@@ -146,9 +146,7 @@ def test_a_truncated_pickle_names_the_file(layer, tmp_path, new_format):
         load(tmp_path)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), suffix=st.sampled_from(["safetensors", "bin"]))
 def test_damage_anywhere_is_a_checkpoint_error_or_harmless(layer, tmp_path, data, suffix):
     path = tmp_path / f"model.{suffix}"

@@ -35,7 +35,7 @@ def test_tensors_become_the_same_images():
     np.testing.assert_allclose(padded, pad_image(image, image.shape[-1] + 3), atol=1e-6)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     n_mels=st.integers(1, 8),
     n_frames=st.integers(0, 9),

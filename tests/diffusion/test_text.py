@@ -226,7 +226,7 @@ def test_what_no_encoder_has_a_token_for_is_unknown(golden_text):
     assert TextReader([few_words, *golden_text.encoders]).unknown("a dog barks 🐸") == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(prompt=st.text(max_size=300))
 def test_any_prompt_can_be_encoded(golden_text, prompt):
     tail = golden_text.overflow(prompt)

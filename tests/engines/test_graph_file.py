@@ -180,14 +180,14 @@ def test_truncated_files_are_refused_at_every_length(folder):
         read_graph(folder, SIGNATURE)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_bytes_are_parsed_or_refused(content):
     with contextlib.suppress(ValueError):
         parse_model(memoryview(content))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.dictionaries(
         st.sampled_from(["dtype", "shape", "data_offsets"]),

@@ -64,7 +64,7 @@ def test_equal_sets_have_exactly_no_distance(n, dim):
     assert frechet_distance(Moments.of(rows), Moments.of(rows)) == 0.0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     n=st.integers(2, 30),
     m=st.integers(2, 30),
@@ -79,7 +79,7 @@ def test_never_negative_and_the_same_both_ways(n, m, dim, scale, seed):
     assert there == pytest.approx(back, rel=1e-6, abs=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cuts=st.lists(st.integers(0, 60), max_size=4), seed=st.integers(0, 1000))
 def test_moments_do_not_depend_on_the_blocks(cuts, seed):
     rows = draw(60, 5, seed, shift=1000.0)

@@ -64,7 +64,7 @@ def test_inception_score_is_that_of_its_definition():
     assert deviation == pytest.approx(np.std(scores), rel=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(n=st.integers(10, 60), k=st.integers(2, 30), seed=st.integers(0, 1000))
 def test_inception_score_lies_between_one_and_the_classes(n, k, seed):
     mean, _ = InceptionScore(logits(n, k, seed, scale=10)).of()

@@ -110,7 +110,7 @@ def test_results_of_another_form_are_refused_with_the_place(tmp_path, change, me
         Evaluation.load(tmp_path / "r.json")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(max_size=5),

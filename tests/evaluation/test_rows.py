@@ -35,7 +35,7 @@ class Watched(DiskRows):
         return rows
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     sizes=st.lists(st.integers(0, 7), min_size=1, max_size=6),
     start=st.integers(0, 45),

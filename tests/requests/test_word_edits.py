@@ -24,7 +24,7 @@ def test_words_leave_punctuation_out():
     assert [PROMPT[word.start : word.end] for word in words] == [word.text for word in words]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(WORDS, st.sampled_from([" ", ", ", " - "]))
 def test_without_edits_every_word_stays(words, between):
     prompt = between.join(words)
@@ -57,7 +57,7 @@ def test_phrases_and_several_swaps():
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(WORDS, st.sampled_from(["… far away", "loud …", "a … b", "... far away"]))
 def test_refining_around_the_prompt_keeps_every_word(words, refine):
     prompt = " ".join(words)
@@ -111,7 +111,7 @@ def test_what_cannot_be_is_told(edits, words):
     assert words in caught.value.message
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXT, st.lists(TEXT, max_size=2), TEXT, st.lists(TEXT, max_size=2))
 def test_any_text_is_read_or_refused(prompt, swaps, refine, reweights):
     try:

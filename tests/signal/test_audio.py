@@ -32,7 +32,7 @@ def tone(n_samples: int, rate_hz: int = 16_000) -> np.ndarray:
 # --- round trips
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     form=st.sampled_from([form for form in FORMS if form[0] in (".wav", ".flac")]),
     n_channels=st.integers(1, 6),
@@ -103,7 +103,7 @@ def test_blocks_join(tmp_path, monkeypatch):
 # --- the rate
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     n_samples=st.integers(0, 5_000),
     from_hz=st.integers(1_000, 192_000),
@@ -139,7 +139,7 @@ RECORDS = st.recursive(
 
 
 @pytest.mark.parametrize("suffix", WRITTEN)
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(prompt=st.text(max_size=200), settings_=RECORDS)
 def test_provenance_round_trip(tmp_path_factory, suffix, prompt, settings_):
     path = tmp_path_factory.getbasetemp() / f"provenance{suffix}"
@@ -221,7 +221,7 @@ def test_truncated_files(tmp_path, suffix, subtype, kept):
     refuse(path, "cut short|not audio|no sound")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     suffix=st.sampled_from(list(WRITTEN)),
     position=st.floats(0, 1),

@@ -26,7 +26,7 @@ def sounds(draw):
     return 10 ** (db / 20)[:, None] * rng.normal(size=(n, draw(st.integers(1, 2))))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sounds(), sounds())
 def test_no_moment_is_louder_than_the_loudest_of_the_recording(recording, new):
     ceiling = Ceiling.of(recording, RATE_HZ)
@@ -46,7 +46,7 @@ def test_no_moment_is_louder_than_the_loudest_of_the_recording(recording, new):
     assert (np.diff(steps[steps != 0]) >= 0).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sounds(), st.floats(0.05, 0.99))
 def test_what_is_softer_stays_as_it_is(recording, share):
     assert (Ceiling.of(recording, RATE_HZ).gains(share * recording) == 1).all()

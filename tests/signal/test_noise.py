@@ -18,7 +18,7 @@ def test_noise_is_that_of_torch(seed):
     np.testing.assert_allclose(noise, expected, atol=5e-7, rtol=0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 2**63 - 1), st.lists(st.integers(0, 70), max_size=8))
 def test_a_sequence_of_draws_of_any_size_is_that_of_torch(seed, sizes):
     noise, generator = Noise(seed), torch.Generator().manual_seed(seed)

@@ -111,7 +111,7 @@ def test_only_what_is_known_counts(known_s):
         assert found < -110  # too little is known to tell
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 9000), st.integers(1, 3), st.integers(0, 2**63 - 1), st.floats(0, 1))
 def test_any_length_and_again_the_same(n, n_channels, seed, level):
     tone = RoomTone.of(0.1 * noise(0, n_channels), EVERYWHERE, RATE_HZ)

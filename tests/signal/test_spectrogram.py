@@ -30,7 +30,7 @@ def test_log_mel_equals_the_original():
     np.testing.assert_allclose(mel, expected, rtol=1e-5, atol=1e-7 * expected.max())
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(n_samples=st.integers(0, 5_000), batch=st.integers(1, 3))
 def test_one_frame_a_hop(n_samples, batch):
     log_mel = LogMel()(noise(batch, n_samples))

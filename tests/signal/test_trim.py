@@ -91,7 +91,7 @@ def test_columns_are_cut_like_the_samples():
     assert columns.tolist() == [[2, 3, 4, 5, -1, -1, -1]]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 3 * RATE_HZ), st.integers(1, 3 * RATE_HZ), st.integers(0, 9))
 def test_any_length(n, n_samples, seed):
     rng = np.random.default_rng(seed)

@@ -293,7 +293,7 @@ configs = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(configs)
 def test_what_is_dumped_reads_back_equal(config):
     assert parse(dump_config(config)) == config

@@ -394,9 +394,7 @@ def test_nothing_recognised(tmp_path):
 
 
 text = st.characters(codec="utf-8", exclude_characters="\0")
-hostile = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+hostile = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @hostile

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from auffusion_cli.training.samples import SHARDS_TOGETHER, Sample, Shards, samples_at
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 13), st.integers(0, 2**32))
 def test_every_epoch_sees_each_item_once(batch_size, n_items, seed):
     n_steps = 3 * n_items  # so that epochs and batches come out even
@@ -20,7 +20,7 @@ def test_every_epoch_sees_each_item_once(batch_size, n_items, seed):
     assert all(0 <= s.seed < 2**63 for s in samples)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 8), st.integers(0, 9))
 def test_samples_depend_on_nothing_but_their_place(step, other_step, batch_size, seed):
     expected = samples_at(step, batch_size, 11, seed)

@@ -85,7 +85,7 @@ def kinds_heard(waveform):
     return {kind for kind, level in loudest.items() if level > 0.05 * max(loudest.values())}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**64))
 def test_a_scene_depends_on_nothing_but_its_arguments(store, clips, seed):
     scene = compose(store, MIXED, seed)
