@@ -188,6 +188,15 @@ def test_sounds_that_follow_each_other_are_a_timeline(model_with_words):
     np.testing.assert_allclose(other.waveform, by_hand.waveform, atol=1e-4)
 
 
+def test_of_sounds_that_follow_each_other_none_is_left_out(model_with_words):
+    settings = dataclasses.replace(FAST, duration_s=1.2)
+    request = GenerateRequest("dog, then rain", 7, trim=True)
+    one_event = dataclasses.replace(request, one_shot=True)
+    whole, kept = generate(model_with_words, [request, one_event], settings, batch_size=1)
+    assert kept.provenance.layers == ("dog", "rain") and kept.request is one_event
+    np.testing.assert_array_equal(kept.waveform, whole.waveform)
+
+
 @pytest.mark.parametrize(("duration_s", "loop"), [(0.9, False), (1.2, True)])
 def test_a_sequence_that_is_too_short_or_a_loop_is_made_in_one(model_with_words, duration_s, loop):
     settings = dataclasses.replace(FAST, duration_s=duration_s)

@@ -41,7 +41,7 @@ def in_order(request: GenerateRequest, layers: Sequence[Layer]) -> TimelineReque
         for start, end, layer in zip(starts, ends, layers, strict=True)
     ]
     common = {field.name: getattr(request, field.name) for field in fields(GenerateRequest)}
-    own = {"prompt": "", "trim": False, "timeline": "; ".join(regions)}
+    own = {"prompt": "", "trim": False, "one_shot": False, "timeline": "; ".join(regions)}
     return TimelineRequest(**(common | own))
 
 
