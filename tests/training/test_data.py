@@ -242,6 +242,13 @@ def test_tables_of_a_folder_may_be_tsv(tmp_path):
     assert load_clips(tmp_path).clips == (Clip(sound, ("a dog",)),)
 
 
+def write_data(folder, name, content):
+    """A sound and what describes it; returns what `--data` names."""
+    write_sound(folder / "a.wav")
+    (folder / name).write_text(content)
+    return folder / name if name.startswith("list") else folder
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -251,9 +258,7 @@ def test_tables_of_a_folder_may_be_tsv(tmp_path):
     ],
 )
 def test_captions_may_be_in_numbered_columns_as_clothos(tmp_path, name, content):
-    write_sound(tmp_path / "a.wav")
-    (tmp_path / name).write_text(content)
-    data = tmp_path / name if name.startswith("list") else tmp_path
+    data = write_data(tmp_path, name, content)
     (clip,) = load_clips(data).clips
     assert clip.captions == ("one", "two")
     first = Reading(caption_column="caption1" if "caption1" in content else "caption_1")
@@ -283,9 +288,7 @@ def test_a_table_of_audiocaps_by_itself_is_told_from_a_list(tmp_path):
     ],
 )
 def test_captions_come_from_the_column_asked_for(tmp_path, name, content):
-    write_sound(tmp_path / "a.wav")
-    (tmp_path / name).write_text(content)
-    data = tmp_path / name if name.startswith("list") else tmp_path
+    data = write_data(tmp_path, name, content)
     (clip,) = load_clips(data, reading=Reading(caption_column="sentence")).clips
     assert clip.captions == ("yes",)
     with pytest.raises(DataError, match=r"(has no|no column) '?other") as caught:

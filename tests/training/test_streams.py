@@ -83,25 +83,26 @@ def test_a_stopped_run_goes_on_where_it_was(make, tmp_path, monkeypatch):
     }
 
 
+def of_two(rank):
+    """What one of two processes prepares, which waits for nobody."""
+    processes = SimpleNamespace(
+        num_processes=2,
+        process_index=rank,
+        is_main_process=rank == 0,
+        wait_for_everyone=lambda: None,
+    )
+    return Preparation(processes)
+
+
 def test_two_processes_read_parts_of_their_own(make, monkeypatch):
     """One after the other, without waiting; a launch that does is in `test_latents.py`."""
     whole, read = make(), []
     real = streams._write_part
     monkeypatch.setattr(streams, "_write_part", lambda *a: read.append(a[2]) or real(*a))
 
-    def process(rank):
-        return Preparation(
-            SimpleNamespace(
-                num_processes=2,
-                process_index=rank,
-                is_main_process=rank == 0,
-                wait_for_everyone=lambda: None,
-            )
-        )
-
     with pytest.raises(DataError, match=r"latents\.json"):  # which the main one writes
-        make(root="two", preparation=process(1))
-    shared = make(root="two", preparation=process(0))
+        make(root="two", preparation=of_two(1))
+    shared = make(root="two", preparation=of_two(0))
     assert read == [1, 0]
     for (wordings, latent), (again, same) in zip(latents(whole), latents(shared), strict=True):
         assert wordings == again and torch.equal(latent, same)
@@ -131,19 +132,9 @@ def test_other_text_encoders_take_the_sounds_of_a_launch(
         next(other.networks.text_encoders.parameters()).mul_(2)
     monkeypatch.setattr(streams, "_write_part", None)  # nothing is read
 
-    def process(rank):
-        return Preparation(
-            SimpleNamespace(
-                num_processes=2,
-                process_index=rank,
-                is_main_process=rank == 0,
-                wait_for_everyone=lambda: None,
-            )
-        )
-
     with pytest.raises(DataError, match=r"latents\.json"):  # which the main one writes
-        make(model=other, preparation=process(1))
-    taken = make(model=other, preparation=process(0))
+        make(model=other, preparation=of_two(1))
+    taken = make(model=other, preparation=of_two(0))
     for (wordings, latent), (again, same) in zip(latents(whole), latents(taken), strict=True):
         assert wordings == again and torch.equal(latent, same)
     problems = [read_index(path).problems for path in (tmp_path / "out").iterdir()]

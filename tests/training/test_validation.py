@@ -7,6 +7,7 @@ import pytest
 from auffusion_cli.errors import CheckpointError, UsageError
 from auffusion_cli.training.config import LoopConfig, TrainingConfig
 from auffusion_cli.training.effects import check_effects
+from auffusion_cli.training.validation import is_run_over
 from toy_stage import ToyStage, run
 
 
@@ -39,6 +40,10 @@ def test_a_run_that_gets_no_better_ends(tmp_path):
     stage = stage_with(3.0, 1.0, 2.0, 1.5, 0.0)
     _, n_steps, _ = run(tmp_path, stage=stage, **settings)
     assert n_steps == 4 and stage.exported[-1].item() == stage.validated[1]
+    loop = LoopConfig(**settings)
+    assert is_run_over(loop, tmp_path / "checkpoints", 4)
+    assert not is_run_over(loop, tmp_path / "checkpoints", 3)
+    assert not is_run_over(loop, tmp_path, 4)
     _, n_steps, _ = run(tmp_path, stage=stage_with(), resume=True, **settings)
     assert n_steps == 4  # it stays over
 

@@ -21,7 +21,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from auffusion_cli.checkpoints.layout import read_json
-from auffusion_cli.checkpoints.lora_file import METADATA_KEY, OF_TEXT, parse_name, read_about
+from auffusion_cli.checkpoints.lora_file import (
+    METADATA_KEY,
+    OF_TEXT,
+    parse_name,
+    read_about,
+    read_entry,
+)
 from auffusion_cli.checkpoints.weights import open_tensors, read_header, saving
 from auffusion_cli.errors import AuffusionWarning, CheckpointError
 from auffusion_cli.files import atomic_file
@@ -88,9 +94,7 @@ def read_lora(path: Path) -> Lora:
         )
     for name, change in layers.items():
         _check_change(name, change, path)
-    about = read_about(path)
-    about = {name: text[:1000] for name, text in about.items() if isinstance(text, str)}
-    return Lora(path, _with_alpha(layers, path), about.get("trigger"), about.get("base"))
+    return Lora(path, _with_alpha(layers, path), **read_about(path))
 
 
 def _check_change(name: str, change: _Change, path: Path) -> None:
@@ -124,7 +128,7 @@ def _with_alpha(layers: dict[str, _Change], path: Path) -> dict[str, _Change]:
 def _peft_settings(path: Path) -> tuple[Path, dict[str, Any]]:
     """Where peft's settings of a file are, and these: its metadata, as diffusers writes them since
     0.34, or the adapter_config.json beside it; none of files of other programs."""
-    if settings := read_about(path, PEFT_METADATA_KEY):
+    if settings := read_entry(path, PEFT_METADATA_KEY):
         # A pipeline's begin with the network that they are of, a UNet's own with nothing.
         return path, {
             name.removeprefix("unet."): value

@@ -76,29 +76,31 @@ def describe_lora(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is damaged, or is no LoRA of a UNet.
     """
-    about, ranks, n_layers = read_about(path), set(), 0
+    ranks, n_layers = set(), 0
     for name, place in read_places(path).items():
         if not name.startswith(OF_TEXT) and parse_name(name, path)[1] == "down":
             n_layers += 1
             ranks.update(place.shape[:1])
-    trigger, base = (about.get(key) for key in ("trigger", "base"))
     return {
         "kind": "LoRA",
         "file": str(path),
-        "trigger": trigger[:1000] if isinstance(trigger, str) else None,
-        "base": base[:1000] if isinstance(base, str) else None,
+        **read_about(path),
         "ranks": sorted(ranks),
         "layers": n_layers,
         "size_bytes": path.stat().st_size,
     }
 
 
-def read_about(path: Path, key: str = METADATA_KEY) -> dict[str, Any]:
-    """The JSON object under a key of the file's metadata; empty where there is none.
+def read_about(path: Path) -> dict[str, str | None]:
+    """What a file of this program says of itself: `base`, the model that it changes, and `trigger`,
+    the words that call what it was trained on; None is what it does not say."""
+    about = read_entry(path, METADATA_KEY)
+    texts = {name: about.get(name) for name in ("trigger", "base")}
+    return {name: text[:1000] if isinstance(text, str) else None for name, text in texts.items()}
 
-    Of a file of this program `base` is the model that it changes, and `trigger` the words that call
-    what it was trained on, if it has some.
-    """
+
+def read_entry(path: Path, key: str) -> dict[str, Any]:
+    """The JSON object under a key of the file's metadata; empty where there is none."""
     content = parse_json(
         read_metadata(path).get(key, "{}"), raising=CheckpointError, where=str(path)
     )

@@ -119,7 +119,7 @@ class Setup:
         prompts = list(prompts)
         self._text.is_brief = self.is_plan and len(prompts) <= FEW_PROMPTS
         loras = parse_loras(self.loading.lora)
-        triggers = [read_about(lora.find()).get("trigger") for lora in loras]
+        triggers = [read_about(lora.find())["trigger"] for lora in loras]
         return warn_of_unknown_words(self._text, prompts, triggers)
 
     def sounds_of(self, job: Job) -> Sounds:

@@ -117,7 +117,11 @@ def report_run(
     config: TrainingConfig, folder: Path, n_steps: int, progress: ProgressLines, *, as_json: bool
 ) -> None:
     """What came of a run, and how it is used."""
-    finished = n_steps >= config.loop.max_steps
+    from auffusion_cli.checkpoints.layout import CHECKPOINTS_NAME
+    from auffusion_cli.training.validation import is_run_over
+
+    is_over = is_run_over(config.loop, folder / CHECKPOINTS_NAME, n_steps)
+    finished = is_over or n_steps >= config.loop.max_steps
     if as_json:
         console.print_json(
             {
@@ -131,6 +135,8 @@ def report_run(
         )
         return
     console.print_line(f"{folder}: {n_steps} steps")
+    if is_over:
+        console.note("ended by loop.early_stop: the loss on held-out data got no better")
     if not finished:
         console.note(f"stopped early; auffusion train -o {folder} --resume continues")
     if config.stage in ("diffusion", "distill"):

@@ -36,7 +36,7 @@ MIN_EXTENDED_HZ = 22_050
 DEFAULT_PEAK_DB = -1.0
 """Highest true peak of a sound whose loudness is set (EBU R 128, 2023)."""
 LEVEL = re.compile(r"([-+]?[0-9]{1,3}(?:\.[0-9]{1,6})?)\s*([a-z]*)")
-RATE_TEXT = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,6})?)\s*(hz|k|khz|)")
+HZ_TEXT = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,6})?)\s*(hz|k|khz|)")
 
 
 @dataclass(frozen=True)
@@ -104,20 +104,21 @@ def parse_decibels(text: str, option: str) -> float:
 
 def parse_rate(text: str) -> int:
     """`48000`, `48k`, `44.1kHz` -> Hz. Raises UsageError."""
-    match = RATE_TEXT.fullmatch(text.strip().lower())
-    if not match:
-        raise UsageError(f"--rate {text!r:.40} is not a rate", hint="Valid: 48000, 44.1k or 48kHz.")
-    rate_hz = float(match[1]) * (1000 if match[2].startswith("k") else 1)
-    if rate_hz < 1000:
-        raise UsageError(f"--rate {text} would be in Hz", hint=f"For kHz: --rate {match[1]}k.")
+    rate_hz = _parse_hz(text, "--rate", "48000, 44.1k or 48kHz")
+    if rate_hz < 1000 and text.strip()[-1].isdigit():
+        raise UsageError(f"--rate {text} would be in Hz", hint=f"For kHz: --rate {rate_hz:g}k.")
     return round(rate_hz)
 
 
 def parse_low_cut(text: str) -> float:
     """`30`, `80Hz`, `0.1k` -> Hz. Raises UsageError."""
-    match = RATE_TEXT.fullmatch(text.strip().lower())
+    return _parse_hz(text, "--low-cut", "30 or 80Hz")
+
+
+def _parse_hz(text: str, option: str, examples: str) -> float:
+    match = HZ_TEXT.fullmatch(text.strip().lower())
     if not match:
-        raise UsageError(f"--low-cut {text!r:.40} is not a frequency", hint="Valid: 30 or 80Hz.")
+        raise UsageError(f"{option} {text!r:.40} is no frequency", hint=f"Valid: {examples}.")
     return float(match[1]) * (1000 if match[2].startswith("k") else 1)
 
 

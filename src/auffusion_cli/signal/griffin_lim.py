@@ -20,7 +20,9 @@ from auffusion_cli.signal.noise import Noise
 from auffusion_cli.signal.spectrogram import BLOCK_FRAMES, hann_window
 
 SHARPENING_ITERATIONS = 20
+"""Of Richardson-Lucy deconvolution; more change little."""
 SHORT_WINDOW_HOPS = 3
+"""Length of the window through which the first samples get their envelope."""
 
 
 class GriffinLim:
@@ -78,13 +80,13 @@ class GriffinLim:
         config, n_samples = self.config, len(samples)
         n_window, n_short = config.win_length_samples, SHORT_WINDOW_HOPS * config.hop_length_samples
         every = config.n_fft_samples // n_window if config.n_fft_samples % n_window == 0 else 1
-        long = replace(config, n_fft_samples=config.n_fft_samples // every)
-        short = replace(long, win_length_samples=min(n_short, n_window))
+        unpadded = replace(config, n_fft_samples=config.n_fft_samples // every)
+        short = replace(unpadded, win_length_samples=min(n_short, n_window))
         envelope, magnitude = (
             self._scale.magnitude(each)[::every].T for each in (sharpened(mel, config), mel)
         )
         shaping = _Projection(envelope, n_samples, short)
-        projection = _Projection(magnitude, n_samples, long)
+        projection = _Projection(magnitude, n_samples, unpadded)
         with ThreadPoolExecutor(usable_cores()) as pool:
             samples = shaping(samples, pool)
             for _ in range(1 + self.n_iterations):
@@ -96,7 +98,7 @@ def sharpened(mel: np.ndarray, config: SpectrogramConfig) -> np.ndarray:
     """Mel magnitudes (n_mels, T) -> the same without what the analysis window spreads in time.
 
     A window spreads the power of a band over the frames that see it. Richardson-Lucy deconvolution
-    finds how much of it lies in each hop; it stays positive, and steady sounds as they are.
+    finds how much of it lies in each hop. It stays positive, and what is steady stays as it is.
     """
     window, hop = hann_window(config.win_length_samples) ** 2, config.hop_length_samples
     middle = len(window) // 2

@@ -23,6 +23,7 @@ from auffusion_cli.training.diffusion_config import DiffusionConfig
 from auffusion_cli.training.latents import ExampleSource
 from auffusion_cli.training.lora import add_lora, lora_changes, without_lora
 from auffusion_cli.training.outputs import Previews, export_model
+from auffusion_cli.training.parts import public_name
 from auffusion_cli.training.prior import Prior
 from auffusion_cli.training.samples import Sample, scene_seed
 from auffusion_cli.training.stage import Losses
@@ -198,9 +199,7 @@ class DiffusionStage:
     def export(self, folder: Path) -> None:
         """Write the checkpoint's parts, or the LoRA, into `folder`, beside its other contents."""
         if self.config.lora.rank is not None:
-            trigger, base = self.config.lora.trigger, self.config.init_from
-            if Path(base).is_dir():  # the file is shared, and says nothing of this machine
-                base = Path(base).resolve().name
+            trigger, base = self.config.lora.trigger, public_name(self.config.init_from)
             save_lora(lora_changes(self.unet), folder / LORA_NAME, trigger=trigger, base=base)
             return
         export_model(self.model, folder)

@@ -30,7 +30,8 @@ class TextEncoderConfig:
     """Folder with config, weights and tokenizer, or Hub id; of a checkpoint (a known name, Hub id
     or folder) its text encoder is taken."""
     name: str = ""
-    """Name for the record, such as "sentence-transformers/all-MiniLM-L6-v2"; empty: `path`."""
+    """Name for the record, such as "sentence-transformers/all-MiniLM-L6-v2"; empty: `path`,
+    of a folder its own name."""
     max_length: int = 77
     """Tokens (rows of its output) that the UNet attends to."""
     adapter: str | None = None

@@ -100,6 +100,12 @@ def find_folder(name: str, key: str, parts: Sequence[str] = ()) -> Path:
         ) from None
 
 
+def public_name(name: str) -> str:
+    """What a file that is shared says for the value of a setting: of a folder its own name alone,
+    since where it lies is nobody's business; a known name or a Hub id as it is."""
+    return Path(name).resolve().name if Path(name).is_dir() else name
+
+
 def started_autoencoder(config: AutoencoderConfig, kind: type[Network]) -> Network:
     """The one that `config.init_from` names, which has to be of `kind`.
 

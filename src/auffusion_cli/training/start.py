@@ -70,6 +70,7 @@ from auffusion_cli.training.parts import (
     build_network,
     find_folder,
     part_folder,
+    public_name,
     text_encoder_folders,
 )
 
@@ -312,7 +313,7 @@ def _load_text(
         network = load_text_encoder(folder, torch.float32)
         tokenizer = load_tokenizer(tokenizer_folder)
         n_positions = count_positions(text_config(folder), folder)
-        source = entry.name or entry.path
+        source = entry.name or public_name(entry.path)
         encoders.append(TextEncoder(tokenizer, entry.max_length, n_positions, source=source))
         networks.append(network)
         adapters.append(_adapter(config.text_encoders, number, network.config.hidden_size, width))

@@ -52,13 +52,24 @@ class Validation:
         """Whether `loop.early_stop` measurements in a row were no better than the best."""
         if self._loop.early_stop is None or math.isinf(self._best_loss):
             return False
-        steps = self._loop.early_stop * self._loop.validate_every_steps
-        return self._state.step - self._best_step >= steps
+        return _is_over(self._loop, self._best_step, self._state.step)
 
     def take_best(self) -> None:
         """Give the first network the best weights, if they are kept."""
         if self._loop.keep_best and self._path.exists():
             load_main_weights(self._path, self._state)
+
+
+def is_run_over(loop: LoopConfig, checkpoints: Path, step: int) -> bool:
+    """Whether a run that is at `step` ended by `loop.early_stop`, and so would not go on."""
+    path = checkpoints / BEST_NAME
+    if loop.early_stop is None or not path.exists():
+        return False
+    return _is_over(loop, _read_best(path)[0], step)
+
+
+def _is_over(loop: LoopConfig, best_step: int, step: int) -> bool:
+    return step - best_step >= loop.early_stop * loop.validate_every_steps
 
 
 def _read_best(path: Path) -> tuple[int, float]:

@@ -597,6 +597,13 @@ def test_the_best_on_held_out_data_is_kept(run, clips, tmp_path):
     assert Path("out/checkpoints/best.safetensors").is_file() and Path("out/unet").is_dir()
 
 
+def test_a_run_that_gets_no_better_is_not_said_to_go_on(run, monkeypatch):
+    monkeypatch.setattr("auffusion_cli.training.validation.is_run_over", lambda *_: True)
+    result = run("-o", "out", "--max-minutes", "0", *SMALL)
+    assert result.exit_code == 0 and "ended by loop.early_stop" in result.stderr
+    assert "--resume continues" not in result.stderr
+
+
 def test_a_student_is_distilled_and_used(run, tiny_checkpoint):
     options = ["--stage", "distill", "-o", "turbo", "--max-steps", "1", *SMALL]
     few = ["--set", "scenes.n_cached=2", "--set", "distill.steps=2"]

@@ -200,9 +200,10 @@ def train(
         listed_held_out = find_all(settled.data_sets, "val", reading)
     sets_window = any(setting.startswith("scenes.duration_s=") for setting in settings or [])
     fit_window = config is None and not sets_window
+    seen: dict[str, Clip] = {}
     if dry_run:
         if Launch.current().is_main:
-            settled, seen = _with_parts(settled, fit_window=fit_window, download=False, yes=yes), {}
+            settled = _with_parts(settled, fit_window=fit_window, download=False, yes=yes)
             for split, found in (("train", listed), ("val", listed_held_out)):
                 if found is not None:
                     console.note(f"{split}: {_described(_checked(found, settled, None, seen))}")
@@ -223,7 +224,6 @@ def train(
             if is_main and not precompute:  # again, now that nobody else writes
                 check_output(folder, resume=resume, overwrite=overwrite)
             settled = _with_parts(settled, fit_window=fit_window, download=True, yes=yes)
-            seen: dict[str, Clip] = {}
             sounds = _checked(listed, settled, folder, seen)
             held_out = None
             if listed_held_out is not None:
